@@ -1,0 +1,13 @@
+"""vaezoo: variational autoencoders whose numbers can be trusted."""
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str):
+    # torch takes seconds to import; `vaezoo --help` needs none of it.
+    if name == "load":
+        from vaezoo.load import load
+
+        return load
+    raise AttributeError(f"module 'vaezoo' has no attribute {name!r}")

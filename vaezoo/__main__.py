@@ -1,0 +1,3 @@
+from vaezoo.run import main
+
+main()

@@ -1,0 +1,147 @@
+"""From a plain config to objects: the one place where a name becomes a class.
+
+A node ``{"_target_": "package.Class", **arguments}`` becomes an instance, with ``"_partial_": True``
+a ``functools.partial`` of it. This is Hydra's convention, read without Hydra so that a checkpoint
+can rebuild its model anywhere; and since a checkpoint may come from anywhere, only names below
+trusted packages are followed. Names and simple types are compared with the signature first.
+"""
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+TRUSTED = ("vaezoo", "torch.nn", "torch.optim", "torchmetrics", "lightning.pytorch")
+SIMPLE = (bool, int, float, str)
+
+
+class ConfigError(ValueError):
+    """A config that cannot be built, in one sentence."""
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """"did you mean NAME?" where one of the names is close, else the names."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"choose from {', '.join(names)}"
+
+
+def build(node: Any, at: str = "", trust: Sequence[str] = (), **extra: Any) -> Any:
+    """The object that a config node describes; containers and plain values are themselves.
+
+    Args:
+        node: plain dicts, lists and values.
+        at: the node's path, for messages.
+        trust: packages trusted beside vaezoo's own parts.
+        **extra: further arguments of the outermost target, as they are.
+
+    Raises:
+        ConfigError: an unknown or untrusted target, an unknown or missing argument, a wrong type.
+    """
+    if isinstance(node, list):
+        return [build(item, f"{at}[{i}]", trust) for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    arguments = {
+        key: build(value, f"{at}.{key}" if at else key, trust)
+        for key, value in node.items()
+        if key not in ("_target_", "_partial_")
+    }
+    if "_target_" not in node:
+        return arguments
+    target = locate(node["_target_"], at, trust)
+    check(target, arguments, at, complete=not node.get("_partial_") and not extra)
+    return (partial if node.get("_partial_") else call)(target, **arguments, **extra)
+
+
+def call(target: Callable, **arguments: Any) -> Any:
+    """``target(**arguments)``."""
+    return target(**arguments)
+
+
+def locate(path: str, at: str, trust: Sequence[str] = ()) -> Callable:
+    """The class or function with this dotted name, in a trusted package by both name and origin."""
+    trusted = (*TRUSTED, *trust)
+
+    def inside(name: str) -> bool:
+        return any(name == package or name.startswith(f"{package}.") for package in trusted)
+
+    where = f"{at}._target_" if at else "_target_"
+    if not inside(path):
+        raise ConfigError(
+            f"{where}={path} is not in a trusted package ({', '.join(trusted)}): name your own with 'trust=[PACKAGE]'"
+        )
+    module, _, name = path.rpartition(".")
+    try:
+        target = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}={path} does not exist ({error})") from error
+    if not callable(target) or not inside(target.__module__):  # a trusted module also holds what it imports
+        raise ConfigError(f"{where}={path} is not a class or function of a trusted package")
+    return target
+
+
+def signature(target: Callable) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
+    """Named parameters, their type hints, and whether any other name is taken too.
+
+    A class that passes ``**kwargs`` on is followed to its parents.
+    """
+    chain = [vars(c)["__init__"] for c in target.__mro__[:-1] if "__init__" in vars(c)] if inspect.isclass(target) else [target]
+    parameters: dict[str, inspect.Parameter] = {}
+    hints: dict[str, Any] = {}
+    passes_on = False
+    for function in chain:
+        own = inspect.signature(function).parameters
+        for name, parameter in own.items():
+            if name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                parameters.setdefault(name, parameter)
+        try:
+            hints = typing.get_type_hints(function) | hints
+        except (NameError, TypeError):
+            pass  # hints that only a type checker can read
+        passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
+        if not passes_on:
+            break
+    return parameters, hints, passes_on
+
+
+def check(target: Callable, arguments: dict[str, Any], at: str, complete: bool) -> None:
+    """Compare arguments with the target's signature: names, simple types, and what is missing."""
+    parameters, hints, any_name = signature(target)
+    prefix = f"{at}." if at else ""
+    for name, value in arguments.items():
+        if name not in parameters and not any_name:
+            raise ConfigError(f"{prefix}{name}: {target.__qualname__} has no such option, {suggest(name, parameters)}")
+        if not fits(value, hints.get(name, Any)):
+            raise ConfigError(f"{prefix}{name}={value!r} should be {describe(hints[name])}")
+    if complete:
+        for name, parameter in parameters.items():
+            if parameter.default is parameter.empty and name not in arguments:
+                raise ConfigError(f"{prefix}{name} is missing: {target.__qualname__} needs it")
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value has a type that the hint names; hints beyond plain values are not judged."""
+    kinds = alternatives(hint)
+    if not all(kind in SIMPLE or kind is type(None) for kind in kinds):
+        return True
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, int):
+        return int in kinds or float in kinds
+    return type(value) in kinds
+
+
+def describe(hint: Any) -> str:
+    """A type hint in words."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    return " or ".join(words.get(kind, str(kind)) for kind in alternatives(hint))

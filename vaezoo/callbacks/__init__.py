@@ -1,0 +1,1 @@
+"""Callbacks: schedules, pictures, step-wise measurements, progress; and the loggers' set-up."""

@@ -1,0 +1,64 @@
+"""What is measured while training runs, every ``trainer.log_every_n_steps`` optimizer steps."""
+
+import time
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+
+class Monitor(pl.Callback):
+    """Logs ``step/*``: the batch's elbo, log_px, kl and loss, the learning rate, the objective's
+    weights, the gradient's norm (before clipping) and images per second.
+
+    Attributes:
+        images, seconds: seen in training so far, over all processes, and the time that took, without
+            validation.
+    """
+
+    def __init__(self) -> None:
+        self.images, self.seconds = 0, 0.0
+        self.clock: float | None = None
+        self.logged = (0, 0.0, 0)  # images, seconds and step at the last row
+        self.gradient_norm: Tensor | None = None
+
+    def start_clock(self, *_) -> None:
+        self.clock = time.perf_counter()
+
+    def stop_clock(self, *_) -> None:
+        self.read_clock()
+        self.clock = None
+
+    def read_clock(self) -> None:
+        """Add the time since the last reading."""
+        if self.clock is not None:
+            now = time.perf_counter()
+            self.seconds += now - self.clock
+            self.clock = now
+
+    on_train_epoch_start = on_validation_end = start_clock
+    on_train_epoch_end = on_validation_start = stop_clock
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer) -> None:
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, *_) -> None:
+        self.images += len(batch.x) * trainer.world_size
+        step = trainer.global_step
+        if step == self.logged[2] or step % trainer.log_every_n_steps or self.gradient_norm is None:
+            return
+        self.read_clock()
+        images, seconds = self.images - self.logged[0], self.seconds - self.logged[1]
+        self.logged = (self.images, self.seconds, step)
+        values = {
+            **{name: value.mean() for name, value in pl_module.latest.items()},
+            **pl_module.objective.weights(),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "gradient_norm": self.gradient_norm,
+            "images_per_second": images / max(seconds, 1e-9),
+        }
+        row = {f"step/{name}": float(value) for name, value in values.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=step - 1)  # Lightning counts its own rows so

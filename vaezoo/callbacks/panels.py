@@ -1,0 +1,326 @@
+"""Pictures of a model in training: what it reconstructs, samples and hides in each latent dimension."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from vaezoo.models.base import Batch, LatentVariableModel
+from vaezoo.seeding import isolated
+
+Picture = NDArray[np.uint8]  # (height, width, 3)
+
+COLUMNS = 8  # images side by side
+CELL = 56  # px: smaller images are enlarged to this or a little more
+LIMIT = 1280  # px: a grid's longer side, separators and labels apart
+GAP = 4  # px between images
+
+
+def to_rgb(images: Tensor) -> Picture:
+    """Images (N, C, H, W), meant to lie in [0, 1], as RGB bytes (N, H, W, 3).
+
+    One channel is grey, two are red and green, three RGB, four RGB with alpha over white; of more
+    the first three are shown. What leaves [0, 1], as a Gaussian's mean may, is clamped.
+    """
+    images = images.detach().cpu().float().clamp(0, 1)
+    channels = images.shape[1]
+    if channels == 1:
+        images = images.expand(-1, 3, -1, -1)
+    elif channels == 2:
+        images = F.pad(images, (0, 0, 0, 0, 0, 1))
+    elif channels == 4:
+        images = images[:, :3] * images[:, 3:] + 1 - images[:, 3:]
+    return (images[:, :3] * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def fit(images: Picture, rows: int, columns: int) -> Picture:
+    """Images (N, H, W, 3) at the size that suits a grid of rows x columns: (N, H', W', 3).
+
+    Small ones are enlarged by a whole factor, each pixel a square; where the grid would pass
+    ``LIMIT`` they are averaged over squares of pixels.
+    """
+    _, height, width, _ = images.shape
+    longer = max(rows * height, columns * width)
+    if longer > LIMIT:
+        planes = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+        return to_rgb(F.avg_pool2d(planes, -(-longer // LIMIT), ceil_mode=True))
+    factor = min(-(-CELL // max(height, width)), LIMIT // longer)
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def grid(images: Picture, columns: int, gap: int = GAP) -> Picture:
+    """Images (N, H, W, 3) row by row in a grid on white, with ``gap`` px around each."""
+    num, height, width, _ = images.shape
+    rows = -(-num // columns)
+    cells = np.full((rows * columns, height + gap, width + gap, 3), 255, np.uint8)
+    cells[:num, :height, :width] = images
+    cells = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
+    picture = cells.reshape(rows * (height + gap), columns * (width + gap), 3)
+    return np.pad(picture, ((gap, 0), (gap, 0), (0, 0)), constant_values=255)
+
+
+def frame(picture: Picture, title: str, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Picture:
+    """The picture at the lower right of a white sheet with a title and evenly spaced labels.
+
+    Args:
+        picture: (height, width, 3).
+        title: stands on top, from the left.
+        rows: labels at the left, right-aligned.
+        columns: labels above the picture, centred.
+    """
+    height, width, _ = picture.shape
+    bold, font = ImageFont.load_default(15), ImageFont.load_default(13)
+    left = int(max((font.getlength(label) for label in rows), default=-12)) + 12
+    top = 26 + (16 if columns else 0)
+    spare = max(0, int(bold.getlength(title)) + 2 * GAP - left - width)  # a long title over a narrow picture
+    sheet = Image.new("RGB", (left + width + spare, top + height), "white")
+    sheet.paste(Image.fromarray(picture), (left, top))
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, 14), title, "black", bold, anchor="lm")
+    for i, label in enumerate(columns):
+        draw.text((left + (i + 0.5) * width / len(columns), top - 7), label, "dimgrey", font, anchor="mm")
+    for i, label in enumerate(rows):
+        draw.text((left - 6, top + (i + 0.5) * height / len(rows)), label, "black", font, anchor="rm")
+    return np.asarray(sheet)
+
+
+def take(loader: Iterable[Batch], num: int) -> Iterator[Batch]:
+    """Whole batches of the loader until they hold ``num`` examples, or all there are."""
+    for batch in loader:
+        yield batch
+        num -= len(batch.x)
+        if num <= 0:
+            return
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class Axes(NamedTuple):
+    """How a flat latent's D dimensions are used.
+
+    ``use`` ranks them: the KL in nats where the model knows it by dimension, else the variance of
+    the codes. ``centre`` and ``spread`` are the prior's mean and standard deviation, or the codes'.
+    All are (D,).
+    """
+
+    use: Tensor
+    unit: str
+    centre: Tensor
+    spread: Tensor
+
+
+def axes(model: LatentVariableModel, batch: Batch) -> Axes | None:
+    """The axes of the model's latent, measured on a batch; None without one flat latent."""
+    latents = model(batch.x, batch.y, num_samples=1).latents
+    shape = getattr(model, "latent_shape", ())
+    if len(shape) != 1 or len(latents) > 1:
+        return None
+    if latents and latents[0].kl_per_dim is not None:
+        p = latents[0].p
+        centre, spread = (value.reshape(-1, *shape)[0] for value in (p.mean, p.stddev))
+        return Axes(latents[0].kl_per_dim.mean(0), "KL in nats", centre, spread)
+    codes = model.encode(batch.x, batch.y)
+    return Axes(codes.var(0), "variance of the codes", codes.mean(0), codes.std(0))
+
+
+def reconstructions(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
+    """``num`` inputs, each above the mean of p(x | z = encode(x))."""
+    x, y = batch.x[:num], batch.y[:num]
+    columns = min(COLUMNS, len(x))
+    both = to_rgb(torch.cat([x, model.decode(model.encode(x, y), y).mean]))
+    inputs, outputs = np.split(fit(both, 2 * -(-len(x) // columns), columns), 2)
+    line = np.full_like(inputs[:, :1], 255)
+    return frame(grid(np.concatenate([inputs, line, outputs], axis=1), columns), f"inputs over reconstructions, {when}")
+
+
+def samples(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
+    """Means of p(x | z) for ``num`` draws z ~ p(z), given the batch's classes in turn."""
+    classes = batch.y.unique(dim=0)
+    context = classes[torch.arange(num, device=classes.device) % len(classes)]
+    columns = min(COLUMNS, num)
+    images = to_rgb(model.sample(num, context).mean)
+    return frame(grid(fit(images, -(-num // columns), columns), columns), f"samples, {when}")
+
+
+def traversals(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, rows: int = 10) -> Picture:
+    """One latent dimension a row, the most used first, moved through its prior about one image's code."""
+    steps = torch.linspace(-3, 3, 11).to(axes.centre)
+    order = axes.use.argsort(descending=True)[:rows]
+    z = model.encode(batch.x[:1], batch.y[:1]).repeat(len(order), len(steps), 1)  # (rows, columns, D)
+    for row, d in enumerate(order):
+        z[row, :, d] = axes.centre[d] + steps * axes.spread[d]
+    images = to_rgb(model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0)).mean)
+    return frame(
+        grid(fit(images, len(order), len(steps)), len(steps)),
+        f"traversals by {axes.unit}, {when}",
+        rows=[f"z{d}  {axes.use[d]:.2f}" for d in order.tolist()],
+        columns=[f"{step:+.1f}" for step in steps.tolist()],
+    )
+
+
+def manifold(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, side: int = 20) -> Picture:
+    """The plane of a 2-D latent, decoded at equally spaced quantiles of the prior.
+
+    Kingma & Welling 2013, figure 4: z0 grows to the right, z1 upwards.
+    """
+    steps = torch.special.ndtri((torch.arange(side) + 0.5) / side).to(axes.centre)
+    z = torch.stack(torch.meshgrid(steps, steps.flip(0), indexing="xy"), dim=-1).flatten(0, 1)  # (side^2, 2)
+    context = batch.y[:1].repeat_interleave(len(z), 0)
+    images = to_rgb(model.decode(axes.centre + axes.spread * z, context).mean)
+    return frame(grid(fit(images, side, side), side, gap=0), f"manifold, {when}")
+
+
+def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:
+    """Codes (N, 2) as points coloured by their labels (N,)."""
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    z, y = codes.float().numpy(), labels.numpy()
+    figure = Figure(figsize=(7.2, 6.4), dpi=110, layout="constrained")
+    canvas, plot = FigureCanvasAgg(figure), figure.add_subplot()
+    classes = np.unique(y)
+    style: dict[str, Any] = {"s": 5, "alpha": 0.7, "linewidths": 0}
+    if len(classes) <= 20:
+        colours = colormaps["tab10" if len(classes) <= 10 else "tab20"].colors
+        plot.scatter(z[:, 0], z[:, 1], c=[colours[i] for i in np.searchsorted(classes, y)], **style)
+        for colour, name in zip(colours, classes, strict=False):
+            plot.scatter([], [], color=colour, label=f"{name:g}")
+        plot.legend(title="label", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    else:
+        figure.colorbar(plot.scatter(z[:, 0], z[:, 1], c=y, cmap="viridis", **style), label="label")
+    plot.set(xlabel="z0", ylabel="z1", aspect="equal", title=f"codes of {len(z):,} validation images, {when}")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def show(logger: Any, pictures: dict[str, Picture], epoch: int, step: int) -> None:
+    """Log the pictures to a logger that can show them; any other is left alone."""
+    names = {f"panels/{kind}": picture for kind, picture in pictures.items()}
+    if isinstance(logger, WandbLogger):
+        import wandb
+
+        images = {name: wandb.Image(p, caption=f"epoch {epoch}, step {step}") for name, p in names.items()}
+        logger.experiment.log({**images, "trainer/global_step": step})
+    elif isinstance(logger, TensorBoardLogger):
+        for name, picture in names.items():
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")
+
+
+class Panels(pl.Callback):
+    """Draws the model as it trains: PNG files, and images in W&B and TensorBoard.
+
+    * ``reconstructions``: validation images over the means of p(x | z = encode(x));
+    * ``samples``: means of p(x | z), z ~ p(z), from the same noise every time;
+    * ``traversals``: each dimension of a flat latent moved alone, those of largest KL first;
+    * ``manifold`` and ``scatter``: for a latent of 2 dimensions, its plane decoded, and the codes of
+      validation images in it.
+
+    Drawn are the first epoch, every ``every_n_epochs``-th and the last, counted from 1. The random
+    stream of the training is left as it was, so that pictures on or off trains the same weights.
+
+    With weight averaging the average is drawn. (Where training stops early its last pictures are
+    drawn when it ends: list this callback after the averaging one.)
+
+    Args:
+        folder: where the files go, as ``samples-0010.png``; made when needed.
+        every_n_epochs: epochs from one drawing to the next; >= 1.
+        num_images: largest number of images in ``reconstructions`` and ``samples``; >= 2.
+        seed: names the noise of the samples.
+    """
+
+    def __init__(self, folder: str, every_n_epochs: int = 10, num_images: int = 32, seed: int = 0):
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs must be >= 1, got {every_n_epochs}")
+        if num_images < 2:
+            raise ValueError(f"num_images must be >= 2, an input and its reconstruction, got {num_images}")
+        self.folder, self.every_n_epochs, self.num_images, self.seed = folder, every_n_epochs, num_images, seed
+        self.drawn = 0  # the epoch last drawn
+        self.batch: Batch | None = None  # the fixed validation images
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        shape = getattr(pl_module, "data_shape", ())
+        if len(shape) != 3:
+            raise ValueError(f"Panels draws images (C, H, W), but data_shape is {tuple(shape)}: leave it out")
+        if stage == "fit" and getattr(trainer, "datamodule", None) is None:
+            raise ValueError("Panels draws a data module's validation images: call trainer.fit(model, datamodule)")
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        # Not at the epoch's end: weight averaging swaps its average out there, before or after us.
+        last = dataloader_idx == 0 and batch_idx + 1 == trainer.num_val_batches[0]
+        if not last or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        epoch = trainer.current_epoch + trainer.is_last_batch  # those completed: validation may come in between
+        due = self.drawn == 0 or epoch // self.every_n_epochs > self.drawn // self.every_n_epochs
+        if epoch > self.drawn and (due or epoch == trainer.max_epochs):
+            self.draw(trainer, pl_module, epoch)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch > self.drawn:
+            self.draw(trainer, pl_module, trainer.current_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.drawn = state_dict["drawn"]
+
+    def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
+        """Draw, write and log all pictures of an epoch; nothing but in the first process."""
+        self.drawn = epoch
+        if not trainer.is_global_zero:
+            return
+        with evaluating(pl_module), isolated(pl_module.device, self.seed, "panels"):
+            pictures = self.pictures(pl_module, trainer.datamodule.val_dataloader(), f"epoch {epoch}")
+        folder = Path(self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, picture in pictures.items():
+            Image.fromarray(picture).save(folder / f"{kind}-{epoch:04d}.png")
+        for logger in trainer.loggers:
+            show(logger, pictures, epoch, trainer.global_step)
+
+    def pictures(self, model: LatentVariableModel, loader: Iterable[Batch], when: str) -> dict[str, Picture]:
+        """Every picture that this model allows, by its kind."""
+
+        def moved(batch: Batch) -> Batch:
+            return Batch(batch.x.to(model.device, model.dtype), batch.y.to(model.device))
+
+        if self.batch is None:
+            self.batch = Batch(*map(torch.cat, zip(*take(loader, self.num_images), strict=True)))
+        batch = moved(self.batch)
+        pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, when)}
+        with isolated(model.device, self.seed, "samples"):
+            pictures["samples"] = samples(model, batch, self.num_images, when)
+        if used := axes(model, batch):
+            pictures["traversals"] = traversals(model, batch, used, when)
+            if len(used.use) == 2:
+                pictures["manifold"] = manifold(model, batch, used, when)
+                seen = [moved(part) for part in take(loader, 5000)]
+                codes = torch.cat([model.encode(part.x, part.y).cpu() for part in seen])[:5000]
+                labels = torch.cat([part.y.cpu().reshape(len(part.y), -1)[:, 0] for part in seen])[:5000]
+                pictures["scatter"] = scatter(codes, labels, when)
+        return pictures

@@ -1,0 +1,202 @@
+"""Images held as one uint8 tensor; batches gathered from it, with no work per example."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from vaezoo import seeding
+from vaezoo.conditional import Shape
+from vaezoo.models.base import Batch
+
+BINARIZE = ("dynamic", "static", "threshold", "none")
+
+
+class Split(NamedTuple):
+    """Images (N, C, H, W) as uint8, and their labels (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Batches:
+    """One pass over a split for each epoch: an iterable of ``Batch``.
+
+    The order of epoch e is a function of (seed, e) and a binarisation drawn afresh is one of
+    (seed, e, batch, process); nothing else is remembered, so any epoch can be had again.
+
+    Each process takes every ``world_size``-th example of the order. In training the order is filled
+    up from its start until all processes have equally many; in evaluation every example is seen once.
+
+    Args:
+        split: the data, uint8.
+        scale: what a pixel is multiplied by: 1 / 255 for bytes, 1 for bits.
+        batch_size: examples per batch and process; the last batch may be smaller.
+        seed: names the order and the draws.
+        shuffle: a new order each epoch, else that of the split.
+        binarize: draw each pixel as a bit with probability pixel / 255, afresh each time.
+        epoch: tells the epoch when a pass begins.
+        rank: this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        scale: float,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        binarize: bool = False,
+        epoch: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.split, self.scale, self.batch_size, self.seed = split, scale, batch_size, seed
+        self.shuffle, self.binarize, self.epoch = shuffle, binarize, epoch
+        self.rank, self.world_size = rank, world_size
+
+    def order(self, epoch: int) -> Tensor:
+        """This process's example indices in this epoch."""
+        num = len(self.split.images)
+        if not self.shuffle:
+            return torch.arange(self.rank, num, self.world_size)
+        order = torch.randperm(num, generator=seeding.generator(self.seed, "order", epoch))
+        missing = -num % self.world_size
+        return torch.cat([order, order[:missing]])[self.rank :: self.world_size]
+
+    def __len__(self) -> int:
+        return -(-len(self.order(0)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch = self.epoch()
+        for i, index in enumerate(self.order(epoch).split(self.batch_size)):
+            images = self.split.images[index]
+            if self.binarize:
+                draw = seeding.generator(self.seed, "binarize", epoch, i, self.rank)
+                x = bernoulli(images, draw).float()
+            else:
+                x = images.float() * self.scale
+            yield Batch(x, self.split.labels[index])
+
+
+def bernoulli(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Bits that are 1 with probability pixel / 255, exactly: bool, of the images' shape."""
+    # 255 equally likely levels 0 ... 254, of which `pixel` lie below the pixel.
+    return images > torch.empty_like(images).random_(0, 255, generator=generator)
+
+
+class ImageData(pl.LightningDataModule):
+    """Train, validation and test images; a data set defines ``read`` and no more.
+
+    The test split is the published one where there is one. Validation is ``val_size`` examples of
+    the training set, chosen by ``split_seed`` alone, so that runs with other seeds stay comparable.
+
+    Binarisation: ``dynamic`` draws each training pixel afresh whenever it is seen (Salakhutdinov &
+    Murray 2008) and once for validation and test, by ``split_seed``; ``static`` draws once for all;
+    ``threshold`` is pixel > 127; ``none`` leaves bytes, as k / 255.
+
+    Args:
+        shape: (C, H, W) of the images; checked when they are read. None: whatever is read.
+        root: folder of the files.
+        batch_size: examples per training step and process.
+        eval_batch_size: examples per evaluation step and process.
+        binarize: ``dynamic``, ``static``, ``threshold`` or ``none``.
+        val_size: number of validation examples.
+        split_seed: names the validation split and the fixed binarisation.
+        seed: names the order of the examples and the fresh binarisation.
+    """
+
+    def __init__(
+        self,
+        shape: Shape | None = None,
+        root: str = "data",
+        batch_size: int = 128,
+        eval_batch_size: int = 1000,
+        binarize: str = "dynamic",
+        val_size: int = 5000,
+        split_seed: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if binarize not in BINARIZE:
+            raise ValueError(f"data.binarize={binarize} is not one of {', '.join(BINARIZE)}")
+        for name, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "val_size": val_size}.items():
+            if value < 1:
+                raise ValueError(f"data.{name} must be >= 1, got {value}")
+        self.shape = None if shape is None else tuple(shape)
+        self.root, self.batch_size, self.eval_batch_size = root, batch_size, eval_batch_size
+        self.binarize, self.val_size, self.split_seed, self.seed = binarize, val_size, split_seed, seed
+        self.train: Split | None = None
+
+    @property
+    def support(self) -> str:
+        """The kind of data in the batches (``vaezoo.families``)."""
+        return "byte" if self.binarize == "none" else "binary"
+
+    @abstractmethod
+    def read(self) -> tuple[Split, Split]:
+        """The training set (validation included) and the test set."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, check, split and binarise the data, once."""
+        if self.train is not None:
+            return
+        full, test = self.read()
+        shape = tuple(full.images.shape[1:])
+        if self.shape is not None and self.shape != shape:
+            raise ValueError(f"data.shape is {self.shape}, but the images of {type(self).__name__} are {shape}")
+        self.shape = shape
+        num = len(full.images)
+        if self.val_size >= num:
+            raise ValueError(f"data.val_size={self.val_size} leaves nothing of {num} training images")
+        order = torch.randperm(num, generator=seeding.generator(self.split_seed, "split"))
+        val, train = order[: self.val_size].sort().values, order[self.val_size :].sort().values
+        if self.batch_size > len(train):
+            raise ValueError(
+                f"data.batch_size={self.batch_size} is larger than the {len(train)} training images of "
+                f"{type(self).__name__}: use data.batch_size={len(train)} or less"
+            )
+        self.train = Split(full.images[train], full.labels[train])
+        if self.binarize != "dynamic":
+            self.train = self.fixed(self.train, "train")
+        self.val = self.fixed(Split(full.images[val], full.labels[val]), "val")
+        self.test = self.fixed(test, "test")
+
+    def fixed(self, split: Split, name: str) -> Split:
+        """The split as it is seen every time: bytes, thresholded bits, or bits drawn once."""
+        if self.binarize == "none":
+            return split
+        if self.binarize == "threshold":
+            return Split((split.images > 127).to(torch.uint8), split.labels)
+        draw = seeding.generator(self.split_seed, "binarize", name)
+        return Split(bernoulli(split.images, draw).to(torch.uint8), split.labels)
+
+    def batches(self, split: Split, training: bool) -> Batches:
+        """An iterable over a split, for the trainer that this module is attached to, if any."""
+        trainer = self.trainer
+        fresh = training and self.binarize == "dynamic"
+        return Batches(
+            split,
+            scale=1 / 255 if self.binarize == "none" else 1.0,
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            seed=self.seed,
+            shuffle=training,
+            binarize=fresh,
+            epoch=lambda: trainer.current_epoch if trainer and training else 0,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+
+    def train_dataloader(self) -> Batches:
+        assert self.train is not None
+        return self.batches(self.train, training=True)
+
+    def val_dataloader(self) -> Batches:
+        return self.batches(self.val, training=False)
+
+    def test_dataloader(self) -> Batches:
+        return self.batches(self.test, training=False)

@@ -1,0 +1,26 @@
+"""Handwritten digits that come with scikit-learn."""
+
+import torch
+
+from vaezoo import seeding
+from vaezoo.data.base import ImageData, Split
+
+
+class Digits(ImageData):
+    """1,797 handwritten digits, 8x8, 17 grey levels: nothing to download.
+
+    The test set of UCI's "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998), which
+    scikit-learn carries. It has no published split: 360 test images are chosen once and for all.
+    """
+
+    test_size = 360
+
+    def read(self) -> tuple[Split, Split]:
+        from sklearn.datasets import load_digits  # a second of import that the other data sets need not pay
+
+        images, labels = load_digits(return_X_y=True)
+        bytes_ = torch.from_numpy(images).mul(255 / 16).round().to(torch.uint8).reshape(-1, 1, 8, 8)
+        split = Split(bytes_, torch.from_numpy(labels))
+        order = torch.randperm(len(bytes_), generator=seeding.generator(0, "digits"))
+        test, train = order[: self.test_size].sort().values, order[self.test_size :].sort().values
+        return Split(*(part[train] for part in split)), Split(*(part[test] for part in split))

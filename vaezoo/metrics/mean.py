@@ -1,0 +1,40 @@
+"""Means over examples."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class ExampleMean(Metric):
+    """Mean over examples of named quantities: their sum in float64 divided by the examples' number.
+
+    Never a mean of batch means, so a ragged last batch, the batch size and the number of processes
+    change nothing. (MPS has no float64: float32 there.)
+    """
+
+    full_state_update = False
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, values: dict[str, Tensor]) -> None:
+        """Add a batch.
+
+        Args:
+            values: each (B,) or (B, D) where the mean is to be (D,); the same names every time.
+        """
+        for name, value in values.items():
+            wide = torch.float32 if value.device.type == "mps" else torch.float64
+            total = value.detach().sum(0, dtype=wide)
+            if name not in self.names:  # shapes are known with the first batch
+                self.names.append(name)
+                self.add_state(f"sum_{name}", torch.zeros_like(total), dist_reduce_fx="sum")
+            setattr(self, f"sum_{name}", getattr(self, f"sum_{name}") + total)
+        self.count = self.count + len(value)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Each quantity's mean; an empty dict before the first update."""
+        return {name: getattr(self, f"sum_{name}") / self.count for name in self.names}

@@ -1,0 +1,211 @@
+"""The narrow waist: what callbacks, metrics and tasks may use of a model."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from vaezoo import seeding
+from vaezoo.conditional import Shape
+from vaezoo.metrics import ExampleMean
+from vaezoo.objectives import Objective
+from vaezoo.trace import Trace
+
+OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+
+
+class Batch(NamedTuple):
+    """What a data module hands over: images (B, C, H, W) as floats, and labels (B,)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class LatentVariableModel(pl.LightningModule):
+    """q(z | x), p(z), p(x | z) and an objective, as a LightningModule.
+
+    It logs, in nats per example and whatever the objective is, ``{train,val,test}/elbo``,
+    ``log_px``, ``kl``, ``loss`` with the objective's own terms, and for validation and test the
+    ``kl_dim/*`` of each latent dimension and ``active_units``. Every value is a sum over the examples
+    divided by their number.
+
+    All noise of a step is a function of (seed, epoch, batch, process).
+
+    Args:
+        data_shape: shape of one example, (C, H, W).
+        likelihood_scores: kinds of data that the likelihood can score (``vaezoo.families``).
+        objective: what is minimised.
+        optimizer: makes the optimizer from the parameters; Adam at 1e-3 where none is given.
+        scheduler: makes the learning-rate schedule from the optimizer and the number of steps.
+        seed: names the noise of training and evaluation.
+    """
+
+    def __init__(
+        self,
+        data_shape: Shape,
+        likelihood_scores: frozenset[str],
+        objective: Objective,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if len(data_shape) == 0 or min(data_shape) < 1:
+            raise ValueError(f"data_shape must hold sizes >= 1, got {tuple(data_shape)}")
+        self.data_shape = tuple(data_shape)
+        self.likelihood_scores = likelihood_scores
+        self.objective = objective
+        self.optimizer = optimizer or partial(Adam, lr=1e-3)
+        self.scheduler = scheduler
+        self.seed = seed
+        self.config: dict[str, Any] | None = None  # the run's config; a checkpoint carries it
+        self.latest: dict[str, Tensor] = {}  # the last training batch's values, (B,) each, for who shows them
+        self.results: dict[str, dict[str, float]] = {}  # each stage's last means, in float64
+        self.means = torch.nn.ModuleDict({f"{stage}_means": ExampleMean() for stage in ("train", "val", "test")})
+
+    # What a paper's class defines.
+
+    @abstractmethod
+    def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
+        """One pass: q(z | x), samples, p(x | z).
+
+        Args:
+            x: (B, *data_shape).
+            context: labels or whatever else is conditioned on; ignored by models that are not.
+            num_samples: K; the model's own where None.
+        """
+
+    @abstractmethod
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """A deterministic code of x, (B, *latent_shape): the posterior's mean, or codes."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
+        """p(x | z) for z (*batch, *latent_shape)."""
+
+    @abstractmethod
+    def sample(self, num: int, context: Tensor | None = None) -> Distribution:
+        """p(x | z) at ``num`` draws z ~ p(z): take its ``.mean`` or ``.sample()``."""
+
+    # What all have.
+
+    @torch.no_grad()
+    def log_marginal(
+        self, x: Tensor, context: Tensor | None = None, num_samples: int = 1000, chunk_size: int = 100
+    ) -> Tensor:
+        """The importance-weighted lower bound of log p(x), in nats, (B,).
+
+        ``log 1/K sum_k p(x, z_k) / q(z_k | x)`` with z_k ~ q (Burda et al. 2016,
+        https://arxiv.org/abs/1509.00519, eq. 8): rises to log p(x) with K.
+
+        Args:
+            x: (B, *data_shape), of the kind the likelihood scores.
+            num_samples: K.
+            chunk_size: samples held in memory at a time; changes the draws, not the bound.
+        """
+        if num_samples < 1 or chunk_size < 1:
+            raise ValueError(f"num_samples and chunk_size must be >= 1, got {num_samples} and {chunk_size}")
+        total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+        for start in range(0, num_samples, chunk_size):
+            log_w = self(x, context, num_samples=min(chunk_size, num_samples - start)).log_w
+            total = torch.logaddexp(total, log_w.double().logsumexp(0))
+        return total - math.log(num_samples)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.name_noise("train", self.current_epoch, batch_idx)
+        return self.step("train", batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.name_noise("val", batch_idx)  # the same noise every epoch: what moves is the model
+        self.step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.name_noise("test", batch_idx)
+        self.step("test", batch)
+
+    def name_noise(self, *keys: str | int) -> None:
+        """Start the default random stream at (seed, *keys, process)."""
+        seeding.reseed(self.device, self.seed, *keys, self.global_rank)
+
+    def step(self, stage: str, batch: Batch) -> Tensor:
+        """Pass a batch through the model, add it to the stage's means, and return the loss."""
+        trace = self(batch.x, batch.y)
+        terms = self.objective(trace)
+        size = len(batch.x)
+        values = {
+            "elbo": trace.elbo,
+            "log_px": trace.log_px.mean(0),
+            "kl": trace.kl.sum(1),
+            **{name: term.expand(size) for name, term in terms.items()},
+        }
+        if stage == "train":
+            self.latest = {name: value.detach() for name, value in values.items()}
+        else:
+            values |= self.latent_statistics(trace)
+        self.means[f"{stage}_means"].update(values)
+        return terms["loss"]
+
+    @staticmethod
+    def latent_statistics(trace: Trace) -> dict[str, Tensor]:
+        """KL per dimension, and the first two moments of the posterior mean, each (B, D)."""
+        values = {}
+        for i, latent in enumerate(trace.latents):
+            if latent.kl_per_dim is not None:
+                mean = latent.q.mean.flatten(1)
+                values |= {f"kl_dim{i}": latent.kl_per_dim.flatten(1), f"mean{i}": mean, f"square{i}": mean.square()}
+        return values
+
+    def stage_values(self, stage: str) -> dict[str, float]:
+        """The stage's means since the last reset, by the names they are logged under."""
+        means = {name: value.cpu() for name, value in self.means[f"{stage}_means"].compute().items()}
+        values = {name: float(value) for name, value in means.items() if value.dim() == 0}
+        layers = [name.removeprefix("kl_dim") for name in means if name.startswith("kl_dim")]
+        for i in layers:
+            kl, variance = means[f"kl_dim{i}"], means[f"square{i}"] - means[f"mean{i}"].square()
+            prefix = f"kl_dim/{i}." if len(layers) > 1 else "kl_dim/"
+            values |= {f"{prefix}{d:03d}": float(nats) for d, nats in enumerate(kl)}
+            # Burda et al. 2016, section 5.1: Var_x E_q[z_d | x] > 0.01.
+            values["active_units"] = values.get("active_units", 0.0) + float((variance > 0.01).sum())
+        if self.likelihood_scores == {"byte"}:
+            values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))
+        return values
+
+    def log_stage(self, stage: str) -> None:
+        """Log the stage's means and start anew."""
+        values = self.results[stage] = self.stage_values(stage)
+        self.means[f"{stage}_means"].reset()
+        if not self.trainer.sanity_checking:
+            self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, rank_zero_only=False)
+
+    def on_train_epoch_end(self) -> None:
+        self.log_stage("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_stage("val")
+
+    def on_test_epoch_end(self) -> None:
+        self.log_stage("test")
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ValueError("a learning-rate schedule needs an end: set trainer.max_epochs or trainer.max_steps")
+        schedule = {"scheduler": self.scheduler(optimizer, int(steps)), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.config is not None:
+            checkpoint["vaezoo_config"] = self.config  # vaezoo.load reads it

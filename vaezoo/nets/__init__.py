@@ -1,0 +1,6 @@
+"""Networks: ``Net(in_shape, out_shape, **hyper)``, any image size, ``forward(inputs, context)``."""
+
+from vaezoo.nets.conv import ConvDecoder, ConvEncoder
+from vaezoo.nets.mlp import MLP
+
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder"]

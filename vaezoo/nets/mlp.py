@@ -1,0 +1,49 @@
+"""Multi-layer perceptrons."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import prod
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaezoo.conditional import Shape
+
+
+def activation_function(name: str) -> Callable[[Tensor], Tensor]:
+    """The elementwise function of ``torch.nn.functional`` with this name.
+
+    Raises:
+        ValueError: torch has none of that name.
+    """
+    function = getattr(F, name, None)
+    if not callable(function):
+        raise ValueError(f"activation={name}: torch.nn.functional has no such function; try relu, tanh, gelu or silu")
+    return function
+
+
+class MLP(nn.Module):
+    """Fully connected layers between any two shapes.
+
+    Args:
+        in_shape: shape of one input.
+        out_shape: shape of one output.
+        hidden: width of each hidden layer.
+        activation: name of a function in ``torch.nn.functional``.
+    """
+
+    def __init__(
+        self, in_shape: Shape, out_shape: Shape, hidden: Sequence[int] = (200, 200), activation: str = "tanh"
+    ):
+        super().__init__()
+        self.out_shape = tuple(out_shape)
+        widths = [prod(in_shape), *hidden, prod(out_shape)]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.activation = activation_function(activation)
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        """(N, *in_shape) -> (N, *out_shape)."""
+        h = inputs.flatten(1)
+        for layer in self.layers[:-1]:
+            h = self.activation(layer(h))
+        return self.layers[-1](h).unflatten(1, self.out_shape)

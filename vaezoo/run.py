@@ -1,0 +1,93 @@
+"""The command line: compose a config, run its task, and say in one sentence what went wrong.
+
+Nothing heavy is imported at the top: ``--help``, completion and typing errors answer at once.
+"""
+
+import json
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vaezoo.build import ConfigError, build, suggest
+from vaezoo.sweep import SubprocessLauncher
+
+
+def config_folder() -> str:
+    """conf/: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return str(next(path for path in (package / "conf", package.parent / "conf") if path.is_dir()))
+
+
+def main() -> None:
+    """Entry point of ``run.py``, ``python -m vaezoo`` and ``vaezoo``."""
+    # Hydra is to hand its errors over instead of printing them, since they are worded here.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    Plugins.instance().register(SubprocessLauncher)
+    try:
+        run()
+    except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
+        fail(error, debug="debug=true" in sys.argv)
+
+
+@hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
+def run(cfg: DictConfig) -> None:
+    """Run the task that the config names."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    run_dir = Path(config["run_dir"])
+    try:
+        build(config["task"], "task", tuple(config["trust"]))(config)
+    except Exception as error:
+        # A sweep reads the cause of a failed job here. The first process alone writes it.
+        if os.environ.get("LOCAL_RANK", "0") == "0" and not (run_dir / "summary.json").exists():
+            summary = {"status": "failed", "error": sentence(error), "model": config["name"]}
+            (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        fail(error, config["debug"])
+
+
+def fail(error: BaseException, debug: bool) -> None:
+    """Print one sentence, or the traceback for who asks, and leave with exit code 1."""
+    if debug:
+        traceback.print_exception(error)
+    hint = "" if debug or isinstance(error, ValueError | OSError | HydraException) else " (debug=true shows where)"
+    print(f"error: {sentence(error)}{hint}", file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def sentence(error: BaseException) -> str:
+    """An error in one line."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={choice} is not a choice, {suggest(choice, error.options)}"
+    if isinstance(error, ConfigCompositionException) and (match := re.search(r"Could not override '(.+?)'", str(error))):
+        return unknown_key(match[1])
+    text = " ".join(str(error).split()) or type(error).__name__
+    known = isinstance(error, ValueError | OSError | HydraException | OmegaConfBaseException)
+    return text if known else f"{type(error).__name__}: {text}"
+
+
+def unknown_key(key: str) -> str:
+    """The sentence for an override of a key that the config does not have."""
+    overrides = [text for text in sys.argv[1:] if "=" in text and not text.startswith("-")]
+    cfg = None
+    while overrides and cfg is None:  # compose with what stands before the key that failed
+        overrides = overrides[: next((i for i, o in enumerate(overrides) if o.lstrip("+~").startswith(key)), 0)]
+        try:
+            with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
+                cfg = hydra.compose("config", overrides)
+        except HydraException:
+            continue
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if cfg is not None and parent else cfg
+    if not isinstance(node, DictConfig):
+        return f"{key}: there is no such key; `--help` lists the choices and `--cfg job` the keys"
+    names = [str(k) for k in node if not str(k).startswith("_")]
+    return f"{key}: there is no such key, {suggest(name, names)}"

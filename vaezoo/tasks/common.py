@@ -1,0 +1,170 @@
+"""What tasks share: building the parts of a run, testing a model, and the summary."""
+
+import json
+import logging
+import platform
+import resource
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+import vaezoo
+from vaezoo.build import build
+from vaezoo.data import ImageData
+from vaezoo.models import LatentVariableModel
+
+UNITS = {
+    "elbo": "nats per image, a lower bound of log p(x): larger is better",
+    "log_px": "nats per image, E_q[log p(x | z)]; its negative is the distortion",
+    "kl": "nats per image, KL(q(z | x), p(z)): the rate",
+    "loss": "nats per image, what the objective minimises",
+    "active_units": "latent dimensions whose posterior mean has variance > 0.01 over the images",
+    "kl_dim": "nats per image of each latent dimension",
+    "bits_per_dim": "bits per pixel and channel of 8-bit data: -elbo / (dimensions ln 2)",
+}
+
+
+def quiet() -> None:
+    """Lightning's chatter off: what it says on every run, and what does not hold for our loaders."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()  # it would print each line twice beside Hydra
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*smaller than the logging interval.*",
+        ".*recommended to use `sync_dist=True`.*",  # torchmetrics has added up the processes already
+        ".*LeafSpec.*",
+        ".*`devices=1`.*|.*GPU available but not used.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
+    """The model and the data of a config, checked against each other.
+
+    ``data.binarize: auto`` is settled here, in the config itself, so that it is recorded.
+    """
+    trust, seed, data_config = tuple(config["trust"]), config["seed"], config["data"]
+    pl.seed_everything(seed, verbose=False)  # before the model exists: its initial weights are drawn from it
+    model: LatentVariableModel = build(
+        config["model"],
+        "model",
+        trust,
+        seed=seed,
+        optimizer=build(config["optimizer"], "optimizer", trust),
+        scheduler=build(config["scheduler"], "scheduler", trust) or None,
+    )
+    if data_config.get("binarize") == "auto":
+        data_config["binarize"] = "dynamic" if model.likelihood_scores == {"binary"} else "none"
+    data: ImageData = build(data_config, "data", trust, seed=seed)
+    if data.support not in model.likelihood_scores:
+        fix = "data.binarize=dynamic" if "binary" in model.likelihood_scores else "data.binarize=none"
+        raise ValueError(
+            f"the likelihood {type(model.decoder.family).__name__} scores {' or '.join(sorted(model.likelihood_scores))} "
+            f"data, but data.binarize={data_config['binarize']} makes them {data.support}: "
+            f"use {fix} or another model/likelihood"
+        )
+    model.config = config
+    return model, data
+
+
+def build_trainer(config: dict[str, Any], loggers: list, callbacks: list, **settings: Any) -> pl.Trainer:
+    """The trainer of a config."""
+    trainer = config["trainer"] | settings
+    if not trainer["enable_progress_bar"] or not callbacks:
+        callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
+    return build(trainer, "trainer", logger=loggers, callbacks=callbacks, default_root_dir=config["run_dir"])
+
+
+def test(trainer: pl.Trainer, model: LatentVariableModel, data: ImageData) -> dict[str, float]:
+    """The test numbers: exact means over the test images, in float64."""
+    trainer.test(model, data, verbose=False)
+    return model.results["test"]
+
+
+@contextmanager
+def finished() -> Iterator[None]:
+    """Close W&B's run whatever happens: a second one in this process would silently join it."""
+    try:
+        yield
+    except BaseException:
+        close_wandb(exit_code=1)
+        raise
+    close_wandb(exit_code=0)
+
+
+def close_wandb(exit_code: int) -> None:
+    """Finish W&B's run, if this process has one."""
+    if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code)
+
+
+def write_summary(config: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """Write ``summary.json`` in the run's folder: the numbers and all that names where they are from."""
+    summary = {
+        "status": "completed",
+        "model": config["name"],
+        "seed": config["seed"],
+        **values,
+        "units": UNITS,
+        "peak_memory_mb": peak_memory_mb(),
+        "versions": {
+            "vaezoo": vaezoo.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": pl.__version__,
+            "numpy": np.__version__,
+        },
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "git_commit": git_commit(),
+        "config": config,
+    }
+    Path(config["run_dir"], "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def peak_memory_mb() -> dict[str, float]:
+    """Most memory held so far, in MiB: by this process, and on its GPU if it has one."""
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    peak = {"process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
+    if torch.cuda.is_available():
+        peak["gpu"] = round(torch.cuda.max_memory_allocated() / 1024**2, 1)
+    return peak
+
+
+def git_commit() -> str | None:
+    """The commit that vaezoo's own checkout is at, with "-dirty" where files differ; None when installed."""
+    checkout = Path(vaezoo.__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def print_results(title: str, values: dict[str, float], notes: list[str]) -> None:
+    """The numbers on the terminal, with their units."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    for name, unit in UNITS.items():
+        if name in values:
+            table.add_row(name, f"{values[name]:.3f}".removesuffix(".000"), escape(unit))
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console.print(table)
+    for note in notes:
+        console.print(note, soft_wrap=True, markup=False)

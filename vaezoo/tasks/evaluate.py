@@ -1,0 +1,44 @@
+"""Test a trained run again: the same data, the same noise, the same digits."""
+
+import time
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from vaezoo.build import ConfigError
+from vaezoo.load import CONFIG_KEY, find_checkpoint, read_checkpoint, restore
+from vaezoo.tasks import common
+
+
+def evaluate(config: dict[str, Any]) -> None:
+    """Test the best checkpoint of ``run``, on the data and with the settings of its own config.
+
+    What the command line says of ``data.*`` and ``trainer.*`` goes before the run's config, so a
+    folder that has moved (``data.root=...``) or another device can be named.
+    """
+    start = time.perf_counter()
+    common.quiet()
+    if not config["run"]:
+        raise ConfigError("task=evaluate needs run=PATH, a trained run's folder such as outputs/DATE/TIME")
+    path = find_checkpoint(config["run"])
+    checkpoint = read_checkpoint(path)
+    own = checkpoint[CONFIG_KEY] | {"run_dir": config["run_dir"], "trust": config["trust"]}
+    said = [text for text in overrides() if text.partition(".")[0] in ("data", "trainer")]
+    own = OmegaConf.to_container(OmegaConf.merge(own, OmegaConf.from_dotlist(said)))
+    model, data = common.build_run(own)
+    restore(model, checkpoint, path)
+    trainer = common.build_trainer(own, [], [], enable_progress_bar=False, enable_checkpointing=False)
+    values = common.test(trainer, model, data)
+    if trainer.is_global_zero:
+        seconds = round(time.perf_counter() - start, 2)
+        common.write_summary(own, task="evaluate", checkpoint=str(path), test=values, wall_seconds=seconds)
+        title = f"{own['name']} on {type(data).__name__}, {path}: test set"
+        common.print_results(title, values, [f"run folder: {config['run_dir']}"])
+
+
+def overrides() -> list[str]:
+    """The command line's ``key.key=value`` words."""
+    from hydra.core.hydra_config import HydraConfig
+
+    words = HydraConfig.get().overrides.task
+    return [word.lstrip("+") for word in words if "." in word.partition("=")[0] and not word.startswith("~")]

@@ -1,0 +1,78 @@
+"""Train a model, test its best checkpoint, and write down what came out."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from vaezoo.build import build
+from vaezoo.callbacks.monitor import Monitor
+from vaezoo.load import read_checkpoint, restore
+from vaezoo.tasks import common
+
+
+def fit(config: dict[str, Any]) -> None:
+    """Train, then test the checkpoint with the best val/elbo (or the last weights, without any)."""
+    start = time.perf_counter()
+    common.quiet()
+    trust = tuple(config["trust"])
+    model, data = common.build_run(config)
+    with common.finished():
+        loggers = [logger for logger in build(config["logger"], "logger", trust).values() if logger is not None]
+        callbacks = [callback for callback in build(config["callbacks"], "callbacks", trust).values() if callback]
+        trainer = common.build_trainer(config, loggers, callbacks)
+        for logger in loggers:
+            logger.log_hyperparams(config)
+        trainer.fit(model, data)
+        if not trainer.interrupted:
+            summarise(config, trainer, model, data, start)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def summarise(config: dict[str, Any], trainer: pl.Trainer, model, data, start: float) -> None:
+    """Test the best weights and write the summary."""
+    best = Path(trainer.checkpoint_callback.best_model_path) if trainer.checkpoint_callback else Path()
+    monitor = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)
+    progress = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+    validation = model.results.get("val", {})
+    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    if best.is_file():
+        trainer.strategy.barrier("best checkpoint written")
+        restore(model, read_checkpoint(best), best)
+    values = common.test(trainer, model, data)
+    if not trainer.is_global_zero:
+        return
+    if not math.isfinite(values["elbo"]):
+        raise ValueError(f"the test ELBO is {values['elbo']}: training diverged; try a smaller optimizer.lr or trainer.gradient_clip_val=1")
+    summary = common.write_summary(
+        config,
+        task="fit",
+        data=type(data).__name__,
+        test=values,
+        last_val=validation,
+        objective=float(score) if score is not None else values["elbo"],
+        **progress,
+        wall_seconds=round(time.perf_counter() - start, 2),
+        train_images_per_second=round(monitor.images / monitor.seconds, 1) if monitor and monitor.seconds else None,
+        parameters=sum(p.numel() for p in model.parameters()),
+    )
+    speed = f", {summary['train_images_per_second']:,.0f} images/s in training" if summary["train_images_per_second"] else ""
+    title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set"
+    notes = [f"{progress['epochs']} epochs in {summary['wall_seconds']:.0f} s{speed}", f"run folder: {config['run_dir']}"]
+    if "wandb" in config["logger"]:
+        notes.append(dashboard_hint(config["run_dir"]))
+    common.print_results(title, values, notes)
+
+
+def dashboard_hint(run_dir: str) -> str:
+    """Where the W&B run is to be seen."""
+    import wandb
+
+    if wandb.run is None or wandb.run.disabled:
+        return "dashboard: W&B is off (WANDB_MODE)"
+    if wandb.run.offline:
+        return f"dashboard: wandb leet run {Path(wandb.run.dir).parent} (offline; `wandb sync` uploads it)"
+    return f"dashboard: {wandb.run.url}"
