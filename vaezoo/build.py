@@ -11,6 +11,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -90,7 +91,9 @@ def signature(target: Callable) -> tuple[dict[str, inspect.Parameter], dict[str,
 
     A class that passes ``**kwargs`` on is followed to its parents.
     """
-    chain = [vars(c)["__init__"] for c in target.__mro__[:-1] if "__init__" in vars(c)] if inspect.isclass(target) else [target]
+    chain: list[Any] = [target]
+    if inspect.isclass(target):
+        chain = [vars(c)["__init__"] for c in target.__mro__[:-1] if "__init__" in vars(c)]
     parameters: dict[str, inspect.Parameter] = {}
     hints: dict[str, Any] = {}
     passes_on = False
@@ -99,10 +102,8 @@ def signature(target: Callable) -> tuple[dict[str, inspect.Parameter], dict[str,
         for name, parameter in own.items():
             if name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 parameters.setdefault(name, parameter)
-        try:
+        with suppress(NameError, TypeError):  # hints that only a type checker can read
             hints = typing.get_type_hints(function) | hints
-        except (NameError, TypeError):
-            pass  # hints that only a type checker can read
         passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
         if not passes_on:
             break

@@ -11,13 +11,14 @@ score (``scores``); posterior and likelihood are the same concept used twice. Da
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torch.distributions import Normal as TorchNormal
 
 
@@ -35,6 +36,10 @@ class Family(nn.Module):
     @abstractmethod
     def forward(self, *params: Tensor) -> Distribution:
         """The distribution whose parameters are ``params``, each of the event's shape."""
+
+    @abstractmethod
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        """Raw parameters of a distribution with this mean, or one near it: where training starts."""
 
 
 def soft_floor(x: Tensor, floor: float) -> Tensor:
@@ -64,6 +69,9 @@ class Normal(Family):
         scale = soft_floor(log_scale, self.min_log_scale).exp()
         return TorchNormal(loc, scale, validate_args=False)
 
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return mean, torch.full_like(mean, -1.0)  # a scale of 0.37: data lie in [0, 1]
+
 
 class FixedScaleNormal(Family):
     """N(loc, scale^2) with one fixed scale: squared error, in nats, with its constant.
@@ -81,6 +89,9 @@ class FixedScaleNormal(Family):
     def forward(self, *params: Tensor) -> TorchNormal:
         (loc,) = params
         return TorchNormal(loc, torch.full_like(loc, self.scale), validate_args=False)
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return (mean,)
 
 
 class SharedScaleNormal(Family):
@@ -103,6 +114,9 @@ class SharedScaleNormal(Family):
         scale = soft_floor(self.log_scale, self.min_log_scale).exp()
         return TorchNormal(loc, scale.expand_as(loc), validate_args=False)
 
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return (mean,)
+
 
 class Bernoulli(Family):
     """Bernoulli(sigmoid(logit)): for binary data alone. On grey data its cross-entropy is no
@@ -114,6 +128,9 @@ class Bernoulli(Family):
     def forward(self, *params: Tensor) -> TorchBernoulli:
         (logits,) = params
         return TorchBernoulli(logits=logits, validate_args=False)
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return (torch.logit(mean, eps=1e-3),)  # the clip of Burda et al. 2016
 
 
 class LogitContinuousBernoulli(TorchContinuousBernoulli):
@@ -154,6 +171,16 @@ class ContinuousBernoulli(Family):
         (logits,) = params
         return LogitContinuousBernoulli(logits=logits, validate_args=False)
 
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        # The mean has no inverse in closed form, but it rises with the logit: bisect. The bounds are
+        # the logits whose means are 0.02 and 0.98.
+        low, high = torch.full_like(mean, -50.0), torch.full_like(mean, 50.0)
+        for _ in range(40):
+            middle = (low + high) / 2
+            below = self(middle).mean < mean
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return ((low + high) / 2,)
+
 
 class DiscretizedLogisticDistribution(Distribution):
     """A logistic distribution rounded to the grid k / 255, k = 0 ... 255; the ends take the tails.
@@ -163,7 +190,6 @@ class DiscretizedLogisticDistribution(Distribution):
     digits where the difference has none left (Kingma et al. 2016, https://arxiv.org/abs/1606.04934).
     """
 
-    arg_constraints = {"loc": constraints.real, "log_scale": constraints.real}
     bins = 256
 
     def __init__(self, loc: Tensor, log_scale: Tensor):
@@ -197,8 +223,8 @@ class DiscretizedLogisticDistribution(Distribution):
         return total * step
 
     @torch.no_grad()
-    def sample(self, sample_shape=torch.Size()) -> Tensor:
-        shape = self._extended_shape(sample_shape)
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
         u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
         x = self.loc + self.log_scale.exp() * torch.logit(u, eps=torch.finfo(u.dtype).eps)
         top = self.bins - 1
@@ -222,3 +248,6 @@ class DiscretizedLogistic(Family):
     def forward(self, *params: Tensor) -> DiscretizedLogisticDistribution:
         loc, log_scale = params
         return DiscretizedLogisticDistribution(loc, soft_floor(log_scale, self.min_log_scale))
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return mean, torch.full_like(mean, -2.0)  # a scale of 0.14, not of the whole range

@@ -35,7 +35,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what it likes: pickle, zip, runtime, end of file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is not a readable checkpoint ({reason}): use another one of the run, or train again") from error
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({reason}): use another one of the run, or train again"
+        ) from error
     if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of a vaezoo run: it holds no config to rebuild its model from")
     return checkpoint

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaezoo.build import ConfigError, build, suggest
-from vaezoo.sweep import SubprocessLauncher
 
 
 def config_folder() -> str:
@@ -31,7 +29,7 @@ def main() -> None:
     """Entry point of ``run.py``, ``python -m vaezoo`` and ``vaezoo``."""
     # Hydra is to hand its errors over instead of printing them, since they are worded here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    Plugins.instance().register(SubprocessLauncher)
+    sys.path.append(str(Path(__file__).parent / "plugins"))  # where Hydra finds the launcher of sweeps
     try:
         run()
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
@@ -67,7 +65,8 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={choice} is not a choice, {suggest(choice, error.options)}"
-    if isinstance(error, ConfigCompositionException) and (match := re.search(r"Could not override '(.+?)'", str(error))):
+    match = re.search(r"Could not override '(.+?)'", str(error))
+    if isinstance(error, ConfigCompositionException) and match:
         return unknown_key(match[1])
     text = " ".join(str(error).split()) or type(error).__name__
     known = isinstance(error, ValueError | OSError | HydraException | OmegaConfBaseException)

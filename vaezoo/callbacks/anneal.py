@@ -1,6 +1,7 @@
 """Schedules for an objective's weights, counted in optimizer steps."""
 
 from abc import abstractmethod
+from typing import Any
 
 import lightning.pytorch as pl
 
@@ -21,7 +22,7 @@ class Anneal(pl.Callback):
     def factor(self, step: int) -> float:
         """What the configured weight is multiplied by at this step."""
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         weights = pl_module.objective.configured
         if self.weight not in weights:
             raise ValueError(
@@ -29,7 +30,7 @@ class Anneal(pl.Callback):
                 f"choose from {', '.join(sorted(weights))}"
             )
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_) -> None:
         objective = pl_module.objective
         value = objective.configured[self.weight] * self.factor(trainer.global_step)
         objective.get_buffer(self.weight).fill_(value)

@@ -27,11 +27,11 @@ def wandb_logger(
     Returns:
         The logger; None in every process but the first.
     """
-    if rank_zero_only.rank != 0:
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # Lightning hangs it on the decorator
         return None
     import wandb
 
-    def start(mode: str):
+    def start(mode: Any):
         # A Settings object is changed by init: a fresh one per attempt.
         quiet = wandb.Settings(init_timeout=init_timeout, silent=True, console="off")
         return wandb.init(dir=save_dir, project=project, name=name, mode=mode, settings=quiet, **settings)

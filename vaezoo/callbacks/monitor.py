@@ -1,6 +1,7 @@
 """What is measured while training runs, every ``trainer.log_every_n_steps`` optimizer steps."""
 
 import time
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -22,12 +23,6 @@ class Monitor(pl.Callback):
         self.logged = (0, 0.0, 0)  # images, seconds and step at the last row
         self.gradient_norm: Tensor | None = None
 
-    def start_clock(self, *_) -> None:
-        self.clock = time.perf_counter()
-
-    def stop_clock(self, *_) -> None:
-        self.read_clock()
-        self.clock = None
 
     def read_clock(self) -> None:
         """Add the time since the last reading."""
@@ -36,15 +31,25 @@ class Monitor(pl.Callback):
             self.seconds += now - self.clock
             self.clock = now
 
-    on_train_epoch_start = on_validation_end = start_clock
-    on_train_epoch_end = on_validation_start = stop_clock
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.clock = time.perf_counter()
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer) -> None:
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self.read_clock()
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self.clock = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.read_clock()
+        self.clock = None
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer) -> None:
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, *_) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs, batch, *_) -> None:
         self.images += len(batch.x) * trainer.world_size
         step = trainer.global_step
         if step == self.logged[2] or step % trainer.log_every_n_steps or self.gradient_norm is None:

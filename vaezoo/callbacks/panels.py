@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -69,7 +69,9 @@ def grid(images: Picture, columns: int, gap: int = GAP) -> Picture:
     return np.pad(picture, ((gap, 0), (gap, 0), (0, 0)), constant_values=255)
 
 
-def frame(picture: Picture, title: str, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Picture:
+def frame(
+    picture: Picture, title: str, rows: Sequence[str] = (), columns: Sequence[str] = (), corner: str = ""
+) -> Picture:
     """The picture at the lower right of a white sheet with a title and evenly spaced labels.
 
     Args:
@@ -77,18 +79,20 @@ def frame(picture: Picture, title: str, rows: Sequence[str] = (), columns: Seque
         title: stands on top, from the left.
         rows: labels at the left, right-aligned.
         columns: labels above the picture, centred.
+        corner: stands above the row labels and says what they are.
     """
     height, width, _ = picture.shape
-    bold, font = ImageFont.load_default(15), ImageFont.load_default(13)
-    left = int(max((font.getlength(label) for label in rows), default=-12)) + 12
-    top = 26 + (16 if columns else 0)
-    spare = max(0, int(bold.getlength(title)) + 2 * GAP - left - width)  # a long title over a narrow picture
+    large, font = ImageFont.load_default(15), ImageFont.load_default(13)
+    left = max((int(font.getlength(label)) + 12 for label in (corner, *rows) if label), default=0)
+    top = 44 if columns else 26
+    spare = max(0, int(large.getlength(title)) + 2 * GAP - left - width)  # a long title over a narrow picture
     sheet = Image.new("RGB", (left + width + spare, top + height), "white")
     sheet.paste(Image.fromarray(picture), (left, top))
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, 14), title, "black", bold, anchor="lm")
+    draw.text((GAP, 14), title, "black", large, anchor="lm")
+    draw.text((left - 6, top - 8), corner, "dimgrey", font, anchor="rm")
     for i, label in enumerate(columns):
-        draw.text((left + (i + 0.5) * width / len(columns), top - 7), label, "dimgrey", font, anchor="mm")
+        draw.text((left + (i + 0.5) * width / len(columns), top - 8), label, "dimgrey", font, anchor="mm")
     for i, label in enumerate(rows):
         draw.text((left - 6, top + (i + 0.5) * height / len(rows)), label, "black", font, anchor="rm")
     return np.asarray(sheet)
@@ -119,15 +123,16 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 class Axes(NamedTuple):
     """How a flat latent's D dimensions are used.
 
-    ``use`` ranks them: the KL in nats where the model knows it by dimension, else the variance of
-    the codes. ``centre`` and ``spread`` are the prior's mean and standard deviation, or the codes'.
-    All are (D,).
+    ``use`` ranks them, by ``measure``: the KL where the model knows it by dimension, else the
+    variance of the codes. ``centre`` and ``spread`` are the mean and standard deviation ``of`` the
+    prior or the codes. The tensors are (D,).
     """
 
     use: Tensor
-    unit: str
+    measure: str
     centre: Tensor
     spread: Tensor
+    of: str
 
 
 def axes(model: LatentVariableModel, batch: Batch) -> Axes | None:
@@ -139,9 +144,9 @@ def axes(model: LatentVariableModel, batch: Batch) -> Axes | None:
     if latents and latents[0].kl_per_dim is not None:
         p = latents[0].p
         centre, spread = (value.reshape(-1, *shape)[0] for value in (p.mean, p.stddev))
-        return Axes(latents[0].kl_per_dim.mean(0), "KL in nats", centre, spread)
+        return Axes(latents[0].kl_per_dim.mean(0), "KL (nats)", centre, spread, "prior")
     codes = model.encode(batch.x, batch.y)
-    return Axes(codes.var(0), "variance of the codes", codes.mean(0), codes.std(0))
+    return Axes(codes.var(0), "variance", codes.mean(0), codes.std(0), "codes")
 
 
 def reconstructions(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
@@ -165,7 +170,7 @@ def samples(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Pi
 
 def traversals(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, rows: int = 10) -> Picture:
     """One latent dimension a row, the most used first, moved through its prior about one image's code."""
-    steps = torch.linspace(-3, 3, 11).to(axes.centre)
+    steps = (torch.arange(-5, 6) * 0.6).to(axes.centre)
     order = axes.use.argsort(descending=True)[:rows]
     z = model.encode(batch.x[:1], batch.y[:1]).repeat(len(order), len(steps), 1)  # (rows, columns, D)
     for row, d in enumerate(order):
@@ -173,9 +178,10 @@ def traversals(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, 
     images = to_rgb(model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0)).mean)
     return frame(
         grid(fit(images, len(order), len(steps)), len(steps)),
-        f"traversals by {axes.unit}, {when}",
+        f"traversals in standard deviations of the {axes.of}, {when}",
         rows=[f"z{d}  {axes.use[d]:.2f}" for d in order.tolist()],
-        columns=[f"{step:+.1f}" for step in steps.tolist()],
+        columns=[f"{step:g}" for step in steps.float().tolist()],
+        corner=axes.measure,
     )
 
 
@@ -188,7 +194,7 @@ def manifold(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, si
     z = torch.stack(torch.meshgrid(steps, steps.flip(0), indexing="xy"), dim=-1).flatten(0, 1)  # (side^2, 2)
     context = batch.y[:1].repeat_interleave(len(z), 0)
     images = to_rgb(model.decode(axes.centre + axes.spread * z, context).mean)
-    return frame(grid(fit(images, side, side), side, gap=0), f"manifold, {when}")
+    return frame(grid(fit(images, side, side), side, gap=2), f"manifold, {when}")
 
 
 def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:
@@ -203,10 +209,10 @@ def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:
     classes = np.unique(y)
     style: dict[str, Any] = {"s": 5, "alpha": 0.7, "linewidths": 0}
     if len(classes) <= 20:
-        colours = colormaps["tab10" if len(classes) <= 10 else "tab20"].colors
-        plot.scatter(z[:, 0], z[:, 1], c=[colours[i] for i in np.searchsorted(classes, y)], **style)
-        for colour, name in zip(colours, classes, strict=False):
-            plot.scatter([], [], color=colour, label=f"{name:g}")
+        palette = colormaps["tab10" if len(classes) <= 10 else "tab20"]
+        plot.scatter(z[:, 0], z[:, 1], c=palette(np.searchsorted(classes, y)), **style)
+        for i, name in enumerate(classes):
+            plot.scatter([], [], color=palette(i), label=f"{name:g}")
         plot.legend(title="label", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     else:
         figure.colorbar(plot.scatter(z[:, 0], z[:, 1], c=y, cmap="viridis", **style), label="label")
@@ -257,13 +263,15 @@ class Panels(pl.Callback):
             raise ValueError(f"num_images must be >= 2, an input and its reconstruction, got {num_images}")
         self.folder, self.every_n_epochs, self.num_images, self.seed = folder, every_n_epochs, num_images, seed
         self.drawn = 0  # the epoch last drawn
+        self.data: pl.LightningDataModule | None = None
         self.batch: Batch | None = None  # the fixed validation images
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         shape = getattr(pl_module, "data_shape", ())
         if len(shape) != 3:
             raise ValueError(f"Panels draws images (C, H, W), but data_shape is {tuple(shape)}: leave it out")
-        if stage == "fit" and getattr(trainer, "datamodule", None) is None:
+        self.data = getattr(trainer, "datamodule", None)
+        if stage == "fit" and self.data is None:
             raise ValueError("Panels draws a data module's validation images: call trainer.fit(model, datamodule)")
 
     def on_validation_batch_end(
@@ -294,8 +302,10 @@ class Panels(pl.Callback):
         self.drawn = epoch
         if not trainer.is_global_zero:
             return
+        assert self.data is not None
         with evaluating(pl_module), isolated(pl_module.device, self.seed, "panels"):
-            pictures = self.pictures(pl_module, trainer.datamodule.val_dataloader(), f"epoch {epoch}")
+            loader = self.data.val_dataloader()
+            pictures = self.pictures(cast(LatentVariableModel, pl_module), loader, f"epoch {epoch}")
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         for kind, picture in pictures.items():
@@ -307,7 +317,7 @@ class Panels(pl.Callback):
         """Every picture that this model allows, by its kind."""
 
         def moved(batch: Batch) -> Batch:
-            return Batch(batch.x.to(model.device, model.dtype), batch.y.to(model.device))
+            return Batch(batch.x.to(model.device).type(model.dtype), batch.y.to(model.device))
 
         if self.batch is None:
             self.batch = Batch(*map(torch.cat, zip(*take(loader, self.num_images), strict=True)))

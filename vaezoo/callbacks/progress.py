@@ -21,7 +21,7 @@ class Progress(TQDMProgressBar):
         super().__init__(refresh_rate=0 if self.lines else every_n_batches)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict]:
-        shown = {}
+        shown: dict[str, int | str | float | dict] = {}
         if latest := getattr(pl_module, "latest", None):
             shown["elbo"] = f"{float(latest['elbo'].mean()):.2f}"
         if "val/elbo" in trainer.callback_metrics:

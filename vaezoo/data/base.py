@@ -137,6 +137,14 @@ class ImageData(pl.LightningDataModule):
         """The kind of data in the batches (``vaezoo.families``)."""
         return "byte" if self.binarize == "none" else "binary"
 
+    @property
+    def mean(self) -> Tensor:
+        """The mean training image as the model sees it, (C, H, W)."""
+        assert self.train is not None
+        images = self.train.images
+        bits = self.binarize in ("static", "threshold")
+        return (images.sum(0, dtype=torch.long) / (len(images) * (1 if bits else 255))).float()
+
     @abstractmethod
     def read(self) -> tuple[Split, Split]:
         """The training set (validation included) and the test set."""

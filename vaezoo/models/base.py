@@ -15,7 +15,8 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaezoo import seeding
-from vaezoo.conditional import Shape
+from vaezoo.conditional import Conditional, Shape
+from vaezoo.families import Family
 from vaezoo.metrics import ExampleMean
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
@@ -41,19 +42,23 @@ class LatentVariableModel(pl.LightningModule):
 
     All noise of a step is a function of (seed, epoch, batch, process).
 
+    Attributes:
+        decoder: p(x | z); set by the paper's class.
+
     Args:
         data_shape: shape of one example, (C, H, W).
-        likelihood_scores: kinds of data that the likelihood can score (``vaezoo.families``).
         objective: what is minimised.
         optimizer: makes the optimizer from the parameters; Adam at 1e-3 where none is given.
         scheduler: makes the learning-rate schedule from the optimizer and the number of steps.
         seed: names the noise of training and evaluation.
     """
 
+    decoder: Conditional
+    objective: Objective
+
     def __init__(
         self,
         data_shape: Shape,
-        likelihood_scores: frozenset[str],
         objective: Objective,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
@@ -63,7 +68,6 @@ class LatentVariableModel(pl.LightningModule):
         if len(data_shape) == 0 or min(data_shape) < 1:
             raise ValueError(f"data_shape must hold sizes >= 1, got {tuple(data_shape)}")
         self.data_shape = tuple(data_shape)
-        self.likelihood_scores = likelihood_scores
         self.objective = objective
         self.optimizer = optimizer or partial(Adam, lr=1e-3)
         self.scheduler = scheduler
@@ -71,7 +75,7 @@ class LatentVariableModel(pl.LightningModule):
         self.config: dict[str, Any] | None = None  # the run's config; a checkpoint carries it
         self.latest: dict[str, Tensor] = {}  # the last training batch's values, (B,) each, for who shows them
         self.results: dict[str, dict[str, float]] = {}  # each stage's last means, in float64
-        self.means = torch.nn.ModuleDict({f"{stage}_means": ExampleMean() for stage in ("train", "val", "test")})
+        self.train_means, self.val_means, self.test_means = ExampleMean(), ExampleMean(), ExampleMean()
 
     # What a paper's class defines.
 
@@ -99,6 +103,11 @@ class LatentVariableModel(pl.LightningModule):
 
     # What all have.
 
+    @property
+    def likelihood(self) -> Family:
+        """The family of p(x | z): it knows which data it can score."""
+        return self.decoder.family
+
     @torch.no_grad()
     def log_marginal(
         self, x: Tensor, context: Tensor | None = None, num_samples: int = 1000, chunk_size: int = 100
@@ -120,6 +129,12 @@ class LatentVariableModel(pl.LightningModule):
             log_w = self(x, context, num_samples=min(chunk_size, num_samples - start)).log_w
             total = torch.logaddexp(total, log_w.double().logsumexp(0))
         return total - math.log(num_samples)
+
+    def setup(self, stage: str) -> None:
+        """Start p(x | z) at the mean training image. Weights from a checkpoint come after this."""
+        mean = getattr(getattr(self.trainer, "datamodule", None), "mean", None)
+        if stage == "fit" and mean is not None:
+            self.decoder.centre(mean)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.name_noise("train", self.current_epoch, batch_idx)
@@ -152,13 +167,17 @@ class LatentVariableModel(pl.LightningModule):
             self.latest = {name: value.detach() for name, value in values.items()}
         else:
             values |= self.latent_statistics(trace)
-        self.means[f"{stage}_means"].update(values)
+        self.means(stage).update(values)
         return terms["loss"]
+
+    def means(self, stage: str) -> ExampleMean:
+        """The running means of "train", "val" or "test"."""
+        return {"train": self.train_means, "val": self.val_means, "test": self.test_means}[stage]
 
     @staticmethod
     def latent_statistics(trace: Trace) -> dict[str, Tensor]:
         """KL per dimension, and the first two moments of the posterior mean, each (B, D)."""
-        values = {}
+        values: dict[str, Tensor] = {}
         for i, latent in enumerate(trace.latents):
             if latent.kl_per_dim is not None:
                 mean = latent.q.mean.flatten(1)
@@ -167,7 +186,7 @@ class LatentVariableModel(pl.LightningModule):
 
     def stage_values(self, stage: str) -> dict[str, float]:
         """The stage's means since the last reset, by the names they are logged under."""
-        means = {name: value.cpu() for name, value in self.means[f"{stage}_means"].compute().items()}
+        means = {name: value.cpu() for name, value in self.means(stage).compute().items()}
         values = {name: float(value) for name, value in means.items() if value.dim() == 0}
         layers = [name.removeprefix("kl_dim") for name in means if name.startswith("kl_dim")]
         for i in layers:
@@ -176,16 +195,18 @@ class LatentVariableModel(pl.LightningModule):
             values |= {f"{prefix}{d:03d}": float(nats) for d, nats in enumerate(kl)}
             # Burda et al. 2016, section 5.1: Var_x E_q[z_d | x] > 0.01.
             values["active_units"] = values.get("active_units", 0.0) + float((variance > 0.01).sum())
-        if self.likelihood_scores == {"byte"}:
+        if self.likelihood.scores == {"byte"}:
             values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))
         return values
 
     def log_stage(self, stage: str) -> None:
         """Log the stage's means and start anew."""
         values = self.results[stage] = self.stage_values(stage)
-        self.means[f"{stage}_means"].reset()
+        self.means(stage).reset()
         if not self.trainer.sanity_checking:
-            self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, rank_zero_only=False)
+            named = {f"{stage}/{name}": value for name, value in values.items()}
+            # The means are over all processes already; Lightning's own reduction changes nothing.
+            self.log_dict(named, sync_dist=self.trainer.world_size > 1)
 
     def on_train_epoch_end(self) -> None:
         self.log_stage("train")

@@ -1,5 +1,6 @@
 """The beta-VAE."""
 
+from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import ELBO
 
@@ -13,9 +14,8 @@ class BetaVAE(VAE):
 
     Args:
         beta: weight of the rate; >= 0. beta = 1 is the VAE.
-        *args: as ``VAE``.
         **kwargs: as ``VAE``.
     """
 
-    def __init__(self, *args, beta: float = 4.0, **kwargs):
-        super().__init__(*args, objective=ELBO(beta), **kwargs)
+    def __init__(self, data_shape: Shape, *, beta: float = 4.0, **kwargs):
+        super().__init__(data_shape, objective=ELBO(beta), **kwargs)

@@ -52,13 +52,12 @@ class VAE(LatentVariableModel):
             raise ValueError(f"latent_dim must be >= 1, got {latent_dim}")
         if num_samples < 1:
             raise ValueError(f"num_samples must be >= 1, got {num_samples}")
-        likelihood = likelihood or Bernoulli()
-        super().__init__(data_shape, likelihood.scores, objective or ELBO(), **kwargs)
+        super().__init__(data_shape, objective or ELBO(), **kwargs)
         self.objective.set_weight("free_bits", free_bits)
         self.latent_shape = (latent_dim,)
         self.num_samples = num_samples
         self.encoder = Conditional(self.data_shape, self.latent_shape, encoder or MLP, Normal())
-        self.decoder = Conditional(self.latent_shape, self.data_shape, decoder or MLP, likelihood)
+        self.decoder = Conditional(self.latent_shape, self.data_shape, decoder or MLP, likelihood or Bernoulli())
         self.prior = (prior or StandardNormal)(self.latent_shape)
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:

@@ -1,23 +1,25 @@
 """Convolutional encoder and decoder for images of any size, odd and non-square ones included."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
 
 from vaezoo.conditional import Shape
-from vaezoo.nets.mlp import activation_function
+from vaezoo.nets.mlp import activation_function, glorot
 
 
-def halved(size: Sequence[int], times: int) -> list[tuple[int, ...]]:
-    """``size`` and its halvings, rounded up: what a 3x3 convolution with stride 2 makes of it.
+def halved(height: int, width: int, times: int) -> list[tuple[int, int]]:
+    """A size and its halvings, rounded up: what 3x3 convolutions with stride 2 make of it.
 
-    >>> halved((33, 17), 2)
+    >>> halved(33, 17, 2)
     [(33, 17), (17, 9), (9, 5)]
     """
-    sizes = [tuple(size)]
+    sizes = [(height, width)]
     for _ in range(times):
-        sizes.append(tuple(-(-n // 2) for n in sizes[-1]))
+        height, width = -(-height // 2), -(-width // 2)
+        sizes.append((height, width))
     return sizes
 
 
@@ -49,15 +51,14 @@ class ConvEncoder(nn.Module):
         activation: str = "relu",
     ):
         super().__init__()
-        planes, *size = check_image(in_shape, "encoder")
+        planes, height, width = check_image(in_shape, "encoder")
         self.out_shape = tuple(out_shape)
         widths = [planes, *channels]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
-        )
-        self.hidden = nn.Linear(widths[-1] * prod(halved(size, len(channels))[-1]), hidden)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        self.hidden = nn.Linear(widths[-1] * prod(halved(height, width, len(channels))[-1]), hidden)
         self.out = nn.Linear(hidden, prod(out_shape))
         self.activation = activation_function(activation)
+        glorot(self)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """(N, C, H, W) -> (N, *out_shape)."""
@@ -88,25 +89,19 @@ class ConvDecoder(nn.Module):
         activation: str = "relu",
     ):
         super().__init__()
-        planes, *size = check_image(out_shape, "decoder")
-        sizes = halved(size, len(channels))[::-1]  # small to large
+        planes, height, width = check_image(out_shape, "decoder")
+        sizes = halved(height, width, len(channels))[::-1]  # small to large
         widths = [*reversed(channels), planes]
         self.start = (widths[0], *sizes[0])
         self.hidden = nn.Linear(prod(in_shape), hidden)
         self.unfold = nn.Linear(hidden, prod(self.start))
-        # n -> 2 n - 1 + output_padding: either size that halves to n, so no crop and no fixed number.
-        self.convs = nn.ModuleList(
-            nn.ConvTranspose2d(
-                widths[i],
-                widths[i + 1],
-                3,
-                stride=2,
-                padding=1,
-                output_padding=tuple(big - (2 * small - 1) for small, big in zip(sizes[i], sizes[i + 1], strict=True)),
-            )
-            for i in range(len(channels))
-        )
+        self.convs = nn.ModuleList()
+        for (a, b), ((h, w), (big_h, big_w)) in zip(pairwise(widths), pairwise(sizes), strict=True):
+            # n -> 2 n - 1 + output_padding: either size that halves to n, so no crop and no fixed number.
+            padding = (big_h - (2 * h - 1), big_w - (2 * w - 1))
+            self.convs.append(nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=padding))
         self.activation = activation_function(activation)
+        glorot(self)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """(N, *in_shape) -> (N, C, H, W)."""

@@ -22,6 +22,15 @@ def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     return function
 
 
+def glorot(module: nn.Module) -> None:
+    """Weights uniform as of Glorot & Bengio 2010, biases 0, in every layer of a network."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 class MLP(nn.Module):
     """Fully connected layers between any two shapes.
 
@@ -40,6 +49,7 @@ class MLP(nn.Module):
         widths = [prod(in_shape), *hidden, prod(out_shape)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = activation_function(activation)
+        glorot(self)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """(N, *in_shape) -> (N, *out_shape)."""

@@ -41,7 +41,6 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
         ".*smaller than the logging interval.*",
-        ".*recommended to use `sync_dist=True`.*",  # torchmetrics has added up the processes already
         ".*LeafSpec.*",
         ".*`devices=1`.*|.*GPU available but not used.*",
     ):
@@ -64,12 +63,13 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
         scheduler=build(config["scheduler"], "scheduler", trust) or None,
     )
     if data_config.get("binarize") == "auto":
-        data_config["binarize"] = "dynamic" if model.likelihood_scores == {"binary"} else "none"
+        data_config["binarize"] = "dynamic" if model.likelihood.scores == {"binary"} else "none"
     data: ImageData = build(data_config, "data", trust, seed=seed)
-    if data.support not in model.likelihood_scores:
-        fix = "data.binarize=dynamic" if "binary" in model.likelihood_scores else "data.binarize=none"
+    scores = model.likelihood.scores
+    if data.support not in scores:
+        fix = "data.binarize=dynamic" if "binary" in scores else "data.binarize=none"
         raise ValueError(
-            f"the likelihood {type(model.decoder.family).__name__} scores {' or '.join(sorted(model.likelihood_scores))} "
+            f"the likelihood {type(model.likelihood).__name__} scores {' or '.join(sorted(scores))} "
             f"data, but data.binarize={data_config['binarize']} makes them {data.support}: "
             f"use {fix} or another model/likelihood"
         )

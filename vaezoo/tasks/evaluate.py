@@ -22,9 +22,9 @@ def evaluate(config: dict[str, Any]) -> None:
         raise ConfigError("task=evaluate needs run=PATH, a trained run's folder such as outputs/DATE/TIME")
     path = find_checkpoint(config["run"])
     checkpoint = read_checkpoint(path)
-    own = checkpoint[CONFIG_KEY] | {"run_dir": config["run_dir"], "trust": config["trust"]}
+    saved = checkpoint[CONFIG_KEY] | {"run_dir": config["run_dir"], "trust": config["trust"]}
     said = [text for text in overrides() if text.partition(".")[0] in ("data", "trainer")]
-    own = OmegaConf.to_container(OmegaConf.merge(own, OmegaConf.from_dotlist(said)))
+    own: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(said)))
     model, data = common.build_run(own)
     restore(model, checkpoint, path)
     trainer = common.build_trainer(own, [], [], enable_progress_bar=False, enable_checkpointing=False)

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vaezoo.build import build
 from vaezoo.callbacks.monitor import Monitor
+from vaezoo.data import ImageData
 from vaezoo.load import read_checkpoint, restore
+from vaezoo.models import LatentVariableModel
 from vaezoo.tasks import common
 
 
@@ -32,36 +35,44 @@ def fit(config: dict[str, Any]) -> None:
         raise KeyboardInterrupt
 
 
-def summarise(config: dict[str, Any], trainer: pl.Trainer, model, data, start: float) -> None:
+def summarise(
+    config: dict[str, Any], trainer: pl.Trainer, model: LatentVariableModel, data: ImageData, start: float
+) -> None:
     """Test the best weights and write the summary."""
-    best = Path(trainer.checkpoint_callback.best_model_path) if trainer.checkpoint_callback else Path()
-    monitor = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)
+    callbacks: list = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
+    best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor and c.best_model_path), None)
+    monitor = next((c for c in callbacks if isinstance(c, Monitor)), None)
     progress = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     validation = model.results.get("val", {})
-    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-    if best.is_file():
+    if best:
         trainer.strategy.barrier("best checkpoint written")
-        restore(model, read_checkpoint(best), best)
+        restore(model, read_checkpoint(best.best_model_path), best.best_model_path)
     values = common.test(trainer, model, data)
     if not trainer.is_global_zero:
         return
     if not math.isfinite(values["elbo"]):
-        raise ValueError(f"the test ELBO is {values['elbo']}: training diverged; try a smaller optimizer.lr or trainer.gradient_clip_val=1")
+        raise ValueError(
+            f"the test ELBO is {values['elbo']}: training diverged; try a smaller optimizer.lr or "
+            "trainer.gradient_clip_val=1"
+        )
     summary = common.write_summary(
         config,
         task="fit",
         data=type(data).__name__,
         test=values,
         last_val=validation,
-        objective=float(score) if score is not None else values["elbo"],
+        objective=float(best.best_model_score or 0) if best else values["elbo"],
         **progress,
         wall_seconds=round(time.perf_counter() - start, 2),
         train_images_per_second=round(monitor.images / monitor.seconds, 1) if monitor and monitor.seconds else None,
         parameters=sum(p.numel() for p in model.parameters()),
     )
-    speed = f", {summary['train_images_per_second']:,.0f} images/s in training" if summary["train_images_per_second"] else ""
+    speed = summary["train_images_per_second"] or 0
     title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set"
-    notes = [f"{progress['epochs']} epochs in {summary['wall_seconds']:.0f} s{speed}", f"run folder: {config['run_dir']}"]
+    notes = [
+        f"{progress['epochs']} epochs in {summary['wall_seconds']:.0f} s, {speed:,.0f} images/s in training",
+        f"run folder: {config['run_dir']}",
+    ]
     if "wandb" in config["logger"]:
         notes.append(dashboard_hint(config["run_dir"]))
     common.print_results(title, values, notes)
@@ -74,5 +85,5 @@ def dashboard_hint(run_dir: str) -> str:
     if wandb.run is None or wandb.run.disabled:
         return "dashboard: W&B is off (WANDB_MODE)"
     if wandb.run.offline:
-        return f"dashboard: wandb leet run {Path(wandb.run.dir).parent} (offline; `wandb sync` uploads it)"
+        return f"dashboard: wandb leet {Path(wandb.run.dir).parent} (offline; `wandb sync` uploads it)"
     return f"dashboard: {wandb.run.url}"

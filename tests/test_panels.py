@@ -1,0 +1,486 @@
+"""Pictures: what they show, pixel by pixel, and that drawing them leaves the training alone."""
+
+import random
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
+from torch.distributions import Bernoulli, Independent, MixtureSameFamily, Normal
+from torch.utils.data import DataLoader
+
+from vaezoo.callbacks import panels
+from vaezoo.callbacks.panels import CELL, GAP, LIMIT, Panels, fit, frame, grid, to_rgb
+from vaezoo.data import Digits, ImageData
+from vaezoo.data.base import Split
+from vaezoo.families import FixedScaleNormal
+from vaezoo.models import VAE
+from vaezoo.models.base import Batch
+from vaezoo.trace import Latent, Trace
+
+
+def small_digits(**kwargs) -> Digits:
+    return Digits(**{"val_size": 100, "batch_size": 335, "eval_batch_size": 40, **kwargs})
+
+
+def small_vae(latent_dim: int = 3, seed: int = 0, cls: type[VAE] = VAE, **kwargs) -> VAE:
+    torch.manual_seed(seed)
+    return cls((1, 8, 8), latent_dim=latent_dim, **kwargs)
+
+
+def trained(model: pl.LightningModule, *callbacks: pl.Callback, epochs: int = 2, data=None, **kwargs) -> pl.Trainer:
+    options = {"logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 1, **kwargs}
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        **options,
+    )
+    trainer.fit(model, datamodule=data or small_digits())
+    return trainer
+
+
+def drawn(model: pl.LightningModule, data=None, **kwargs) -> dict[str, np.ndarray]:
+    """The pictures of a model as it is."""
+    data = data or small_digits()
+    data.setup()
+    with torch.no_grad():
+        return Panels("unused", **kwargs).pictures(model.eval(), data.val_dataloader(), "epoch 1")
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture
+def frames(monkeypatch) -> dict[str, dict]:
+    """What ``frame`` was given, by the first word of the title."""
+    seen = {}
+
+    def spy(picture, title, rows=(), columns=(), corner=""):
+        seen[title.split()[0].rstrip(",")] = {"picture": picture, "rows": rows, "columns": columns, "corner": corner}
+        return frame(picture, title, rows, columns, corner)
+
+    monkeypatch.setattr(panels, "frame", spy)
+    return seen
+
+
+# The training is left alone.
+
+
+class Unnamed(VAE):
+    """Draws its noise from the default stream, wherever that is: any number drawn beside it shows."""
+
+    def name_noise(self, *keys: str | int) -> None:
+        pass
+
+
+class Loaded(Digits):
+    """Validates through torch's DataLoader, which takes a number from the default stream per pass."""
+
+    def val_dataloader(self):
+        return DataLoader(list(zip(*next(iter(super().val_dataloader())), strict=True)), 20, collate_fn=self.collate)
+
+    @staticmethod
+    def collate(pairs):
+        return Batch(*map(torch.stack, zip(*pairs, strict=True)))
+
+
+@pytest.mark.parametrize("cls", [VAE, Unnamed])
+def test_weights_are_bit_equal_with_and_without(tmp_path, cls):
+    weights = []
+    for callbacks in [], [Panels(str(tmp_path), every_n_epochs=1)]:
+        model = small_vae(2, cls=cls)
+        trained(model, *callbacks, epochs=3, data=Loaded(val_size=100, batch_size=335))
+        weights.append(model.state_dict())
+    assert len(names(tmp_path)) == 3 * 5
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_streams_and_modes_are_as_before(tmp_path):
+    class Watch(Panels):
+        def draw(self, trainer, pl_module, epoch):
+            before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+            frozen = pl_module.encoder.eval().training  # a part in another mode than the rest
+            modes = [module.training for module in pl_module.modules()]
+            super().draw(trainer, pl_module, epoch)
+            assert torch.equal(before[0], torch.get_rng_state())
+            assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+            assert modes == [module.training for module in pl_module.modules()]
+            assert not frozen
+            self.calls = [*getattr(self, "calls", []), epoch]
+
+    watch = Watch(str(tmp_path))
+    trained(small_vae(2), watch, limit_val_batches=0)  # drawn in training mode, when training ends
+    trained(small_vae(2), again := Watch(str(tmp_path)), epochs=1)  # drawn in validation
+    assert (watch.calls, again.calls) == ([2], [1])
+
+
+# When it draws.
+
+
+def test_first_every_nth_and_last_epoch(tmp_path):
+    trained(small_vae(), Panels(str(tmp_path / "new" / "folder"), every_n_epochs=2, num_images=4), epochs=5)
+    epochs = ("0001", "0002", "0004", "0005")
+    kinds = ("reconstructions", "samples", "traversals")
+    assert names(tmp_path / "new" / "folder") == {f"{kind}-{epoch}.png" for kind in kinds for epoch in epochs}
+    for path in (tmp_path / "new" / "folder").iterdir():
+        picture = read(path)
+        assert picture.dtype == np.uint8
+        assert picture.ndim == 3
+        assert picture.shape[2] == 3
+        assert len(np.unique(picture)) > 20
+
+
+def test_validating_twice_an_epoch_draws_once(tmp_path):
+    trained(small_vae(), Panels(str(tmp_path), every_n_epochs=1), val_check_interval=0.5, epochs=2)
+    assert {name[-8:] for name in names(tmp_path)} == {"0001.png", "0002.png"}
+
+
+def test_stopping_early_draws_the_last_epoch(tmp_path):
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 2
+
+    trained(small_vae(), Panels(str(tmp_path)), Stop(), epochs=9)
+    assert {name[-8:] for name in names(tmp_path)} == {"0001.png", "0003.png"}
+
+
+def test_validate_alone_draws_nothing(tmp_path):
+    data = small_digits()
+    options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    pl.Trainer(callbacks=[Panels(str(tmp_path))], **options).validate(small_vae(), data, verbose=False)
+    assert not names(tmp_path)
+
+
+def test_a_resumed_run_draws_the_same_epochs(tmp_path):
+    trainer = trained(small_vae(), Panels(str(tmp_path / "a"), every_n_epochs=5), epochs=3)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    resumed = Panels(str(tmp_path / "b"), every_n_epochs=5)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=6, callbacks=[resumed], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(small_vae(), datamodule=small_digits(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert {name[-8:] for name in names(tmp_path / "b")} == {"0005.png", "0006.png"}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_weight_averaging_is_drawn_whatever_the_order(tmp_path, first):
+    model, average = small_vae(), EMAWeightAveraging(decay=0.5)
+    callbacks = [average, Panels(str(tmp_path))] if first else [Panels(str(tmp_path)), average]
+    trained(model, *callbacks, epochs=1)  # leaves the average in the model
+    expected = drawn(model)["reconstructions"]
+    assert np.array_equal(read(tmp_path / "reconstructions-0001.png"), expected)
+
+
+@pytest.mark.parametrize(("kwargs", "message"), [({"every_n_epochs": 0}, "got 0"), ({"num_images": 1}, "got 1")])
+def test_wrong_numbers_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        Panels("unused", **kwargs)
+
+
+def test_what_cannot_be_drawn_is_refused_before_training():
+    with pytest.raises(ValueError, match="leave it out"):
+        Panels("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), VAE((64,)), "fit")
+    with pytest.raises(ValueError, match="data module"):
+        Panels("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), small_vae(), "fit")
+
+
+# What it draws.
+
+
+def test_values_outside_the_unit_interval_are_clamped():
+    images = torch.tensor([-0.01, -3.0, 0.0, 0.5, 1.0, 1.004, 7.0]).reshape(1, 1, 1, 7)
+    assert to_rgb(images)[0, 0, :, 0].tolist() == [0, 0, 0, 128, 255, 255, 255]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_channels_become_colours(channels):
+    images = torch.rand(2, channels, 3, 5, generator=torch.Generator().manual_seed(0))
+    red, green, blue = to_rgb(images).transpose(3, 0, 1, 2)
+    planes = (images * 255).round().numpy().transpose(1, 0, 2, 3)
+    if channels == 1:
+        assert all(np.array_equal(colour, planes[0]) for colour in (red, green, blue))
+    elif channels == 2:
+        assert np.array_equal(red, planes[0])
+        assert np.array_equal(green, planes[1])
+        assert not blue.any()
+    elif channels == 4:
+        over_white = (images[:, 0] * images[:, 3] + 1 - images[:, 3]) * 255
+        assert np.allclose(red, over_white.numpy(), atol=0.51)
+    else:
+        assert np.array_equal(np.stack([red, green, blue]), planes[:3])
+
+
+def test_every_byte_is_shown_as_itself():
+    byte = torch.arange(256).reshape(1, 1, 16, 16)
+    assert np.array_equal(to_rgb(byte * (1 / 255))[0, ..., 0], byte[0, 0].numpy())
+
+
+@pytest.mark.parametrize("side", [1, 8, 9, 28, 32, 33, 64, 100, 300])
+@pytest.mark.parametrize("cells", [(1, 1), (4, 8), (20, 20), (16, 8)])
+def test_grids_are_large_enough_and_not_too_large(side, cells):
+    images = np.zeros((2, side, side, 3), np.uint8)
+    cell = fit(images, *cells).shape[1]
+    assert cell * max(cells) <= LIMIT
+    assert cell >= min(CELL, side) or side * max(cells) > LIMIT
+    assert side != 64 or cells == (16, 8) or cell in (64, 32)
+
+
+def test_large_images_are_averaged():
+    images = np.zeros((1, LIMIT * 2, 7, 3), np.uint8)
+    images[:, ::2] = 200
+    small = fit(images, 1, 1)
+    assert small.shape == (1, LIMIT, 4, 3)
+    assert (small == 100).all()
+
+
+def test_grid_places_images_by_row():
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(3, 3)
+    assert grid(images, 3, gap=1)[1::2, 1::2, 0].tolist() == [[0, 1, 2], [3, 4, 255]]
+    assert grid(images, 3, gap=1).shape == (5, 7, 3)
+
+
+def test_frame_keeps_the_picture_whole():
+    picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    for title in "t", "a title much longer than the picture below is wide":
+        sheet = frame(picture, title, rows=["z7  2.31", "z12  0.10"], columns=["-3", "0", "3"], corner="KL (nats)")
+        windows = np.lib.stride_tricks.sliding_window_view(sheet, picture.shape)[:, :, 0]
+        assert (windows == picture).all(axis=(2, 3, 4)).sum() == 1
+    assert np.array_equal(frame(picture, "t")[-30:, -40:], picture)
+
+
+def test_inputs_stand_exactly_above_their_reconstructions(frames):
+    data, model = small_digits(binarize="none"), small_vae().eval()
+    drawn(model, data, num_images=20)
+    x, y = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        outputs = to_rgb(model.decode(model.encode(x[:10], y[:10])).mean)
+    pixel = CELL // 8
+    picture = frames["inputs"]["picture"]
+    assert picture.shape == (GAP + 2 * (2 * CELL + 1 + GAP), GAP + 8 * (CELL + GAP), 3)
+    for i in range(10):
+        top, left = GAP + i // 8 * (2 * CELL + 1 + GAP), GAP + i % 8 * (CELL + GAP)
+        cell = picture[top : top + 2 * CELL + 1, left : left + CELL]
+        upper, line, lower = cell[:CELL], cell[CELL], cell[CELL + 1 :]
+        assert (line == 255).all()
+        for part, image in (upper, to_rgb(x[i : i + 1])[0]), (lower, outputs[i]):
+            assert np.array_equal(part, image.repeat(pixel, 0).repeat(pixel, 1))
+
+
+def test_samples_use_the_same_noise_every_time():
+    model = small_vae()
+    first, again, other = drawn(model), drawn(model), drawn(model, seed=1)
+    assert np.array_equal(first["samples"], again["samples"])
+    assert not np.array_equal(first["samples"], other["samples"])
+
+
+def test_samples_are_the_same_at_every_epoch_of_a_frozen_model(tmp_path):
+    frozen = small_vae(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    trained(frozen, Panels(str(tmp_path), every_n_epochs=1), epochs=3)
+    one, two, three = (read(tmp_path / f"samples-{epoch:04d}.png")[26:] for epoch in (1, 2, 3))  # below the title
+    assert np.array_equal(one, two)
+    assert np.array_equal(one, three)
+
+
+def test_traversals_are_sorted_by_kl(frames):
+    data, model = small_digits(), small_vae(12).eval()
+    with torch.no_grad():
+        model.encoder.net.layers[-1].weight.mul_(torch.linspace(0, 8, 24).unsqueeze(1))
+    drawn(model, data, num_images=40)
+    x, y = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        kl = model(x, y).latent.kl_per_dim.mean(0)
+        code = model.encode(x[:1])
+        order = kl.argsort(descending=True)[:10].tolist()
+        z = code.repeat(11, 1)
+        z[:, order[2]] = torch.linspace(-3, 3, 11)
+        expected = to_rgb(model.decode(z).mean)
+    shown = frames["traversals"]
+    assert shown["rows"] == [f"z{d}  {kl[d]:.2f}" for d in order]
+    values = [float(label.split()[1]) for label in shown["rows"]]
+    assert values == sorted(values, reverse=True)
+    assert values[0] > values[-1]
+    assert (shown["columns"][0], shown["columns"][5], shown["columns"][-1]) == ("-3", "0", "3")
+    assert shown["corner"] == "KL (nats)"
+    pixel, step = CELL // 8, CELL + GAP
+    row = shown["picture"][GAP + 2 * step :, GAP:][:CELL:pixel]
+    for i in range(11):
+        assert np.abs(row[:, i * step : i * step + CELL : pixel].astype(int) - expected[i]).max() <= 1
+
+
+def test_two_dimensions_make_a_manifold_and_a_scatter(frames):
+    model = small_vae(2)
+    pictures = drawn(model)
+    assert {"manifold", "scatter"} <= pictures.keys()
+    assert not {"manifold", "scatter"} & drawn(small_vae(3)).keys()
+    manifold = frames["manifold"]["picture"]
+    assert manifold.shape == (20 * 58 + 2, 20 * 58 + 2, 3)
+    low, high = Normal(0, 1).icdf(torch.tensor([0.025, 0.975])).tolist()
+    with torch.no_grad():  # z0 to the right, z1 upwards
+        corners = to_rgb(model.decode(torch.tensor([[low, high], [high, high], [low, low], [high, low]])).mean)
+    cells = manifold[2:, 2:].reshape(20, 58, 20, 58, 3)[:, :56:7, :, :56:7]
+    for (row, column), corner in zip([(0, 0), (0, 19), (19, 0), (19, 19)], corners, strict=True):
+        assert np.abs(cells[row, :, column].astype(int) - corner).max() <= 1
+    colours = {tuple(colour) for colour in pictures["scatter"].reshape(-1, 3)}
+    assert {(31, 119, 180), (255, 127, 14)} <= colours  # the legend's dots: the first two of ten labels
+
+
+@pytest.mark.parametrize("num_labels", [1, 15, 100])
+def test_scatter_takes_any_number_of_labels(num_labels):
+    codes = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    picture = panels.scatter(codes, torch.arange(200) % num_labels, "epoch 1")
+    assert picture.dtype == np.uint8
+    assert max(picture.shape) <= LIMIT
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
+
+
+class Noise(ImageData):
+    """Random bytes of any shape."""
+
+    def __init__(self, shape: tuple[int, int, int]):
+        super().__init__(shape, batch_size=16, eval_batch_size=3, val_size=8, binarize="none")
+
+    def read(self):
+        draw = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (40, *self.shape), generator=draw, dtype=torch.uint8)
+        return (Split(images, torch.arange(40) % 3),) * 2
+
+
+@pytest.mark.parametrize("shape", [(1, 33, 17), (3, 28, 20), (4, 16, 16), (2, 9, 9), (3, 64, 64), (1, 1, 40)])
+def test_any_shape_is_drawn(tmp_path, shape):
+    model = VAE(shape, latent_dim=2, likelihood=FixedScaleNormal())
+    trained(model, Panels(str(tmp_path), num_images=6), epochs=1, data=Noise(shape))
+    assert len(names(tmp_path)) == 5
+    for path in tmp_path.iterdir():
+        picture = read(path)
+        assert 50 < max(picture.shape) <= LIMIT + 150
+        assert len(np.unique(picture)) > 20
+
+
+# Other kinds of model.
+
+
+class Conditional(VAE):
+    """Remembers the labels it was given and shows them: an image is as grey as its label / 10."""
+
+    def forward(self, x, context=None, num_samples=None):
+        self.seen["forward"] = context
+        return super().forward(x, context, num_samples)
+
+    def encode(self, x, context=None):
+        assert len(x) == len(context)
+        return super().encode(x, context)
+
+    def decode(self, z, context=None):
+        assert len(z) == len(context)
+        grey = (context / 10).reshape(-1, 1, 1, 1).expand(len(z), *self.data_shape)
+        return Independent(Bernoulli(grey), 3)
+
+    def sample(self, num, context=None):
+        self.seen["sample"] = context
+        return self.decode(torch.zeros(num, *self.latent_shape), context)
+
+
+def test_labels_reach_conditional_models(frames):
+    data, model = small_digits(eval_batch_size=100), small_vae(2, cls=Conditional)
+    model.seen = {}
+    drawn(model, data, num_images=24)
+    _, y = next(iter(data.val_dataloader()))
+    assert torch.equal(model.seen["forward"], y)
+    assert model.seen["sample"].tolist() == [i % 10 for i in range(24)]
+    assert len(np.unique(frames["manifold"]["picture"])) == 2  # one class and the separators
+
+
+class Stack(pl.LightningModule):
+    """Two stochastic layers."""
+
+    data_shape, latent_shape = (1, 8, 8), (4,)
+
+    def forward(self, x, context=None, num_samples=None):
+        p = Independent(Normal(torch.zeros(4), 1.0), 1)
+        latents = [Latent(p.expand((len(x),)), p, p.sample((1, len(x)))) for _ in range(2)]
+        return Trace(x, self.decode(latents[0].z), tuple(latents))
+
+    def encode(self, x, context=None):
+        return x.reshape(-1, 16, 4)[:, 0]
+
+    def decode(self, z, context=None):
+        return Independent(Bernoulli(z.mean(-1).sigmoid().reshape(*z.shape[:-1], 1, 1, 1).expand(-1, 1, 8, 8)), 3)
+
+    def sample(self, num, context=None):
+        return self.decode(torch.randn(num, 4))
+
+
+def test_hierarchies_have_no_traversals():
+    assert drawn(Stack()).keys() == {"reconstructions", "samples"}
+
+
+class Mixed(VAE):
+    """A prior that does not factorise: no KL by dimension."""
+
+    def forward(self, x, context=None, num_samples=None):
+        trace = super().forward(x, context, num_samples)
+        parts = Independent(Normal(torch.zeros(2, *self.latent_shape), 1.0), 1)
+        prior = MixtureSameFamily(torch.distributions.Categorical(torch.ones(2)), parts)
+        return Trace(x, trace.px, (Latent(trace.latent.q, prior, trace.latent.z),))
+
+
+def test_without_kl_by_dimension_the_codes_rank(frames):
+    data, model = small_digits(), small_vae(4, cls=Mixed)
+    assert "traversals" in drawn(model, data)
+    x, _ = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        variance = model.encode(x).var(0).sort(descending=True).values
+    assert frames["traversals"]["corner"] == "variance"
+    assert [label.split()[1] for label in frames["traversals"]["rows"]] == [f"{value:.2f}" for value in variance]
+
+
+# Loggers.
+
+
+def test_wandb_gets_the_same_picture(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(mode="offline", save_dir=tmp_path / "log")
+    (tmp_path / "log").mkdir()
+    try:
+        trained(small_vae(2), Panels(str(tmp_path / "panels")), epochs=1, logger=logger)
+        run = Path(logger.experiment.dir).parent
+    finally:
+        wandb.finish()
+    for path in (tmp_path / "panels").iterdir():
+        kind = path.name.split("-")[0]
+        (logged,) = run.glob(f"files/media/images/panels/{kind}_*.png")
+        picture = read(logged)[..., :3]
+        assert np.array_equal(picture, read(path))
+        assert picture.mean() > 20
+    (record,) = run.glob("*.wandb")
+    assert b"epoch 1, step 4" in record.read_bytes()
+
+
+def test_tensorboard_gets_the_same_picture(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path / "log")
+    trained(small_vae(2), Panels(str(tmp_path / "panels")), epochs=1, logger=logger)
+    events = EventAccumulator(logger.log_dir, size_guidance={"images": 0}).Reload()
+    assert len(events.Tags()["images"]) == 5
+    for path in (tmp_path / "panels").iterdir():
+        (image,) = events.Images(f"panels/{path.name.split('-')[0]}")
+        logged = tmp_path / "image.png"
+        logged.write_bytes(image.encoded_image_string)
+        assert image.step == 4
+        assert np.array_equal(read(logged), read(path))
