@@ -93,7 +93,7 @@ def signature(target: Callable) -> tuple[dict[str, inspect.Parameter], dict[str,
     """
     chain: list[Any] = [target]
     if inspect.isclass(target):
-        chain = [vars(c)["__init__"] for c in target.__mro__[:-1] if "__init__" in vars(c)]
+        chain = [vars(c)["__init__"] for c in target.__mro__[:-1] if "__init__" in vars(c)] or [target]
     parameters: dict[str, inspect.Parameter] = {}
     hints: dict[str, Any] = {}
     passes_on = False

@@ -33,7 +33,7 @@ class Batches:
 
     Args:
         split: the data, uint8.
-        scale: what a pixel is multiplied by: 1 / 255 for bytes, 1 for bits.
+        white: what a pixel is divided by: 255 for bytes, 1 for bits.
         batch_size: examples per batch and process; the last batch may be smaller.
         seed: names the order and the draws.
         shuffle: a new order each epoch, else that of the split.
@@ -46,7 +46,7 @@ class Batches:
     def __init__(
         self,
         split: Split,
-        scale: float,
+        white: int,
         batch_size: int,
         seed: int = 0,
         shuffle: bool = False,
@@ -55,7 +55,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ):
-        self.split, self.scale, self.batch_size, self.seed = split, scale, batch_size, seed
+        self.split, self.white, self.batch_size, self.seed = split, white, batch_size, seed
         self.shuffle, self.binarize, self.epoch = shuffle, binarize, epoch
         self.rank, self.world_size = rank, world_size
 
@@ -79,7 +79,7 @@ class Batches:
                 draw = seeding.generator(self.seed, "binarize", epoch, i, self.rank)
                 x = bernoulli(images, draw).float()
             else:
-                x = images.float() * self.scale
+                x = images.float().div_(self.white)
             yield Batch(x, self.split.labels[index])
 
 
@@ -117,7 +117,7 @@ class ImageData(pl.LightningDataModule):
         batch_size: int = 128,
         eval_batch_size: int = 1000,
         binarize: str = "dynamic",
-        val_size: int = 5000,
+        val_size: int = 1000,
         split_seed: int = 0,
         seed: int = 0,
     ):
@@ -189,7 +189,7 @@ class ImageData(pl.LightningDataModule):
         fresh = training and self.binarize == "dynamic"
         return Batches(
             split,
-            scale=1 / 255 if self.binarize == "none" else 1.0,
+            white=255 if self.binarize == "none" else 1,
             batch_size=self.batch_size if training else self.eval_batch_size,
             seed=self.seed,
             shuffle=training,

@@ -48,7 +48,7 @@ class ConvEncoder(nn.Module):
         out_shape: Shape,
         channels: Sequence[int] = (32, 64, 128),
         hidden: int = 256,
-        activation: str = "relu",
+        activation: str = "silu",
     ):
         super().__init__()
         planes, height, width = check_image(in_shape, "encoder")
@@ -86,7 +86,7 @@ class ConvDecoder(nn.Module):
         out_shape: Shape,
         channels: Sequence[int] = (32, 64, 128),
         hidden: int = 256,
-        activation: str = "relu",
+        activation: str = "silu",
     ):
         super().__init__()
         planes, height, width = check_image(out_shape, "decoder")

@@ -1,0 +1,69 @@
+"""What several test files share."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from vaezoo.data import ImageData
+from vaezoo.data.base import Split
+from vaezoo.run import config_folder, main
+
+REPO = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("VAEZOO_TEST_DATA", REPO.parent / "shared" / "data"))
+
+torch.set_num_threads(1)  # two test processes share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["WANDB_MODE"] = "offline"  # whoever runs the tests, nothing is uploaded
+
+needs_mnist = pytest.mark.skipif(
+    not (DATA / "MNIST" / "raw" / "train-images-idx3-ubyte").exists(),
+    reason=f"MNIST is not in {DATA}: name its folder with VAEZOO_TEST_DATA",
+)
+
+
+class RandomImages(ImageData):
+    """Noisy images, bright or dark by their label's parity, of any shape: the same ones every time."""
+
+    def __init__(self, shape, num=120, **kwargs):
+        super().__init__(shape=shape, **{"val_size": 20, "batch_size": 32, **kwargs})
+        self.num = num
+
+    def read(self):
+        g = torch.Generator().manual_seed(0)
+        labels = torch.randint(0, 10, (self.num + 30,), generator=g)
+        bright = (labels % 2).reshape(-1, *[1] * len(self.shape))
+        noise = torch.rand(len(labels), *self.shape, generator=g)
+        images = (255 * (0.7 * bright + 0.3 * noise)).to(torch.uint8)
+        return Split(images[: self.num], labels[: self.num]), Split(images[self.num :], labels[self.num :])
+
+
+def config(node, *overrides):
+    """A node of the composed config, as plain values."""
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        cfg = compose("config", list(overrides))
+    return OmegaConf.to_container(OmegaConf.select(cfg, node), resolve=True)
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capfd):
+    """Run the command line in this process, in an empty folder: (exit code, stdout, stderr, run folder)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        before = set(tmp_path.glob("outputs/*/*"))
+        code = 0
+        try:
+            main()
+        except SystemExit as leave:
+            code = leave.code or 0
+        out, err = capfd.readouterr()
+        new = sorted(set(tmp_path.glob("outputs/*/*")) - before)
+        return code, out, err, new[0] if new else None
+
+    return call

@@ -1,0 +1,131 @@
+"""From configs to objects, and back from disk."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import config
+from vaezoo.build import ConfigError, build
+from vaezoo.load import load
+from vaezoo.models import VAE, BetaVAE
+from vaezoo.nets import MLP
+
+NODE = {"_target_": "vaezoo.models.BetaVAE", "data_shape": [1, 4, 4], "beta": 2, "latent_dim": 3}
+
+
+def test_builds_nested_nodes_and_partials():
+    model = build({**NODE, "encoder": {"_target_": "vaezoo.nets.MLP", "_partial_": True, "hidden": [7]}})
+    assert type(model) is BetaVAE
+    assert model.objective.configured["beta"] == 2
+    assert model.encoder.net.layers[0].out_features == 7
+    factory = build({"_target_": "vaezoo.nets.MLP", "_partial_": True})
+    assert isinstance(factory, partial)
+    assert factory.func is MLP
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"latnet_dim": 3}, "model.latnet_dim: BetaVAE has no such option, did you mean latent_dim?"),
+        ({"beta": "four"}, "model.beta='four' should be a number"),
+        ({"latent_dim": 2.5}, "model.latent_dim=2.5 should be a whole number"),
+        ({"latent_dim": True}, "model.latent_dim=True should be a whole number"),
+        ({"latent_dim": 0}, "latent_dim must be >= 1, got 0"),
+        ({"num_samples": 0}, "num_samples must be >= 1"),
+        ({"beta": -1}, "beta must be a finite number >= 0"),
+        ({"free_bits": float("nan")}, "free_bits must be a finite number"),
+        ({"_target_": "vaezoo.models.GammaVAE"}, "model._target_=vaezoo.models.GammaVAE does not exist"),
+        ({"encoder": {"_target_": "vaezoo.nets.MLP", "_partial_": True, "hiden": [1]}}, "model.encoder.hiden"),
+        ({"encoder": {"_target_": "vaezoo.nets.MLP", "_partial_": True, "activation": "relux"}}, "activation=relux"),
+    ],
+)
+def test_bad_nodes_say_what_and_how(change, words):
+    with pytest.raises(ValueError, match=words.replace("?", r"\?")):
+        build({**NODE, **change}, "model")
+
+
+def test_missing_argument():
+    with pytest.raises(ConfigError, match="model.data_shape is missing: VAE needs it"):
+        build({"_target_": "vaezoo.models.VAE"}, "model")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "torch.load",
+        "subprocess.Popen",
+        "vaezoo.build.import_module",  # a trusted module's imports are not trusted
+        "vaezoo.load.torch.load",
+        "torch.nn.functional.boolean_dispatch.__globals__",
+        "vaezooevil.run",
+    ],
+)
+def test_untrusted_targets_never_run(target):
+    """A checkpoint from anywhere names no function outside the trusted packages."""
+    with pytest.raises(ConfigError):
+        build({"_target_": target}, "model")
+
+
+def test_own_packages_can_be_trusted():
+    assert build({"_target_": "fractions.Fraction", "numerator": 3}, trust=("fractions",)) == 3
+
+
+def test_every_choice_of_every_part_builds():
+    for kind in ("encoder", "decoder"):
+        for net in ("mlp", "conv"):
+            build(config("model", f"model/{kind}={net}", "data=mnist"))
+    for data in ("digits", "mnist", "fashion_mnist", "kmnist", "cifar10"):
+        node = config("data", f"data={data}", "data.binarize=none")
+        assert build(node).shape == tuple(node["shape"])
+    for name in ("adam", "adamw"):
+        build(config("optimizer", f"optimizer={name}"))([torch.nn.Parameter(torch.zeros(1))])
+
+
+def save(folder: Path, model, node):
+    (folder / "checkpoints").mkdir(parents=True)
+    content = {"state_dict": model.state_dict(), "vaezoo_config": {"model": node, "seed": 0}}
+    torch.save(content, folder / "checkpoints" / "best.ckpt")
+    return folder / "checkpoints" / "best.ckpt"
+
+
+def test_load_refuses_what_is_broken(tmp_path):
+    """Truncated, empty, foreign, non-finite, misfitting and missing: one sentence each."""
+    node = json.loads(json.dumps(NODE))
+    good = save(tmp_path / "run", build(NODE), node)
+    assert isinstance(load(tmp_path / "run"), VAE)
+
+    def bad(content: bytes | None = None, **change):
+        path = tmp_path / "bad.ckpt"
+        if content is not None:
+            path.write_bytes(content)
+        else:
+            torch.save(torch.load(good, weights_only=True) | change, path)
+        return path
+
+    state = torch.load(good, weights_only=True)["state_dict"]
+    broken = {name: torch.full_like(value, torch.nan) for name, value in state.items()}
+    for path, words in [
+        (bad(good.read_bytes()[:1000]), "not a readable checkpoint"),
+        (bad(b""), "not a readable checkpoint"),
+        (bad(b"hello"), "not a readable checkpoint"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            load(path)
+    with pytest.raises(ValueError, match="not finite"):
+        load(bad(state_dict=broken))
+    with pytest.raises(ValueError, match="does not fit its own config"):
+        load(bad(vaezoo_config={"model": {**node, "latent_dim": 9}, "seed": 0}))
+    torch.save({"state_dict": state}, tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match="not a checkpoint of a vaezoo run"):
+        load(tmp_path / "bad.ckpt")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(FileNotFoundError, match="has no checkpoints/best.ckpt"):
+        load(tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load(tmp_path / "nowhere")

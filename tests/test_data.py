@@ -1,0 +1,183 @@
+"""Data modules: splits, binarisation, order and processes."""
+
+import gzip
+import struct
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import DATA, RandomImages, needs_mnist
+from vaezoo.data import KMNIST, MNIST, Batches, Digits
+from vaezoo.data.base import Split, bernoulli
+
+
+def ready(data):
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_digits_are_real_and_split():
+    """1,797 images: 1,257 + 180 + 360, no image in two splits, all ten digits in each."""
+    data = ready(Digits(val_size=180, binarize="none"))
+    splits = (data.train, data.val, data.test)
+    assert [len(s.images) for s in splits] == [1257, 180, 360]
+    assert all(sorted(s.labels.unique().tolist()) == list(range(10)) for s in splits)
+    from sklearn.datasets import load_digits
+
+    whole = load_digits().images.reshape(-1, 64)
+    mine = torch.cat([s.images for s in splits]).reshape(-1, 64).float() * 16 / 255
+    order = np.lexsort(whole.T), np.lexsort(mine.round().numpy().T)
+    assert np.array_equal(whole[order[0]], mine.round().numpy()[order[1]])
+
+
+def test_split_is_the_runs_own_only_by_split_seed():
+    """The run's seed moves the order, never the split or the test bits."""
+    a, b = (ready(Digits(val_size=180, seed=seed)) for seed in (0, 1))
+    c = ready(Digits(val_size=180, split_seed=1))
+    assert torch.equal(a.val.images, b.val.images)
+    assert torch.equal(a.test.images, b.test.images)
+    assert not torch.equal(a.val.labels, c.val.labels)
+    assert not torch.equal(a.train_dataloader().order(0), b.train_dataloader().order(0))
+
+
+def test_bits_have_the_pixels_probability():
+    """P(bit) = pixel / 255: exactly 0 and 1 at the ends, and within 5 standard errors between."""
+    pixels = torch.tensor([0, 1, 100, 254, 255], dtype=torch.uint8).repeat(200_000, 1)
+    rate = bernoulli(pixels, torch.Generator().manual_seed(0)).float().mean(0)
+    p = pixels[0].float() / 255
+    assert rate[0] == 0
+    assert rate[-1] == 1
+    assert ((rate - p).abs() <= 5 * (p * (1 - p) / len(pixels)).sqrt()).all()
+
+
+@pytest.mark.parametrize("binarize", ["dynamic", "static", "threshold", "none"])
+def test_binarisation(binarize):
+    """Dynamic is fresh in each training pass and fixed in evaluation; the others are always fixed."""
+    data = ready(RandomImages((1, 6, 5), binarize=binarize))
+    epoch = 0
+    batches = data.train_dataloader()
+    batches.epoch, batches.shuffle = lambda: epoch, False
+    first = torch.cat([b.x for b in batches])
+    again = torch.cat([b.x for b in batches])
+    epoch = 1
+    later = torch.cat([b.x for b in batches])
+    assert torch.equal(first, again)
+    assert torch.equal(first, later) == (binarize != "dynamic")
+    if binarize == "none":
+        assert first.max() > 0.5
+        assert torch.equal((first * 255).round() / 255, first)
+    else:
+        assert ((first == 0) | (first == 1)).all()
+    if binarize == "threshold":
+        assert torch.equal(first, (data.read()[0].images[sorted_train(data)] > 127).float())
+    assert data.mean.allclose(first.mean(0), atol=0.15 if binarize == "dynamic" else 1e-6)
+    test = data.test_dataloader()
+    assert torch.equal(torch.cat([b.x for b in test]), torch.cat([b.x for b in test]))
+
+
+def sorted_train(data):
+    from vaezoo import seeding
+
+    order = torch.randperm(data.num, generator=seeding.generator(0, "split"))
+    return order[data.val_size :].sort().values
+
+
+def test_every_example_once_an_epoch():
+    """A ragged last batch, each example once, another order each epoch, the same for the same seed."""
+    split = Split(torch.arange(103).reshape(-1, 1, 1, 1).to(torch.uint8), torch.arange(103))
+    epoch = 0
+    batches = Batches(split, 1, 10, seed=3, shuffle=True, epoch=lambda: epoch)
+    assert len(batches) == 11
+    orders = []
+    for epoch in range(3):
+        rows = [b.y for b in batches]
+        assert [len(r) for r in rows] == [10] * 10 + [3]
+        orders.append(torch.cat(rows))
+        assert torch.equal(orders[-1].sort().values, torch.arange(103))
+    assert not torch.equal(orders[0], orders[1])
+    epoch = 0
+    assert torch.equal(torch.cat([b.y for b in batches]), orders[0])
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_processes_share_the_examples(world):
+    """Evaluation sees each example once over all processes; training gives all equally many batches."""
+    split = Split(torch.zeros(103, 1, 1, 1, dtype=torch.uint8), torch.arange(103))
+
+    def parts(shuffle):
+        return [Batches(split, 1, 10, shuffle=shuffle, rank=r, world_size=world) for r in range(world)]
+
+    seen = torch.cat([b.y for part in parts(False) for b in part])
+    assert torch.equal(seen.sort().values, torch.arange(103))
+    training = parts(True)
+    assert len({len(part) for part in training}) == len({len(part.order(0)) for part in training}) == 1
+    assert len(torch.cat([part.order(0) for part in training]).unique()) == 103
+
+
+@needs_mnist
+def test_mnist_is_the_published_one():
+    """59,000 + 1,000 + 10,000; the test images as published; the mean ELBO's independent-pixel floor."""
+    data = ready(MNIST(root=str(DATA), shape=[1, 28, 28]))
+    assert [len(s.images) for s in (data.train, data.val, data.test)] == [59000, 1000, 10000]
+    assert data.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    # Independent-pixel Bernoulli at the training mean: 206.06 nats on grey pixels, as on fair bits of them.
+    p = data.mean.clamp(1e-3, 1 - 1e-3)
+    x = torch.cat([b.x for b in data.test_dataloader()])
+    nats = -(x * p.log() + (1 - x) * (1 - p).log()).sum((1, 2, 3)).mean()
+    assert abs(float(nats) - 206.1) < 0.5
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_idx_files_are_found(tmp_path, compressed):
+    """torchvision's layout is read as it lies, from any root."""
+    raw = tmp_path / "KMNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, num in (("train", 50), ("t10k", 20)):
+        images = rng.integers(0, 256, (num, 28, 28), dtype=np.uint8)
+        labels = rng.integers(0, 10, num, dtype=np.uint8)
+        content = struct.pack(">IIII", 2051, num, 28, 28) + images.tobytes()
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(content)
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, num) + labels.tobytes())
+        if compressed:
+            (raw / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+    data = ready(KMNIST(root=str(tmp_path), val_size=10, batch_size=8, binarize="none"))
+    assert data.shape == (1, 28, 28)
+    assert np.array_equal(data.test.images[:, 0].numpy(), images)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"batch_size": 101}, "data.batch_size=101 is larger than the 100 training images"),
+        ({"batch_size": 0}, "data.batch_size must be >= 1"),
+        ({"val_size": 120}, "leaves nothing of 120"),
+        ({"binarize": "dynmic"}, "data.binarize=dynmic is not one of dynamic, static, threshold, none"),
+    ],
+)
+def test_bad_settings(settings, words):
+    with pytest.raises(ValueError, match=words):
+        ready(RandomImages((1, 4, 4), **settings))
+
+
+def test_nothing_to_download_from(tmp_path, monkeypatch):
+    """No network: one sentence with the flag, the reason and the bundled alternative."""
+    from torchvision.datasets import mnist
+
+    def no_network(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(mnist, "download_and_extract_archive", no_network)
+    with pytest.raises(FileNotFoundError, match=r"data\.root=.*no route to host.*data=digits"):
+        KMNIST(root=str(tmp_path / "none")).prepare_data()
+
+
+def test_importing_vaezoo_is_light():
+    """`import vaezoo` pulls in neither torch nor Lightning: --help stays quick."""
+    import subprocess
+
+    code = "import sys, vaezoo.run; sys.exit(any(m in sys.modules for m in ('torch', 'lightning', 'wandb')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
