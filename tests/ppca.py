@@ -80,7 +80,8 @@ class PPCA:
         """The VAE with this decoder and the best diagonal posterior: mean M^-1 W'(x - mu), variance sigma^2 / M_dd."""
         latent_dim = self.weight.shape[1]
         sigma = math.sqrt(self.variance)
-        model = VAE(data_shape, latent_dim, linear, linear, FixedScaleNormal(sigma)).double()
+        parts = {"encoder": linear, "decoder": linear, "likelihood": FixedScaleNormal(sigma)}
+        model = VAE(data_shape, latent_dim=latent_dim, **parts).double()
         gain = torch.linalg.inv(self.m) @ self.weight.T
         log_scale = (self.variance / self.m.diagonal()).log() / 2
         with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 
 from conftest import config
 from vaezoo.build import ConfigError, build
-from vaezoo.load import load
+from vaezoo.checkpoint import load
 from vaezoo.models import VAE, BetaVAE
 from vaezoo.nets import MLP
 
@@ -30,7 +30,7 @@ def test_builds_nested_nodes_and_partials():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"latnet_dim": 3}, "model.latnet_dim: BetaVAE has no such option, did you mean latent_dim?"),
+        ({"latnet_dim": 3}, "model.latnet_dim: BetaVAE has no such option, did you mean model.latent_dim?"),
         ({"beta": "four"}, "model.beta='four' should be a number"),
         ({"latent_dim": 2.5}, "model.latent_dim=2.5 should be a whole number"),
         ({"latent_dim": True}, "model.latent_dim=True should be a whole number"),
@@ -61,7 +61,7 @@ def test_missing_argument():
         "torch.load",
         "subprocess.Popen",
         "vaezoo.build.import_module",  # a trusted module's imports are not trusted
-        "vaezoo.load.torch.load",
+        "vaezoo.checkpoint.torch.load",
         "torch.nn.functional.boolean_dispatch.__globals__",
         "vaezooevil.run",
     ],

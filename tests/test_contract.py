@@ -9,7 +9,7 @@ import torch
 
 from conftest import RandomImages, config
 from vaezoo.build import build
-from vaezoo.load import load
+from vaezoo.checkpoint import load
 from vaezoo.run import config_folder
 
 MODELS = sorted(path.stem for path in Path(config_folder(), "model").glob("*.yaml"))

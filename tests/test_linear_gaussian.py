@@ -1,4 +1,4 @@
-"""The linear-Gaussian VAE against probabilistic PCA: Tipping & Bishop 1999, Lucas et al. 2019 (arXiv:1911.02469)."""
+"""The linear-Gaussian VAE against probabilistic PCA: Tipping & Bishop 1999; Lucas et al. 2019, arXiv:1911.02469."""
 
 import math
 
@@ -29,7 +29,7 @@ def log_det_gap(ppca: PPCA) -> float:
 
 
 def test_optimum_meets_the_evidence():
-    """R = I: mean ELBO = -1/2 [D ln 2 pi + sum_{i<=q} ln lambda_i + (D - q) ln sigma^2 + D] (Tipping & Bishop, eq. 6)."""
+    """With R = I, the mean ELBO = -1/2 [D ln 2 pi + sum_{i<=q} ln lambda_i + (D - q) ln sigma^2 + D] (PPCA)."""
     ppca, model, x = fitted(turned=False)
     dim = len(SPECTRUM)
     log_dets = float(SPECTRUM[:LATENT_DIM].log().sum()) + (dim - LATENT_DIM) * math.log(ppca.variance)
@@ -122,11 +122,10 @@ def test_posterior_collapse(beta, active):
     variance = 0.5
     x = data_with_spectrum(SPECTRUM, 32)[0].unflatten(1, DATA_SHAPE)
     likelihood = FixedScaleNormal(math.sqrt(variance))
-    model = BetaVAE(DATA_SHAPE, len(SPECTRUM), linear, linear, likelihood, beta=beta).double()
-    optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=2000, history_size=30, tolerance_grad=1e-9, tolerance_change=0,
-        line_search_fn="strong_wolfe",
-    )  # fmt: skip
+    parts = {"encoder": linear, "decoder": linear, "likelihood": likelihood}
+    model = BetaVAE(DATA_SHAPE, beta=beta, latent_dim=len(SPECTRUM), **parts).double()
+    stop = {"max_iter": 1000, "tolerance_grad": 1e-8, "tolerance_change": 1e-13}
+    optimizer = torch.optim.LBFGS(model.parameters(), history_size=30, line_search_fn="strong_wolfe", **stop)
 
     def closure():
         optimizer.zero_grad()

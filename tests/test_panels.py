@@ -418,7 +418,8 @@ class Stack(pl.LightningModule):
         return x.reshape(-1, 16, 4)[:, 0]
 
     def decode(self, z, context=None):
-        return Independent(Bernoulli(z.mean(-1).sigmoid().reshape(*z.shape[:-1], 1, 1, 1).expand(-1, 1, 8, 8)), 3)
+        grey = z.mean(-1).sigmoid()[..., None, None, None]
+        return Independent(Bernoulli(grey.expand(*z.shape[:-1], *self.data_shape)), 3)
 
     def sample(self, num, context=None):
         return self.decode(torch.randn(num, 4))

@@ -24,11 +24,11 @@ class ConfigError(ValueError):
     """A config that cannot be built, in one sentence."""
 
 
-def suggest(name: str, names: Iterable[str]) -> str:
-    """"did you mean NAME?" where one of the names is close, else the names."""
+def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """"did you mean PREFIX.NAME?" where one of the names is close, else the names."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}?" if close else f"choose from {', '.join(names)}"
+    return f"did you mean {prefix}{close[0]}?" if close else f"choose from {', '.join(names)}"
 
 
 def build(node: Any, at: str = "", trust: Sequence[str] = (), **extra: Any) -> Any:
@@ -86,43 +86,46 @@ def locate(path: str, at: str, trust: Sequence[str] = ()) -> Callable:
     return target
 
 
-def signature(target: Callable) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
-    """Named parameters, their type hints, and whether any other name is taken too.
+def signature(target: Callable) -> tuple[set[str], dict[str, Any], list[str], bool]:
+    """Parameter names, their type hints, the names that must be given, and whether any other is taken.
 
-    A class that passes ``**kwargs`` on is followed to its parents.
+    A class that passes ``**kwargs`` on is followed to its parents, whose own needs it may meet.
     """
     chain: list[Any] = [target]
     if inspect.isclass(target):
         chain = [vars(c)["__init__"] for c in target.__mro__[:-1] if "__init__" in vars(c)] or [target]
-    parameters: dict[str, inspect.Parameter] = {}
+    names: set[str] = set()
     hints: dict[str, Any] = {}
+    required: list[str] = []
     passes_on = False
-    for function in chain:
+    for depth, function in enumerate(chain):
         own = inspect.signature(function).parameters
         for name, parameter in own.items():
             if name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                parameters.setdefault(name, parameter)
+                names.add(name)
+                if depth == 0 and parameter.default is parameter.empty:
+                    required.append(name)
         with suppress(NameError, TypeError):  # hints that only a type checker can read
             hints = typing.get_type_hints(function) | hints
         passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
         if not passes_on:
             break
-    return parameters, hints, passes_on
+    return names, hints, required, passes_on
 
 
 def check(target: Callable, arguments: dict[str, Any], at: str, complete: bool) -> None:
     """Compare arguments with the target's signature: names, simple types, and what is missing."""
-    parameters, hints, any_name = signature(target)
+    names, hints, required, any_name = signature(target)
     prefix = f"{at}." if at else ""
     for name, value in arguments.items():
-        if name not in parameters and not any_name:
-            raise ConfigError(f"{prefix}{name}: {target.__qualname__} has no such option, {suggest(name, parameters)}")
+        if name not in names and not any_name:
+            hint = suggest(name, names, prefix)
+            raise ConfigError(f"{prefix}{name}: {target.__qualname__} has no such option, {hint}")
         if not fits(value, hints.get(name, Any)):
             raise ConfigError(f"{prefix}{name}={value!r} should be {describe(hints[name])}")
-    if complete:
-        for name, parameter in parameters.items():
-            if parameter.default is parameter.empty and name not in arguments:
-                raise ConfigError(f"{prefix}{name} is missing: {target.__qualname__} needs it")
+    for name in required if complete else ():
+        if name not in arguments:
+            raise ConfigError(f"{prefix}{name} is missing: {target.__qualname__} needs it")
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:

@@ -89,4 +89,4 @@ def unknown_key(key: str) -> str:
     if not isinstance(node, DictConfig):
         return f"{key}: there is no such key; `--help` lists the choices and `--cfg job` the keys"
     names = [str(k) for k in node if not str(k).startswith("_")]
-    return f"{key}: there is no such key, {suggest(name, names)}"
+    return f"{key}: there is no such key, {suggest(name, names, f'{parent}.' if parent else '')}"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import vaezoo
-from vaezoo.build import build
+from vaezoo.build import ConfigError, build
 from vaezoo.data import ImageData
 from vaezoo.models import LatentVariableModel
 
@@ -53,6 +53,8 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     ``data.binarize: auto`` is settled here, in the config itself, so that it is recorded.
     """
     trust, seed, data_config = tuple(config["trust"]), config["seed"], config["data"]
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed={seed!r} should be a whole number from 0 to {2**32 - 1}")
     pl.seed_everything(seed, verbose=False)  # before the model exists: its initial weights are drawn from it
     model: LatentVariableModel = build(
         config["model"],

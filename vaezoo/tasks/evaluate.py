@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vaezoo.build import ConfigError
-from vaezoo.load import CONFIG_KEY, find_checkpoint, read_checkpoint, restore
+from vaezoo.checkpoint import CONFIG_KEY, find_checkpoint, read_checkpoint, restore
 from vaezoo.tasks import common
 
 

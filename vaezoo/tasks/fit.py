@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from vaezoo.build import build
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.data import ImageData
-from vaezoo.load import read_checkpoint, restore
+from vaezoo.checkpoint import read_checkpoint, restore
 from vaezoo.models import LatentVariableModel
 from vaezoo.tasks import common
 
@@ -44,6 +44,8 @@ def summarise(
     monitor = next((c for c in callbacks if isinstance(c, Monitor)), None)
     progress = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     validation = model.results.get("val", {})
+    if best and best.best_model_score is not None and not best.best_model_score.isfinite():
+        raise diverged(best.best_model_score)
     if best:
         trainer.strategy.barrier("best checkpoint written")
         restore(model, read_checkpoint(best.best_model_path), best.best_model_path)
@@ -51,10 +53,7 @@ def summarise(
     if not trainer.is_global_zero:
         return
     if not math.isfinite(values["elbo"]):
-        raise ValueError(
-            f"the test ELBO is {values['elbo']}: training diverged; try a smaller optimizer.lr or "
-            "trainer.gradient_clip_val=1"
-        )
+        raise diverged(values["elbo"])
     summary = common.write_summary(
         config,
         task="fit",
@@ -76,6 +75,13 @@ def summarise(
     if "wandb" in config["logger"]:
         notes.append(dashboard_hint(config["run_dir"]))
     common.print_results(title, values, notes)
+
+
+def diverged(elbo: Any) -> ValueError:
+    """What to say of a run without a finite bound."""
+    return ValueError(
+        f"training diverged (ELBO {float(elbo)}): try a smaller optimizer.lr or trainer.gradient_clip_val=1"
+    )
 
 
 def dashboard_hint(run_dir: str) -> str:

@@ -60,7 +60,8 @@ class SubprocessLauncher(Launcher):
             (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         result = JobReturn(overrides=overrides, cfg=config, working_dir=str(folder))
         result.status = JobStatus.FAILED if code else JobStatus.COMPLETED
-        result.return_value = RuntimeError(summary["error"]) if code else summary.get("objective")
+        failure = ChildProcessError(f"job {number} failed: {summary.get('error')}")
+        result.return_value = failure if code else summary.get("objective")
         return result
 
     def entry(self) -> list[str]:

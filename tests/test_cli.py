@@ -1,0 +1,238 @@
+"""The command line as a user meets it: runs, run folders, sweeps, processes and mistakes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vaezoo
+from conftest import REPO
+
+SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
+
+
+def command(*arguments, cwd, **environment):
+    """run.py in a process of its own."""
+    words = [sys.executable, str(REPO / "run.py"), *arguments]
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def inspect_wandb(run_dir):
+    """What an offline W&B run holds, read back from its file."""
+    (folder,) = (run_dir / "wandb").glob("offline-run-*")
+    words = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    return folder, json.loads(done.stdout)
+
+
+def test_a_run_leaves_everything(cli):
+    """One command: checkpoints, metrics, pictures, a summary, a W&B run; then load and evaluate agree."""
+    code, out, _err, run = cli(*SHORT, "model.latent_dim=2", "callbacks.panels.every_n_epochs=1")
+    assert code == 0
+    assert "nats per image" in out
+    for name in (".hydra/config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv"):
+        assert (run / name).is_file()
+    kinds = {path.name.rsplit("-", 1)[0] for path in (run / "panels").glob("*.png")}
+    assert kinds == {"reconstructions", "samples", "traversals", "manifold", "scatter"}
+
+    summary = json.loads((run / "summary.json").read_text())
+    test = summary["test"]
+    assert test["elbo"] == pytest.approx(test["log_px"] - test["kl"], abs=1e-4)
+    assert test["kl"] == pytest.approx(sum(v for k, v in test.items() if k.startswith("kl_dim/")), abs=1e-6)
+    assert {"wall_seconds", "train_images_per_second", "peak_memory_mb", "parameters", "seed"} <= set(summary)
+    assert {"versions", "git_commit", "units", "config"} <= set(summary)
+    assert summary["units"]["elbo"].startswith("nats per image")
+    assert summary["config"]["data"]["binarize"] == "dynamic"  # what auto became
+
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    vals = [row for row in rows if row["val/elbo"]]
+    assert len(vals) == 2
+    for row in vals:
+        assert float(row["val/elbo"]) == pytest.approx(float(row["val/log_px"]) - float(row["val/kl"]), abs=1e-4)
+
+    folder, record = inspect_wandb(run)
+    text = json.dumps(record)
+    for key in ("val/elbo", "val/log_px", "val/kl", "val/active_units", "val/kl_dim/000", "panels/samples"):
+        assert key in text, key
+    pictures = list((folder / "files" / "media").rglob("*.png"))
+    assert pictures
+    assert all(np.asarray(Image.open(path)).std() > 5 for path in pictures)  # not black, not constant
+
+    model = vaezoo.load(run)
+    assert not model.training
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()
+    assert model.encode(x).shape == (3, 2)
+    assert model.sample(4).sample().shape == (4, 1, 8, 8)
+    assert model.log_marginal(x, num_samples=10).shape == (3,)
+
+    code, out, _err, again = cli("task=evaluate", f"run={run}")
+    assert code == 0
+    assert json.loads((again / "summary.json").read_text())["test"] == test  # every digit
+
+
+@pytest.mark.parametrize("logger", ["none", "csv", "tensorboard"])
+def test_loggers(cli, logger):
+    """logger=none writes no metrics; the others write metrics.csv, and TensorBoard its own."""
+    code, _out, _err, run = cli(*SHORT, f"logger={logger}")
+    assert code == 0
+    assert (run / "metrics.csv").exists() == (logger != "none")
+    assert bool(list(run.glob("tensorboard/events*"))) == (logger == "tensorboard")
+    assert not (run / "wandb").exists()
+
+
+def test_pictures_do_not_move_training(cli):
+    """Panels on or off: equal weights, bit for bit."""
+    states = []
+    for more in (("callbacks.panels.every_n_epochs=1",), ("callbacks.panels=null",)):
+        _code, _out, _err, run = cli(*SHORT, "logger=none", *more)
+        states.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("optimizer=adamw", "scheduler=cosine", "trainer.gradient_clip_val=1"),
+        ("trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2"),
+        ("callbacks/ema=default", "callbacks/early_stopping=default", "callbacks.early_stopping.patience=1"),
+        ("callbacks/anneal=linear", "callbacks.anneal.steps=10", "model.free_bits=0.1"),
+        ("callbacks/anneal=cyclical", "callbacks.anneal.period=10"),
+        ("model/likelihood=discretized_logistic",),
+        ("data.binarize=threshold", "seed=5"),
+        ("trainer.fast_dev_run=true",),
+        ("callbacks.best=null",),
+    ],
+    ids=" ".join,
+)
+def test_options_of_training(cli, more):
+    """Each of them through its own flag, to a summary with finite numbers."""
+    code, _out, err, run = cli(*SHORT, "logger=csv", *more)
+    assert code == 0, err
+    test = json.loads((run / "summary.json").read_text())["test"]
+    assert np.isfinite(test["elbo"])
+    if "model/likelihood=discretized_logistic" in more:
+        assert test["bits_per_dim"] == pytest.approx(-test["elbo"] / (64 * np.log(2)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=beta_vae", "model.betta=4"], "model.betta: there is no such key, did you mean model.beta? "),
+        (["model=betavae"], "model=betavae is not a choice, did you mean beta_vae?"),
+        (["modle=mlp_vae"], "modle: there is no such key, did you mean model?"),
+        (["+model.foo=3"], "model.foo: VAE has no such option"),
+        (["model=beta_vae", "model.beta=abc"], "model.beta='abc' should be a number"),
+        (["trainer.max_epochs=many"], "trainer.max_epochs='many' should be a whole number"),
+        (["seed=x"], "seed='x' should be a whole number"),
+        (["model.latent_dim=0"], "latent_dim must be >= 1, got 0"),
+        (["data.batch_size=5000"], "data.batch_size=5000 is larger than the 1257 training images of Digits"),
+        (["data=mnist", "data.root=nowhere"], "MNIST is not in data.root=nowhere"),
+        (["model/likelihood=normal", "data.binarize=static"], "use data.binarize=none or another model/likelihood"),
+        (["data.binarize=none"], "use data.binarize=dynamic or another model/likelihood"),
+        (["task=evaluate"], "task=evaluate needs run=PATH"),
+        (["task=evaluate", "run=nowhere"], "nowhere does not exist"),
+        (["model._target_=os.system"], "not in a trusted package"),
+        (["data.shape=[1,9,9]"], "data.shape is (1, 9, 9), but the images of Digits are (1, 8, 8)"),
+        (["callbacks/anneal=linear", "callbacks.anneal.weight=gamma"], "ELBO has no such weight"),
+        (["model.latent_dim"], "model.latent_dim"),
+        (["optimizer.lr=1e30", "trainer.max_epochs=2"], "training diverged"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_get_one_sentence(cli, monkeypatch, arguments, words):
+    """The value and the fix on one line, exit code 1, no traceback."""
+    from torchvision.datasets import mnist
+
+    monkeypatch.setattr(mnist, "download_and_extract_archive", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
+    code, out, err, _run = cli("logger=csv", *arguments)
+    assert code == 1
+    assert words.strip() in err
+    assert "Traceback" not in out + err
+    assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
+
+
+def test_debug_shows_where(cli):
+    _code, _out, err, _run = cli("model.latent_dim=0", "debug=true")
+    assert "Traceback" in err
+
+
+def test_corrupt_checkpoint(cli):
+    """A flipped length: refused in one sentence; the run's other checkpoint still evaluates."""
+    _code, _out, _err, run = cli(*SHORT, "logger=none", "callbacks.panels=null")
+    best = run / "checkpoints" / "best.ckpt"
+    best.write_bytes(best.read_bytes()[:-200])
+    code, _out, err, _ = cli("task=evaluate", f"run={run}")
+    assert code == 1
+    assert "is not a readable checkpoint" in err
+    code, *_ = cli("task=evaluate", f"run={run / 'checkpoints' / 'last.ckpt'}")
+    assert code == 0
+
+
+def test_help_is_quick_and_complete(tmp_path):
+    """The choices and five examples, in under 1.5 s (best of three: the machine may be busy)."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = command("--help", cwd=tmp_path)
+        seconds.append(time.perf_counter() - start)
+    assert done.returncode == 0
+    assert done.stdout.count("python run.py") >= 5
+    for group in ("model: ", "data: ", "logger: ", "trainer: ", "model/likelihood: "):
+        assert group in done.stdout
+    assert min(seconds) < 1.5
+
+
+def test_sweep(tmp_path):
+    """Jobs of their own, a table over them; one that fails and one that is killed are rows with their cause."""
+    (tmp_path / "deadly.py").write_text("import os, signal\ndef model(**_):\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    target = "model._target_=vaezoo.models.VAE,deadly.model"
+    done = command(
+        "-m", target, "model.latent_dim=2,0", "trust=[deadly]", *SHORT, "callbacks.panels=null",
+        cwd=tmp_path, PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 1
+    (sweep,) = tmp_path.glob("multirun/*/*")
+    rows = list(csv.DictReader((sweep / "summary.csv").open()))
+    assert [row["job"] for row in rows] == ["0", "1", "2", "3"]
+    assert rows[0]["status"] == "completed"
+    assert "latent_dim must be >= 1" in rows[1]["status"]
+    assert rows[2]["status"] == rows[3]["status"] == "killed by SIGKILL"
+    assert float(rows[0]["test_elbo"]) == pytest.approx(-float(rows[0]["test_kl"]) - float(rows[0]["test_distortion"]), abs=1e-3)
+    assert all(row["overrides"].startswith("model._target_=") for row in rows)
+    for word in ("test ELBO", "rate", "distortion", "killed by", "SIGKILL"):
+        assert word in done.stdout
+    inspect_wandb(sweep / "0")
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes(tmp_path):
+    """DDP over gloo: one run folder, every test image once, and the numbers that one process finds."""
+    arguments = ("model=conv_vae", "model/likelihood=normal", *(f"model.{p}.channels=[4,8]" for p in ("encoder", "decoder")))
+    done = command(*arguments, "trainer=ddp", "trainer.devices=2", "trainer.max_epochs=2", "trainer.accelerator=cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = tmp_path.glob("outputs/*/*")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 2 * 10  # 1,257 images over 2 processes of 64
+    inspect_wandb(run)
+    model = vaezoo.load(run)
+    from vaezoo.data import Digits
+
+    data = Digits(binarize="none", val_size=180)
+    data.setup()
+    x = next(iter(data.test_dataloader())).x
+    with torch.no_grad():
+        rate = float(model(x).kl.sum(1).double().mean())  # no sampling in it: equal up to rounding
+    assert summary["test"]["kl"] == pytest.approx(rate, rel=1e-5)
+    assert "recommended" not in done.stderr
+    failed = command(*arguments, "trainer=ddp", "data.batch_size=5000", "trainer.accelerator=cpu", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "data.batch_size=5000" in failed.stderr

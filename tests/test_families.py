@@ -1,0 +1,310 @@
+"""Families against closed forms, quadrature, brute-force sums and independent libraries."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from ppca import generator, inverse_soft_floor
+from scipy import stats
+from torch import nn
+from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
+from torch.distributions import Independent
+
+from vaezoo.conditional import Conditional
+from vaezoo.families import (
+    Bernoulli,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    DiscretizedLogisticDistribution,
+    FixedScaleNormal,
+    Normal,
+    SharedScaleNormal,
+    soft_floor,
+)
+from vaezoo.trace import Latent
+
+FLOAT = torch.float64
+LEVELS = torch.arange(256, dtype=FLOAT) / 255
+LOGITS = [-60, -20, -5, -0.1, -0.0201, -0.0199, -1e-4, 0, 1e-8, 0.0199, 0.0201, 0.3, 2, 17, 40, 60]
+
+
+def number(value, dtype=FLOAT, requires_grad=False):
+    return torch.tensor(float(value), dtype=dtype, requires_grad=requires_grad)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, dtype=FLOAT, generator=generator(seed))
+
+
+# Normal.
+
+
+def test_soft_floor():
+    """floor + ln(1 + exp(x - floor)): above both x and the floor, the identity far above, with a gradient below."""
+    x = torch.tensor([-40.0, -10, -7, -5, 0, 5], dtype=FLOAT, requires_grad=True)
+    y = soft_floor(x, -7.0)
+    torch.testing.assert_close(y, torch.logaddexp(x, number(-7)), rtol=0, atol=1e-14)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(slope, torch.sigmoid(x + 7).detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(inverse_soft_floor(y, -7.0)[1:], x[1:], rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("family", ["fixed", "shared", "per pixel"])
+def test_normal_density(family):
+    """log N(x; mu, s^2) = -1/2 (x - mu)^2 / s^2 - ln s - 1/2 ln 2 pi, constants included (scipy)."""
+    loc, x, log_scale = randn(4, 7, seed=1), randn(4, 7, seed=2), randn(4, 7, seed=3)
+    if family == "fixed":
+        d, scale = FixedScaleNormal(0.3)(loc), torch.full_like(loc, 0.3)
+    elif family == "shared":
+        normal = SharedScaleNormal(0.7, min_log_scale=-30).double()  # far from the floor
+        d, scale = normal(loc), normal.log_scale.exp().expand_as(loc)
+        assert scale[0, 0].item() == pytest.approx(0.7, rel=1e-7)
+    else:
+        d, scale = Normal(-30)(loc, log_scale), log_scale.exp()
+        lowest = Normal()(loc, torch.full_like(loc, -1e3)).scale
+        torch.testing.assert_close(lowest, torch.full_like(loc, math.exp(-7)), rtol=1e-12, atol=0)
+    expected = stats.norm.logpdf(x.numpy(), loc.numpy(), scale.detach().numpy())
+    np.testing.assert_allclose(d.log_prob(x).detach().numpy(), expected, rtol=1e-11)
+    np.testing.assert_allclose(d.mean, loc)
+
+
+def test_unit_normal_is_squared_error():
+    """With sigma = 1, -log p(x) = 1/2 SSE + D/2 ln 2 pi: a sum over dimensions, never their mean."""
+    loc, x = randn(3, 2, 4, 5, seed=1), randn(3, 2, 4, 5, seed=2)
+    log_px = Independent(FixedScaleNormal(1.0)(loc), 3).log_prob(x)
+    sse = (x - loc).square().flatten(1).sum(1)
+    torch.testing.assert_close(-log_px, sse / 2 + 20 * math.log(2 * math.pi), rtol=1e-12, atol=0)
+
+
+def test_shared_scale_at_its_optimum():
+    """The best shared scale is the root mean square error; then -log p / D = ln s + 1/2 ln 2 pi + 1/2 (Rybkin 2021)."""
+    error = randn(50, 8)
+    rms = error.square().mean().sqrt()
+    family = SharedScaleNormal().double()
+    with torch.no_grad():
+        family.log_scale.copy_(inverse_soft_floor(rms.log(), family.min_log_scale))
+    nll = -family(torch.zeros_like(error)).log_prob(error).mean()
+    assert nll.item() == pytest.approx(float(rms.log()) + math.log(2 * math.pi) / 2 + 0.5, abs=1e-12)
+    (slope,) = torch.autograd.grad(nll, family.log_scale)
+    assert slope.abs() < 1e-12
+    assert SharedScaleNormal(2.0).log_scale.item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+def test_kl_of_diagonal_normals():
+    """KL = 1/2 [ln s2^2/s1^2 + (s1^2 + (m1 - m2)^2) / s2^2 - 1] per dimension, and the mean of log q - log p."""
+    family, size = Normal(), (3, 4)
+    means = [randn(*size, seed=1), randn(*size, seed=2)]
+    log_scales = [randn(*size, seed=3) / 2, randn(*size, seed=4) / 2]
+    raw = [inverse_soft_floor(log_scale, family.min_log_scale) for log_scale in log_scales]
+    q, p = (Independent(family(mean, r), 1) for mean, r in zip(means, raw, strict=True))
+    variance_q, variance_p = ((2 * log_scale).exp() for log_scale in log_scales)
+    square = (means[0] - means[1]).square()
+    closed = ((variance_p / variance_q).log() + (variance_q + square) / variance_p - 1) / 2
+    torch.manual_seed(0)
+    latent = Latent(q, p, q.rsample(torch.Size([100_000])))
+    torch.testing.assert_close(latent.kl_per_dim, closed, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(latent.kl, closed.sum(1), rtol=1e-12, atol=1e-12)
+    draws = latent.log_q - latent.log_p
+    assert ((draws.mean(0) - latent.kl).abs() < 5 * draws.std(0) / math.sqrt(len(draws))).all()
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_impossible_scales(scale):
+    """A scale that is not positive is refused at construction, with its value."""
+    with pytest.raises(ValueError, match=rf"scale must be > 0, got {scale}"):
+        FixedScaleNormal(scale)
+    with pytest.raises(ValueError, match=rf"initial scale must be > 0, got {scale}"):
+        SharedScaleNormal(scale)
+
+
+# Bernoulli.
+
+
+def test_bernoulli_is_cross_entropy():
+    """log p(x) = x ln s(l) + (1 - x) ln s(-l), from logits: no probability is clipped."""
+    logits, x = 3 * randn(5, 9, seed=1), (randn(5, 9, seed=2) > 0).double()
+    d = Bernoulli()(logits)
+    expected = -F.binary_cross_entropy(torch.sigmoid(logits), x, reduction="none")
+    torch.testing.assert_close(d.log_prob(x), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(Independent(d, 1).log_prob(x), expected.sum(1), rtol=1e-10, atol=0)
+    torch.testing.assert_close(d.mean, torch.sigmoid(logits))
+    far = Bernoulli()(torch.tensor([300.0, -300.0, 300.0], dtype=torch.float32))
+    assert far.log_prob(torch.tensor([0.0, 1.0, 1.0])).tolist() == [-300.0, -300.0, 0.0]
+    assert Bernoulli.scores == {"binary"}  # at l = 2 the same formula integrates to 0.38 over [0, 1]
+
+
+# Continuous Bernoulli.
+
+
+@pytest.fixture(scope="module")
+def quadrature():
+    """Gauss-Legendre nodes and weights on [0, 1]: exact to rounding for exp(l x), |l| <= 60."""
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    return torch.tensor((nodes + 1) / 2), torch.tensor(weights / 2)
+
+
+@pytest.mark.parametrize("logit", LOGITS)
+def test_continuous_bernoulli_is_a_density(quadrature, logit):
+    """Integral p(x) dx = 1 and integral x p(x) dx = mean (Loaiza-Ganem & Cunningham 2019)."""
+    x, weights = quadrature
+    d = ContinuousBernoulli()(number(logit))
+    density = d.log_prob(x).exp() * weights
+    assert density.sum().item() == pytest.approx(1, abs=1e-12)
+    assert d.mean.item() == pytest.approx((x * density).sum().item(), abs=2e-8)
+
+
+@pytest.mark.parametrize("logit", LOGITS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_continuous_bernoulli_slope(logit, dtype):
+    """d log p(x) / dl = x - E[x], as in every exponential family: finite, at l = 0 too."""
+    parameter = number(logit, dtype, requires_grad=True)
+    d = ContinuousBernoulli()(parameter)
+    for x in (0.0, 0.3, 1.0):
+        (slope,) = torch.autograd.grad(d.log_prob(number(x, dtype)), parameter)
+        exact = ContinuousBernoulli()(number(logit)).mean.item()
+        assert slope.item() == pytest.approx(x - exact, abs=2e-8 if dtype == FLOAT else 2e-5)
+    (slope,) = torch.autograd.grad(d.mean, parameter)  # the variance
+    assert 0 < slope.item() < 0.085
+
+
+def test_continuous_bernoulli_agrees_with_torch():
+    """Where torch's own is accurate (float64, |l| <= 12), it has the same density and mean; float32 agrees as well."""
+    logits, x = torch.linspace(-12, 12, 101, dtype=FLOAT)[:, None], torch.linspace(0, 1, 11, dtype=FLOAT)
+    ours, theirs = ContinuousBernoulli()(logits), TorchContinuousBernoulli(logits=logits)
+    torch.testing.assert_close(ours.log_prob(x), theirs.log_prob(x), rtol=0, atol=1e-9)
+    torch.testing.assert_close(ours.mean, theirs.mean, rtol=0, atol=1e-6)
+    single = ContinuousBernoulli()(logits.float())
+    torch.testing.assert_close(single.log_prob(x.float()).double(), ours.log_prob(x), rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("logit", [-40, -3, 0, 0.01, 8, 40])
+def test_continuous_bernoulli_samples(logit):
+    """Samples lie in [0, 1] and have the distribution's mean."""
+    torch.manual_seed(0)
+    d = ContinuousBernoulli()(number(logit, torch.float32))
+    x = d.sample(torch.Size([40_000])).double()
+    assert x.min() >= 0
+    assert x.max() <= 1
+    assert abs(float(x.mean() - d.mean)) < 5 * float(x.std()) / 200
+
+
+# Discretised logistic.
+
+EXTREMES = [(loc, s) for loc in (-50, -0.4, 0, 1 / 510, 0.37, 1, 3, 50) for s in (-30, -7, -4.5, -1, 2, 8, 20)]
+
+
+@pytest.mark.parametrize(("loc", "log_scale"), EXTREMES)
+def test_discretized_logistic_is_a_mass(loc, log_scale):
+    """The 256 masses sum to 1, the tails in the ends, with finite slopes in float32 (Salimans et al. 2017)."""
+    log_mass = DiscretizedLogistic()(number(loc), number(log_scale)).log_prob(LEVELS)
+    assert log_mass.exp().sum().item() == pytest.approx(1, abs=1e-12)
+    parameters = [number(v, torch.float32, requires_grad=True) for v in (loc, log_scale)]
+    log_mass = DiscretizedLogistic()(*parameters).log_prob(LEVELS.float())
+    assert log_mass.double().exp().sum().item() == pytest.approx(1, abs=1e-4)
+    for level in (0, 1, 100, 254, 255):
+        slopes = torch.autograd.grad(log_mass[level], parameters, retain_graph=True)
+        assert all(math.isfinite(slope) for slope in slopes)
+
+
+@pytest.mark.parametrize(("loc", "log_scale"), [(0.5, -1), (0.2, -3), (0.99, -2), (-0.1, 0), (0.501, -4)])
+def test_discretized_logistic_mass(loc, log_scale):
+    """P(X = k) = F((k + 1/2) / 255) - F((k - 1/2) / 255), from scipy's logistic, from whichever tail keeps digits."""
+    edges = np.concatenate([[-np.inf], (np.arange(255) + 0.5) / 255, [np.inf]])
+    logistic = stats.logistic(loc, math.exp(log_scale))
+    mass = np.where(edges[1:] < loc, np.diff(logistic.cdf(edges)), -np.diff(logistic.sf(edges)))
+    d = DiscretizedLogisticDistribution(number(loc), number(log_scale))
+    np.testing.assert_allclose(d.log_prob(LEVELS).numpy(), np.log(mass), rtol=1e-9, atol=1e-9)
+    assert d.mean.item() == pytest.approx(float((LEVELS * torch.tensor(mass)).sum()), abs=1e-12)
+
+
+def test_discretized_logistic_far_tail():
+    """Far out the mass is exp(-a) (1 - exp(a - b)): finite where a difference of two sigmoids is 0."""
+    scale, x = math.exp(-6), 200 / 255
+    a, b = ((x - 0.01 + side / 510) / scale for side in (-1, 1))
+    expected = -a + math.log(-math.expm1(a - b))
+    assert expected < -300
+    for dtype, rel in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        d = DiscretizedLogisticDistribution(number(0.01, dtype), number(-6, dtype))
+        assert d.log_prob(number(x, dtype)).item() == pytest.approx(expected, rel=rel)
+
+
+@pytest.mark.parametrize(("loc", "log_scale"), [(0.5, -3), (0.02, -2), (0.9, -5), (1.3, -1.5), (0.3, 1)])
+def test_discretized_logistic_samples(loc, log_scale):
+    """Samples are k / 255 exactly, with frequencies that fit the mass (Pearson's chi square)."""
+    torch.manual_seed(0)
+    num = 100_000
+    d = DiscretizedLogisticDistribution(number(loc, torch.float32), number(log_scale, torch.float32))
+    x = d.sample((num,))
+    levels = (x.double() * 255).round()
+    assert torch.equal(x, levels.float() / 255)
+    expected = num * DiscretizedLogisticDistribution(number(loc), number(log_scale)).log_prob(LEVELS).exp()
+    counts = torch.bincount(levels.long(), minlength=256).double()
+    often = expected >= 10
+    square = float(((counts - expected).square() / expected)[often].sum())
+    freedom = int(often.sum())
+    assert square < freedom + 6 * math.sqrt(2 * freedom)
+    assert float((counts - expected)[~often].sum().abs()) < 6 * math.sqrt(float(expected[~often].sum())) + 1
+
+
+# Families as such.
+
+
+@pytest.mark.parametrize(
+    ("family", "tolerance"),
+    [
+        (FixedScaleNormal(), 1e-12),
+        (SharedScaleNormal(), 1e-12),
+        (Normal(), 1e-12),
+        (Bernoulli(), 1e-12),
+        (ContinuousBernoulli(), 1e-7),
+        (DiscretizedLogistic(), 0.1),
+    ],
+)
+def test_params_for_mean(family, tolerance):
+    """A decoder that says nothing, centred on a mean image, has that mean; at 0 and 1 it stays finite."""
+
+    class Silent(nn.Module):
+        def __init__(self, in_shape, out_shape):
+            super().__init__()
+            self.out_shape = out_shape
+
+        def forward(self, inputs, context=None):
+            return inputs.new_zeros(len(inputs), *self.out_shape)
+
+    mean = torch.linspace(0.03, 0.97, 12, dtype=FLOAT).reshape(2, 2, 3)
+    decoder = Conditional((4,), (2, 2, 3), Silent, family).double()
+    decoder.centre(mean)
+    torch.testing.assert_close(decoder(randn(5, 4)).mean, mean.expand(5, 2, 2, 3), rtol=0, atol=tolerance)
+    decoder.centre(mean.round())
+    px = decoder(randn(5, 4))
+    assert (px.mean - mean.round()).abs().max() < max(tolerance, 0.021)
+    assert px.log_prob(mean.round()).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("family", [Normal(), DiscretizedLogistic(), ContinuousBernoulli(), FixedScaleNormal(0.1)])
+def test_half_precision_is_scored_in_single(family, dtype):
+    """A network's float16 or bfloat16 planes are scored as float32 numbers, over 784 terms; float64 stays float64."""
+    net = nn.Linear(3, family.n_params * 784)
+    conditional = Conditional((3,), (784,), lambda *_: Half(net, dtype), family)
+    inputs, x = randn(5, 3).float(), (255 * torch.rand(5, 784, generator=generator(2))).round() / 255
+    log_px = conditional(inputs).log_prob(x)
+    wide = torch.promote_types(dtype, torch.float32)
+    assert log_px.dtype == wide
+    planes = net(inputs).to(dtype).to(wide).chunk(family.n_params, dim=1)
+    torch.testing.assert_close(log_px, family(*planes).log_prob(x).sum(1), rtol=1e-6, atol=1e-3)
+    exact = family(*(plane.double() for plane in planes)).log_prob(x.double()).sum(1)
+    torch.testing.assert_close(log_px.double(), exact, rtol=1e-5, atol=1e-2)
+
+
+class Half(nn.Module):
+    """A network whose output has the given type, as under autocast."""
+
+    def __init__(self, net, dtype):
+        super().__init__()
+        self.net, self.dtype = net, dtype
+
+    def forward(self, inputs, context=None):
+        return self.net(inputs).to(self.dtype)
