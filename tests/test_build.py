@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from conftest import config
+
 from vaezoo.build import ConfigError, build
 from vaezoo.checkpoint import load
 from vaezoo.models import VAE, BetaVAE

@@ -5,10 +5,10 @@ import math
 import lightning.pytorch as pl
 import pytest
 import torch
+from conftest import RandomImages
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 
-from conftest import RandomImages
 from vaezoo.callbacks.anneal import Cyclical, LinearWarmup
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.models import VAE, BetaVAE

@@ -6,8 +6,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-
 from conftest import RandomImages, config
+
 from vaezoo.build import build
 from vaezoo.checkpoint import load
 from vaezoo.run import config_folder

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-
 from conftest import DATA, RandomImages, needs_mnist
+
 from vaezoo.data import KMNIST, MNIST, Batches, Digits
 from vaezoo.data.base import Split, bernoulli
 

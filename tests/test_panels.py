@@ -32,7 +32,9 @@ def small_vae(latent_dim: int = 3, seed: int = 0, cls: type[VAE] = VAE, **kwargs
     return cls((1, 8, 8), latent_dim=latent_dim, **kwargs)
 
 
-def trained(model: pl.LightningModule, *callbacks: pl.Callback, epochs: int = 2, data=None, **kwargs) -> pl.Trainer:
+def trained(
+    model: pl.LightningModule, *callbacks: pl.Callback, epochs: int = 2, data=None, resume: Path | None = None, **kwargs
+) -> pl.Trainer:
     options = {"logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 1, **kwargs}
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -43,7 +45,7 @@ def trained(model: pl.LightningModule, *callbacks: pl.Callback, epochs: int = 2,
         log_every_n_steps=1,
         **options,
     )
-    trainer.fit(model, datamodule=data or small_digits())
+    trainer.fit(model, datamodule=data or small_digits(), ckpt_path=resume)
     return trainer
 
 
@@ -57,6 +59,19 @@ def drawn(model: pl.LightningModule, data=None, **kwargs) -> dict[str, np.ndarra
 
 def read(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
+
+
+class Watched(Panels):
+    """Remembers after how many steps each epoch was drawn."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.steps: dict[int, int] = {}
+
+    def draw(self, trainer, pl_module, epoch):
+        assert epoch not in self.steps
+        self.steps[epoch] = trainer.global_step
+        super().draw(trainer, pl_module, epoch)
 
 
 def names(folder: Path) -> set[str]:
@@ -109,22 +124,25 @@ def test_weights_are_bit_equal_with_and_without(tmp_path, cls):
 
 
 def test_streams_and_modes_are_as_before(tmp_path):
-    class Watch(Panels):
+    class Checked(Watched):
         def draw(self, trainer, pl_module, epoch):
             before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-            frozen = pl_module.encoder.eval().training  # a part in another mode than the rest
+            pl_module.encoder.eval()  # a part in another mode than the rest
             modes = [module.training for module in pl_module.modules()]
             super().draw(trainer, pl_module, epoch)
             assert torch.equal(before[0], torch.get_rng_state())
             assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
             assert modes == [module.training for module in pl_module.modules()]
-            assert not frozen
-            self.calls = [*getattr(self, "calls", []), epoch]
 
-    watch = Watch(str(tmp_path))
-    trained(small_vae(2), watch, limit_val_batches=0)  # drawn in training mode, when training ends
-    trained(small_vae(2), again := Watch(str(tmp_path)), epochs=1)  # drawn in validation
-    assert (watch.calls, again.calls) == ([2], [1])
+        def pictures(self, model, loader, when):
+            assert not any(module.training for module in model.modules())
+            assert not torch.is_grad_enabled()
+            return super().pictures(model, loader, when)
+
+    at_end, amid = Checked(str(tmp_path)), Checked(str(tmp_path))
+    trained(small_vae(2), at_end, limit_val_batches=0)  # drawn in training mode, when training ends
+    trained(small_vae(2), amid, epochs=1)  # drawn in validation
+    assert (at_end.steps, amid.steps) == ({2: 8}, {1: 4})
 
 
 # When it draws.
@@ -143,9 +161,16 @@ def test_first_every_nth_and_last_epoch(tmp_path):
         assert len(np.unique(picture)) > 20
 
 
-def test_validating_twice_an_epoch_draws_once(tmp_path):
-    trained(small_vae(), Panels(str(tmp_path), every_n_epochs=1), val_check_interval=0.5, epochs=2)
-    assert {name[-8:] for name in names(tmp_path)} == {"0001.png", "0002.png"}
+def test_an_epoch_is_drawn_when_it_is_over(tmp_path):
+    watched = Watched(str(tmp_path), every_n_epochs=1)
+    trained(small_vae(), watched, val_check_interval=0.5, epochs=3)
+    assert watched.steps == {1: 4, 2: 8, 3: 12}
+
+
+def test_rare_validation_draws_the_next_best_epochs(tmp_path):
+    watched = Watched(str(tmp_path), every_n_epochs=4)
+    trained(small_vae(), watched, check_val_every_n_epoch=3, epochs=10)
+    assert list(watched.steps) == [3, 6, 9, 10]
 
 
 def test_stopping_early_draws_the_last_epoch(tmp_path):
@@ -157,23 +182,22 @@ def test_stopping_early_draws_the_last_epoch(tmp_path):
     assert {name[-8:] for name in names(tmp_path)} == {"0001.png", "0003.png"}
 
 
-def test_validate_alone_draws_nothing(tmp_path):
-    data = small_digits()
-    options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    pl.Trainer(callbacks=[Panels(str(tmp_path))], **options).validate(small_vae(), data, verbose=False)
-    assert not names(tmp_path)
+def test_validating_after_training_draws_nothing(tmp_path):
+    watched = Watched(str(tmp_path), every_n_epochs=1)
+    trainer = trained(small_vae(), watched, epochs=1)
+    trainer.validate(trainer.lightning_module, small_digits(), verbose=False)
+    assert watched.steps == {1: 4}
 
 
-def test_a_resumed_run_draws_the_same_epochs(tmp_path):
-    trainer = trained(small_vae(), Panels(str(tmp_path / "a"), every_n_epochs=5), epochs=3)
+@pytest.mark.parametrize("epochs", [3, 4])
+def test_a_resumed_run_draws_what_an_uninterrupted_one_does(tmp_path, epochs):
+    trained(small_vae(), whole := Watched(str(tmp_path), every_n_epochs=5), epochs=6)
+    trainer = trained(small_vae(), Watched(str(tmp_path), every_n_epochs=5), epochs=epochs)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    resumed = Panels(str(tmp_path / "b"), every_n_epochs=5)
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=6, callbacks=[resumed], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(small_vae(), datamodule=small_digits(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
-    assert {name[-8:] for name in names(tmp_path / "b")} == {"0005.png", "0006.png"}
+    resumed = Watched(str(tmp_path), every_n_epochs=5)
+    trained(small_vae(), resumed, epochs=6, resume=tmp_path / "last.ckpt")
+    assert whole.steps == {1: 4, 5: 20, 6: 24}
+    assert resumed.steps == {5: 20, 6: 24}
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -370,6 +394,11 @@ def test_any_shape_is_drawn(tmp_path, shape):
         assert len(np.unique(picture)) > 20
 
 
+def test_double_precision_is_drawn(tmp_path):
+    trained(small_vae(2), Panels(str(tmp_path)), epochs=1, precision="64-true")
+    assert len(names(tmp_path)) == 5
+
+
 # Other kinds of model.
 
 
@@ -453,23 +482,29 @@ def test_without_kl_by_dimension_the_codes_rank(frames):
 
 
 def test_wandb_gets_the_same_picture(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
+    import wandb
+
     monkeypatch.setenv("WANDB_SILENT", "true")
-    logger = WandbLogger(mode="offline", save_dir=tmp_path / "log")
     (tmp_path / "log").mkdir()
+    logger = WandbLogger(mode="offline", save_dir=tmp_path / "log")
+    calls = []
     try:
+        run, log = logger.experiment, logger.experiment.log
+        monkeypatch.setattr(run, "log", lambda *args, **kwargs: (calls.append((*args, kwargs)), log(*args, **kwargs)))
         trained(small_vae(2), Panels(str(tmp_path / "panels")), epochs=1, logger=logger)
-        run = Path(logger.experiment.dir).parent
+        files = Path(run.dir)
     finally:
         wandb.finish()
+    ((values, options),) = (call for call in calls if "panels/samples" in call[0])
+    assert options == {}  # a step of our own would make W&B drop later rows
+    assert values.pop("trainer/global_step") == 4
+    assert len(values) == 5
     for path in (tmp_path / "panels").iterdir():
         kind = path.name.split("-")[0]
-        (logged,) = run.glob(f"files/media/images/panels/{kind}_*.png")
-        picture = read(logged)[..., :3]
-        assert np.array_equal(picture, read(path))
-        assert picture.mean() > 20
-    (record,) = run.glob("*.wandb")
-    assert b"epoch 1, step 4" in record.read_bytes()
+        (logged,) = files.glob(f"media/images/panels/{kind}_*.png")
+        assert np.array_equal(read(logged), read(path))
+        assert read(logged).mean() > 20
+        assert values[f"panels/{kind}"]._caption == "epoch 1, step 4"
 
 
 def test_tensorboard_gets_the_same_picture(tmp_path):

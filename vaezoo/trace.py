@@ -4,12 +4,35 @@ Shapes: K posterior samples, B batch, L stochastic layers. Everything is in nats
 over the dimensions of the data or the latent, with all normalising constants.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, Generic, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
+
+T = TypeVar("T")
+
+
+class cached(Generic[T]):  # reads as a decorator
+    """A property that is computed once.
+
+    ``functools.cached_property`` takes a lock on Python 3.11, which torch.compile cannot trace.
+    """
+
+    def __init__(self, function: Callable[[Any], T]):
+        self.function, self.name, self.__doc__ = function, function.__name__, function.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: Any) -> "cached[T]": ...
+    @overload
+    def __get__(self, instance: object, owner: Any) -> T: ...
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.name] = self.function(instance)
+        return value
 
 
 @dataclass
@@ -26,19 +49,19 @@ class Latent:
     p: Distribution
     z: Tensor
 
-    @cached_property
+    @cached
     def log_q(self) -> Tensor:
         """log q(z | x) at the samples, (K, B)."""
         return self.q.log_prob(self.z)
 
-    @cached_property
+    @cached
     def log_p(self) -> Tensor:
         """log p(z) at the samples, (K, B)."""
         return self.p.log_prob(self.z)
 
-    @cached_property
+    @cached
     def kl_per_dim(self) -> Tensor | None:
-        """KL(q, p) of each latent dimension, (B, *event), where both factorise and torch knows it.
+        """KL(q, p) of each latent dimension, (B, *dims), where both factorise and torch knows it.
 
         None where it is not to be had: then only the joint ``kl`` exists.
         """
@@ -48,10 +71,10 @@ class Latent:
             kl = kl_divergence(self.q.base_dist, self.p.base_dist)
         except NotImplementedError:
             return None
-        events = len(self.q.event_shape)
-        return kl.mean(0) if kl.dim() > 1 + events else kl  # a layer that hangs on K samples
+        per_sample = kl.dim() > 1 + self.q.reinterpreted_batch_ndims  # a layer that hangs on K samples
+        return kl.mean(0) if per_sample else kl
 
-    @cached_property
+    @cached
     def kl(self) -> Tensor:
         """KL(q, p), (B,): closed form where torch knows one, else the estimate at the samples.
 
@@ -83,22 +106,22 @@ class Trace:
     px: Distribution
     latents: tuple[Latent, ...]
 
-    @cached_property
+    @cached
     def log_px(self) -> Tensor:
         """log p(x | z), (K, B): its negative is the distortion."""
         return self.px.log_prob(self.x)
 
-    @cached_property
+    @cached
     def kl(self) -> Tensor:
         """KL(q, p) of each layer, (B, L): their sum is the rate."""
         return torch.stack([latent.kl for latent in self.latents], dim=1)
 
-    @cached_property
+    @cached
     def elbo(self) -> Tensor:
         """The evidence lower bound, (B,)."""
         return self.log_px.mean(0) - self.kl.sum(1)
 
-    @cached_property
+    @cached
     def log_w(self) -> Tensor:
         """log importance weights log p(x, z) - log q(z | x), (K, B).
 

@@ -170,17 +170,17 @@ def samples(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Pi
 
 def traversals(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, rows: int = 10) -> Picture:
     """One latent dimension a row, the most used first, moved through its prior about one image's code."""
-    steps = (torch.arange(-5, 6) * 0.6).to(axes.centre)
+    steps = torch.arange(-5, 6) * 0.6
     order = axes.use.argsort(descending=True)[:rows]
     z = model.encode(batch.x[:1], batch.y[:1]).repeat(len(order), len(steps), 1)  # (rows, columns, D)
     for row, d in enumerate(order):
-        z[row, :, d] = axes.centre[d] + steps * axes.spread[d]
+        z[row, :, d] = axes.centre[d] + steps.to(axes.spread) * axes.spread[d]
     images = to_rgb(model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0)).mean)
     return frame(
         grid(fit(images, len(order), len(steps)), len(steps)),
         f"traversals in standard deviations of the {axes.of}, {when}",
         rows=[f"z{d}  {axes.use[d]:.2f}" for d in order.tolist()],
-        columns=[f"{step:g}" for step in steps.float().tolist()],
+        columns=[f"{step:g}" for step in steps.tolist()],
         corner=axes.measure,
     )
 
@@ -207,7 +207,7 @@ def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:
     figure = Figure(figsize=(7.2, 6.4), dpi=110, layout="constrained")
     canvas, plot = FigureCanvasAgg(figure), figure.add_subplot()
     classes = np.unique(y)
-    style: dict[str, Any] = {"s": 5, "alpha": 0.7, "linewidths": 0}
+    style: dict[str, Any] = {"s": min(30, 25_000 / len(z)), "alpha": 0.7, "linewidths": 0}
     if len(classes) <= 20:
         palette = colormaps["tab10" if len(classes) <= 10 else "tab20"]
         plot.scatter(z[:, 0], z[:, 1], c=palette(np.searchsorted(classes, y)), **style)
@@ -274,13 +274,12 @@ class Panels(pl.Callback):
         if stage == "fit" and self.data is None:
             raise ValueError("Panels draws a data module's validation images: call trainer.fit(model, datamodule)")
 
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        # Not at the epoch's end: weight averaging swaps its average out there, before or after us.
-        last = dataloader_idx == 0 and batch_idx + 1 == trainer.num_val_batches[0]
-        if not last or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        # Amid the epoch: at its start and end weight averaging swaps its average in and out, before us or after.
+        first = batch_idx == dataloader_idx == 0
+        if not first or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         epoch = trainer.current_epoch + trainer.is_last_batch  # those completed: validation may come in between
         due = self.drawn == 0 or epoch // self.every_n_epochs > self.drawn // self.every_n_epochs

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vaezoo.build import build
 from vaezoo.callbacks.monitor import Monitor
-from vaezoo.data import ImageData
 from vaezoo.checkpoint import read_checkpoint, restore
+from vaezoo.data import ImageData
 from vaezoo.models import LatentVariableModel
 from vaezoo.tasks import common
 
