@@ -152,7 +152,10 @@ def test_mistakes_get_one_sentence(cli, monkeypatch, arguments, words):
     """The value and the fix on one line, exit code 1, no traceback."""
     from torchvision.datasets import mnist
 
-    monkeypatch.setattr(mnist, "download_and_extract_archive", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
+    def offline(*_, **__):
+        raise OSError("offline")
+
+    monkeypatch.setattr(mnist, "download_and_extract_archive", offline)
     code, out, err, _run = cli("logger=csv", *arguments)
     assert code == 1
     assert words.strip() in err
@@ -191,7 +194,8 @@ def test_help_is_quick_and_complete(tmp_path):
 
 def test_sweep(tmp_path):
     """Jobs of their own, a table over them; one that fails and one that is killed are rows with their cause."""
-    (tmp_path / "deadly.py").write_text("import os, signal\ndef model(**_):\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    deadly = "import os, signal\ndef model(**_):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    (tmp_path / "deadly.py").write_text(deadly)
     target = "model._target_=vaezoo.models.VAE,deadly.model"
     done = command(
         "-m", target, "model.latent_dim=2,0", "trust=[deadly]", *SHORT, "callbacks.panels=null",
@@ -204,7 +208,8 @@ def test_sweep(tmp_path):
     assert rows[0]["status"] == "completed"
     assert "latent_dim must be >= 1" in rows[1]["status"]
     assert rows[2]["status"] == rows[3]["status"] == "killed by SIGKILL"
-    assert float(rows[0]["test_elbo"]) == pytest.approx(-float(rows[0]["test_kl"]) - float(rows[0]["test_distortion"]), abs=1e-3)
+    rate, distortion = float(rows[0]["test_kl"]), float(rows[0]["test_distortion"])
+    assert float(rows[0]["test_elbo"]) == pytest.approx(-rate - distortion, abs=1e-3)
     assert all(row["overrides"].startswith("model._target_=") for row in rows)
     for word in ("test ELBO", "rate", "distortion", "killed by", "SIGKILL"):
         assert word in done.stdout
@@ -214,8 +219,9 @@ def test_sweep(tmp_path):
 
 def test_two_processes(tmp_path):
     """DDP over gloo: one run folder, every test image once, and the numbers that one process finds."""
-    arguments = ("model=conv_vae", "model/likelihood=normal", *(f"model.{p}.channels=[4,8]" for p in ("encoder", "decoder")))
-    done = command(*arguments, "trainer=ddp", "trainer.devices=2", "trainer.max_epochs=2", "trainer.accelerator=cpu", cwd=tmp_path)
+    small = [f"model.{part}.channels=[4,8]" for part in ("encoder", "decoder")]
+    arguments = ("model=conv_vae", "model/likelihood=normal", *small, "trainer=ddp", "trainer.accelerator=cpu")
+    done = command(*arguments, "trainer.devices=2", "trainer.max_epochs=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (run,) = tmp_path.glob("outputs/*/*")
     summary = json.loads((run / "summary.json").read_text())
@@ -231,6 +237,6 @@ def test_two_processes(tmp_path):
         rate = float(model(x).kl.sum(1).double().mean())  # no sampling in it: equal up to rounding
     assert summary["test"]["kl"] == pytest.approx(rate, rel=1e-5)
     assert "recommended" not in done.stderr
-    failed = command(*arguments, "trainer=ddp", "data.batch_size=5000", "trainer.accelerator=cpu", cwd=tmp_path)
+    failed = command(*arguments, "data.batch_size=5000", cwd=tmp_path)
     assert failed.returncode == 1
     assert "data.batch_size=5000" in failed.stderr

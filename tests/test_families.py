@@ -289,6 +289,7 @@ def test_half_precision_is_scored_in_single(family, dtype):
     """A network's float16 or bfloat16 planes are scored as float32 numbers, over 784 terms; float64 stays float64."""
     net = nn.Linear(3, family.n_params * 784)
     conditional = Conditional((3,), (784,), lambda *_: Half(net, dtype), family)
+    conditional.offset = conditional.offset.to(dtype)  # as if the whole model had this type
     inputs, x = randn(5, 3).float(), (255 * torch.rand(5, 784, generator=generator(2))).round() / 255
     log_px = conditional(inputs).log_prob(x)
     wide = torch.promote_types(dtype, torch.float32)

@@ -296,7 +296,8 @@ def test_step_reports_the_bound():
     x, y = randn(7, *DATA_SHAPE), torch.zeros(7)
     model = make_model(BetaVAE, beta=5.0)
     with torch.no_grad():
-        model.encoder.net.layers[-1].weight[0] = 0  # the first dimension's mean is constant
+        model.encoder.net.layers[-1].weight[0] = 0  # the first dimension's mean is constant, and not 0
+        model.encoder.net.layers[-1].bias[0] = -2
     torch.manual_seed(8)
     trace = model(x)
     for part in (slice(0, 5), slice(5, 7)):  # a ragged last batch
