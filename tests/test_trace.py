@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from vaezoo.families import Normal as NormalFamily
 from vaezoo.metrics import ExampleMean
 from vaezoo.models import VAE, BetaVAE
 from vaezoo.models.base import Batch
+from vaezoo.nets import MLP
 from vaezoo.objectives import ELBO
 from vaezoo.trace import Latent, Trace
 
@@ -324,7 +326,8 @@ def test_objective_compiles_to_one_graph():
     from torch._inductor import config as inductor
 
     torch.manual_seed(0)
-    model = BetaVAE((1, 4, 4), latent_dim=2, likelihood=FixedScaleNormal(0.5))
+    net = partial(MLP, hidden=[16])
+    model = BetaVAE((1, 4, 4), latent_dim=2, likelihood=FixedScaleNormal(0.5), encoder=net, decoder=net)
     x = torch.rand(8, 1, 4, 4, generator=generator(1))
 
     def loss(x):

@@ -60,7 +60,7 @@ class Conditional(nn.Module):
         batch = inputs.shape[: inputs.dim() - len(self.in_shape)]
         if context is not None and len(batch) > 1:
             context = context.expand(*batch, *context.shape[1:]).flatten(0, len(batch) - 1)
-        planes = self.net(inputs.reshape(prod(batch), *self.in_shape), context)
+        planes = self.net(inputs.reshape(prod(batch), *self.in_shape).to(self.offset.dtype), context)
         # Densities and their sums need float32 at least, whatever autocast does.
         planes = planes.to(torch.promote_types(planes.dtype, torch.float32)) + self.offset
         params = planes.reshape(*batch, *planes.shape[1:]).chunk(

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as TorchBernoulli
-from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions import Distribution
 from torch.distributions import Normal as TorchNormal
 
@@ -82,8 +81,8 @@ class FixedScaleNormal(Family):
 
     def __init__(self, scale: float = 0.1):
         super().__init__()
-        if scale <= 0:
-            raise ValueError(f"the normal likelihood's scale must be > 0, got {scale}")
+        if not 0 < scale < math.inf:
+            raise ValueError(f"the normal likelihood's scale must be > 0 and finite, got {scale}")
         self.scale = scale
 
     def forward(self, *params: Tensor) -> TorchNormal:
@@ -104,10 +103,14 @@ class SharedScaleNormal(Family):
 
     def __init__(self, initial_scale: float = 1.0, min_log_scale: float = -7.0):
         super().__init__()
-        if initial_scale <= 0:
-            raise ValueError(f"the normal likelihood's initial scale must be > 0, got {initial_scale}")
+        if not math.exp(min_log_scale) < initial_scale < math.inf:
+            raise ValueError(
+                f"the normal likelihood's initial scale must be above its floor exp({min_log_scale}) and finite, "
+                f"got {initial_scale}"
+            )
         self.min_log_scale = min_log_scale
-        self.log_scale = nn.Parameter(torch.tensor(math.log(initial_scale)))
+        above = math.log(initial_scale) - min_log_scale
+        self.log_scale = nn.Parameter(torch.tensor(min_log_scale + math.log(math.expm1(above))))  # soft_floor's inverse
 
     def forward(self, *params: Tensor) -> TorchNormal:
         (loc,) = params
@@ -133,40 +136,54 @@ class Bernoulli(Family):
         return (torch.logit(mean, eps=1e-3),)  # the clip of Burda et al. 2016
 
 
-class LogitContinuousBernoulli(TorchContinuousBernoulli):
-    """torch's continuous Bernoulli with its density, mean and quantiles written in the logit l.
+class ContinuousBernoulliDistribution(Distribution):
+    """Density C(p) p^x (1 - p)^(1 - x) on [0, 1], in the logit l of p.
 
-    In l the normaliser C = 2 atanh(1 - 2p) / (1 - 2p) is l / tanh(l / 2): exact for every l, where
-    torch's form in p saturates at p = 1 - 1e-7 (0.9 nats short per pixel at l = 40).
+    In l the normaliser C = 2 atanh(1 - 2p) / (1 - 2p) is l / tanh(l / 2), exact for every l; torch's
+    own class works in p, which saturates at 1 - 1e-7 (0.9 nats short per pixel at l = 40). Around
+    l = 0 closed forms are 0 / 0: they are evaluated away from it, and a series is taken there.
     """
 
+    has_rsample = True
+    small = 0.02
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+        super().__init__(logits.shape, validate_args=False)
+
+    def expand(self, batch_shape, _instance=None):
+        return ContinuousBernoulliDistribution(self.logits.expand(batch_shape))
+
+    def size(self, least: float) -> Tensor:
+        """|l|, with 1 in place of what is below ``least``."""
+        size = self.logits.abs()
+        return torch.where(size < least, torch.ones_like(size), size)
+
     def log_prob(self, value: Tensor) -> Tensor:
-        logits = self.logits
-        # Around 0 both l and tanh(l / 2) vanish; the series is exact to 1e-11 there. The closed
-        # form is evaluated away from 0 in either branch, so that no gradient is 0 / 0.
-        small = logits.abs() < 0.02
-        cut = torch.where(small, torch.ones_like(logits), logits)
-        closed = torch.log(cut / torch.tanh(cut / 2))
-        square = logits.square()
-        log_norm = torch.where(small, math.log(2) + square / 12 - 7 * square.square() / 1440, closed)
-        return value * logits - F.softplus(logits) + log_norm
+        s, square = self.size(self.small), self.logits.square()
+        series = math.log(2) + square / 12 - 7 * square.square() / 1440
+        log_norm = torch.where(self.logits.abs() < self.small, series, torch.log(s / torch.tanh(s / 2)))
+        return value * self.logits - F.softplus(self.logits) + log_norm
 
     @property
     def mean(self) -> Tensor:
-        """1 / (1 - exp(-l)) - 1 / l."""
-        logits = self.logits
-        small = logits.abs() < 0.02
-        cut = torch.where(small, torch.ones_like(logits), logits)
-        return torch.where(small, 0.5 + logits / 12, -1 / torch.expm1(-cut) - 1 / cut)
+        """1 / (1 - exp(-l)) - 1 / l, and 1 minus that of -l."""
+        s, logits = self.size(self.small), self.logits
+        series = 0.5 + logits / 12 - logits.pow(3) / 720
+        upper = -1 / torch.expm1(-s) - 1 / s
+        return torch.where(logits.abs() < self.small, series, torch.where(logits > 0, upper, 1 - upper))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """The truncated exponential's quantile, -log(1 - u (1 - exp(-s))) / s, mirrored for l > 0."""
-        logits, s = self.logits, self.logits.abs()
-        small = s < 1e-3
-        cut = torch.where(small, torch.ones_like(s), s)
-        u = torch.where(logits > 0, 1 - value, value)
-        x = torch.where(small, u, -torch.log1p(u * torch.expm1(-cut)) / cut)
-        return torch.where(logits > 0, 1 - x, x)
+        """Quantiles of the truncated exponential, -log(1 - u (1 - exp(-s))) / s, mirrored for l > 0."""
+        s, positive = self.size(1e-6), self.logits > 0
+        u = torch.where(positive, 1 - value, value)
+        x = (-torch.log1p(u * torch.expm1(-s)) / s).clamp(0, 1)  # rounding may leave [0, 1]
+        x = torch.where(self.logits.abs() < 1e-6, u, x)
+        return torch.where(positive, 1 - x, x)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
 
 
 class ContinuousBernoulli(Family):
@@ -176,9 +193,9 @@ class ContinuousBernoulli(Family):
 
     scores = frozenset({"byte", "unit"})
 
-    def forward(self, *params: Tensor) -> LogitContinuousBernoulli:
+    def forward(self, *params: Tensor) -> ContinuousBernoulliDistribution:
         (logits,) = params
-        return LogitContinuousBernoulli(logits=logits, validate_args=False)
+        return ContinuousBernoulliDistribution(logits)
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
         # The mean has no inverse in closed form, but it rises with the logit: bisect. The bounds are
@@ -214,11 +231,11 @@ class DiscretizedLogisticDistribution(Distribution):
         step = 1 / (self.bins - 1)
         inverse_scale = torch.exp(-self.log_scale)
         centre = value - self.loc
-        a = (centre - step / 2) * inverse_scale
-        b = (centre + step / 2) * inverse_scale
-        a = torch.where(value < step / 2, -torch.inf, a)  # the ends' outer edges
-        b = torch.where(value > 1 - step / 2, torch.inf, b)
-        return F.logsigmoid(b) + F.logsigmoid(-a) + torch.log(-torch.expm1(a - b))
+        lowest, highest = value < step / 2, value > 1 - step / 2  # their outer edges lie at infinity
+        a = torch.where(lowest, -torch.inf, (centre - step / 2) * inverse_scale)
+        b = torch.where(highest, torch.inf, (centre + step / 2) * inverse_scale)
+        width = torch.where(lowest | highest, torch.inf, step * inverse_scale)
+        return F.logsigmoid(b) + F.logsigmoid(-a) + torch.log(-torch.expm1(-width))
 
     @property
     def mean(self) -> Tensor:

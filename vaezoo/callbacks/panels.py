@@ -138,7 +138,7 @@ class Axes(NamedTuple):
 def axes(model: LatentVariableModel, batch: Batch) -> Axes | None:
     """The axes of the model's latent, measured on a batch; None without one flat latent."""
     latents = model(batch.x, batch.y, num_samples=1).latents
-    shape = getattr(model, "latent_shape", ())
+    shape = model.latent_shape
     if len(shape) != 1 or len(latents) > 1:
         return None
     if latents and latents[0].kl_per_dim is not None:

@@ -5,11 +5,16 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
+def wide(value: Tensor) -> torch.dtype:
+    """The dtype for sums over many examples: float64, or float32 on MPS, which has no float64."""
+    return torch.float32 if value.device.type == "mps" else torch.float64
+
+
 class ExampleMean(Metric):
     """Mean over examples of named quantities: their sum in float64 divided by the examples' number.
 
     Never a mean of batch means, so a ragged last batch, the batch size and the number of processes
-    change nothing. (MPS has no float64: float32 there.)
+    change nothing.
     """
 
     full_state_update = False
@@ -27,8 +32,7 @@ class ExampleMean(Metric):
             values: each (B,) or (B, D) where the mean is to be (D,); the same names every time.
         """
         for name, value in values.items():
-            wide = torch.float32 if value.device.type == "mps" else torch.float64
-            total = value.detach().sum(0, dtype=wide)
+            total = value.detach().sum(0, dtype=wide(value))
             if name not in self.names:  # shapes are known with the first batch
                 self.names.append(name)
                 self.add_state(f"sum_{name}", torch.zeros_like(total), dist_reduce_fx="sum")
@@ -37,4 +41,4 @@ class ExampleMean(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Each quantity's mean; an empty dict before the first update."""
-        return {name: getattr(self, f"sum_{name}") / self.count for name in self.names}
+        return {name: getattr(self, f"sum_{name}") / self.count for name in self.names if self.count > 0}

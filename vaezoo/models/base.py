@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from vaezoo import seeding
 from vaezoo.conditional import Conditional, Shape
 from vaezoo.families import Family
-from vaezoo.metrics import ExampleMean
+from vaezoo.metrics.mean import ExampleMean, wide
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 
@@ -43,7 +43,8 @@ class LatentVariableModel(pl.LightningModule):
     All noise of a step is a function of (seed, epoch, batch, process).
 
     Attributes:
-        decoder: p(x | z); set by the paper's class.
+        latent_shape: shape of one z, and
+        decoder: p(x | z): both set by the paper's class.
 
     Args:
         data_shape: shape of one example, (C, H, W).
@@ -53,6 +54,7 @@ class LatentVariableModel(pl.LightningModule):
         seed: names the noise of training and evaluation.
     """
 
+    latent_shape: tuple[int, ...]
     decoder: Conditional
     objective: Objective
 
@@ -181,6 +183,7 @@ class LatentVariableModel(pl.LightningModule):
         for i, latent in enumerate(trace.latents):
             if latent.kl_per_dim is not None:
                 mean = latent.q.mean.flatten(1)
+                mean = mean.to(wide(mean))  # the variance is a small difference of large sums
                 values |= {f"kl_dim{i}": latent.kl_per_dim.flatten(1), f"mean{i}": mean, f"square{i}": mean.square()}
         return values
 

@@ -62,7 +62,7 @@ class VAE(LatentVariableModel):
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
         q = self.encoder(x, context)
-        z = q.rsample(torch.Size([num_samples or self.num_samples]))  # (K, B, D)
+        z = q.rsample(torch.Size([self.num_samples if num_samples is None else num_samples]))  # (K, B, D)
         return Trace(x, self.decoder(z, context), (Latent(q, self.prior(context), z),))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
