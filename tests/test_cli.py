@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from conftest import REPO
 from PIL import Image
 
 import vaezoo
+import vaezoo.checkpoint
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
 
@@ -35,7 +37,9 @@ def inspect_wandb(run_dir):
 
 def test_a_run_leaves_everything(cli):
     """One command: checkpoints, metrics, pictures, a summary, a W&B run; then load and evaluate agree."""
-    code, out, _err, run = cli(*SHORT, "model.latent_dim=2", "callbacks.panels.every_n_epochs=1")
+    code, out, _err, run = cli(
+        *SHORT, "model.latent_dim=2", "callbacks.panels.every_n_epochs=1", "trainer.log_every_n_steps=10"
+    )
     assert code == 0
     assert "nats per image" in out
     for name in (".hydra/config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv"):
@@ -59,9 +63,12 @@ def test_a_run_leaves_everything(cli):
         assert float(row["val/elbo"]) == pytest.approx(float(row["val/log_px"]) - float(row["val/kl"]), abs=1e-4)
 
     folder, record = inspect_wandb(run)
-    text = json.dumps(record)
-    for key in ("val/elbo", "val/log_px", "val/kl", "val/active_units", "val/kl_dim/000", "panels/samples"):
-        assert key in text, key
+    logged = record["summary"]
+    for stage in ("train", "val", "test", "step"):
+        bound = logged[f"{stage}/log_px"] - logged[f"{stage}/kl"]
+        assert logged[f"{stage}/elbo"] == pytest.approx(bound, abs=1e-4)
+    assert {"val/active_units", "val/kl_dim/000", "panels/samples", "step/gradient_norm"} <= set(logged)
+    assert record["config"]["model"]["latent_dim"] == 2
     pictures = list((folder / "files" / "media").rglob("*.png"))
     assert pictures
     assert all(np.asarray(Image.open(path)).std() > 5 for path in pictures)  # not black, not constant
@@ -215,6 +222,20 @@ def test_sweep(tmp_path):
         assert word in done.stdout
     inspect_wandb(sweep / "0")
     assert "Traceback" not in done.stderr
+
+
+def test_interrupt(tmp_path):
+    """Ctrl-C: exit code 130, one line, and the weights so far load."""
+    words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=100000", "logger=none", "callbacks.panels=null"]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline().startswith("epoch 1/100000")
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "interrupted; the weights so far are in" in rest
+    assert "Traceback" not in rest
+    (run,) = tmp_path.glob("outputs/*/*")
+    assert vaezoo.checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] > 0
 
 
 def test_two_processes(tmp_path):

@@ -34,6 +34,9 @@ def main() -> None:
         run()
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
         fail(error, debug="debug=true" in sys.argv)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted; {stop}" if str(stop) else "interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")

@@ -28,11 +28,12 @@ def fit(config: dict[str, Any]) -> None:
         trainer = common.build_trainer(config, loggers, callbacks)
         for logger in loggers:
             logger.log_hyperparams(config)
-        trainer.fit(model, data)
-        if not trainer.interrupted:
-            summarise(config, trainer, model, data, start)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(model, data)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            saved = "the weights so far are in checkpoints/last.ckpt of"
+            raise KeyboardInterrupt(f"{saved if trainer.global_step else 'nothing is in'} {config['run_dir']}") from None
+        summarise(config, trainer, model, data, start)
 
 
 def summarise(
