@@ -41,7 +41,8 @@ def build(node: Any, at: str = "", trust: Sequence[str] = (), **extra: Any) -> A
         **extra: further arguments of the outermost target, as they are.
 
     Raises:
-        ConfigError: an unknown or untrusted target, an unknown or missing argument, a wrong type.
+        ConfigError: an unknown or untrusted target, an unknown or missing argument, a wrong type, or a
+            ValueError of the target itself, which then begins with the node's path.
     """
     if isinstance(node, list):
         return [build(item, f"{at}[{i}]", trust) for i, item in enumerate(node)]
@@ -56,12 +57,12 @@ def build(node: Any, at: str = "", trust: Sequence[str] = (), **extra: Any) -> A
         return arguments
     target = locate(node["_target_"], at, trust)
     check(target, arguments, at, complete=not node.get("_partial_") and not extra)
-    return (partial if node.get("_partial_") else call)(target, **arguments, **extra)
-
-
-def call(target: Callable, **arguments: Any) -> Any:
-    """``target(**arguments)``."""
-    return target(**arguments)
+    if node.get("_partial_"):
+        return partial(target, **arguments, **extra)
+    try:
+        return target(**arguments, **extra)
+    except ValueError as error:
+        raise ConfigError(str(error) if str(error).startswith(at) else f"{at}: {error}") from error
 
 
 def locate(path: str, at: str, trust: Sequence[str] = ()) -> Callable:

@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaezoo.build import ConfigError, build, suggest
+
+# Errors that nobody meant for a user: they are named by their class.
+UNWORDED = (RuntimeError, TypeError, AttributeError, LookupError, AssertionError, NameError, ImportError)
 
 
 def config_folder() -> str:
@@ -58,7 +66,7 @@ def fail(error: BaseException, debug: bool) -> None:
     """Print one sentence, or the traceback for who asks, and leave with exit code 1."""
     if debug:
         traceback.print_exception(error)
-    hint = "" if debug or isinstance(error, ValueError | OSError | HydraException) else " (debug=true shows where)"
+    hint = " (debug=true shows where)" if isinstance(error, UNWORDED) and not debug else ""
     print(f"error: {sentence(error)}{hint}", file=sys.stderr, flush=True)
     sys.exit(1)
 
@@ -71,9 +79,11 @@ def sentence(error: BaseException) -> str:
     match = re.search(r"Could not override '(.+?)'", str(error))
     if isinstance(error, ConfigCompositionException) and match:
         return unknown_key(match[1])
+    if isinstance(error, OverrideParseException):
+        reason = error.message.splitlines()[0]
+        return f"{error.override} cannot be read ({reason}): lists and spaces need quotes, as in 'key=[1,2]'"
     text = " ".join(str(error).split()) or type(error).__name__
-    known = isinstance(error, ValueError | OSError | HydraException | OmegaConfBaseException)
-    return text if known else f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text}" if isinstance(error, UNWORDED) else text
 
 
 def unknown_key(key: str) -> str:

@@ -7,7 +7,7 @@ from math import prod
 from torch import Tensor, nn
 
 from vaezoo.conditional import Shape
-from vaezoo.nets.mlp import activation_function, glorot
+from vaezoo.nets.mlp import activation_function, check_widths, glorot
 
 
 def halved(height: int, width: int, times: int) -> list[tuple[int, int]]:
@@ -53,7 +53,8 @@ class ConvEncoder(nn.Module):
         super().__init__()
         planes, height, width = check_image(in_shape, "encoder")
         self.out_shape = tuple(out_shape)
-        widths = [planes, *channels]
+        widths = [planes, *check_widths("channels", channels)]
+        check_widths("hidden", [hidden])
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.hidden = nn.Linear(widths[-1] * prod(halved(height, width, len(channels))[-1]), hidden)
         self.out = nn.Linear(hidden, prod(out_shape))
@@ -91,7 +92,8 @@ class ConvDecoder(nn.Module):
         super().__init__()
         planes, height, width = check_image(out_shape, "decoder")
         sizes = halved(height, width, len(channels))[::-1]  # small to large
-        widths = [*reversed(channels), planes]
+        widths = [*reversed(check_widths("channels", channels)), planes]
+        check_widths("hidden", [hidden])
         self.start = (widths[0], *sizes[0])
         self.hidden = nn.Linear(prod(in_shape), hidden)
         self.unfold = nn.Linear(hidden, prod(self.start))

@@ -22,6 +22,13 @@ def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     return function
 
 
+def check_widths(name: str, widths: Sequence[int]) -> Sequence[int]:
+    """The widths of layers, or a ValueError where one is not a whole number >= 1."""
+    if not all(type(width) is int and width >= 1 for width in widths):
+        raise ValueError(f"{name} must hold whole numbers >= 1, got {list(widths)}")
+    return widths
+
+
 def glorot(module: nn.Module) -> None:
     """Weights uniform as of Glorot & Bengio 2010, biases 0, in every layer of a network."""
     for layer in module.modules():
@@ -46,7 +53,7 @@ class MLP(nn.Module):
     ):
         super().__init__()
         self.out_shape = tuple(out_shape)
-        widths = [prod(in_shape), *hidden, prod(out_shape)]
+        widths = [prod(in_shape), *check_widths("hidden", hidden), prod(out_shape)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = activation_function(activation)
         glorot(self)

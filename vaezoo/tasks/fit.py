@@ -31,8 +31,9 @@ def fit(config: dict[str, Any]) -> None:
         try:
             trainer.fit(model, data)
         except SystemExit:  # Lightning's answer to Ctrl-C
-            saved = "the weights so far are in checkpoints/last.ckpt of"
-            raise KeyboardInterrupt(f"{saved if trainer.global_step else 'nothing is in'} {config['run_dir']}") from None
+            last = Path(config["run_dir"], "checkpoints", "last.ckpt")
+            saved = f"the weights so far are in {last}" if last.exists() else "no weights were saved"
+            raise KeyboardInterrupt(saved) from None
         summarise(config, trainer, model, data, start)
 
 
