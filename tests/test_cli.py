@@ -212,10 +212,12 @@ def test_sweep(tmp_path):
     """Jobs of their own, a table over them; one that fails and one that is killed are rows with their cause."""
     deadly = "import os, signal\ndef model(**_):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     (tmp_path / "deadly.py").write_text(deadly)
-    target = "model._target_=vaezoo.models.VAE,deadly.model"
+    (tmp_path / "more" / "model").mkdir(parents=True)
+    deadly_config = "defaults: [mlp_vae, _self_]\n_target_: deadly.model\n"
+    (tmp_path / "more" / "model" / "deadly.yaml").write_text(deadly_config)
     done = command(
-        "-m", target, "model.latent_dim=2,0", "trust=[deadly]", *SHORT, "callbacks.panels=null",
-        cwd=tmp_path, PYTHONPATH=str(tmp_path),
+        f"--config-dir={tmp_path / 'more'}", "-m", "model=mlp_vae,deadly", "model.latent_dim=2,0",
+        "trust=[deadly]", *SHORT, "callbacks.panels=null", cwd=tmp_path, PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 1
     (sweep,) = tmp_path.glob("multirun/*/*")
@@ -226,11 +228,19 @@ def test_sweep(tmp_path):
     assert rows[2]["status"] == rows[3]["status"] == "killed by SIGKILL"
     rate, distortion = float(rows[0]["test_kl"]), float(rows[0]["test_distortion"])
     assert float(rows[0]["test_elbo"]) == pytest.approx(-rate - distortion, abs=1e-3)
-    assert all(row["overrides"].startswith("model._target_=") for row in rows)
+    assert all(row["overrides"].startswith("model=") for row in rows)
     for word in ("test ELBO", "rate", "distortion", "killed by", "SIGKILL"):
         assert word in done.stdout
     inspect_wandb(sweep / "0")
     assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_with_a_typing_error_runs_nothing(tmp_path):
+    """A choice that does not exist is told before the first job has cost anything."""
+    done = command("-m", "model=mlp_vae,mpl_vae", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: model=mpl_vae is not a choice, did you mean mlp_vae?"]
+    assert not list(tmp_path.rglob("job.json"))
 
 
 def test_interrupt(tmp_path):
