@@ -109,7 +109,7 @@ def test_pictures_do_not_move_training(cli):
     "more",
     [
         ("optimizer=adamw", "scheduler=cosine", "trainer.gradient_clip_val=1"),
-        ("trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2"),
+        ("trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1"),
         ("callbacks/ema=default", "callbacks/early_stopping=default", "callbacks.early_stopping.patience=1"),
         ("callbacks/anneal=linear", "callbacks.anneal.steps=10", "model.free_bits=0.1"),
         ("callbacks/anneal=cyclical", "callbacks.anneal.period=10"),
@@ -142,7 +142,7 @@ def test_options_of_training(cli, more):
         (["seed=x"], "seed='x' should be a whole number"),
         (["model.latent_dim=0"], "latent_dim must be >= 1, got 0"),
         (["data.batch_size=5000"], "data.batch_size=5000 is larger than the 1257 training images of Digits"),
-        (["data=mnist", "data.root=nowhere"], "MNIST is not in data.root=nowhere"),
+        (["data=mnist", "data.root=nowhere"], "nowhere and could not be downloaded (offline)"),
         (["model/likelihood=normal", "data.binarize=static"], "use data.binarize=none or another model/likelihood"),
         (["data.binarize=none"], "use data.binarize=dynamic or another model/likelihood"),
         (["task=evaluate"], "task=evaluate needs run=PATH"),
@@ -152,12 +152,17 @@ def test_options_of_training(cli, more):
         (["callbacks/anneal=linear", "callbacks.anneal.weight=gamma"], "ELBO has no such weight"),
         (["model.latent_dim"], "model.latent_dim cannot be read"),
         (["model.encoder.hidden=[200"], "model.encoder.hidden=[200 cannot be read"),
-        (["model.encoder.hidden=[0]"], "model: hidden must hold whole numbers >= 1, got [0]"),
-        (["model=conv_vae", "model.encoder.channels=[8,2.5]"], "model: channels must hold whole numbers >= 1"),
+        (["model.encoder.hidden=[0]"], "model: hidden must be a list of whole numbers >= 1, got [0]"),
+        (["model=conv_vae", "model.encoder.channels=[8,2.5]"], "model: channels must be a list of whole numbers >= 1"),
         (["callbacks.panels.every_n_epochs=0"], "callbacks.panels: every_n_epochs must be >= 1, got 0"),
         (["trainer.precision=17"], "trainer: Precision 17 is invalid"),
         (["trainer.max_epochs=-3"], "`max_epochs` must be a non-negative integer or -1. You passed in -3."),
         (["+optimizer.momentum=0.9"], "optimizer.momentum: Adam has no such option"),
+        (["optimizer.lr=fast"], "optimizer.lr='fast' should be a number"),
+        (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
+        (["model.encoder.hidden=200"], "hidden must be a list of whole numbers >= 1, got 200"),
+        (["seed=0,1"], "seed=0,1 names several values: add -m for a sweep"),
+        (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be >= 1, got 0"),
         (["threads=0"], "threads=0 should be a whole number >= 1"),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
         (["optimizer.lr=1e30", "trainer.max_epochs=2"], "training diverged"),
@@ -233,6 +238,9 @@ def test_sweep(tmp_path):
         assert word in done.stdout
     inspect_wandb(sweep / "0")
     assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: 3 of 4 jobs failed, the first is job 1: model: latent_dim must be >= 1, got 0")
+    assert "Error executing job" not in done.stderr
 
 
 def test_a_sweep_with_a_typing_error_runs_nothing(tmp_path):
@@ -247,7 +255,8 @@ def test_interrupt(tmp_path):
     """Ctrl-C: exit code 130, one line, and the weights so far load."""
     words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=100000", "logger=none", "callbacks.panels=null"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr.readline().startswith("epoch 1/100000")
+        assert "parameters on Digits, 100000 epochs" in process.stderr.readline()
+        assert process.stderr.readline().startswith("epoch ")
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 130

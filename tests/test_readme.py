@@ -41,3 +41,32 @@ def test_sweeps(tmp_path):
     for word in SWEEPS[0]:
         jobs *= len(word.split(",")) if "=" in word else 1
     assert done.stdout.count("completed") == jobs
+
+
+def blocks(language, word):
+    (block,) = [b for b in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if word in b]
+    return block
+
+
+def test_adding_a_model_and_data(cli, tmp_path):
+    """The README's own model, config and data, copied from it, train together."""
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "mypackage" / "my_vae.py").write_text(blocks("python", "class MyVAE"))
+    (tmp_path / "mypackage" / "data.py").write_text(blocks("python", "class Bars"))
+    config = blocks("yaml", "MyVAE").replace("vaezoo.models.my_vae", "mypackage.my_vae")
+    (tmp_path / "conf" / "model" / "my_vae.yaml").write_text(config)
+    data = re.search(r"python run.py ('trust=.*?)`", README)[1]
+    code, _out, err, run = cli(
+        f"--config-dir={tmp_path / 'conf'}", "model=my_vae", "model.gamma=3", *shlex.split(data),
+        "trainer.max_epochs=2", "logger=csv", "trainer.log_every_n_steps=2",
+    )  # fmt: skip
+    assert code == 0, err
+    header = (run / "metrics.csv").read_text().splitlines()[0]
+    assert {"step/gamma", "val/excess", "train/excess"} <= set(header.split(","))
+
+
+def test_without_configs():
+    """`Trainer(...).fit(BetaVAE(...), Digits(...))` as the README has it."""
+    short = "max_epochs=1, logger=False, enable_checkpointing=False"
+    exec(blocks("python", "Trainer(").replace("max_epochs=5", short), {})

@@ -131,7 +131,8 @@ def check(target: Callable, arguments: dict[str, Any], at: str, complete: bool) 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
     """The members of a union, or the type itself."""
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return tuple(kind for kind in kinds if getattr(kind, "__name__", "") != "Tensor")  # which no config holds
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -34,7 +34,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what it likes: pickle, zip, runtime, end of file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0][:80]
         raise ValueError(
             f"{path} is not a readable checkpoint ({reason}): use another one of the run, or train again"
         ) from error

@@ -58,6 +58,8 @@ class Conditional(nn.Module):
                 networks that are not conditional ignore it.
         """
         batch = inputs.shape[: inputs.dim() - len(self.in_shape)]
+        if len(batch) == 0 or inputs.shape[len(batch) :] != self.in_shape:
+            raise ValueError(f"expected a batch of shape (*batch, {str(self.in_shape)[1:]}, got {tuple(inputs.shape)}")
         if context is not None and len(batch) > 1:
             context = context.expand(*batch, *context.shape[1:]).flatten(0, len(batch) - 1)
         planes = self.net(inputs.reshape(prod(batch), *self.in_shape).to(self.offset.dtype), context)

@@ -41,6 +41,14 @@ class Family(nn.Module):
         """Raw parameters of a distribution with this mean, or one near it: where training starts."""
 
 
+    def check(self, x: Tensor) -> None:
+        """Raise a ValueError for data that this family cannot score; too slow for a training step."""
+        if self.scores == {"binary"} and not ((x == 0) | (x == 1)).all():
+            raise ValueError(f"{type(self).__name__} scores 0 and 1 alone, got values in [{x.min()}, {x.max()}]")
+        if "real" not in self.scores and not ((x >= 0) & (x <= 1)).all():
+            raise ValueError(f"{type(self).__name__} scores values in [0, 1], got [{x.min()}, {x.max()}]")
+
+
 def soft_floor(x: Tensor, floor: float) -> Tensor:
     """A smooth max(x, floor): the identity well above it, and never without a gradient."""
     return floor + F.softplus(x - floor)

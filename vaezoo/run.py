@@ -38,6 +38,7 @@ def main() -> None:
     # Hydra is to hand its errors over instead of printing them, since they are worded here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.path.append(str(Path(__file__).parent / "plugins"))  # where Hydra finds the launcher of sweeps
+    sys.path.append(os.getcwd())  # packages of the user's own, for the installed program too
     try:
         run()
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
@@ -54,11 +55,15 @@ def run(cfg: DictConfig) -> None:
     run_dir = Path(config["run_dir"])
     try:
         build(config["task"], "task", tuple(config["trust"]))(config)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        stopped = isinstance(error, KeyboardInterrupt)
         # A sweep reads the cause of a failed job here. The first process alone writes it.
         if os.environ.get("LOCAL_RANK", "0") == "0" and not (run_dir / "summary.json").exists():
-            summary = {"status": "failed", "error": sentence(error), "model": config["name"]}
+            cause = "interrupted" if stopped else sentence(error)
+            summary = {"status": "failed", "error": cause, "model": config["name"], "config": config}
             (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        if stopped:
+            raise
         fail(error, config["debug"])
 
 
@@ -82,6 +87,10 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         reason = error.message.splitlines()[0]
         return f"{error.override} cannot be read ({reason}): lists and spaces need quotes, as in 'key=[1,2]'"
+    if ambiguous := re.search(r"Ambiguous value for argument '(.+?)'", str(error)):
+        return f"{ambiguous[1]} names several values: add -m for a sweep, or quote a list as in 'key=[1,2]'"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     text = " ".join(str(error).split()) or type(error).__name__
     return f"{type(error).__name__}: {text}" if isinstance(error, UNWORDED) else text
 

@@ -37,8 +37,10 @@ def wandb_logger(
         return wandb.init(dir=save_dir, project=project, name=name, mode=mode, settings=quiet, **settings)
 
     try:
-        mode = os.environ.get("WANDB_MODE")
-        run = start(mode or ("online" if wandb.login(prompt=False, verify=False) else "offline"))
+        mode = os.environ.get("WANDB_MODE", "online")
+        if mode == "online" and not wandb.login(prompt=False, verify=False):
+            mode = "offline"
+        run = start(mode)
     except (wandb.Error, TimeoutError) as error:
         reason = str(error).strip().splitlines()[0]
         print(f"W&B is not to be had online ({reason}): this run is logged offline", file=sys.stderr)

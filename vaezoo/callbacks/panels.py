@@ -178,7 +178,7 @@ def traversals(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, 
     images = to_rgb(model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0)).mean)
     return frame(
         grid(fit(images, len(order), len(steps)), len(steps)),
-        f"traversals in standard deviations of the {axes.of}, {when}",
+        f"traversals of one image, in standard deviations of the {axes.of}, {when}",
         rows=[f"z{d}  {axes.use[d]:.2f}" for d in order.tolist()],
         columns=[f"{step:g}" for step in steps.tolist()],
         corner=axes.measure,
@@ -194,7 +194,7 @@ def manifold(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, si
     z = torch.stack(torch.meshgrid(steps, steps.flip(0), indexing="xy"), dim=-1).flatten(0, 1)  # (side^2, 2)
     context = batch.y[:1].repeat_interleave(len(z), 0)
     images = to_rgb(model.decode(axes.centre + axes.spread * z, context).mean)
-    return frame(grid(fit(images, side, side), side, gap=2), f"manifold, {when}")
+    return frame(grid(fit(images, side, side), side, gap=2), f"manifold, z0 to the right, z1 upwards, {when}")
 
 
 def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:
@@ -204,7 +204,7 @@ def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:
     from matplotlib.figure import Figure
 
     z, y = codes.float().numpy(), labels.numpy()
-    figure = Figure(figsize=(7.2, 6.4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(7.2, 6.4), dpi=110, layout="tight")
     canvas, plot = FigureCanvasAgg(figure), figure.add_subplot()
     classes = np.unique(y)
     style: dict[str, Any] = {"s": min(30, 25_000 / len(z)), "alpha": 0.7, "linewidths": 0}

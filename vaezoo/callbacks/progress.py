@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -17,22 +18,42 @@ class Progress(TQDMProgressBar):
 
     def __init__(self, every_n_batches: int = 20, every_n_seconds: float = 5.0):
         self.lines = not sys.stderr.isatty()
-        self.every_n_seconds, self.last_line = every_n_seconds, 0.0
+        self.every_n_seconds, self.last_line = every_n_seconds, -every_n_seconds
         super().__init__(refresh_rate=0 if self.lines else every_n_batches)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict]:
         shown: dict[str, int | str | float | dict] = {}
         if latest := getattr(pl_module, "latest", None):
-            shown["elbo"] = f"{float(latest['elbo'].mean()):.2f}"
+            shown["batch elbo"] = f"{float(latest['elbo'].mean()):.2f}"
         if "val/elbo" in trainer.callback_metrics:
             shown["val elbo"] = f"{float(trainer.callback_metrics['val/elbo']):.2f}"
         return shown
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
-        now = time.monotonic()
-        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        if self.lines and trainer.is_global_zero and (last or now - self.last_line >= self.every_n_seconds):
-            self.last_line = now
-            shown = "  ".join(f"{name} {value}" for name, value in self.get_metrics(trainer, pl_module).items())
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", file=sys.stderr, flush=True)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.lines and trainer.is_global_zero:
+            parameters = sum(p.numel() for p in pl_module.parameters())
+            data = type(getattr(trainer, "datamodule", None) or trainer.train_dataloader).__name__
+            name = type(pl_module).__name__
+            self.say(f"{name} with {parameters:,} parameters on {data}, {trainer.max_epochs} epochs")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer, *_)
+        if trainer.current_epoch > 0 and time.monotonic() - self.last_line >= self.every_n_seconds:
+            self.line(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        super().on_train_end(trainer, *_)
+        self.line(trainer)
+
+    def line(self, trainer: pl.Trainer) -> None:
+        """The last whole epoch: means over its images."""
+        results = getattr(trainer.lightning_module, "results", {})
+        if self.lines and trainer.is_global_zero and "train" in results:
+            means = (f"{stage} elbo {results[stage]['elbo']:.2f}" for stage in ("train", "val") if stage in results)
+            self.say(f"epoch {trainer.current_epoch}/{trainer.max_epochs}  {'  '.join(means)}")
+
+    def say(self, text: str) -> None:
+        """A line at once, on the stream of the bar."""
+        self.last_line = time.monotonic()
+        print(text, file=sys.stderr, flush=True)

@@ -126,6 +126,7 @@ class LatentVariableModel(pl.LightningModule):
         """
         if num_samples < 1 or chunk_size < 1:
             raise ValueError(f"num_samples and chunk_size must be >= 1, got {num_samples} and {chunk_size}")
+        self.likelihood.check(x)
         total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
         for start in range(0, num_samples, chunk_size):
             log_w = self(x, context, num_samples=min(chunk_size, num_samples - start)).log_w
@@ -211,6 +212,9 @@ class LatentVariableModel(pl.LightningModule):
             # The means are over all processes already; Lightning's own reduction changes nothing.
             self.log_dict(named, sync_dist=self.trainer.world_size > 1)
 
+    def on_test_start(self) -> None:
+        self.objective.restore_weights()  # a schedule may have left them anywhere; a test is always the same
+
     def on_train_epoch_end(self) -> None:
         self.log_stage("train")
 
@@ -221,7 +225,10 @@ class LatentVariableModel(pl.LightningModule):
         self.log_stage("test")
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.parameters())
+        try:
+            optimizer = self.optimizer(self.parameters())
+        except ValueError as error:
+            raise ValueError(f"optimizer: {error}") from error
         if self.scheduler is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -229,6 +236,23 @@ class LatentVariableModel(pl.LightningModule):
             raise ValueError("a learning-rate schedule needs an end: set trainer.max_epochs or trainer.max_steps")
         schedule = {"scheduler": self.scheduler(optimizer, int(steps)), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, and with a fused optimizer in bf16 too.
+
+        Lightning refuses that for the sake of a gradient scaler, which bf16 does not have.
+        """
+        if gradient_clip_val and getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            by_value = gradient_clip_algorithm == "value"
+            clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
+            clip(self.parameters(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.config is not None:

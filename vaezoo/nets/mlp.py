@@ -24,8 +24,8 @@ def activation_function(name: str) -> Callable[[Tensor], Tensor]:
 
 def check_widths(name: str, widths: Sequence[int]) -> Sequence[int]:
     """The widths of layers, or a ValueError where one is not a whole number >= 1."""
-    if not all(type(width) is int and width >= 1 for width in widths):
-        raise ValueError(f"{name} must hold whole numbers >= 1, got {list(widths)}")
+    if not isinstance(widths, Sequence) or not all(type(width) is int and width >= 1 for width in widths):
+        raise ValueError(f"{name} must be a list of whole numbers >= 1, got {widths}")
     return widths
 
 

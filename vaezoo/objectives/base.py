@@ -30,6 +30,11 @@ class Objective(nn.Module):
         self.configured[name] = float(value)
         self.register_buffer(name, torch.tensor(float(value)), persistent=False)
 
+    def restore_weights(self) -> None:
+        """Set every weight to its configured value."""
+        for name, value in self.configured.items():
+            self.get_buffer(name).fill_(value)
+
     def weights(self) -> dict[str, Tensor]:
         """Each weight's present value."""
         return {name: getattr(self, name) for name in self.configured}

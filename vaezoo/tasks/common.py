@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import platform
 import resource
 import subprocess
@@ -66,6 +67,8 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     )
     if data_config.get("binarize") == "auto":
         data_config["binarize"] = "dynamic" if model.likelihood.scores == {"binary"} else "none"
+    if "root" in data_config:  # so that the run can be evaluated from another folder
+        data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
     data: ImageData = build(data_config, "data", trust, seed=seed)
     scores = model.likelihood.scores
     if data.support not in scores:
@@ -98,6 +101,10 @@ def set_threads(threads: int | None, model: LatentVariableModel, data: ImageData
 def build_trainer(config: dict[str, Any], loggers: list, callbacks: list, **settings: Any) -> pl.Trainer:
     """The trainer of a config."""
     trainer = config["trainer"] | settings
+    for name, least in {"accumulate_grad_batches": 1, "gradient_clip_val": 0}.items():
+        value = trainer.get(name)
+        if isinstance(value, int | float) and value < least:
+            raise ConfigError(f"trainer.{name} must be >= {least}, got {value}")
     if not trainer["enable_progress_bar"] or not callbacks:
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
     return build(trainer, "trainer", logger=loggers, callbacks=callbacks, default_root_dir=config["run_dir"])
@@ -142,7 +149,7 @@ def write_summary(config: dict[str, Any], **values: Any) -> dict[str, Any]:
             "lightning": pl.__version__,
             "numpy": np.__version__,
         },
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "git_commit": git_commit(),
         "config": config,
@@ -181,7 +188,8 @@ def print_results(title: str, values: dict[str, float], notes: list[str]) -> Non
     table = Table(title=escape(title), title_justify="left", show_header=False)
     for name, unit in UNITS.items():
         if name in values:
-            table.add_row(name, f"{values[name]:.3f}".removesuffix(".000"), escape(unit))
+            digits = 0 if name == "active_units" else 3
+            table.add_row(name, f"{values[name]:.{digits}f}", escape(unit))
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(table)
     for note in notes:

@@ -9,6 +9,9 @@ from vaezoo.build import ConfigError
 from vaezoo.checkpoint import CONFIG_KEY, find_checkpoint, read_checkpoint, restore
 from vaezoo.tasks import common
 
+# What a command line may say besides the run: where things are and on what they run.
+CHANGEABLE = ("task", "run", "data", "trainer", "logger", "callbacks", "debug", "trust", "threads", "run_dir")
+
 
 def evaluate(config: dict[str, Any]) -> None:
     """Test the best checkpoint of ``run``, on the data and with the settings of its own config.
@@ -23,7 +26,11 @@ def evaluate(config: dict[str, Any]) -> None:
     path = find_checkpoint(config["run"])
     checkpoint = read_checkpoint(path)
     saved = checkpoint[CONFIG_KEY] | {"run_dir": config["run_dir"], "trust": config["trust"]}
-    said = [text for text in overrides() if text.partition(".")[0] in ("data", "trainer")]
+    words = overrides()
+    fixed = [text for text in words if text.split(".")[0].split("=")[0] not in CHANGEABLE]
+    if fixed:
+        raise ConfigError(f"{fixed[0]} cannot be changed: task=evaluate takes it from the run ({path})")
+    said = [text for text in words if text.startswith(("data.", "trainer."))]
     own: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(said)))
     model, data = common.build_run(own)
     restore(model, checkpoint, path)
@@ -37,8 +44,7 @@ def evaluate(config: dict[str, Any]) -> None:
 
 
 def overrides() -> list[str]:
-    """The command line's ``key.key=value`` words."""
+    """The command line's words that set a key."""
     from hydra.core.hydra_config import HydraConfig
 
-    words = HydraConfig.get().overrides.task
-    return [word.lstrip("+") for word in words if "." in word.partition("=")[0] and not word.startswith("~")]
+    return [word.lstrip("+") for word in HydraConfig.get().overrides.task]

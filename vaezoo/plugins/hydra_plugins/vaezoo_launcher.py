@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globa
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
-from vaezoo.sweep import print_table, read_summary, write_table
+from vaezoo.sweep import print_table, read_summary, rows, write_table
 
 
 class SubprocessLauncher(Launcher):
@@ -31,18 +31,19 @@ class SubprocessLauncher(Launcher):
         setup_globals()
         sweep_dir = Path(self.config.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
-        results = []
+        jobs = [self.prepare(number, overrides) for number, overrides in enumerate(job_overrides, initial_job_idx)]
         try:
-            for number, overrides in enumerate(job_overrides, initial_job_idx):
-                print(f"job {number}: {' '.join(filter_overrides(overrides))}", flush=True)
-                results.append(self.run_job(number, overrides))
-                write_table(sweep_dir)
+            results = [self.run_job(*job) for job in jobs]
         finally:
             print_table(sweep_dir)
+        failed = [row for row in rows(sweep_dir) if row["status"] != "completed"]
+        if failed:
+            first = f"job {failed[0]['job']}: {failed[0]['status']}"
+            raise ChildProcessError(f"{len(failed)} of {len(rows(sweep_dir))} jobs failed, the first is {first}")
         return results
 
-    def run_job(self, number: int, overrides: Sequence[str]) -> JobReturn:
-        """One job, to its end."""
+    def prepare(self, number: int, overrides: Sequence[str]) -> tuple[JobReturn, Path]:
+        """A job's config and its folder, made and labelled."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = str(number)
@@ -50,19 +51,24 @@ class SubprocessLauncher(Launcher):
         folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "job.json").write_text(json.dumps({"job": number, "overrides": filter_overrides(overrides)}))
-        command = [*self.entry(), *overrides, f"hydra.run.dir={quoted(folder)}"]
-        environment = {"WANDB_RUN_GROUP": Path(config.hydra.sweep.dir).name} | os.environ
+        return JobReturn(overrides=overrides, cfg=config, working_dir=str(folder)), folder
+
+    def run_job(self, job: JobReturn, folder: Path) -> JobReturn:
+        """One job, to its end: its outcome, and a summary with the cause where it left none."""
+        assert job.cfg is not None
+        print(f"job {job.cfg.hydra.job.num}: {' '.join(filter_overrides(job.overrides))}", flush=True)
+        command = [*self.entry(), *job.overrides, f"hydra.run.dir={quoted(folder)}"]
+        environment = {"WANDB_RUN_GROUP": Path(self.config.hydra.sweep.dir).name} | os.environ
         code = subprocess.run(command, env=environment, check=False).returncode
         summary = read_summary(folder)
         if code != 0 and "error" not in summary:
             cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             summary = {"status": "failed", "error": cause}
             (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        result = JobReturn(overrides=overrides, cfg=config, working_dir=str(folder))
-        result.status = JobStatus.FAILED if code else JobStatus.COMPLETED
-        failure = ChildProcessError(f"job {number} failed: {summary.get('error')}")
-        result.return_value = failure if code else summary.get("objective")
-        return result
+        write_table(Path(self.config.hydra.sweep.dir))
+        job.status = JobStatus.COMPLETED  # what failed is told once for the whole sweep
+        job.return_value = summary.get("objective")
+        return job
 
     def entry(self) -> list[str]:
         """This program's command, with Hydra's own options."""
