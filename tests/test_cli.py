@@ -184,6 +184,33 @@ def test_mistakes_get_one_sentence(cli, monkeypatch, arguments, words):
     assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
 
 
+def test_evaluation_repeats_every_number_under_a_schedule(cli):
+    """A schedule's weight at the end of training is not in the test: val/elbo's best epoch had another one."""
+    arguments = ("callbacks/anneal=cyclical", "callbacks.anneal.period=33", "callbacks/ema=default", "logger=none")
+    _code, _out, _err, run = cli(*SHORT, *arguments, "callbacks.panels=null")
+    test = json.loads((run / "summary.json").read_text())["test"]
+    assert test["loss"] == pytest.approx(-test["elbo"], abs=1e-5)
+    _code, _out, _err, again = cli("task=evaluate", f"run={run}")
+    assert json.loads((again / "summary.json").read_text())["test"] == test
+    code, _out, err, _ = cli("task=evaluate", f"run={run}", "model.latent_dim=7")
+    assert code == 1
+    assert "model.latent_dim=7 cannot be changed: task=evaluate takes it from the run" in err
+
+
+def test_wandb_online_without_a_key_asks_nothing(tmp_path):
+    """On a terminal W&B would offer a menu: the run is offline instead, and says so."""
+    home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "WANDB_CONFIG_DIR": str(tmp_path)}
+    words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=1", "callbacks.panels=null"]
+    environment = {k: v for k, v in os.environ.items() if k != "WANDB_API_KEY"} | home | {"WANDB_MODE": "online"}
+    leader, follower = os.openpty()
+    settings = {"cwd": tmp_path, "env": environment, "stdin": follower, "stdout": follower}
+    done = subprocess.run(words, **settings, check=False, timeout=120)
+    os.close(leader)
+    os.close(follower)
+    assert done.returncode == 0
+    assert list(tmp_path.glob("outputs/*/*/wandb/offline-run-*"))
+
+
 def test_debug_shows_where(cli):
     _code, _out, err, _run = cli("model.latent_dim=0", "debug=true")
     assert "Traceback" in err

@@ -131,6 +131,19 @@ def test_save_and_load(name, tmp_path):
     assert torch.equal(model.decode(model.encode(x)).mean, again.decode(again.encode(x)).mean)
 
 
+def test_foreign_inputs_are_refused():
+    """Another shape is not reshaped in silence, and no bound is given for data the likelihood cannot score."""
+    model = make("mlp_vae", net="mlp")
+    for shape in [(2, 1, 8, 8), (2, 63), (1, 9, 7)]:
+        with pytest.raises(ValueError, match=r"expected a batch of shape \(\*batch, 1, 9, 7\), got"):
+            model.encode(torch.zeros(shape))
+    with pytest.raises(ValueError, match="Bernoulli scores 0 and 1 alone"):
+        model.log_marginal(torch.full((2, 1, 9, 7), 0.5), num_samples=2)
+    grey = make("mlp_vae", "model/likelihood=continuous_bernoulli", net="mlp")
+    with pytest.raises(ValueError, match=r"scores values in \[0, 1\]"):
+        grey.log_marginal(torch.full((2, 1, 9, 7), 255.0), num_samples=2)
+
+
 def test_beta_1_is_conv_vae():
     """beta = 1 trains the same weights as conv_vae, bit for bit."""
     settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
