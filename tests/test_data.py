@@ -3,13 +3,14 @@
 import gzip
 import struct
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import DATA, RandomImages, needs_mnist
 
-from vaezoo.data import KMNIST, MNIST, Batches, Digits
+from vaezoo.data import CIFAR10, KMNIST, MNIST, Batches, Digits
 from vaezoo.data.base import Split, bernoulli
 
 
@@ -148,6 +149,16 @@ def test_idx_files_are_found(tmp_path, compressed):
     data = ready(KMNIST(root=str(tmp_path), val_size=10, batch_size=8, binarize="none"))
     assert data.shape == (1, 28, 28)
     assert np.array_equal(data.test.images[:, 0].numpy(), images)
+
+
+def test_colour_images_become_channels_first():
+    """torchvision's CIFAR-10 is (N, H, W, C) in numpy with a list of labels."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 30, 3), dtype=np.uint8)
+    split = CIFAR10.split(SimpleNamespace(data=images, targets=[3, 1, 4, 1, 5]))
+    assert split.images.shape == (5, 3, 32, 30)
+    assert split.images.is_contiguous()
+    assert np.array_equal(split.images[2, 1].numpy(), images[2, :, :, 1])
+    assert split.labels.tolist() == [3, 1, 4, 1, 5]
 
 
 @pytest.mark.parametrize(
