@@ -197,6 +197,25 @@ def test_evaluation_repeats_every_number_under_a_schedule(cli):
     assert "model.latent_dim=7 cannot be changed: task=evaluate takes it from the run" in err
 
 
+def test_evaluation_on_what_the_command_line_says(cli, monkeypatch):
+    """Another data set is really looked for, another split really used; never the run's own in silence."""
+    _code, _out, _err, run = cli(*SHORT, "logger=none", "callbacks.panels=null")
+    test = json.loads((run / "summary.json").read_text())["test"]
+    from torchvision.datasets import mnist
+
+    def offline(*_, **__):
+        raise OSError("offline")
+
+    monkeypatch.setattr(mnist, "download_and_extract_archive", offline)
+    code, _out, err, _ = cli("task=evaluate", f"run={run}", "data=mnist", "data.root=nowhere", "trainer=cpu")
+    assert code == 1
+    assert "MNIST is not in data.root=" in err
+    for words, same in ((["data=digits", "trainer=cpu"], True), (["data.split_seed=1"], False)):
+        code, _out, err, again = cli("task=evaluate", f"run={run}", *words)
+        assert code == 0, err
+        assert (json.loads((again / "summary.json").read_text())["test"] == test) == same
+
+
 def test_wandb_online_without_a_key_asks_nothing(tmp_path):
     """On a terminal W&B would offer a menu: the run is offline instead, and says so."""
     home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "WANDB_CONFIG_DIR": str(tmp_path)}

@@ -87,7 +87,7 @@ def set_threads(threads: int | None, model: LatentVariableModel, data: ImageData
     """Set the number of CPU threads; where none is named, one for a small model.
 
     A step of a few million multiplications ends before a second thread has helped, and on a core
-    that is shared with anyone else the wait for that thread makes it 3 to 10 times slower.
+    that is shared with anyone else the wait for that thread makes it several times slower.
     """
     small = sum(p.numel() for p in model.parameters()) * data.batch_size < 3e7
     if threads is None and small:
@@ -105,7 +105,7 @@ def build_trainer(config: dict[str, Any], loggers: list, callbacks: list, **sett
         value = trainer.get(name)
         if isinstance(value, int | float) and value < least:
             raise ConfigError(f"trainer.{name} must be >= {least}, got {value}")
-    if not trainer["enable_progress_bar"] or not callbacks:
+    if not trainer.get("enable_progress_bar", True):  # Lightning refuses a bar of ours then
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
     return build(trainer, "trainer", logger=loggers, callbacks=callbacks, default_root_dir=config["run_dir"])
 

@@ -16,8 +16,8 @@ CHANGEABLE = ("task", "run", "data", "trainer", "logger", "callbacks", "debug", 
 def evaluate(config: dict[str, Any]) -> None:
     """Test the best checkpoint of ``run``, on the data and with the settings of its own config.
 
-    What the command line says of ``data.*`` and ``trainer.*`` goes before the run's config, so a
-    folder that has moved (``data.root=...``) or another device can be named.
+    What the command line says of data and trainer goes before the run's config: a choice
+    (``data=fashion_mnist``, ``trainer=cpu``) replaces it, a key (``data.root=...``) is set in it.
     """
     start = time.perf_counter()
     common.quiet()
@@ -30,6 +30,8 @@ def evaluate(config: dict[str, Any]) -> None:
     fixed = [text for text in words if text.split(".")[0].split("=")[0] not in CHANGEABLE]
     if fixed:
         raise ConfigError(f"{fixed[0]} cannot be changed: task=evaluate takes it from the run ({path})")
+    chosen = {group for group in ("data", "trainer", "threads") for text in words if text.startswith(f"{group}=")}
+    saved |= {group: config[group] for group in chosen}
     said = [text for text in words if text.startswith(("data.", "trainer."))]
     own: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(said)))
     model, data = common.build_run(own)
