@@ -31,6 +31,10 @@ def make(name, *more, net="conv", shape=(1, 9, 7), **kwargs):
     return build(config("model", *overrides(name, net, shape, *more)), **kwargs)
 
 
+def labels(num):
+    return torch.arange(num) % 10
+
+
 def bits(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)).round()
 
@@ -43,7 +47,7 @@ def test_any_image_shape(name, net, shape):
     model = make(name, net=net, shape=shape)
     x = bits(6, *shape)
     for samples in (1, 5):
-        trace = model(x, torch.zeros(6), num_samples=samples)
+        trace = model(x, labels(6), num_samples=samples)
         assert trace.log_px.shape == trace.log_w.shape == (samples, 6)
         assert trace.elbo.shape == (6,)
         loss = model.objective(trace)["loss"]
@@ -53,14 +57,19 @@ def test_any_image_shape(name, net, shape):
         without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
         assert not without
         assert all(p.grad.abs().sum() > 0 for p in model.parameters() if p.dim() > 1 and p.shape[0] > 1)
-    assert model.sample(4).mean.shape == model.decode(model.encode(x)).mean[:4].shape == (4, *shape)
+    z = model.encode(x, labels(6))
+    assert z.shape == (6, *model.latent_shape)
+    assert model.sample(4, labels(4)).mean.shape == model.decode(z, labels(6)).mean[:4].shape == (4, *shape)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("name", MODELS)
-def test_trains_with_every_likelihood(name, likelihood):
+CASES = [(name, None) for name in MODELS] + [("mlp_vae", likelihood) for likelihood in LIKELIHOODS]
+
+
+@pytest.mark.parametrize(("name", "likelihood"), CASES)
+def test_trains(name, likelihood):
     """The loss falls; val/elbo is there; samples lie in the likelihood's support."""
-    model = make(name, f"model/likelihood={likelihood}", optimizer=lambda p: torch.optim.Adam(p, 1e-2))
+    more = [f"model/likelihood={likelihood}"] if likelihood else []
+    model = make(name, *more, net="mlp", optimizer=lambda p: torch.optim.Adam(p, 1e-2))
     binary = model.likelihood.scores == {"binary"}
     data = RandomImages((1, 9, 7), binarize="dynamic" if binary else "none")
     assert data.support in model.likelihood.scores
@@ -75,7 +84,7 @@ def test_trains_with_every_likelihood(name, likelihood):
     trainer.fit(model, data)
     assert losses[-1] < losses[0] - 0.5
     assert math.isfinite(float(trainer.callback_metrics["val/elbo"]))
-    drawn = model.eval().sample(50).sample()
+    drawn = model.eval().sample(50, labels(50)).sample()
     if binary:
         assert ((drawn == 0) | (drawn == 1)).all()
     elif "real" not in model.likelihood.scores:
@@ -87,12 +96,32 @@ def test_bounds(name):
     """ELBO <= importance-weighted bound, both on the same samples (Jensen), and encode is deterministic."""
     model = make(name).double().eval()
     x = bits(8, 1, 9, 7).double()
-    log_w = model(x, num_samples=50).log_w
+    log_w = model(x, labels(8), num_samples=50).log_w
     assert (log_w.mean(0) <= log_w.logsumexp(0) - math.log(50) + 1e-12).all()
-    assert torch.equal(model.encode(x), model.encode(x))
-    estimate = model.log_marginal(x, num_samples=40, chunk_size=7)
+    assert torch.equal(model.encode(x, labels(8)), model.encode(x, labels(8)))
+    estimate = model.log_marginal(x, labels(8), num_samples=40, chunk_size=7)
     assert estimate.shape == (8,)
-    assert (estimate > model(x, num_samples=200).elbo - 0.5).all()
+    assert (estimate > model(x, labels(8), num_samples=200).elbo - 0.5).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_compiled_equals_eager(name):
+    """x -> loss is one graph, and has the loss and the gradients of the eager pass at the same noise."""
+    torch._dynamo.reset()
+    model = make(name, net="mlp")
+
+    def loss(x, y):
+        return model.objective(model(x, y, num_samples=2))["loss"]
+
+    results = []
+    for function in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(1)
+        model.zero_grad()
+        value = function(bits(6, 1, 9, 7), labels(6))
+        value.backward()
+        results.append([value.detach(), *(p.grad for p in model.parameters())])
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(eager, compiled, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -103,7 +132,7 @@ def test_no_weight_is_in_the_elbo(name):
 
     def elbo():
         torch.manual_seed(1)
-        return model(x).elbo
+        return model(x, labels(5)).elbo
 
     before = elbo()
     for weight in model.objective.weights().values():
@@ -127,8 +156,9 @@ def test_save_and_load(name, tmp_path):
     assert not again.training
     assert again.seed == 3
     x = bits(4, 1, 9, 7)
-    assert torch.equal(model.encode(x), again.encode(x))
-    assert torch.equal(model.decode(model.encode(x)).mean, again.decode(again.encode(x)).mean)
+    z = model.encode(x, labels(4))
+    assert torch.equal(z, again.encode(x, labels(4)))
+    assert torch.equal(model.decode(z, labels(4)).mean, again.decode(z, labels(4)).mean)
 
 
 def test_foreign_inputs_are_refused():

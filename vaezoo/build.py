@@ -8,6 +8,7 @@ trusted packages are followed. Names and simple types are compared with the sign
 
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -63,6 +64,10 @@ def build(node: Any, at: str = "", trust: Sequence[str] = (), **extra: Any) -> A
         return target(**arguments, **extra)
     except ValueError as error:
         raise ConfigError(str(error) if str(error).startswith(at) else f"{at}: {error}") from error
+    except TypeError as error:
+        if twice := re.search(r"multiple values for keyword argument '(\w+)'", str(error)):
+            raise ConfigError(f"{at}.{twice[1]}: {target.__qualname__} brings its own, leave it out") from error
+        raise
 
 
 def locate(path: str, at: str, trust: Sequence[str] = ()) -> Callable:

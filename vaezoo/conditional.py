@@ -49,14 +49,8 @@ class Conditional(nn.Module):
         first, *rest = self.family.params_for_mean(mean.to(self.offset))
         self.offset.copy_(torch.cat([first, *rest]))
 
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> Distribution:
-        """p(y | inputs), with batch shape (*batch,).
-
-        Args:
-            inputs: (*batch, *in_shape), any number of leading dimensions.
-            context: whatever else is conditioned on, (B, *shape) for the last batch dimension;
-                networks that are not conditional ignore it.
-        """
+    def params(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The family's raw parameters, each (*batch, *out_shape)."""
         batch = inputs.shape[: inputs.dim() - len(self.in_shape)]
         if len(batch) == 0 or inputs.shape[len(batch) :] != self.in_shape:
             raise ValueError(f"expected a batch of shape (*batch, {str(self.in_shape)[1:]}, got {tuple(inputs.shape)}")
@@ -65,7 +59,20 @@ class Conditional(nn.Module):
         planes = self.net(inputs.reshape(prod(batch), *self.in_shape).to(self.offset.dtype), context)
         # Densities and their sums need float32 at least, whatever autocast does.
         planes = planes.to(torch.promote_types(planes.dtype, torch.float32)) + self.offset
-        params = planes.reshape(*batch, *planes.shape[1:]).chunk(
-            self.family.n_params, dim=-len(self.out_shape)
-        )
-        return Independent(self.family(*params), len(self.out_shape), validate_args=False)
+        return planes.reshape(*batch, *planes.shape[1:]).chunk(self.family.n_params, dim=-len(self.out_shape))
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> Distribution:
+        """p(y | inputs), with batch shape (*batch,).
+
+        Args:
+            inputs: (*batch, *in_shape), any number of leading dimensions.
+            context: whatever else is conditioned on, (B, *shape) for the last batch dimension;
+                networks that are not conditional ignore it.
+        """
+        distribution = self.family(*self.params(inputs, context))
+        elementwise = len(self.out_shape) - len(distribution.event_shape)
+        return Independent(distribution, elementwise, validate_args=False) if elementwise else distribution
+
+    def code(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        """One point that stands for p(y | inputs), (*batch, *out_shape): the mean where the family has one."""
+        return self.family.code(*self.params(inputs, context))

@@ -1,7 +1,9 @@
-"""Families: raw network outputs -> an elementwise distribution.
+"""Families: raw network outputs -> a distribution.
 
 A family says how many planes of numbers the network must emit (``n_params``) and which data it can
-score (``scores``); posterior and likelihood are the same concept used twice. Data are one of
+score (``scores``); posterior and likelihood are the same concept used twice. Those here are
+elementwise; posteriors whose dimensions depend on each other are in ``vaezoo.posteriors`` and
+``vaezoo.flows``. Data are one of
 
 * ``binary``: 0 or 1;
 * ``byte``: k / 255 for k = 0 ... 255, as an 8-bit image;
@@ -22,7 +24,7 @@ from torch.distributions import Normal as TorchNormal
 
 
 class Family(nn.Module):
-    """n raw tensors of one shape -> an elementwise distribution of that shape.
+    """n raw tensors of one shape -> a distribution over that shape, elementwise or joint.
 
     Attributes:
         n_params: planes the network must emit.
@@ -34,12 +36,21 @@ class Family(nn.Module):
 
     @abstractmethod
     def forward(self, *params: Tensor) -> Distribution:
-        """The distribution whose parameters are ``params``, each of the event's shape."""
+        """The distribution whose parameters are ``params``, each (*batch, *event).
+
+        Its batch shape is theirs where it is elementwise, else (*batch,).
+        """
 
     @abstractmethod
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
-        """Raw parameters of a distribution with this mean, or one near it: where training starts."""
+        """Raw parameters of a distribution with this mean, or one near it: where training starts.
 
+        Likelihoods alone need it.
+        """
+
+    def code(self, *params: Tensor) -> Tensor:
+        """One point that stands for the distribution, (*batch, *event): its mean where it has one."""
+        return self(*params).mean
 
     def check(self, x: Tensor) -> None:
         """Raise a ValueError for data that this family cannot score; too slow for a training step."""

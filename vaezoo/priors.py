@@ -1,28 +1,48 @@
 """Priors p(z). A prior is made from the latent's shape and returns a distribution when called."""
 
+from abc import abstractmethod
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 
-from vaezoo.conditional import Shape
+from vaezoo.conditional import Conditional, Shape
 
 
-class StandardNormal(nn.Module):
-    """p(z) = N(0, I).
+class Prior(nn.Module):
+    """p(z), with batch shape ().
 
     Args:
         shape: shape of one z.
+        posterior: q(z | x), for priors that are made from it; its parameters stay its own.
     """
+
+    def __init__(self, shape: Shape, posterior: Conditional | None = None):
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, context: Tensor | None = None) -> Distribution:
+        """p(z), with batch shape () and event shape ``shape``."""
+
+    def start(self, x: Tensor) -> None:
+        """Adapt to training examples x (N, *data_shape) before the first step; most have no need to."""
+
+
+PriorFactory = Callable[[Shape, Conditional], Prior]
+
+
+class StandardNormal(Prior):
+    """p(z) = N(0, I)."""
 
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, shape: Shape):
-        super().__init__()
+    def __init__(self, shape: Shape, posterior: Conditional | None = None):
+        super().__init__(shape)
         self.register_buffer("loc", torch.zeros(*shape), persistent=False)
         self.register_buffer("scale", torch.ones(*shape), persistent=False)
 
     def forward(self, context: Tensor | None = None) -> Independent:
-        """p(z), with batch shape ()."""
         normal = Normal(self.loc, self.scale, validate_args=False)
         return Independent(normal, self.loc.dim(), validate_args=False)

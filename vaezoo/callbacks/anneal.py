@@ -29,11 +29,7 @@ class Anneal(pl.Callback):
                 f"callbacks.anneal.weight={self.weight}: {type(pl_module.objective).__name__} has no such weight, "
                 f"choose from {', '.join(sorted(weights))}"
             )
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_) -> None:
-        objective = pl_module.objective
-        value = objective.configured[self.weight] * self.factor(trainer.global_step)
-        objective.get_buffer(self.weight).fill_(value)
+        pl_module.objective.schedules[self.weight] = self.factor
 
 
 class LinearWarmup(Anneal):

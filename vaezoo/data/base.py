@@ -145,6 +145,17 @@ class ImageData(pl.LightningDataModule):
         bits = self.binarize in ("static", "threshold")
         return (images.sum(0, dtype=torch.long) / (len(images) * (1 if bits else 255))).float()
 
+    @property
+    def num_train(self) -> int:
+        """Number of training images."""
+        assert self.train is not None
+        return len(self.train.images)
+
+    def examples(self, num: int) -> Batch:
+        """``num`` training examples, or all there are, as the model sees them; always the same ones."""
+        assert self.train is not None
+        return next(iter(self.batches(self.train, training=True, batch_size=num)))
+
     @abstractmethod
     def read(self) -> tuple[Split, Split]:
         """The training set (validation included) and the test set."""
@@ -183,14 +194,14 @@ class ImageData(pl.LightningDataModule):
         draw = seeding.generator(self.split_seed, "binarize", name)
         return Split(bernoulli(split.images, draw).to(torch.uint8), split.labels)
 
-    def batches(self, split: Split, training: bool) -> Batches:
+    def batches(self, split: Split, training: bool, batch_size: int) -> Batches:
         """An iterable over a split, for the trainer that this module is attached to, if any."""
         trainer = self.trainer
         fresh = training and self.binarize == "dynamic"
         return Batches(
             split,
             white=255 if self.binarize == "none" else 1,
-            batch_size=self.batch_size if training else self.eval_batch_size,
+            batch_size=batch_size,
             seed=self.seed,
             shuffle=training,
             binarize=fresh,
@@ -201,10 +212,10 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         assert self.train is not None
-        return self.batches(self.train, training=True)
+        return self.batches(self.train, training=True, batch_size=self.batch_size)
 
     def val_dataloader(self) -> Batches:
-        return self.batches(self.val, training=False)
+        return self.batches(self.val, training=False, batch_size=self.eval_batch_size)
 
     def test_dataloader(self) -> Batches:
-        return self.batches(self.test, training=False)
+        return self.batches(self.test, training=False, batch_size=self.eval_batch_size)

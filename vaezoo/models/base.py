@@ -2,7 +2,8 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from vaezoo.metrics.mean import ExampleMean, wide
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 
-OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+OptimizerFactory = Callable[[Any], Optimizer]  # from parameters or groups of them
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
 
@@ -49,6 +50,8 @@ class LatentVariableModel(pl.LightningModule):
     Args:
         data_shape: shape of one example, (C, H, W).
         objective: what is minimised.
+        free_bits: nats that the objective does not charge for,
+        free_bits_per: for each latent "dim" (the batch's mean KL of each), or for each "layer".
         optimizer: makes the optimizer from the parameters; Adam at 1e-3 where none is given.
         scheduler: makes the learning-rate schedule from the optimizer and the number of steps.
         seed: names the noise of training and evaluation.
@@ -62,6 +65,8 @@ class LatentVariableModel(pl.LightningModule):
         self,
         data_shape: Shape,
         objective: Objective,
+        free_bits: float = 0.0,
+        free_bits_per: str = "dim",
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
         seed: int = 0,
@@ -71,6 +76,7 @@ class LatentVariableModel(pl.LightningModule):
             raise ValueError(f"data_shape must hold sizes >= 1, got {tuple(data_shape)}")
         self.data_shape = tuple(data_shape)
         self.objective = objective
+        self.objective.set_free_bits(free_bits, free_bits_per)
         self.optimizer = optimizer or partial(Adam, lr=1e-3)
         self.scheduler = scheduler
         self.seed = seed
@@ -133,11 +139,29 @@ class LatentVariableModel(pl.LightningModule):
             total = torch.logaddexp(total, log_w.double().logsumexp(0))
         return total - math.log(num_samples)
 
+    def start(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Adapt what starts from data to training examples x (N, *data_shape): most have nothing that does."""
+
     def setup(self, stage: str) -> None:
-        """Start p(x | z) at the mean training image. Weights from a checkpoint come after this."""
-        mean = getattr(getattr(self.trainer, "datamodule", None), "mean", None)
-        if stage == "fit" and mean is not None:
-            self.decoder.centre(mean)
+        """Learn from the data module, if it is one of ours, the training set's size and where to start:
+        p(x | z) at the mean training image, and ``start``. Weights from a checkpoint come after this.
+        """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        self.objective.num_data = getattr(data, "num_train", None)
+        if stage == "fit" and self.objective.num_data is not None:
+            self.decoder.centre(data.mean)
+            with seeding.isolated(self.device, self.seed, "start"):
+                self.start(*data.examples(1000))
+
+    def on_fit_start(self) -> None:
+        if self.objective.couples_examples and self.trainer.world_size > 1:
+            raise ValueError(
+                f"{type(self).__name__}'s loss couples the examples of a batch, and each of {self.trainer.world_size} "
+                f"processes would see its own alone: use trainer.devices=1"
+            )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.objective.advance(self.trainer.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.name_noise("train", self.current_epoch, batch_idx)
@@ -177,28 +201,40 @@ class LatentVariableModel(pl.LightningModule):
         """The running means of "train", "val" or "test"."""
         return {"train": self.train_means, "val": self.val_means, "test": self.test_means}[stage]
 
-    @staticmethod
-    def latent_statistics(trace: Trace) -> dict[str, Tensor]:
-        """KL per dimension, and the first two moments of the posterior mean, each (B, D)."""
+    def latent_statistics(self, trace: Trace) -> dict[str, Tensor]:
+        """What evaluation averages over examples: KL per dimension, and the first two moments of the
+        posterior mean, each (B, D), where the model has them.
+        """
         values: dict[str, Tensor] = {}
         for i, latent in enumerate(trace.latents):
             if latent.kl_per_dim is not None:
-                mean = latent.q.mean.flatten(1)
-                mean = mean.to(wide(mean))  # the variance is a small difference of large sums
-                values |= {f"kl_dim{i}": latent.kl_per_dim.flatten(1), f"mean{i}": mean, f"square{i}": mean.square()}
+                values[f"kl_dim{i}"] = latent.kl_per_dim.flatten(1)
+            with suppress(NotImplementedError):  # a flow's mean has no closed form
+                mean = latent.q.mean
+                mean = mean.mean(0) if mean.dim() == latent.z.dim() else mean  # a layer that hangs on K samples
+                mean = mean.flatten(1).to(wide(mean))  # the variance is a small difference of large sums
+                values |= {f"mean{i}": mean, f"square{i}": mean.square()}
+        return values
+
+    def latent_summary(self, means: dict[str, Tensor]) -> dict[str, float]:
+        """From the means of ``latent_statistics`` to what is logged: ``kl_dim/*``, ``active_units``."""
+        values: dict[str, float] = {}
+        layers = [name.removeprefix("kl_dim") for name in means if name.startswith("kl_dim")]
+        for i in layers:
+            prefix = f"kl_dim/{i}." if len(layers) > 1 else "kl_dim/"
+            values |= {f"{prefix}{d:03d}": float(nats) for d, nats in enumerate(means[f"kl_dim{i}"])}
+        # Burda et al. 2016, section 5.1: Var_x E_q[z_d | x] > 0.01.
+        moments = [(means[f"mean{i}"], means[f"square{i}"]) for i in range(len(means)) if f"mean{i}" in means]
+        if moments:
+            active = [(square - mean.square() > 0.01).sum() for mean, square in moments]
+            values["active_units"] = float(sum(active))
         return values
 
     def stage_values(self, stage: str) -> dict[str, float]:
         """The stage's means since the last reset, by the names they are logged under."""
         means = {name: value.cpu() for name, value in self.means(stage).compute().items()}
         values = {name: float(value) for name, value in means.items() if value.dim() == 0}
-        layers = [name.removeprefix("kl_dim") for name in means if name.startswith("kl_dim")]
-        for i in layers:
-            kl, variance = means[f"kl_dim{i}"], means[f"square{i}"] - means[f"mean{i}"].square()
-            prefix = f"kl_dim/{i}." if len(layers) > 1 else "kl_dim/"
-            values |= {f"{prefix}{d:03d}": float(nats) for d, nats in enumerate(kl)}
-            # Burda et al. 2016, section 5.1: Var_x E_q[z_d | x] > 0.01.
-            values["active_units"] = values.get("active_units", 0.0) + float((variance > 0.01).sum())
+        values |= self.latent_summary(means)
         if self.likelihood.scores == {"byte"}:
             values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))
         return values
@@ -225,8 +261,13 @@ class LatentVariableModel(pl.LightningModule):
         self.log_stage("test")
 
     def configure_optimizers(self) -> Any:
+        theirs = list(self.objective.parameters())
+        ours = [p for p in self.parameters() if all(p is not q for q in theirs)]
+        groups: list[dict[str, Any]] = [{"params": ours}]
+        if theirs:
+            groups.append({"params": theirs, **self.objective.optimizer_settings})
         try:
-            optimizer = self.optimizer(self.parameters())
+            optimizer = self.optimizer(groups)
         except ValueError as error:
             raise ValueError(f"optimizer: {error}") from error
         if self.scheduler is None:
@@ -243,14 +284,14 @@ class LatentVariableModel(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as Lightning does, and with a fused optimizer in bf16 too.
-
-        Lightning refuses that for the sake of a gradient scaler, which bf16 does not have.
+        """Clip the model's gradients and the objective's own, each by themselves, and with a fused
+        optimizer in bf16 too: Lightning refuses that for the sake of a gradient scaler, which bf16 has not.
         """
         if gradient_clip_val and getattr(self.trainer.precision_plugin, "scaler", None) is None:
             by_value = gradient_clip_algorithm == "value"
             clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
-            clip(self.parameters(), gradient_clip_val)
+            for group in optimizer.param_groups:
+                clip(group["params"], gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 

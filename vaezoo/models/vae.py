@@ -5,11 +5,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo.conditional import Conditional, NetFactory, Shape
-from vaezoo.families import Bernoulli, Family, Normal
+from vaezoo.families import Bernoulli, Family
 from vaezoo.models.base import LatentVariableModel
 from vaezoo.nets import MLP
 from vaezoo.objectives import ELBO, Objective
-from vaezoo.priors import StandardNormal
+from vaezoo.posteriors import PosteriorFactory, diagonal_normal
+from vaezoo.priors import PriorFactory, StandardNormal
 from vaezoo.trace import Latent, Trace
 
 
@@ -28,11 +29,11 @@ class VAE(LatentVariableModel):
         encoder: makes q's network; ``vaezoo.nets.MLP`` where None.
         decoder: makes p's network; ``vaezoo.nets.MLP`` where None.
         likelihood: family of p(x | z); Bernoulli where None.
-        prior: makes p(z) from the latent's shape; ``StandardNormal`` where None.
+        prior: makes p(z) from the latent's shape and the encoder; ``StandardNormal`` where None.
+        posterior: makes q's family from the latent's shape; the diagonal normal where None.
         objective: what is minimised; the negative ELBO where None.
         num_samples: K, posterior samples per example; >= 1.
-        free_bits: nats per latent dimension that the objective does not charge for.
-        **kwargs: optimizer, scheduler, seed (``LatentVariableModel``).
+        **kwargs: free_bits, free_bits_per, optimizer, scheduler, seed (``LatentVariableModel``).
     """
 
     def __init__(
@@ -42,10 +43,10 @@ class VAE(LatentVariableModel):
         encoder: NetFactory | None = None,
         decoder: NetFactory | None = None,
         likelihood: Family | None = None,
-        prior: type[torch.nn.Module] | None = None,
+        prior: PriorFactory | None = None,
+        posterior: PosteriorFactory | None = None,
         objective: Objective | None = None,
         num_samples: int = 1,
-        free_bits: float = 0.0,
         **kwargs,
     ):
         if latent_dim < 1:
@@ -53,12 +54,15 @@ class VAE(LatentVariableModel):
         if num_samples < 1:
             raise ValueError(f"num_samples must be >= 1, got {num_samples}")
         super().__init__(data_shape, objective or ELBO(), **kwargs)
-        self.objective.set_weight("free_bits", free_bits)
         self.latent_shape = (latent_dim,)
         self.num_samples = num_samples
-        self.encoder = Conditional(self.data_shape, self.latent_shape, encoder or MLP, Normal())
+        family = (posterior or diagonal_normal)(self.latent_shape)
+        self.encoder = Conditional(self.data_shape, self.latent_shape, encoder or MLP, family)
         self.decoder = Conditional(self.latent_shape, self.data_shape, decoder or MLP, likelihood or Bernoulli())
-        self.prior = (prior or StandardNormal)(self.latent_shape)
+        self.prior = (prior or StandardNormal)(self.latent_shape, self.encoder)
+
+    def start(self, x: Tensor, context: Tensor | None = None) -> None:
+        self.prior.start(x)
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
         q = self.encoder(x, context)
@@ -66,7 +70,7 @@ class VAE(LatentVariableModel):
         return Trace(x, self.decoder(z, context), (Latent(q, self.prior(context), z),))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.encoder(x, context).mean
+        return self.encoder.code(x, context)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         return self.decoder(z, context)
