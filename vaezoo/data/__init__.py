@@ -1,7 +1,23 @@
 """Data modules whose batches are ready-made tensors."""
 
-from vaezoo.data.base import Batches, ImageData, Split
+from vaezoo.data.base import Batches, ImageData, LazyImages, Split
 from vaezoo.data.digits import Digits
+from vaezoo.data.dsprites import DSprites
+from vaezoo.data.factors import FactorData
+from vaezoo.data.sprites import Sprites
 from vaezoo.data.torchvision import CIFAR10, KMNIST, MNIST, FashionMNIST
 
-__all__ = ["CIFAR10", "KMNIST", "MNIST", "Batches", "Digits", "FashionMNIST", "ImageData", "Split"]
+__all__ = [
+    "CIFAR10",
+    "KMNIST",
+    "MNIST",
+    "Batches",
+    "DSprites",
+    "Digits",
+    "FactorData",
+    "FashionMNIST",
+    "ImageData",
+    "LazyImages",
+    "Split",
+    "Sprites",
+]

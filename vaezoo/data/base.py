@@ -1,4 +1,4 @@
-"""Images held as one uint8 tensor; batches gathered from it, with no work per example."""
+"""Images held as one uint8 tensor, or made by the batch; batches with no work per example."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -15,11 +15,39 @@ from vaezoo.models.base import Batch
 BINARIZE = ("dynamic", "static", "threshold", "none")
 
 
-class Split(NamedTuple):
-    """Images (N, C, H, W) as uint8, and their labels (N,)."""
+class LazyImages:
+    """Images made when they are asked for, where a tensor (N, C, H, W) of them all would be too large.
 
-    images: Tensor
+    Args:
+        make: uint8 images (B, C, H, W) from their numbers (B,).
+        index: numbers of the images that are here, (N,).
+    """
+
+    def __init__(self, make: Callable[[Tensor], Tensor], index: Tensor):
+        self.make, self.index = make, index
+        self.shape = torch.Size([len(index), *make(index[:1]).shape[1:]])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, which: Tensor | slice) -> Tensor:
+        return self.make(self.index[which])
+
+    def select(self, which: Tensor) -> "LazyImages":
+        """Some of the images, not made yet."""
+        return LazyImages(self.make, self.index[which])
+
+
+class Split(NamedTuple):
+    """Images (N, C, H, W) as uint8, and their labels (N,), or factors (N, F)."""
+
+    images: Tensor | LazyImages
     labels: Tensor
+
+    def select(self, which: Tensor) -> "Split":
+        """Some of the examples."""
+        images = self.images
+        return Split(images.select(which) if isinstance(images, LazyImages) else images[which], self.labels[which])
 
 
 class Batches:
@@ -69,7 +97,9 @@ class Batches:
         return torch.cat([order, order[:missing]])[self.rank :: self.world_size]
 
     def __len__(self) -> int:
-        return -(-len(self.order(0)) // self.batch_size)
+        num = len(self.split.images)
+        mine = -(-num // self.world_size) if self.shuffle else len(range(self.rank, num, self.world_size))
+        return -(-mine // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch()
@@ -89,6 +119,13 @@ def bernoulli(images: Tensor, generator: torch.Generator) -> Tensor:
     return images > torch.empty_like(images).random_(0, 255, generator=generator)
 
 
+def total(images: Tensor | LazyImages) -> Tensor:
+    """The exact sum of the images, int64 (C, H, W)."""
+    # Whole numbers below 2^24 add up in float32 without rounding, and ten times faster than in int64.
+    parts = [images[i : i + 1000].float().sum(0).long() for i in range(0, len(images), 1000)]
+    return torch.stack(parts).sum(0)
+
+
 class ImageData(pl.LightningDataModule):
     """Train, validation and test images; a data set defines ``read`` and no more.
 
@@ -98,6 +135,9 @@ class ImageData(pl.LightningDataModule):
     Binarisation: ``dynamic`` draws each training pixel afresh whenever it is seen (Salakhutdinov &
     Murray 2008) and once for validation and test, by ``split_seed``; ``static`` draws once for all;
     ``threshold`` is pixel > 127; ``none`` leaves bytes, as k / 255.
+
+    Attributes:
+        binary: the images are 0 and 255 alone, so that all four give the same and nothing is drawn.
 
     Args:
         shape: (C, H, W) of the images; checked when they are read. None: whatever is read.
@@ -109,6 +149,8 @@ class ImageData(pl.LightningDataModule):
         split_seed: names the validation split and the fixed binarisation.
         seed: names the order of the examples and the fresh binarisation.
     """
+
+    binary = False
 
     def __init__(
         self,
@@ -138,12 +180,17 @@ class ImageData(pl.LightningDataModule):
         return "byte" if self.binarize == "none" else "binary"
 
     @property
+    def as_read(self) -> bool:
+        """Whether the splits hold the images as they were read."""
+        return self.binary or self.binarize == "none"
+
+    @property
     def mean(self) -> Tensor:
         """The mean training image as the model sees it, (C, H, W)."""
         assert self.train is not None
         images = self.train.images
-        bits = self.binarize in ("static", "threshold")
-        return (images.sum(0, dtype=torch.long) / (len(images) * (1 if bits else 255))).float()
+        bits = self.binarize in ("static", "threshold") and not self.binary
+        return (total(images) / (len(images) * (1 if bits else 255))).float()
 
     @property
     def num_train(self) -> int:
@@ -154,7 +201,9 @@ class ImageData(pl.LightningDataModule):
     def examples(self, num: int) -> Batch:
         """``num`` training examples, or all there are, as the model sees them; always the same ones."""
         assert self.train is not None
-        return next(iter(self.batches(self.train, training=True, batch_size=num)))
+        batches = self.batches(self.train, training=True, batch_size=num)
+        batches.epoch = lambda: 0
+        return next(iter(batches))
 
     @abstractmethod
     def read(self) -> tuple[Split, Split]:
@@ -179,16 +228,17 @@ class ImageData(pl.LightningDataModule):
                 f"data.batch_size={self.batch_size} is larger than the {len(train)} training images of "
                 f"{type(self).__name__}: use data.batch_size={len(train)} or less"
             )
-        self.train = Split(full.images[train], full.labels[train])
+        self.train = full.select(train)
         if self.binarize != "dynamic":
             self.train = self.fixed(self.train, "train")
-        self.val = self.fixed(Split(full.images[val], full.labels[val]), "val")
+        self.val = self.fixed(full.select(val), "val")
         self.test = self.fixed(test, "test")
 
     def fixed(self, split: Split, name: str) -> Split:
         """The split as it is seen every time: bytes, thresholded bits, or bits drawn once."""
-        if self.binarize == "none":
+        if self.as_read:
             return split
+        assert isinstance(split.images, Tensor)
         if self.binarize == "threshold":
             return Split((split.images > 127).to(torch.uint8), split.labels)
         draw = seeding.generator(self.split_seed, "binarize", name)
@@ -197,10 +247,10 @@ class ImageData(pl.LightningDataModule):
     def batches(self, split: Split, training: bool, batch_size: int) -> Batches:
         """An iterable over a split, for the trainer that this module is attached to, if any."""
         trainer = self.trainer
-        fresh = training and self.binarize == "dynamic"
+        fresh = training and self.binarize == "dynamic" and not self.as_read
         return Batches(
             split,
-            white=255 if self.binarize == "none" else 1,
+            white=255 if self.as_read else 1,
             batch_size=batch_size,
             seed=self.seed,
             shuffle=training,

@@ -23,4 +23,4 @@ class Digits(ImageData):
         split = Split(bytes_, torch.from_numpy(labels))
         order = torch.randperm(len(bytes_), generator=seeding.generator(0, "digits"))
         test, train = order[: self.test_size].sort().values, order[self.test_size :].sort().values
-        return Split(*(part[train] for part in split)), Split(*(part[test] for part in split))
+        return split.select(train), split.select(test)

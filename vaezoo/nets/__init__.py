@@ -2,5 +2,6 @@
 
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
 from vaezoo.nets.mlp import MLP
+from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "ResNetDecoder", "ResNetEncoder", "ResidualBlock"]

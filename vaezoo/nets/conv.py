@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.conditional import Shape
@@ -11,7 +12,7 @@ from vaezoo.nets.mlp import activation_function, check_widths, glorot
 
 
 def halved(height: int, width: int, times: int) -> list[tuple[int, int]]:
-    """A size and its halvings, rounded up: what 3x3 convolutions with stride 2 make of it.
+    """A size and its halvings, rounded up: what ``Halve`` makes of it.
 
     >>> halved(33, 17, 2)
     [(33, 17), (17, 9), (9, 5)]
@@ -31,15 +32,70 @@ def check_image(shape: Shape, role: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+class Halve(nn.Conv2d):
+    """A convolution with stride 2 that halves an image of any size, rounding up.
+
+    Args:
+        planes: input channels.
+        out_planes: output channels.
+        kernel: side of the kernel. An even one sees a further row or column of zeros where the size is odd.
+    """
+
+    def __init__(self, planes: int, out_planes: int, kernel: int):
+        super().__init__(planes, out_planes, kernel, stride=2, padding=(kernel - 1) // 2)
+        self.even = kernel % 2 == 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        height, width = input.shape[-2:]
+        if self.even and (height % 2 or width % 2):
+            input = F.pad(input, (0, width % 2, 0, height % 2))
+        return super().forward(input)
+
+
+class Double(nn.ConvTranspose2d):
+    """The mirror of ``Halve``: from ``size`` back to the size that was halved.
+
+    Args:
+        planes: input channels.
+        out_planes: output channels.
+        kernel: side of the kernel.
+        size: (height, width) of the input.
+        big: (height, width) of the output, of which ``size`` is the half, rounded up.
+    """
+
+    def __init__(self, planes: int, out_planes: int, kernel: int, size: tuple[int, int], big: tuple[int, int]):
+        # An odd kernel makes 2 n - 1 of n, and lacks a row where the size was even; an even one makes
+        # 2 n, and has one too many where it was odd.
+        down, right = (kernel % 2 * (b - (2 * n - 1)) for n, b in zip(size, big, strict=True))
+        padding = (kernel - 1) // 2
+        super().__init__(planes, out_planes, kernel, stride=2, padding=padding, output_padding=(down, right))
+        self.big = big
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        height, width = self.big
+        return super().forward(input)[..., :height, :width]
+
+
+def check_layers(hidden: int | Sequence[int], kernel: int) -> list[int]:
+    """The widths of one or several fully connected layers, or a ValueError for these or the kernel."""
+    widths = check_widths("hidden", [hidden] if isinstance(hidden, int) else hidden)
+    if len(widths) == 0:
+        raise ValueError("hidden must be the width of at least one fully connected layer, got []")
+    if kernel < 1:
+        raise ValueError(f"kernel must be >= 1, got {kernel}")
+    return list(widths)
+
+
 class ConvEncoder(nn.Module):
-    """3x3 convolutions with stride 2, then a fully connected layer: image -> vector.
+    """Convolutions with stride 2, then fully connected layers: image -> vector.
 
     Args:
         in_shape: (C, H, W).
         out_shape: shape of one output.
         channels: output channels of each convolution; each halves the image, rounding up.
-        hidden: width of the fully connected layer before the output.
+        hidden: width of the fully connected layer before the output, or of each of them.
         activation: name of a function in ``torch.nn.functional``.
+        kernel: side of the convolutions' kernels.
     """
 
     def __init__(
@@ -47,17 +103,19 @@ class ConvEncoder(nn.Module):
         in_shape: Shape,
         out_shape: Shape,
         channels: Sequence[int] = (32, 64, 128),
-        hidden: int = 256,
+        hidden: int | Sequence[int] = 256,
         activation: str = "silu",
+        kernel: int = 3,
     ):
         super().__init__()
         planes, height, width = check_image(in_shape, "encoder")
         self.out_shape = tuple(out_shape)
         widths = [planes, *check_widths("channels", channels)]
-        check_widths("hidden", [hidden])
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
-        self.hidden = nn.Linear(widths[-1] * prod(halved(height, width, len(channels))[-1]), hidden)
-        self.out = nn.Linear(hidden, prod(out_shape))
+        layers = check_layers(hidden, kernel)
+        self.convs = nn.ModuleList(Halve(a, b, kernel) for a, b in pairwise(widths))
+        self.hidden = nn.Linear(widths[-1] * prod(halved(height, width, len(channels))[-1]), layers[0])
+        self.others = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(layers))
+        self.out = nn.Linear(layers[-1], prod(out_shape))
         self.activation = activation_function(activation)
         glorot(self)
 
@@ -67,6 +125,8 @@ class ConvEncoder(nn.Module):
         for conv in self.convs:
             h = self.activation(conv(h))
         h = self.activation(self.hidden(h.flatten(1)))
+        for layer in self.others:
+            h = self.activation(layer(h))
         return self.out(h).unflatten(1, self.out_shape)
 
 
@@ -77,8 +137,9 @@ class ConvDecoder(nn.Module):
         in_shape: shape of one input.
         out_shape: (C, H, W).
         channels: the encoder's channels; used from last to first.
-        hidden: width of the first fully connected layer.
+        hidden: the encoder's fully connected layers; used from last to first.
         activation: name of a function in ``torch.nn.functional``.
+        kernel: side of the convolutions' kernels.
     """
 
     def __init__(
@@ -86,28 +147,29 @@ class ConvDecoder(nn.Module):
         in_shape: Shape,
         out_shape: Shape,
         channels: Sequence[int] = (32, 64, 128),
-        hidden: int = 256,
+        hidden: int | Sequence[int] = 256,
         activation: str = "silu",
+        kernel: int = 3,
     ):
         super().__init__()
         planes, height, width = check_image(out_shape, "decoder")
         sizes = halved(height, width, len(channels))[::-1]  # small to large
         widths = [*reversed(check_widths("channels", channels)), planes]
-        check_widths("hidden", [hidden])
+        layers = check_layers(hidden, kernel)[::-1]
         self.start = (widths[0], *sizes[0])
-        self.hidden = nn.Linear(prod(in_shape), hidden)
-        self.unfold = nn.Linear(hidden, prod(self.start))
-        self.convs = nn.ModuleList()
-        for (a, b), ((h, w), (big_h, big_w)) in zip(pairwise(widths), pairwise(sizes), strict=True):
-            # n -> 2 n - 1 + output_padding: either size that halves to n, so no crop and no fixed number.
-            padding = (big_h - (2 * h - 1), big_w - (2 * w - 1))
-            self.convs.append(nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=padding))
+        self.hidden = nn.Linear(prod(in_shape), layers[0])
+        self.others = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(layers))
+        self.unfold = nn.Linear(layers[-1], prod(self.start))
+        steps = zip(pairwise(widths), pairwise(sizes), strict=True)
+        self.convs = nn.ModuleList(Double(a, b, kernel, size, big) for (a, b), (size, big) in steps)
         self.activation = activation_function(activation)
         glorot(self)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """(N, *in_shape) -> (N, C, H, W)."""
         h = self.activation(self.hidden(inputs.flatten(1)))
+        for layer in self.others:
+            h = self.activation(layer(h))
         h = self.unfold(h).unflatten(1, self.start)
         for conv in self.convs:
             h = conv(self.activation(h))

@@ -1,0 +1,251 @@
+"""Procedural sprites and dSprites: geometry, the grid of factors, and what the data modules make of them."""
+
+from itertools import product
+from math import pi
+
+import numpy as np
+import pytest
+import torch
+from conftest import config
+
+from vaezoo.build import build
+from vaezoo.data import DSprites, Sprites
+from vaezoo.data.base import total
+from vaezoo.data.dsprites import NAME
+from vaezoo.data.sprites import SHAPES, stamp
+
+
+def ready(data):
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+@pytest.fixture(scope="module")
+def small():
+    """184,320 images of 32x32 pixels."""
+    return ready(Sprites(size=32))
+
+
+@pytest.mark.parametrize(("shape", "area"), [("square", 2.0), ("ellipse", pi / 2), ("heart", (4 + pi) / 1.7836**2)])
+def test_areas(shape, area):
+    """Lit pixels = the shape's area times radius^2, in every scale and orientation."""
+    radius = 80.0
+    scales, angles = torch.tensor([0.5, 0.8, 1.0]), torch.tensor([0.2, 0.4, 1.0, 2.0, 4.5])
+    lit = stamp(shape, scales, angles, radius).sum((2, 3))
+    exact = area * (radius * scales[:, None]) ** 2
+    assert (lit / exact - 1).abs().max() < 0.005
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_just_fit(shape):
+    """No pixel's middle lies outside the circle of scale 1, and the border's pixels are reached."""
+    angles = torch.linspace(0, 2 * pi, 40)
+    lit = stamp(shape, torch.ones(1), angles, 80.0)[0]
+    line = torch.arange(161) - 80
+    distance = (line[:, None] ** 2 + line**2).sqrt()
+    reach = (lit * distance).amax((1, 2))
+    assert (reach <= 80.5).all()
+    assert (reach >= 78).all()
+
+
+def test_orientation_is_clockwise():
+    """A quarter turn: the heart's tip, at the bottom, goes to the left; the ellipse's long axis stands up."""
+    angles = torch.tensor([0, pi / 2, pi], dtype=torch.float64)
+    heart = stamp("heart", torch.ones(1), angles, 16.0)[0]
+    for turned, lit in enumerate(heart):
+        assert torch.equal(lit, torch.rot90(heart[0], -turned))
+    assert heart[0, 20:, :].sum() < heart[0, :13, :].sum()  # the tip is at the bottom
+    assert torch.equal(heart[0], heart[0].flip(1))
+    ellipse = stamp("ellipse", torch.ones(1), angles, 16.0)[0]
+    assert (ellipse.any(1).sum(1)).tolist() == ellipse.any(2).sum(1)[[1, 0, 1]].tolist() == [33, 17, 33]
+
+
+def test_grid_is_dsprites():
+    """737,280 images in dSprites' order: shape, scale, orientation, x, y, the last fastest."""
+    data = Sprites()
+    assert data.factor_names == ("shape", "scale", "orientation", "x", "y")
+    assert data.factor_sizes == (3, 6, 40, 32, 32)
+    whole = data.grid()
+    assert whole.images.shape == (737280, 1, 64, 64)
+    rows = torch.tensor(list(product(range(3), range(6), [0, 7, 39], [0, 31], [0, 5])))
+    places = (((rows[:, 0] * 6 + rows[:, 1]) * 40 + rows[:, 2]) * 32 + rows[:, 3]) * 32 + rows[:, 4]
+    assert torch.equal(whole.labels[places], rows)
+    assert torch.equal(whole.images[places].float() / 255, data.observe(rows))
+    values = dict(zip(data.factor_names, data.factor_values, strict=True))
+    assert values["scale"].tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    assert values["orientation"][[0, 1, -1]].tolist() == pytest.approx([0, 2 * pi / 39, 2 * pi])
+    assert values["x"][[0, -1]].tolist() == values["y"][[0, -1]].tolist() == [0, 1]
+
+
+def test_nothing_is_clipped(small):
+    """A sprite has as many pixels in every position, and none outside 32x32; a step moves it by one pixel."""
+    x, y = (grid.flatten() for grid in torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij"))
+    for shape, scale, orientation in product(range(3), (0, 5), (0, 4, 9, 17, 33)):
+        fixed = torch.tensor([shape, scale, orientation]).expand(256, 3)
+        images = small.observe(torch.cat([fixed, x[:, None], y[:, None]], 1))[:, 0]
+        assert images.sum((1, 2)).unique().numel() == 1
+        line = torch.arange(32.0)
+        across = (images.sum(1) * line).sum(1) / images.sum((1, 2))
+        down = (images.sum(2) * line).sum(1) / images.sum((1, 2))
+        assert torch.allclose(across - across[0], x.float(), atol=1e-4)
+        assert torch.allclose(down - down[0], y.float(), atol=1e-4)
+
+
+def test_orientations_differ_but_for_the_full_turn():
+    """0 and 2 pi are one picture; all other large ellipses and hearts differ, as do 669 pictures of 720."""
+    data = Sprites()
+    middle = torch.tensor(list(product(range(3), range(6), range(40), [16], [16])))
+    images = data.observe(middle).reshape(3, 6, 40, -1)
+    assert torch.equal(images[:, :, 0], images[:, :, 39])
+    assert [len(images[shape, 5].unique(dim=0)) for shape in (1, 2)] == [39, 39]
+    assert len(images.flatten(0, 2).unique(dim=0)) == 669
+
+
+@pytest.mark.parametrize("binarize", ["dynamic", "static", "threshold", "none"])
+def test_binarisation_changes_nothing(small, binarize):
+    """Bits whatever is asked for, the same ones in every epoch, and the labels are theirs."""
+    data = ready(Sprites(size=32, binarize=binarize))
+    assert data.support == ("byte" if binarize == "none" else "binary")
+    batch, again = data.examples(200), small.examples(200)
+    assert torch.equal(batch.x, again.x)
+    assert set(batch.x.unique().tolist()) == {0, 1}
+    assert torch.equal(data.observe(batch.y), batch.x)
+    test = next(iter(data.test_dataloader()))
+    assert torch.equal(data.observe(test.y), test.x)
+
+
+def test_split_is_fixed(small):
+    """Every image once in train, val or test; the test split is the same for all seeds."""
+    other = ready(Sprites(size=32, seed=1, split_seed=1, val_size=50))
+    assert torch.equal(small.test.labels, other.test.labels)
+    assert [len(s.images) for s in (small.train, small.val, small.test)] == [173_320, 1000, 10_000]
+    places = torch.cat([s.images.index for s in (small.train, small.val, small.test)])
+    assert torch.equal(places.sort().values, torch.arange(184_320))
+    assert small.num_train == 173_320
+    for split in (small.train, small.val, small.test):  # mixed: a first page of pictures shows all shapes
+        assert len(split.labels[:32, 0].unique()) == 3
+    share = small.test.labels[:, 0].bincount() / 10_000
+    assert (share - 1 / 3).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("colors", [1, 3])
+def test_mean_is_exact(colors):
+    """The mean by way of the whole grid = the sum over the training images."""
+    data = ready(Sprites(size=32, colors=colors, test_size=150_000, val_size=5_000))
+    brute = total(data.train.images).double() / 255 / data.num_train
+    torch.testing.assert_close(data.mean.double(), brute, rtol=1e-6, atol=0)
+
+
+def test_total_is_exact():
+    """Sums beyond 2^24 come out to the unit."""
+    images = torch.full((70_001, 1, 1, 2), 255, dtype=torch.uint8)
+    images[0, ..., 1] = 254
+    assert total(images).flatten().tolist() == [255 * 70_001, 255 * 70_001 - 1]
+
+
+def test_colors():
+    """The colour is the first factor and the channel that the white sprite is in."""
+    white, rgb = Sprites(size=32), ready(Sprites(size=32, colors=3, shape=(3, 32, 32)))
+    assert rgb.factor_names == ("color", *white.factor_names)
+    assert rgb.factor_sizes == (3, *white.factor_sizes)
+    batch = rgb.examples(50)
+    assert batch.x.shape == (50, 3, 32, 32)
+    for x, y in zip(batch.x, batch.y, strict=True):
+        assert torch.equal(x[y[0]], white.observe(y[None, 1:])[0, 0])
+        assert x.sum() == x[y[0]].sum()
+
+
+def test_config():
+    """`data.size` and `data.colors` alone change the shape that the model is built for."""
+    assert config("data", "data=sprites")["shape"] == [1, 64, 64]
+    small = config("data", "data=sprites", "data.size=32", "data.colors=3", "data.binarize=dynamic")
+    assert small["shape"] == [3, 32, 32]
+    assert ready(build(small, "data", seed=0)).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"size": 30}, "data.size must be a multiple of 4 and >= 32, got 30"),
+        ({"colors": 4}, "data.colors must be 1, 2 or 3, got 4"),
+        ({"shape": (1, 28, 28)}, r"data.shape=\[1, 28, 28\] contradicts data.size=64 and data.colors=1"),
+        ({"test_size": 0}, "data.test_size must be >= 1, got 0"),
+    ],
+)
+def test_bad_settings(settings, words):
+    with pytest.raises(ValueError, match=words):
+        Sprites(**settings)
+
+
+def test_bad_sizes_and_factors(small):
+    with pytest.raises(ValueError, match=r"data\.test_size=184320 leaves nothing of 184320 images"):
+        ready(Sprites(size=32, test_size=184_320))
+    for factors in ([[0, 6, 0, 0, 0]], [[0, -1, 0, 0, 0]], [[0, 0, 0, 0]], [0, 0, 0, 0, 0]):
+        with pytest.raises(ValueError, match=r"factors must be \(B, 5\) with classes below \(3, 6, 40, 16, 16\)"):
+            small.observe(torch.tensor(factors))
+
+
+def published(folder, sizes=(1, 3, 2, 4, 5, 6), **changed):
+    """A small file of dSprites' format: random bits, and the arrays that it holds."""
+    rng = np.random.default_rng(0)
+    classes = np.indices(sizes).reshape(len(sizes), -1).T
+    arrays = {
+        "metadata": np.array({"title": "pickled, and never read"}),
+        "imgs": rng.integers(0, 2, (len(classes), 9, 7), dtype=np.uint8),
+        "latents_classes": classes,  # by columns in the file, as any transposed array
+        "latents_values": classes * 0.25 + 1,
+        **changed,
+    }
+    np.savez_compressed(folder / NAME, **arrays)
+    return arrays
+
+
+def test_published_file(tmp_path):
+    """The images and factors of the file, without the colour, whatever way they are reached."""
+    arrays = published(tmp_path)
+    data = ready(DSprites(root=str(tmp_path), val_size=50, test_size=100, batch_size=32))
+    assert data.factor_names == ("shape", "scale", "orientation", "x", "y")
+    assert data.factor_sizes == (3, 2, 4, 5, 6)
+    assert [table.tolist() for table in data.factor_values] == [[1 + k / 4 for k in range(n)] for n in (3, 2, 4, 5, 6)]
+    classes, images = torch.from_numpy(arrays["latents_classes"]), torch.from_numpy(arrays["imgs"]).unsqueeze(1)
+    assert torch.equal(data.observe(classes[:, 1:]), images.float())
+    assert data.shape == (1, 9, 7)
+    seen = torch.cat([torch.cat([b.x.flatten(1), b.y], 1) for b in data.train_dataloader()])
+    assert len(seen) == data.num_train == 720 - 150
+    torch.testing.assert_close(data.mean.flatten(), seen[:, :63].mean(0))
+    assert torch.equal(data.observe(seen[:, 63:].long()).flatten(1), seen[:, :63])
+
+
+def test_same_pixels_same_data(tmp_path, small):
+    """Sprites written to a file of the published format are the same data set, split and all."""
+    whole = small.grid()
+    images = np.concatenate([whole.images[i : i + 10_000][:, 0].numpy() // 255 for i in range(0, 184_320, 10_000)])
+    classes = np.pad(whole.labels.numpy(), ((0, 0), (1, 0)))
+    published(tmp_path, imgs=images, latents_classes=classes, latents_values=classes * 1.0)
+    data = ready(DSprites(root=str(tmp_path)))
+    assert torch.equal(data.mean, small.mean)
+    for mine, theirs in zip(data.examples(500), small.examples(500), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_missing_or_broken_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"{NAME} is not in data.root=.*github.*data=sprites"):
+        DSprites(root=str(tmp_path)).prepare_data()
+
+    def refused(words):
+        with pytest.raises(ValueError, match=f"{NAME} is not the published file .*{words}.*: get it from"):
+            ready(DSprites(root=str(tmp_path), val_size=5, test_size=5))
+
+    classes = published(tmp_path)["latents_classes"]
+    content = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(content[: len(content) // 2])
+    refused("zip")
+    (tmp_path / NAME).write_bytes(content[:2000] + bytes(1000) + content[3000:])
+    refused("")
+    published(tmp_path, latents_classes=classes[::-1])
+    refused("not the full grid of their factors, in order")
+    published(tmp_path, imgs=np.zeros((700, 9, 7), np.uint8))
+    refused("700 images for 720 labels")
+    np.savez(tmp_path / NAME, imgs=np.zeros(3))
+    refused("latents_classes")

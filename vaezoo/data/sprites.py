@@ -1,0 +1,129 @@
+"""Procedural sprites: the grid of dSprites, drawn here."""
+
+from functools import cached_property
+from math import pi
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaezoo.data.factors import FactorData
+
+SUPERSAMPLING = 8  # points along a pixel's side whose majority decides whether it is lit
+
+
+def square(x: Tensor, y: Tensor) -> Tensor:
+    """Whether points lie in the square; like all shapes here it just fits into the circle of radius 1."""
+    return torch.maximum(x.abs(), y.abs()) < 0.5**0.5
+
+
+def ellipse(x: Tensor, y: Tensor) -> Tensor:
+    """Twice as long as wide."""
+    return x.square() + (2 * y).square() < 1
+
+
+def heart(x: Tensor, y: Tensor) -> Tensor:
+    """A square on its corner, with half a disc on each of its upper sides."""
+    # In units of half the square's side, about its middle, y upwards. Corner and discs touch the circle
+    # of radius 1.7836 about (0, 0.3694): sqrt(2) + b = 1 + sqrt(1/2 + (1/sqrt(2) - b)^2) has b = 0.3694.
+    x, y = (1.7836 * x).abs(), 0.3694 - 1.7836 * y
+    lobe = 0.5**0.5
+    return (x + y.abs() < 2**0.5) | ((x - lobe).square() + (y - lobe).square() < 1)
+
+
+SHAPES = {"square": square, "ellipse": ellipse, "heart": heart}
+
+
+def stamp(shape: str, scales: Tensor, angles: Tensor, radius: float) -> Tensor:
+    """A shape in all scales and orientations, each in the middle of the middle pixel.
+
+    Args:
+        shape: one of ``SHAPES``.
+        scales: factors of the radius, (S,).
+        angles: clockwise, in radians, (A,).
+        radius: of scale 1, in pixels.
+
+    Returns:
+        bool (S, A, P, P), P the odd number of pixels that holds scale 1.
+    """
+    reach = int(radius + 0.5)  # pixels on either side of the middle one
+    side = (2 * reach + 1) * SUPERSAMPLING
+    line = ((torch.arange(side, dtype=torch.float64) + 0.5) / SUPERSAMPLING - side / SUPERSAMPLING / 2) / radius
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    lit = torch.empty(len(scales), len(angles), 2 * reach + 1, 2 * reach + 1, dtype=torch.bool)
+    for i, scale in enumerate(scales):
+        for j, angle in enumerate(angles):
+            cos, sin = angle.cos() / scale, angle.sin() / scale
+            inside = SHAPES[shape](cos * x + sin * y, cos * y - sin * x)
+            points = inside.reshape(2 * reach + 1, SUPERSAMPLING, 2 * reach + 1, SUPERSAMPLING)
+            lit[i, j] = 2 * points.sum((1, 3)) >= SUPERSAMPLING**2
+    return lit
+
+
+class Sprites(FactorData):
+    """Procedural sprites: 737,280 binary images, 64x64, of five factors.
+
+    shape (square, ellipse, heart) x scale (6 from 0.5 to 1) x orientation (40 from 0 to 2 pi, both
+    ends) x position x (32) x position y (32), as in dSprites (Matthey et al. 2017,
+    https://github.com/google-deepmind/dsprites-dataset). The images are drawn here and differ from the
+    published ones in their pixels: compare rankings of models, never numbers, with those on dSprites.
+
+    As there, orientations 0 and 2 pi are the same picture, and squares and ellipses look almost the
+    same after a quarter and half a turn: no model can tell all classes apart.
+
+    Positions are a pixel apart, so that there are size / 2 of them along each axis, and the largest
+    sprite just fits at the border. Only the 720 shapes, scales and orientations are drawn, in a second
+    or two; an image is a window on one of them.
+
+    Args:
+        size: height and width of the images in pixels: a multiple of 4, >= 32.
+        colors: 1 for white; 2 or 3 add a factor, the first: which of as many channels (red, green,
+            blue) the sprite is in.
+        test_size: number of test images.
+        **kwargs: those of ``ImageData``.
+    """
+
+    def __init__(self, size: int = 64, colors: int = 1, test_size: int = 10_000, **kwargs):
+        super().__init__(test_size=test_size, **kwargs)
+        if size < 32 or size % 4:
+            raise ValueError(f"data.size must be a multiple of 4 and >= 32, got {size}")
+        if colors not in (1, 2, 3):
+            raise ValueError(f"data.colors must be 1, 2 or 3, got {colors}")
+        if self.shape not in (None, (colors, size, size)):
+            raise ValueError(f"data.shape={list(self.shape)} contradicts data.size={size} and data.colors={colors}")
+        self.size, self.colors = size, colors
+        shape = torch.arange(1, 4)
+        scale = torch.linspace(0.5, 1, 6, dtype=torch.float64)
+        orientation = torch.linspace(0, 2 * pi, 40, dtype=torch.float64)
+        position = torch.linspace(0, 1, size // 2, dtype=torch.float64)
+        names, values = ["shape", "scale", "orientation", "x", "y"], [shape, scale, orientation, position, position]
+        if colors > 1:
+            names, values = ["color", *names], [torch.arange(1, colors + 1), *values]
+        self.set_factors(names, values)
+
+    @cached_property
+    def canvases(self) -> Tensor:
+        """Each stamp in the middle of a canvas so large that moving an image's frame on it moves the sprite."""
+        *_, scale, orientation, _, position = self.factor_values
+        radius, margin = self.size // 4, len(position) - 1
+        # A full turn is no turn, in the last bit too.
+        stamps = torch.stack([stamp(name, scale, orientation % (2 * pi), radius) for name in SHAPES])
+        return F.pad(stamps.flatten(0, 2).to(torch.uint8) * 255, (margin, margin, margin, margin))
+
+    def frames(self, canvases: Tensor) -> Tensor:
+        """Views of canvases (N, side, side) in all frames: (N, tops, lefts, size, size)."""
+        return canvases.unfold(1, self.size, 1).unfold(2, self.size, 1)
+
+    @cached_property
+    def grid_total(self) -> Tensor:  # type: ignore[override]  # when first needed
+        image = self.frames(self.canvases.sum(0, dtype=torch.long).unsqueeze(0)).sum((0, 1, 2))
+        return image.expand(self.colors, -1, -1)
+
+    def make(self, index: Tensor) -> Tensor:
+        *colors, shape, scale, orientation, x, y = torch.unravel_index(index, self.factor_sizes)
+        _, scales, orientations, across, down = self.factor_sizes[-5:]
+        number = (shape * scales + scale) * orientations + orientation
+        images = self.frames(self.canvases)[number, down - 1 - y, across - 1 - x].unsqueeze(1)
+        if colors:
+            images = images * (colors[0].unsqueeze(1) == torch.arange(self.colors))[..., None, None]
+        return images
