@@ -15,11 +15,15 @@ from torch.distributions import Independent
 from vaezoo.conditional import Conditional
 from vaezoo.families import (
     Bernoulli,
+    Categorical,
     ContinuousBernoulli,
     DiscretizedLogistic,
     DiscretizedLogisticDistribution,
     FixedScaleNormal,
+    Laplace,
+    MixtureOfDiscretizedLogistics,
     Normal,
+    OptimalScaleNormal,
     SharedScaleNormal,
     soft_floor,
 )
@@ -116,8 +120,89 @@ def test_impossible_scales(scale):
     """A scale that is not positive is refused at construction, with its value."""
     with pytest.raises(ValueError, match=rf"scale must be > 0 and finite, got {scale}"):
         FixedScaleNormal(scale)
-    with pytest.raises(ValueError, match=rf"initial scale must be above its floor .*, got {scale}"):
+    with pytest.raises(ValueError, match=rf"initial_scale must be above its floor .*, got {scale}"):
         SharedScaleNormal(scale)
+    with pytest.raises(ValueError, match=rf"min_scale must be > 0 and finite, got {scale}"):
+        OptimalScaleNormal(min_scale=scale)
+
+
+def test_optimal_scale_in_training():
+    """With sigma*^2 = MSE over samples, batch and dimensions, -log p / D = ln sigma* + 1/2 ln 2 pi + 1/2, and its
+    gradient is that of 1/2 ln MSE; no fixed sigma does better (Rybkin et al. 2021, eq. 9).
+    """
+    x, loc = randn(5, 2, 3, seed=1), randn(4, 5, 2, 3, seed=2).requires_grad_()  # K = 4, B = 5
+    family = OptimalScaleNormal().double()
+    log_px = Independent(family(loc), 2).log_prob(x)
+    assert log_px.shape == (4, 5)
+    mse = (x - loc).square().mean()
+    closed = mse.log() / 2 + math.log(2 * math.pi) / 2 + 0.5
+    nll = -log_px.mean() / 6
+    assert nll.item() == pytest.approx(closed.item(), abs=1e-14)
+    slopes = [torch.autograd.grad(value, loc, retain_graph=True)[0] for value in (nll, closed)]
+    torch.testing.assert_close(*slopes, rtol=1e-13, atol=1e-16)
+    for factor in (0.9, 0.999, 1.001, 1.1):
+        fixed = FixedScaleNormal(factor * mse.sqrt().item())
+        assert Independent(fixed(loc), 2).log_prob(x).mean() < log_px.mean()
+    twice = Independent(family(torch.cat([loc, loc], 1)), 2).log_prob(torch.cat([x, x]))
+    assert twice.mean().item() == pytest.approx(log_px.mean().item(), abs=1e-13)
+
+
+def test_optimal_scale_in_evaluation():
+    """Evaluation scores with the running average of sigma*^2, a normal density like any other, and leaves it be."""
+    family = OptimalScaleNormal(momentum=0.4).double()
+    loc, running = randn(7, 3, seed=1), None
+    for step in range(6):
+        x = randn(7, 3, seed=2 + step)
+        mse = (x - loc).square().mean().item()
+        weight = max(0.4, 1 / (step + 1))
+        running = mse if running is None else (1 - weight) * running + weight * mse
+        family(loc).log_prob(x)
+        assert family(loc).stddev[0, 0].item() == pytest.approx(math.sqrt(running), rel=1e-12)
+    again = OptimalScaleNormal().double()
+    again.load_state_dict(family.state_dict())
+    for evaluated in (family.eval(), again.eval()):
+        for seed in (8, 9):  # the second time as the first
+            x = randn(7, 3, seed=seed)
+            expected = stats.norm.logpdf(x.numpy(), loc.numpy(), math.sqrt(running))
+            np.testing.assert_allclose(evaluated(loc).log_prob(x).numpy(), expected, rtol=1e-12)
+    torch.manual_seed(0)
+    drawn = family(loc[0]).sample(torch.Size([100_000]))
+    assert drawn.std(0).sub(math.sqrt(running)).abs().max() < 5 * math.sqrt(running / 2e5)
+    torch.testing.assert_close(family(loc).expand(torch.Size([2, 7, 3])).log_prob(x)[1], family(loc).log_prob(x))
+
+
+def test_optimal_scale_has_a_floor():
+    """Below the floor it is a normal of that scale: a perfect reconstruction has a finite loss and gradient."""
+    family, fixed = OptimalScaleNormal(min_scale=0.01).double(), FixedScaleNormal(0.01)
+    for error in (0.0, 1e-9, 0.009):
+        loc = torch.full((2, 3), 0.5, dtype=FLOAT, requires_grad=True)
+        x = loc.detach() + error
+        values = [(nll, *torch.autograd.grad(nll, loc)) for nll in (-f(loc).log_prob(x).sum() for f in (family, fixed))]
+        for ours, theirs in zip(*values, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    for momentum in (0, -0.1, 1.5, math.nan):
+        with pytest.raises(ValueError, match=rf"momentum must be in \(0, 1\], got {momentum}"):
+            OptimalScaleNormal(momentum)
+
+
+# Laplace.
+
+
+def test_laplace_density():
+    """log p(x) = -|x - mu| / b - ln 2b (scipy); the best b is the mean absolute error, where -log p / D = ln 2b + 1."""
+    loc, x = randn(4, 7, seed=1), randn(4, 7, seed=2)
+    family = Laplace(0.7, min_log_scale=-30).double()
+    d = family(loc)
+    expected = stats.laplace.logpdf(x.numpy(), loc.numpy(), family.scale.item())
+    np.testing.assert_allclose(d.log_prob(x).detach().numpy(), expected, rtol=1e-12)
+    assert family.scale.item() == pytest.approx(0.7, rel=1e-7)
+    best = (x - loc).abs().mean()
+    with torch.no_grad():
+        family.log_scale.copy_(inverse_soft_floor(best.log(), family.min_log_scale))
+    nll = -family(loc).log_prob(x).mean()
+    assert nll.item() == pytest.approx(math.log(2 * best.item()) + 1, abs=1e-12)
+    (slope,) = torch.autograd.grad(nll, family.log_scale)
+    assert slope.abs() < 1e-12
 
 
 # Bernoulli.
@@ -255,9 +340,14 @@ def test_discretized_logistic_samples(loc, log_scale):
     num = 100_000
     d = DiscretizedLogisticDistribution(number(loc, torch.float32), number(log_scale, torch.float32))
     x = d.sample((num,))
+    assert_frequencies(x, DiscretizedLogisticDistribution(number(loc), number(log_scale)).log_prob(LEVELS).exp())
+
+
+def assert_frequencies(x, mass):
+    """Samples x are k / 255 exactly, with frequencies that fit the mass (Pearson's chi square)."""
     levels = (x.double() * 255).round()
     assert torch.equal(x, levels.float() / 255)
-    expected = num * DiscretizedLogisticDistribution(number(loc), number(log_scale)).log_prob(LEVELS).exp()
+    expected = len(x) * mass
     counts = torch.bincount(levels.long(), minlength=256).double()
     often = expected >= 10
     square = float(((counts - expected).square() / expected)[often].sum())
@@ -266,7 +356,80 @@ def test_discretized_logistic_samples(loc, log_scale):
     assert float((counts - expected)[~often].sum().abs()) < 6 * math.sqrt(float(expected[~often].sum())) + 1
 
 
-# Families as such.
+# Mixture of discretised logistics.
+
+
+def mixture_params(dtype=FLOAT):
+    """Three components: wide, narrow and beyond the range; raw planes, each ()."""
+    numbers = (0.3, -1.0, 1.2, 0.4, 0.77, 1.1, -1.5, -4.0, -2.5)
+    return [number(value, dtype) for value in numbers]
+
+
+def test_mixture_mass():
+    """P(k) = sum_i pi_i P_i(k): a mass, with its mean and samples."""
+    params = mixture_params()
+    d = MixtureOfDiscretizedLogistics(3)(*params)
+    single = DiscretizedLogistic()
+    masses = torch.stack([single(params[3 + i], params[6 + i]).log_prob(LEVELS).exp() for i in range(3)])
+    mass = torch.softmax(torch.stack(params[:3]), 0) @ masses
+    torch.testing.assert_close(d.log_prob(LEVELS).exp(), mass, rtol=1e-12, atol=0)
+    assert mass.sum().item() == pytest.approx(1, abs=1e-12)
+    assert d.mean.item() == pytest.approx(float(LEVELS @ mass), abs=1e-12)
+    torch.manual_seed(0)
+    assert_frequencies(MixtureOfDiscretizedLogistics(3)(*mixture_params(torch.float32)).sample((100_000,)), mass)
+
+
+def test_mixture_of_one_or_of_equals():
+    """One component is the single logistic to the last bit; equal components are it whatever their weights."""
+    loc, log_scale, weights = randn(4, 5, seed=1), randn(4, 5, seed=2) - 3, randn(3, 4, 5, seed=3)
+    x = (255 * torch.rand(4, 5, dtype=FLOAT, generator=generator(4))).round() / 255
+    single = DiscretizedLogistic()(loc, log_scale)
+    one = MixtureOfDiscretizedLogistics(1)(weights[0], loc, log_scale)
+    assert torch.equal(one.log_prob(x), single.log_prob(x))
+    assert torch.equal(one.mean, single.mean)
+    equal = MixtureOfDiscretizedLogistics(3)(*weights, *[loc] * 3, *[log_scale] * 3)
+    torch.testing.assert_close(equal.log_prob(x), single.log_prob(x), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="num_components must be >= 1, got 0"):
+        MixtureOfDiscretizedLogistics(0)
+
+
+@pytest.mark.parametrize(("loc", "log_scale"), EXTREMES)
+def test_mixture_at_extremes(loc, log_scale):
+    """With an extreme component, of any weight, it stays a mass, with finite slopes in float32."""
+    for weight in (-50, 0, 50):
+        values = (weight, 0, loc, 0.5, log_scale, -2)
+        log_mass = MixtureOfDiscretizedLogistics(2)(*map(number, values)).log_prob(LEVELS)
+        assert log_mass.exp().sum().item() == pytest.approx(1, abs=1e-12)
+        parameters = [number(v, torch.float32, requires_grad=True) for v in values]
+        log_mass = MixtureOfDiscretizedLogistics(2)(*parameters).log_prob(LEVELS.float())
+        for level in (0, 1, 128, 254, 255):
+            slopes = torch.autograd.grad(log_mass[level], parameters, retain_graph=True)
+            assert all(math.isfinite(slope) for slope in slopes)
+
+
+# Categorical.
+
+
+def test_categorical_mass():
+    """log P(k) = logits_k - logsumexp(logits), for each pixel by itself: a mass, with its mean and samples."""
+    logits = 3 * randn(2, 3, 256, seed=1)  # K = 2 samples of 3 pixels
+    d = Categorical()(*logits.unbind(-1))
+    assert d.batch_shape == (2, 3)
+    log_mass = torch.stack([d.log_prob(level.expand(3)) for level in LEVELS], -1)
+    torch.testing.assert_close(log_mass, logits.log_softmax(-1), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(log_mass.exp().sum(-1), torch.ones(2, 3, dtype=FLOAT), rtol=0, atol=1e-12)
+    torch.testing.assert_close(d.mean, log_mass.exp() @ LEVELS, rtol=0, atol=1e-12)
+    below = torch.stack([d.log_prob(level.expand(3)) for level in LEVELS * (1 - 1e-14)], -1)
+    torch.testing.assert_close(below, log_mass, rtol=0, atol=0)  # what rounds to level k is level k
+    single = d.log_prob(LEVELS[[0, 77, 255]].float())  # k / 255 in float32 is level k too
+    torch.testing.assert_close(single, log_mass[:, torch.arange(3), [0, 77, 255]], rtol=0, atol=0)
+    torch.manual_seed(0)
+    x = Categorical()(*logits.float().unbind(-1)).sample((50_000,))
+    assert x.shape == (50_000, 2, 3)
+    assert_frequencies(x[:, 1, 2], log_mass[1, 2].exp())
+
+
+# Families as such.# Families as such.
 
 
 @pytest.mark.parametrize(
@@ -278,6 +441,10 @@ def test_discretized_logistic_samples(loc, log_scale):
         (Bernoulli(), 1e-12),
         (ContinuousBernoulli(), 1e-7),
         (DiscretizedLogistic(), 0.1),
+        (OptimalScaleNormal(), 1e-12),
+        (Laplace(), 1e-12),
+        (MixtureOfDiscretizedLogistics(4), 0.1),
+        (Categorical(), 1e-9),
     ],
 )
 def test_params_for_mean(family, tolerance):
@@ -302,7 +469,19 @@ def test_params_for_mean(family, tolerance):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("family", [Normal(), DiscretizedLogistic(), ContinuousBernoulli(), FixedScaleNormal(0.1)])
+@pytest.mark.parametrize(
+    "family",
+    [
+        Normal(),
+        DiscretizedLogistic(),
+        ContinuousBernoulli(),
+        FixedScaleNormal(0.1),
+        OptimalScaleNormal(),
+        Laplace(),
+        MixtureOfDiscretizedLogistics(3),
+        Categorical(),
+    ],
+)
 def test_half_precision_is_scored_in_single(family, dtype):
     """A network's float16 or bfloat16 planes are scored as float32 numbers, over 784 terms; float64 stays float64."""
     net = nn.Linear(3, family.n_params * 784)

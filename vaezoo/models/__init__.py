@@ -2,6 +2,16 @@
 
 from vaezoo.models.base import LatentVariableModel
 from vaezoo.models.beta_vae import BetaVAE
+from vaezoo.models.full_cov_vae import FullCovVAE
+from vaezoo.models.s_vae import SVAE
+from vaezoo.models.sigma_vae import SigmaVAE
 from vaezoo.models.vae import VAE
 
-__all__ = ["VAE", "BetaVAE", "LatentVariableModel"]
+__all__ = [
+    "SVAE",
+    "VAE",
+    "BetaVAE",
+    "FullCovVAE",
+    "LatentVariableModel",
+    "SigmaVAE",
+]

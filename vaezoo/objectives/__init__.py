@@ -3,4 +3,7 @@
 from vaezoo.objectives.base import Objective
 from vaezoo.objectives.elbo import ELBO
 
-__all__ = ["ELBO", "Objective"]
+__all__ = [
+    "ELBO",
+    "Objective",
+]

@@ -1,0 +1,61 @@
+"""What every family has: how many planes it needs, what it can score, where training starts."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+
+class Family(nn.Module):
+    """n raw tensors of one shape -> a distribution over that shape, elementwise or joint.
+
+    Attributes:
+        n_params: planes the network must emit.
+        scores: the kinds of data that ``log_prob`` is a proper density or mass for.
+    """
+
+    n_params: int = 1
+    scores: frozenset[str] = frozenset({"byte", "unit", "real"})
+
+    @abstractmethod
+    def forward(self, *params: Tensor) -> Distribution:
+        """The distribution whose parameters are ``params``, each (*batch, *event).
+
+        Its batch shape is theirs where it is elementwise, else (*batch,).
+        """
+
+    @abstractmethod
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        """Raw parameters of a distribution with this mean, or one near it: where training starts.
+
+        Likelihoods alone need it.
+        """
+
+    def code(self, *params: Tensor) -> Tensor:
+        """One point that stands for the distribution, (*batch, *event): its mean where it has one."""
+        return self(*params).mean
+
+    def check(self, x: Tensor) -> None:
+        """Raise a ValueError for data that this family cannot score; too slow for a training step."""
+        if self.scores == {"binary"} and not ((x == 0) | (x == 1)).all():
+            raise ValueError(f"{type(self).__name__} scores 0 and 1 alone, got values in [{x.min()}, {x.max()}]")
+        if "real" not in self.scores and not ((x >= 0) & (x <= 1)).all():
+            raise ValueError(f"{type(self).__name__} scores values in [0, 1], got [{x.min()}, {x.max()}]")
+
+
+def soft_floor(x: Tensor, floor: float) -> Tensor:
+    """A smooth max(x, floor): the identity well above it, and never without a gradient."""
+    return floor + F.softplus(x - floor)
+
+
+def bisect(rising: Callable[[Tensor], Tensor], target: Tensor, limit: float) -> Tensor:
+    """Where a rising elementwise function reaches ``target``, in [-limit, limit]; the nearer end where it does not."""
+    low, high = torch.full_like(target, -limit), torch.full_like(target, limit)
+    for _ in range(40):
+        middle = (low + high) / 2
+        below = rising(middle) < target
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2

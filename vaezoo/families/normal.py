@@ -1,0 +1,178 @@
+"""Families of the real line: the normal, with its scale from the network, fixed, learned or fitted, and the Laplace."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Laplace as TorchLaplace
+from torch.distributions import Normal as TorchNormal
+
+from vaezoo.families.base import Family, soft_floor
+
+
+class Normal(Family):
+    """N(loc, scale^2), both from the network: the diagonal Gaussian posterior, or a decoder with a
+    scale per pixel.
+
+    The second plane is log scale, with a soft floor: on data with constant pixels the likelihood
+    has no upper bound, and what is reported depends on the floor.
+
+    Args:
+        min_log_scale: floor of log scale.
+    """
+
+    n_params = 2
+
+    def __init__(self, min_log_scale: float = -7.0):
+        super().__init__()
+        self.min_log_scale = min_log_scale
+
+    def forward(self, *params: Tensor) -> TorchNormal:
+        loc, log_scale = params
+        scale = soft_floor(log_scale, self.min_log_scale).exp()
+        return TorchNormal(loc, scale, validate_args=False)
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return mean, torch.full_like(mean, -1.0)  # a scale of 0.37: data lie in [0, 1]
+
+
+class FixedScaleNormal(Family):
+    """N(loc, scale^2) with one fixed scale: squared error, in nats, with its constant.
+
+    Args:
+        scale: standard deviation, in the units of the data; > 0.
+    """
+
+    def __init__(self, scale: float = 0.1):
+        super().__init__()
+        if not 0 < scale < math.inf:
+            raise ValueError(f"the normal likelihood's scale must be > 0 and finite, got {scale}")
+        self.scale = scale
+
+    def forward(self, *params: Tensor) -> TorchNormal:
+        (loc,) = params
+        return TorchNormal(loc, torch.full_like(loc, self.scale), validate_args=False)
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return (mean,)
+
+
+class SharedScale(Family):
+    """One scale for all dimensions, learned by gradient; a subclass says of which distribution.
+
+    Args:
+        initial_scale: the scale at the start, in the units of the data; > 0.
+        min_log_scale: floor of log scale.
+    """
+
+    def __init__(self, initial_scale: float = 1.0, min_log_scale: float = -7.0):
+        super().__init__()
+        if not math.exp(min_log_scale) < initial_scale < math.inf:
+            raise ValueError(
+                f"initial_scale must be above its floor exp(min_log_scale) = exp({min_log_scale}) and finite, "
+                f"got {initial_scale}"
+            )
+        self.min_log_scale = min_log_scale
+        above = math.log(initial_scale) - min_log_scale
+        self.log_scale = nn.Parameter(torch.tensor(min_log_scale + math.log(math.expm1(above))))  # soft_floor's inverse
+
+    @property
+    def scale(self) -> Tensor:
+        """The present scale, ()."""
+        return soft_floor(self.log_scale, self.min_log_scale).exp()
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return (mean,)
+
+
+class SharedScaleNormal(SharedScale):
+    """N(loc, scale^2) with one scale for all dimensions, learned by gradient."""
+
+    def forward(self, *params: Tensor) -> TorchNormal:
+        (loc,) = params
+        return TorchNormal(loc, self.scale.expand_as(loc), validate_args=False)
+
+
+class Laplace(SharedScale):
+    """exp(-|x - loc| / scale) / (2 scale) with one scale for all dimensions, learned by gradient:
+    absolute error, in nats, with its constant. At its best the scale is the mean absolute error.
+    """
+
+    def forward(self, *params: Tensor) -> TorchLaplace:
+        (loc,) = params
+        return TorchLaplace(loc, self.scale.expand_as(loc), validate_args=False)
+
+
+class OptimalScaleNormalDistribution(TorchNormal):
+    """N(loc, scale^2) that, where it is given ``fit``, scores data with the scale that fits them best.
+
+    Args:
+        loc: (*batch, *event).
+        scale: standard deviation of samples, and of ``log_prob`` without ``fit``; it broadcasts against loc.
+        fit: from the mean squared error of the data scored to their scale, both ().
+    """
+
+    def __init__(self, loc: Tensor, scale: Tensor, fit: Callable[[Tensor], Tensor] | None = None):
+        super().__init__(loc, scale.expand_as(loc), validate_args=False)
+        self.fit = fit
+
+    def expand(self, batch_shape, _instance=None):
+        return OptimalScaleNormalDistribution(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.fit)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        square = (value - self.loc).square()
+        scale = self.scale if self.fit is None else self.fit(square.mean())
+        return -square / (2 * scale.square()) - scale.log() - math.log(2 * math.pi) / 2
+
+
+class OptimalScaleNormal(Family):
+    """N(loc, sigma*^2), with the one sigma that fits best: Rybkin et al. 2021, https://arxiv.org/abs/2006.13202.
+
+    In training sigma*^2 is the mean squared error of whatever ``log_prob`` scores: over the samples,
+    the batch and the dimensions, with the gradient that goes through it, so that -log p(x | z) is
+    D/2 ln MSE and a constant. What training logs is therefore optimistic by the fit of one number to
+    each batch. Evaluation and sampling take a running average of sigma*^2 instead: it is a number like
+    any other weight, and what they report is a bound.
+
+    With several processes each fits its own part of the batch, as batch normalisation does.
+
+    Args:
+        momentum: weight of the newest batch in the running average; in (0, 1]. The first 1 / momentum
+            batches count alike, so that nothing is left of where it starts.
+        min_scale: least sigma, in the units of the data; > 0. Below it the error has its plain, bounded
+            gradient.
+    """
+
+    mean_square: Tensor
+    num_batches: Tensor
+
+    def __init__(self, momentum: float = 0.1, min_scale: float = 1e-3):
+        super().__init__()
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum must be in (0, 1], got {momentum}")
+        if not 0 < min_scale < math.inf:
+            raise ValueError(f"min_scale must be > 0 and finite, got {min_scale}")
+        self.momentum, self.min_scale = momentum, min_scale
+        self.register_buffer("mean_square", torch.tensor(1.0))
+        self.register_buffer("num_batches", torch.tensor(0))
+
+    def fit(self, mean_square: Tensor) -> Tensor:
+        """The best sigma for data with this mean squared error, which also enters the running average."""
+        with torch.no_grad():
+            self.num_batches += 1
+            weight = (1 / self.num_batches.to(self.mean_square)).clamp(min=self.momentum)
+            self.mean_square.lerp_(mean_square.to(self.mean_square), weight)
+        return self.floor(mean_square)
+
+    def floor(self, mean_square: Tensor) -> Tensor:
+        # A hard floor: the best of all sigma >= min_scale.
+        return mean_square.clamp(min=self.min_scale**2).sqrt()
+
+    def forward(self, *params: Tensor) -> OptimalScaleNormalDistribution:
+        (loc,) = params
+        scale = self.floor(self.mean_square).to(loc.dtype)
+        return OptimalScaleNormalDistribution(loc, scale, self.fit if self.training else None)
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return (mean,)
