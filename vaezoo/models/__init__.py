@@ -2,22 +2,34 @@
 
 from vaezoo.models.base import LatentVariableModel
 from vaezoo.models.beta_vae import BetaVAE
+from vaezoo.models.ciwae import CIWAE
 from vaezoo.models.flow_prior_vae import FlowPriorVAE
 from vaezoo.models.full_cov_vae import FullCovVAE
 from vaezoo.models.iaf_vae import IAFVAE
+from vaezoo.models.iwae import IWAE
+from vaezoo.models.miwae import MIWAE
+from vaezoo.models.mog_vae import MoGVAE
+from vaezoo.models.piwae import PIWAE
 from vaezoo.models.planar_vae import PlanarVAE
 from vaezoo.models.s_vae import SVAE
 from vaezoo.models.sigma_vae import SigmaVAE
 from vaezoo.models.vae import VAE
+from vaezoo.models.vamp_vae import VampVAE
 
 __all__ = [
+    "CIWAE",
     "IAFVAE",
+    "IWAE",
+    "MIWAE",
+    "PIWAE",
     "SVAE",
     "VAE",
     "BetaVAE",
     "FlowPriorVAE",
     "FullCovVAE",
     "LatentVariableModel",
+    "MoGVAE",
     "PlanarVAE",
     "SigmaVAE",
+    "VampVAE",
 ]

@@ -2,8 +2,18 @@
 
 from vaezoo.objectives.base import Objective
 from vaezoo.objectives.elbo import ELBO
+from vaezoo.objectives.importance import (
+    CombinedImportanceWeighted,
+    ImportanceBound,
+    ImportanceWeighted,
+    PartiallyImportanceWeighted,
+)
 
 __all__ = [
     "ELBO",
+    "CombinedImportanceWeighted",
+    "ImportanceBound",
+    "ImportanceWeighted",
     "Objective",
+    "PartiallyImportanceWeighted",
 ]
