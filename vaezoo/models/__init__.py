@@ -1,11 +1,16 @@
 """The zoo: one class per paper, each a LightningModule made of parts."""
 
+from vaezoo.models.annealed_vae import AnnealedVAE
 from vaezoo.models.base import LatentVariableModel
+from vaezoo.models.beta_tc_vae import BetaTCVAE
 from vaezoo.models.beta_vae import BetaVAE
 from vaezoo.models.ciwae import CIWAE
+from vaezoo.models.dip_vae import DIPVAE
+from vaezoo.models.factor_vae import FactorVAE
 from vaezoo.models.flow_prior_vae import FlowPriorVAE
 from vaezoo.models.full_cov_vae import FullCovVAE
 from vaezoo.models.iaf_vae import IAFVAE
+from vaezoo.models.info_vae import InfoVAE
 from vaezoo.models.iwae import IWAE
 from vaezoo.models.miwae import MIWAE
 from vaezoo.models.mog_vae import MoGVAE
@@ -13,20 +18,29 @@ from vaezoo.models.piwae import PIWAE
 from vaezoo.models.planar_vae import PlanarVAE
 from vaezoo.models.s_vae import SVAE
 from vaezoo.models.sigma_vae import SigmaVAE
+from vaezoo.models.swae import SWAE
 from vaezoo.models.vae import VAE
 from vaezoo.models.vamp_vae import VampVAE
+from vaezoo.models.wae import WAE
 
 __all__ = [
     "CIWAE",
+    "DIPVAE",
     "IAFVAE",
     "IWAE",
     "MIWAE",
     "PIWAE",
     "SVAE",
+    "SWAE",
     "VAE",
+    "WAE",
+    "AnnealedVAE",
+    "BetaTCVAE",
     "BetaVAE",
+    "FactorVAE",
     "FlowPriorVAE",
     "FullCovVAE",
+    "InfoVAE",
     "LatentVariableModel",
     "MoGVAE",
     "PlanarVAE",
