@@ -42,3 +42,7 @@ class ExampleMean(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Each quantity's mean; an empty dict before the first update."""
         return {name: getattr(self, f"sum_{name}") / self.count for name in self.names if self.count > 0}
+
+    def values(self) -> dict[str, Tensor]:
+        """``compute()`` with each quantity in its own shape: torchmetrics turns (1,) into ()."""
+        return {name: mean.reshape(getattr(self, f"sum_{name}").shape) for name, mean in self.compute().items()}

@@ -5,6 +5,7 @@ from vaezoo.models.base import LatentVariableModel
 from vaezoo.models.beta_tc_vae import BetaTCVAE
 from vaezoo.models.beta_vae import BetaVAE
 from vaezoo.models.ciwae import CIWAE
+from vaezoo.models.cvae import CVAE
 from vaezoo.models.dip_vae import DIPVAE
 from vaezoo.models.factor_vae import FactorVAE
 from vaezoo.models.flow_prior_vae import FlowPriorVAE
@@ -12,6 +13,7 @@ from vaezoo.models.full_cov_vae import FullCovVAE
 from vaezoo.models.iaf_vae import IAFVAE
 from vaezoo.models.info_vae import InfoVAE
 from vaezoo.models.iwae import IWAE
+from vaezoo.models.ladder_vae import LadderVAE
 from vaezoo.models.miwae import MIWAE
 from vaezoo.models.mog_vae import MoGVAE
 from vaezoo.models.piwae import PIWAE
@@ -21,10 +23,12 @@ from vaezoo.models.sigma_vae import SigmaVAE
 from vaezoo.models.swae import SWAE
 from vaezoo.models.vae import VAE
 from vaezoo.models.vamp_vae import VampVAE
+from vaezoo.models.vq_vae import VQVAE
 from vaezoo.models.wae import WAE
 
 __all__ = [
     "CIWAE",
+    "CVAE",
     "DIPVAE",
     "IAFVAE",
     "IWAE",
@@ -33,6 +37,7 @@ __all__ = [
     "SVAE",
     "SWAE",
     "VAE",
+    "VQVAE",
     "WAE",
     "AnnealedVAE",
     "BetaTCVAE",
@@ -41,6 +46,7 @@ __all__ = [
     "FlowPriorVAE",
     "FullCovVAE",
     "InfoVAE",
+    "LadderVAE",
     "LatentVariableModel",
     "MoGVAE",
     "PlanarVAE",

@@ -27,7 +27,7 @@ SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
 
 class Batch(NamedTuple):
-    """What a data module hands over: images (B, C, H, W) as floats, and labels (B,)."""
+    """What a data module hands over: images (B, C, H, W) as floats, and labels (B,) or factors (B, F)."""
 
     x: Tensor
     y: Tensor
@@ -232,7 +232,7 @@ class LatentVariableModel(pl.LightningModule):
 
     def stage_values(self, stage: str) -> dict[str, float]:
         """The stage's means since the last reset, by the names they are logged under."""
-        means = {name: value.cpu() for name, value in self.means(stage).compute().items()}
+        means = {name: value.cpu() for name, value in self.means(stage).values().items()}
         values = {name: float(value) for name, value in means.items() if value.dim() == 0}
         values |= self.latent_summary(means)
         if self.likelihood.scores == {"byte"}:

@@ -28,6 +28,8 @@ UNITS = {
     "kl": "nats per image, KL(q(z | x), p(z)): the rate",
     "loss": "nats per image, what the objective minimises",
     "active_units": "latent dimensions whose posterior mean has variance > 0.01 over the images",
+    "codes_used": "codes of the codebook that the images use",
+    "perplexity": "exp of the entropy of their use: as many codes, if all were used alike",
     "kl_dim": "nats per image of each latent dimension",
     "bits_per_dim": "bits per pixel and channel of 8-bit data: -elbo / (dimensions ln 2)",
 }
@@ -188,7 +190,7 @@ def print_results(title: str, values: dict[str, float], notes: list[str]) -> Non
     table = Table(title=escape(title), title_justify="left", show_header=False)
     for name, unit in UNITS.items():
         if name in values:
-            digits = 0 if name == "active_units" else 3
+            digits = 0 if name in ("active_units", "codes_used") else 3
             table.add_row(name, f"{values[name]:.{digits}f}", escape(unit))
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(table)

@@ -1,0 +1,102 @@
+"""The ladder VAE: Sonderby et al. 2016."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from vaezoo.models import VAE, LadderVAE
+from vaezoo.models.ladder_vae import merge
+
+
+def bits(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).round()
+
+
+def test_merge_is_the_product_of_two_normals():
+    """log N(a) + log N(b) - log N(merged) is the same number at every point."""
+    a = Normal(torch.tensor([0.3, -2.0, 5.0]).double(), torch.tensor([0.5, 1e-3, 20.0]).double())
+    b = Normal(torch.tensor([1.0, 2.0, 4.0]).double(), torch.tensor([2.0, 1.0, 0.1]).double())
+    both = merge(a, b)
+    points = both.loc + both.scale * torch.linspace(-3, 3, 7).double()[:, None]
+    constant = a.log_prob(points) + b.log_prob(points) - both.log_prob(points)
+    torch.testing.assert_close(constant, constant[:1].expand(7, 3), rtol=1e-9, atol=1e-6)
+    torch.testing.assert_close(both.variance, 1 / (1 / a.variance + 1 / b.variance), rtol=1e-12, atol=0)
+
+
+def test_one_layer_is_the_vae():
+    """The same parameters in the same order, the same loss and the same gradients, bit for bit."""
+    results = []
+    for make in (VAE, lambda *a, **k: LadderVAE(*a, num_layers=1, **k)):
+        torch.manual_seed(0)
+        model = make((1, 5, 4), latent_dim=3, num_samples=2)
+        torch.manual_seed(1)
+        trace = model(bits(6, 1, 5, 4).float())
+        loss = model.objective(trace)["loss"]
+        loss.backward()
+        results.append([trace.elbo, trace.log_w, loss, *(p.grad for p in model.parameters())])
+    assert len(results[0]) == len(results[1])
+    for vae, ladder in zip(*results, strict=True):
+        assert torch.equal(vae, ladder)
+
+
+def tiny(num_layers=2):
+    torch.manual_seed(3)
+    model = LadderVAE((1, 2, 3), latent_dim=2 ** (num_layers - 1) // 2 or 1, num_layers=num_layers, hidden=8).double()
+    for p in model.parameters():  # far from the start, where every layer says the same of all x
+        p.data.add_(0.1 * torch.randn_like(p))
+    return model.eval()
+
+
+def test_log_marginal_converges_to_the_evidence():
+    """Two layers of one dimension: log p(x) by quadrature over both."""
+    model = tiny()
+    assert model.dims == [1, 1]
+    x = bits(4, 1, 2, 3)
+    grid = torch.linspace(-9, 9, 721).double()
+    z2 = grid[:, None]
+    p1 = model.downwards[0](z2)  # p(z_1 | z_2), batch 721
+    inside = p1.base_dist.log_prob(grid[:, None, None])[..., 0]  # (z_1, z_2)
+    log_pz1 = (inside + Normal(0.0, 1.0).log_prob(grid)).logsumexp(1) + math.log(grid[1] - grid[0])
+    log_px = model.decode(grid[:, None, None]).log_prob(x)  # (z_1, B)
+    evidence = (log_px + log_pz1[:, None]).logsumexp(0) + math.log(grid[1] - grid[0])
+    torch.manual_seed(0)
+    estimate = model.log_marginal(x, num_samples=40_000, chunk_size=20_000)
+    torch.testing.assert_close(estimate, evidence, rtol=0, atol=0.02)
+    torch.manual_seed(0)
+    assert (model(x, num_samples=5000).elbo < evidence).all()
+
+
+def test_elbo_is_the_mean_log_weight():
+    """The closed-form KL of each layer, averaged over the samples above it, is the mean of log q - log p."""
+    model = tiny(3)
+    torch.manual_seed(0)
+    trace = model(bits(3, 1, 2, 3), num_samples=10000)
+    error = trace.log_w.std(0) / math.sqrt(10000)
+    assert ((trace.log_w.mean(0) - trace.elbo).abs() < 5 * error).all()
+    assert trace.kl.shape == (3, 3)
+    assert (trace.kl >= 0).all()
+
+
+def test_layers():
+    model = LadderVAE((1, 4, 4), latent_dim=5, num_layers=4)
+    assert model.dims == [5, 3, 2, 1]
+    trace = model(bits(2, 1, 4, 4).float())
+    assert [latent.z.shape[-1] for latent in trace.latents] == [1, 2, 3, 5]  # top to bottom
+    with pytest.raises(ValueError, match="this needs one stochastic layer; the model has 4"):
+        _ = trace.latent
+    with pytest.raises(ValueError, match="num_layers must be >= 1, got 0"):
+        LadderVAE((1, 4, 4), num_layers=0)
+
+
+def test_free_bits_per_layer():
+    """sum_l max(free_bits, mean KL_l): a layer below the floor costs the floor and has no gradient."""
+    model = LadderVAE((1, 4, 4), latent_dim=4, num_layers=2, free_bits=3.0, free_bits_per="layer").double()
+    trace = model(bits(8, 1, 4, 4))
+    kl = trace.kl.mean(0)
+    expected = torch.clamp(kl, min=3.0).sum() - trace.log_px.mean()
+    torch.testing.assert_close(model.objective(trace)["loss"], expected, rtol=1e-12, atol=0)
+    assert (kl < 3.0).any()
+    with pytest.raises(ValueError, match="free_bits_per=pixel is not one of dim, layer"):
+        LadderVAE((1, 4, 4), free_bits_per="pixel")

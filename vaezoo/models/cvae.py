@@ -1,0 +1,53 @@
+"""The conditional VAE."""
+
+from functools import partial
+
+from torch import Tensor
+
+from vaezoo.conditional import NetFactory, Shape
+from vaezoo.models.vae import VAE
+from vaezoo.nets import MLP
+from vaezoo.nets.conditioned import Conditioned
+
+
+class CVAE(VAE):
+    """The conditional VAE: Sohn et al. 2015, https://papers.nips.cc/paper/5775.
+
+    Encoder and decoder see the label y, and the bound is one of log p(x | y):
+
+        ELBO = E_q[log p(x | z, y)] - KL(q(z | x, y), p(z)).
+
+    z is left to describe what y does not, and ``sample(num, context=labels)`` draws from a class. The
+    prior does not depend on y, as in Kingma et al. 2014 (https://arxiv.org/abs/1406.5298), where the
+    paper learns p(z | y): a decoder that sees y can make up for it. To set the bound beside one of
+    log p(x), subtract the label's entropy: log p(x) >= log p(x | y) + log p(y).
+
+    Args:
+        num_classes: C; labels are 0 ... C - 1.
+        **kwargs: as ``VAE``.
+    """
+
+    def __init__(
+        self,
+        data_shape: Shape,
+        *,
+        num_classes: int = 10,
+        encoder: NetFactory | None = None,
+        decoder: NetFactory | None = None,
+        **kwargs,
+    ):
+        sees = partial(partial, Conditioned, num_classes=num_classes)
+        super().__init__(data_shape, encoder=sees(net=encoder or MLP), decoder=sees(net=decoder or MLP), **kwargs)
+        self.num_classes = num_classes
+
+    def start(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Check that the training labels are classes that the model has."""
+        super().start(x, context)
+        if context is None or context.dim() != 1:
+            shape = "none" if context is None else f"of shape {tuple(context.shape[1:])}"
+            raise ValueError(f"a cvae needs one class label for each example, and this data's labels are {shape}")
+        if not 0 <= int(context.min()) <= int(context.max()) < self.num_classes:
+            raise ValueError(
+                f"num_classes={self.num_classes}, but the training labels run from {int(context.min())} to "
+                f"{int(context.max())}: use model.num_classes={int(context.max()) + 1}"
+            )
