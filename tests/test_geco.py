@@ -1,0 +1,78 @@
+"""GECO: Rezende & Viola 2018."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from conftest import RandomImages
+from lightning.pytorch import Callback, Trainer
+
+from vaezoo.callbacks.geco import GECO
+from vaezoo.models import VAE, VQVAE
+
+
+def fit(model, *callbacks, epochs=1, **settings):
+    trainer = Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                      enable_model_summary=False, accelerator="cpu", callbacks=list(callbacks), **settings)  # fmt: skip
+    trainer.fit(model, RandomImages((1, 5, 5), num=340, batch_size=16))
+    return trainer
+
+
+def steps(callback, model, distortions):
+    """beta after each of some steps with these distortions."""
+    callback.on_fit_start(None, model)
+    betas = []
+    for distortion in distortions:
+        model.latest = {"log_px": torch.tensor([-distortion - 1, -distortion + 1])}
+        callback.on_train_batch_end(None, model, None, None, 0)
+        betas.append(float(model.objective.beta))
+    return betas
+
+
+def test_by_hand():
+    """log beta falls by speed * running mean of (distortion - target)."""
+    betas = steps(GECO(target=10.0, speed=0.1, momentum=0.5), VAE((1, 5, 5)), [12.0, 16.0, 4.0])
+    means = [2.0, 4.0, -1.0]  # 2; (2 + 6) / 2; (4 - 6) / 2
+    expected = [math.exp(-0.1 * sum(means[: i + 1])) for i in range(3)]
+    assert betas == pytest.approx(expected, rel=1e-5)
+
+
+def test_beta_is_bounded():
+    assert steps(GECO(target=0.0, speed=1e9), VAE((1, 5, 5)), [1.0])[0] == pytest.approx(1e-4)
+    assert steps(GECO(target=2.0, speed=1e9), VAE((1, 5, 5)), [1.0])[0] == pytest.approx(1e4)
+
+
+def test_the_distortion_ends_at_the_target():
+    """Well above what beta = 1 leads to, the distortion of the last steps is the target's."""
+    distortions = {}
+    for target in (None, 13.0):
+        torch.manual_seed(0)
+        model = VAE((1, 5, 5), latent_dim=4, optimizer=partial(torch.optim.Adam, lr=3e-3))
+        seen = []
+
+        class Record(Callback):
+            def on_train_batch_end(self, trainer, pl_module, *rest, seen=seen):
+                seen.append(-float(pl_module.latest["log_px"].mean()))
+
+        geco = [GECO(target=target, speed=1e-2, momentum=0.9)] if target else []
+        fit(model, Record(), *geco, epochs=40, limit_val_batches=0)
+        distortions[target] = sum(seen[-100:]) / 100
+    assert distortions[13.0] == pytest.approx(13.0, abs=0.4)
+    assert distortions[None] < 12.0
+
+
+def test_state_goes_on():
+    """A callback restored from its state continues as if never stopped."""
+    whole = steps(GECO(target=10.0, speed=0.1), VAE((1, 5, 5)), [12.0, 16.0, 4.0, 7.0])
+    first, second = GECO(target=10.0, speed=0.1), GECO(target=10.0, speed=0.1)
+    start = steps(first, VAE((1, 5, 5)), [12.0, 16.0])
+    second.load_state_dict(first.state_dict())
+    assert start + steps(second, VAE((1, 5, 5)), [4.0, 7.0]) == whole
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match="speed must be > 0"):
+        GECO(target=1.0, speed=0.0)
+    with pytest.raises(ValueError, match="Commitment has no weight beta to steer"):
+        fit(VQVAE((1, 5, 5)), GECO(target=1.0))
