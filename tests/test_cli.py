@@ -275,6 +275,7 @@ def test_sweep(tmp_path):
     rows = list(csv.DictReader((sweep / "summary.csv").open()))
     assert [row["job"] for row in rows] == ["0", "1", "2", "3"]
     assert rows[0]["status"] == "completed"
+    assert [row["scored"] for row in rows] == ["bits", "", "", ""]
     assert "latent_dim must be >= 1" in rows[1]["status"]
     assert rows[2]["status"] == rows[3]["status"] == "killed by SIGKILL"
     rate, distortion = float(rows[0]["test_kl"]), float(rows[0]["test_distortion"])

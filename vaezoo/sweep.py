@@ -2,11 +2,13 @@
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("job", "model", "overrides", "test_elbo", "test_kl", "test_distortion", "seconds", "status", "folder")
+NUMBERS = ("test_elbo", "test_kl", "test_distortion", "seconds")
+COLUMNS = ("job", "model", "overrides", "scored", *NUMBERS, "status", "folder")
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -15,6 +17,15 @@ def read_summary(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "summary.json").read_text())
     except (OSError, json.JSONDecodeError):
         return {}
+
+
+def scored(summary: dict[str, Any]) -> str:
+    """What log p is of, for ELBOs of different things cannot be compared: bits, 256 levels, or a density."""
+    if "test" not in summary:
+        return ""
+    if summary["config"]["data"]["binarize"] != "none":
+        return "bits"
+    return "levels" if "bits_per_dim" in summary["test"] else "density"
 
 
 def rows(sweep_dir: Path) -> list[dict[str, Any]]:
@@ -28,6 +39,7 @@ def rows(sweep_dir: Path) -> list[dict[str, Any]]:
                 "job": job["job"],
                 "model": summary.get("model", ""),
                 "overrides": " ".join(job["overrides"]),
+                "scored": scored(summary),
                 "test_elbo": test.get("elbo"),
                 "test_kl": test.get("kl"),
                 "test_distortion": -test["log_px"] if "log_px" in test else None,
@@ -48,23 +60,26 @@ def write_table(sweep_dir: Path) -> None:
 
 
 def print_table(sweep_dir: Path) -> None:
-    """The sweep on the terminal: nats per image, best test ELBO in bold."""
+    """The sweep on the terminal: nats per image, the best test ELBO of each kind of data in bold."""
     from rich.console import Console
     from rich.table import Table
 
     write_table(sweep_dir)
     table = Table(title=f"{sweep_dir} · nats per image", title_justify="left")
     heads = {
-        "job": "job", "model": "model", "overrides": "overrides", "test_elbo": "test ELBO", "test_kl": "rate",
-        "test_distortion": "distortion", "seconds": "seconds", "status": "status",
+        "job": "job", "model": "model", "overrides": "overrides", "scored": "log p of", "test_elbo": "test ELBO",
+        "test_kl": "rate", "test_distortion": "distortion", "seconds": "seconds", "status": "status",
     }  # fmt: skip
     for name, head in heads.items():
-        numeric = name not in ("model", "overrides", "status")
+        numeric = name == "job" or name in NUMBERS
         table.add_column(head, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     data = rows(sweep_dir)
-    best = max((row["test_elbo"] for row in data if row["test_elbo"] is not None), default=None)
+    best: dict[str, float] = {}
+    for row in data:
+        if row["test_elbo"] is not None:
+            best[row["scored"]] = max(row["test_elbo"], best.get(row["scored"], row["test_elbo"]))
     for row in data:
         cells = ["" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in (row[h] for h in heads)]
-        table.add_row(*cells, style="bold" if row["test_elbo"] == best is not None else None)
+        table.add_row(*cells, style="bold" if row["test_elbo"] == best.get(row["scored"], math.nan) else None)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     print(f"table: {sweep_dir / 'summary.csv'}")
