@@ -1,6 +1,8 @@
 """The contract that every config in conf/model keeps: a new config is tested by existing."""
 
 import math
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -14,13 +16,15 @@ from vaezoo.run import config_folder
 
 MODELS = sorted(path.stem for path in Path(config_folder(), "model").glob("*.yaml"))
 NETS = ["mlp", "conv"]
+MORE_NETS = ["burgess", "resnet"]  # with mlp_vae alone: the suite must stay quick
 LIKELIHOODS = sorted(path.stem for path in Path(config_folder(), "model", "likelihood").glob("*.yaml"))
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 SHAPES = [(1, 28, 20), (3, 64, 64), (2, 33, 17), (4, 8, 8), (1, 1, 5)]
 
 
 def overrides(name, net="conv", shape=(1, 9, 7), *more):
     small = [f"model.{part}.hidden={'[16]' if net == 'mlp' else 16}" for part in ("encoder", "decoder")]
-    if net == "conv":
+    if net != "mlp":
         small += [f"model.{part}.channels=[4,8]" for part in ("encoder", "decoder")]
     nets = [f"model/encoder={net}", f"model/decoder={net}"]
     return [f"model={name}", f"data.shape={list(shape)}", *nets, "model.latent_dim=3", *small, *more]
@@ -40,13 +44,13 @@ def bits(*shape, seed=0):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "net"), [*product(MODELS, NETS), *product(["mlp_vae"], MORE_NETS)])
 def test_any_image_shape(name, net, shape):
     """One pass, K = 1 and 5: shapes, a finite loss, and a gradient in every parameter."""
     model = make(name, net=net, shape=shape)
     x = bits(6, *shape)
-    for samples in (1, 5):
+    groups = getattr(model.objective, "num_groups", 1)  # some objectives cut the samples into equal groups
+    for samples in (groups, 5 * groups):
         trace = model(x, labels(6), num_samples=samples)
         assert trace.log_px.shape == trace.log_w.shape == (samples, 6)
         assert trace.elbo.shape == (6,)
@@ -108,15 +112,19 @@ def test_bounds(name):
 def test_compiled_equals_eager(name):
     """x -> loss is one graph, and has the loss and the gradients of the eager pass at the same noise."""
     torch._dynamo.reset()
-    model = make(name, net="mlp")
-
-    def loss(x, y):
-        return model.objective(model(x, y, num_samples=2))["loss"]
-
+    objective = make(name, net="mlp").objective
+    if getattr(objective, "uses_hooks", False) and TORCH < (2, 12):
+        pytest.skip("torch 2.11 cannot compile a gradient hook on an intermediate tensor")
+    samples = 2 * getattr(objective, "num_groups", 1)
     results = []
-    for function in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):
+    for compiler in (lambda f: f, partial(torch.compile, backend="aot_eager", fullgraph=True)):
+        model = make(name, net="mlp")  # anew: a pass in training may move its buffers
+
+        def loss(x, y, model=model):
+            return model.objective(model(x, y, num_samples=samples))["loss"]
+
+        function = compiler(loss)
         torch.manual_seed(1)
-        model.zero_grad()
         value = function(bits(6, 1, 9, 7), labels(6))
         value.backward()
         results.append([value.detach(), *(p.grad for p in model.parameters())])
@@ -127,7 +135,7 @@ def test_compiled_equals_eager(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_no_weight_is_in_the_elbo(name):
     """Whatever the objective's weights are, the ELBO of the same pass is the same."""
-    model = make(name)
+    model = make(name).eval()
     x = bits(5, 1, 9, 7)
 
     def elbo():
@@ -187,7 +195,7 @@ def test_beta_1_is_conv_vae():
     assert make("beta_vae").objective.configured["beta"] == 4  # and the paper's class is not that by default
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", NETS + MORE_NETS)
 def test_float64_and_batch_repeat(net):
     """Repeating the batch changes neither the mean ELBO nor the loss."""
     model = make("beta_vae", net=net).double()
