@@ -1,0 +1,56 @@
+"""The shape of the zoo: papers that only pick parts, configs that are named after them, no copies."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import REPO, config
+from test_contract import MODELS
+
+BREAK_THE_MOULD = {"vq_vae", "ladder_vae", "cvae"}
+
+
+@pytest.mark.parametrize("name", sorted({p.stem for p in (REPO / "vaezoo" / "models").glob("*ae.py")} - {"vae"}))
+def test_a_paper_only_picks_parts(name):
+    """Its one class defines ``__init__`` and nothing else, and says where it is from."""
+    tree = ast.parse((REPO / "vaezoo" / "models" / f"{name}.py").read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert len(classes) == 1
+    assert "https://" in ast.get_docstring(classes[0])
+    if name not in BREAK_THE_MOULD:
+        defined = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        body = [node.name if isinstance(node, ast.FunctionDef) else type(node).__name__ for node in classes[0].body]
+        assert not defined
+        assert body == ["Expr", "__init__"]  # the docstring, and that
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_config_is_named_after_its_class(name):
+    target = config("model", f"model={name}")["_target_"]
+    assert target.startswith("vaezoo.models.")
+    if name not in ("mlp_vae", "conv_vae"):  # the same class on two networks
+        assert target.rpartition(".")[2].lower() == name.replace("_", "")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_readme_has_its_row(name):
+    readme = (REPO / "README.md").read_text()
+    assert readme.count(f"\n| `{name}` |") == 1
+
+
+def test_little_is_copied():
+    """Under 5 % of the package's lines stand in a block of 6 that occurs elsewhere too."""
+    texts = [path.read_text().splitlines() for path in Path(REPO, "vaezoo").rglob("*.py")]
+    files = [[line.strip() for line in text if line.strip()] for text in texts]
+    size = 6
+    blocks = Counter(tuple(lines[i : i + size]) for lines in files for i in range(len(lines) - size + 1))
+    copied = total = 0
+    for lines in files:
+        inside = set()
+        for i in range(len(lines) - size + 1):
+            if blocks[tuple(lines[i : i + size])] > 1:
+                inside |= set(range(i, i + size))
+        copied, total = copied + len(inside), total + len(lines)
+    assert total > 3000
+    assert copied / total < 0.05, f"{copied} of {total} lines"
