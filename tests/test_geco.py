@@ -5,9 +5,10 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import RandomImages
+from conftest import RandomImages, config
 from lightning.pytorch import Callback, Trainer
 
+from vaezoo.build import ConfigError, build
 from vaezoo.callbacks.geco import GECO
 from vaezoo.models import VAE, VQVAE
 
@@ -76,3 +77,5 @@ def test_bad_options():
         GECO(target=1.0, speed=0.0)
     with pytest.raises(ValueError, match="Commitment has no weight beta to steer"):
         fit(VQVAE((1, 5, 5)), GECO(target=1.0))
+    with pytest.raises(ConfigError, match=r"^callbacks\.anneal\.target is missing: GECO needs it$"):
+        build(config("callbacks.anneal", "callbacks/anneal=geco"), "callbacks.anneal")

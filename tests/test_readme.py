@@ -25,7 +25,9 @@ def test_single_runs(cli, words):
     if any(w.startswith("data.root=") for w in words) or "experiment=mnist" in words:
         if needs_mnist.args[0]:
             pytest.skip(needs_mnist.kwargs["reason"])
-        words += [f"data.root={DATA}", "trainer.limit_train_batches=3", "trainer.limit_test_batches=1"]
+        words.append(f"data.root={DATA}")
+    if any(w.startswith(("data=", "experiment=")) for w in words):
+        words += ["trainer.limit_train_batches=3", "trainer.limit_test_batches=1"]
     if "trainer=ddp" in words or "--help" in words:
         pytest.skip("run in a process of its own by test_cli.py")
     code, _out, err, _run = cli(*words, "trainer.max_epochs=1")

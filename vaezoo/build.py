@@ -127,6 +127,8 @@ def check(target: Callable, arguments: dict[str, Any], at: str, complete: bool) 
         if name not in names and not any_name:
             hint = suggest(name, names, prefix)
             raise ConfigError(f"{prefix}{name}: {target.__qualname__} has no such option, {hint}")
+        if value == "???":  # a config's word for what has no default
+            raise ConfigError(f"{prefix}{name} is missing: {target.__qualname__} needs it")
         if not fits(value, hints.get(name, Any)):
             raise ConfigError(f"{prefix}{name}={value!r} should be {describe(hints[name])}")
     for name in required if complete else ():

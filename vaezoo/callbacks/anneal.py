@@ -25,9 +25,9 @@ class Anneal(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         weights = pl_module.objective.configured
         if self.weight not in weights:
+            fix = f"choose from {', '.join(sorted(weights))}" if weights else "nor any other: use callbacks/anneal=null"
             raise ValueError(
-                f"callbacks.anneal.weight={self.weight}: {type(pl_module.objective).__name__} has no such weight, "
-                f"choose from {', '.join(sorted(weights))}"
+                f"callbacks.anneal.weight={self.weight}: {type(pl_module.objective).__name__} has no such weight, {fix}"
             )
         pl_module.objective.schedules[self.weight] = self.factor
 
