@@ -133,6 +133,23 @@ def test_compiled_equals_eager(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_autocast(name):
+    """In bf16 the terms are float32 and near those of full precision at the same noise."""
+    values = []
+    for enabled in (False, True):
+        model = make(name)
+        samples = 2 * getattr(model.objective, "num_groups", 1)
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            trace = model(bits(6, 1, 9, 7), labels(6), num_samples=samples)
+            loss = model.objective(trace)["loss"]
+        loss.backward()
+        assert loss.dtype == trace.log_px.dtype == trace.kl.dtype == torch.float32
+        values.append(torch.stack([loss.detach(), trace.elbo.mean().detach()]))
+    torch.testing.assert_close(*values, rtol=0.02, atol=0.3)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_no_weight_is_in_the_elbo(name):
     """Whatever the objective's weights are, the ELBO of the same pass is the same."""
     model = make(name).eval()
@@ -169,12 +186,20 @@ def test_save_and_load(name, tmp_path):
     assert torch.equal(model.decode(z, labels(4)).mean, again.decode(z, labels(4)).mean)
 
 
-def test_foreign_inputs_are_refused():
-    """Another shape is not reshaped in silence, and no bound is given for data the likelihood cannot score."""
-    model = make("mlp_vae", net="mlp")
-    for shape in [(2, 1, 8, 8), (2, 63), (1, 9, 7)]:
+@pytest.mark.parametrize("name", MODELS)
+def test_foreign_shapes_are_refused(name):
+    """Another shape is not reshaped in silence; another type is cast."""
+    model = make(name, net="mlp").eval()
+    for shape in [(2, 1, 7, 9), (2, 63), (1, 9, 7)]:
         with pytest.raises(ValueError, match=r"expected a batch of shape \(\*batch, 1, 9, 7\), got"):
-            model.encode(torch.zeros(shape))
+            model.encode(torch.zeros(shape), labels(2))
+    x = bits(3, 1, 9, 7)
+    assert torch.equal(model.encode(x.double(), labels(3)), model.encode(x, labels(3)))
+
+
+def test_foreign_values_are_refused():
+    """No bound is given for data the likelihood cannot score."""
+    model = make("mlp_vae", net="mlp")
     with pytest.raises(ValueError, match="Bernoulli scores 0 and 1 alone"):
         model.log_marginal(torch.full((2, 1, 9, 7), 0.5), num_samples=2)
     grey = make("mlp_vae", "model/likelihood=continuous_bernoulli", net="mlp")

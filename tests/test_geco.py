@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from vaezoo.build import ConfigError, build
 from vaezoo.callbacks.geco import GECO
-from vaezoo.models import VAE, VQVAE
+from vaezoo.models import CIWAE, VAE, VQVAE, BetaTCVAE
 
 
 def fit(model, *callbacks, epochs=1, **settings):
@@ -22,11 +23,12 @@ def fit(model, *callbacks, epochs=1, **settings):
 
 def steps(callback, model, distortions):
     """beta after each of some steps with these distortions."""
-    callback.on_fit_start(None, model)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda value: value))  # one process
+    callback.on_fit_start(trainer, model)
     betas = []
     for distortion in distortions:
         model.latest = {"log_px": torch.tensor([-distortion - 1, -distortion + 1])}
-        callback.on_train_batch_end(None, model, None, None, 0)
+        callback.on_train_batch_end(trainer, model, None, None, 0)
         betas.append(float(model.objective.beta))
     return betas
 
@@ -73,9 +75,12 @@ def test_state_goes_on():
 
 
 def test_bad_options():
-    with pytest.raises(ValueError, match="speed must be > 0"):
+    with pytest.raises(ValueError, match="speed > 0 and momentum in"):
         GECO(target=1.0, speed=0.0)
-    with pytest.raises(ValueError, match="Commitment has no weight beta to steer"):
-        fit(VQVAE((1, 5, 5)), GECO(target=1.0))
+    with pytest.raises(ValueError, match="target must be finite"):
+        GECO(target=math.nan)
+    for model in (VQVAE((1, 5, 5)), CIWAE((1, 5, 5)), BetaTCVAE((1, 5, 5))):  # beta means another thing in two of them
+        with pytest.raises(ValueError, match="has no weight on the rate to steer"):
+            fit(model, GECO(target=1.0))
     with pytest.raises(ConfigError, match=r"^callbacks\.anneal\.target is missing: GECO needs it$"):
         build(config("callbacks.anneal", "callbacks/anneal=geco"), "callbacks.anneal")

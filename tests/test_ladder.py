@@ -100,3 +100,18 @@ def test_free_bits_per_layer():
     assert (kl < 3.0).any()
     with pytest.raises(ValueError, match="free_bits_per=pixel is not one of dim, layer"):
         LadderVAE((1, 4, 4), free_bits_per="pixel")
+
+
+def test_active_units_of_every_layer():
+    """A ladder whose networks upwards say the same of all x has no active unit, however noisy its samples are."""
+    model = LadderVAE((1, 4, 4), latent_dim=4, num_layers=3).double().eval()
+    for net in model.upwards:
+        net.net.layers[-1].weight.data.zero_()
+    for flat in (True, False):
+        if not flat:
+            model.upwards[0].net.layers[-1].weight.data.normal_()
+        values = model.latent_statistics(model(bits(200, 1, 4, 4)))
+        summary = model.latent_summary({name: value.mean(0) for name, value in values.items()})
+        assert summary["active_units"] == (0 if flat else 4)
+        layers = {name.partition(".")[0] for name in summary if name.startswith("kl_dim/")}
+        assert layers == {"kl_dim/0", "kl_dim/1", "kl_dim/2"}

@@ -65,7 +65,7 @@ def test_mixture_of_normals_by_hand():
     """log p(z) = log sum_c softmax(logits)_c N(z; mu_c, diag exp(log_scale_c)^2), for z (K, B, D)."""
     prior = vamp(cls=MoGVAE).prior
     z = 2 * randn(3, 5, 2)
-    weights = prior.logits.exp() / prior.logits.exp().sum()
+    weights = prior.pixels.exp() / prior.pixels.exp().sum()
     expected = mixture_by_hand(z, weights, prior.loc, prior.log_scale.exp())
     torch.testing.assert_close(prior().log_prob(z), expected, rtol=1e-12, atol=1e-12)
     assert expected.shape == (3, 5)
@@ -94,7 +94,7 @@ def test_vamp_prior_of_the_data_is_the_aggregate_posterior():
     x, z = 0.01 + 0.98 * rand(7, *DATA_SHAPE), 2 * randn(3, 5, 2)
     model = vamp(num_components=7)
     with torch.no_grad():
-        model.prior.logits.copy_(torch.logit(x))
+        model.prior.pixels.copy_(torch.logit(x))
     torch.testing.assert_close(model.prior.pseudo_inputs, x, rtol=1e-12, atol=0)
     posteriors = [model.encoder(x[n : n + 1]) for n in range(7)]
     locs, scales = [q.mean[0] for q in posteriors], [q.stddev[0] for q in posteriors]
@@ -152,7 +152,7 @@ def test_draws_follow_the_weights_and_the_components(cls):
     with torch.no_grad():
         if cls is MoGVAE:
             prior, weights = model.prior, torch.arange(1, num_components + 1, dtype=FLOAT)
-            prior.logits.copy_(weights.log())
+            prior.pixels.copy_(weights.log())
             prior.loc.copy_(40 * torch.arange(num_components)[:, None] * torch.tensor([1.0, -1.0]))
         else:
             weights = torch.ones(num_components, dtype=FLOAT)
@@ -194,8 +194,8 @@ def test_the_encoder_is_held_once():
     """No parameter or state twice, and the prior follows the encoder wherever it goes."""
     model = vamp()
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    assert [name for name in names if name.startswith("prior")] == ["prior.logits"]
-    assert [name for name in model.state_dict() if name.startswith("prior")] == ["prior.logits"]
+    assert [name for name in names if name.startswith("prior")] == ["prior.pixels"]
+    assert [name for name in model.state_dict() if name.startswith("prior")] == ["prior.pixels"]
     assert len(names) == len(set(names))
     assert not list(model.prior.children())
     assert model.prior().log_prob(torch.zeros(2, dtype=FLOAT)).dtype == FLOAT  # .double() reached it
@@ -224,7 +224,7 @@ def test_pseudo_inputs_and_encoder_learn_from_the_prior():
     def value():
         return model.prior().log_prob(z).sum()
 
-    for parameter in (model.prior.logits, model.encoder.net.layers[0].weight):
+    for parameter in (model.prior.pixels, model.encoder.net.layers[0].weight):
         (grad,) = torch.autograd.grad(value(), parameter)
         step = 1e-6 * randn(*parameter.shape, seed=9)
         with torch.no_grad():
@@ -250,7 +250,7 @@ def test_start_at_examples():
     index = torch.arange(12) % 5
     assert ((u - x[index]).abs() < 0.1).all()
     assert torch.pdist(u.flatten(1)).min() > 0.002
-    assert model.prior.logits.requires_grad
+    assert model.prior.pixels.requires_grad
     model.start(rand(30, *DATA_SHAPE))  # and more than enough
 
 
@@ -260,11 +260,11 @@ def test_training_starts_at_examples():
     for _ in range(2):
         torch.manual_seed(len(starts))
         model = VampVAE(DATA_SHAPE, latent_dim=2, num_components=8, optimizer=partial(torch.optim.SGD, lr=0.0))
-        before = model.prior.logits.detach().clone()
+        before = model.prior.pixels.detach().clone()
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         trainer = pl.Trainer(max_steps=1, accelerator="cpu", enable_model_summary=False, **quiet)
         trainer.fit(model, RandomImages(DATA_SHAPE))
-        starts.append(model.prior.logits.detach())
+        starts.append(model.prior.pixels.detach())
         assert not torch.equal(starts[-1], before)
     assert torch.equal(*starts)
     data = RandomImages(DATA_SHAPE)

@@ -1,14 +1,33 @@
 """What the base class does for every model: data to start from, two groups of parameters, schedules, refusals."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import RandomImages, config
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from vaezoo.build import ConfigError, build
-from vaezoo.models import AnnealedVAE, BetaTCVAE, FactorVAE, VampVAE
+from vaezoo.callbacks.anneal import LinearWarmup
+from vaezoo.families import OptimalScaleNormal
+from vaezoo.flows import PlanarPosterior
+from vaezoo.models import (
+    CVAE,
+    IWAE,
+    PIWAE,
+    VAE,
+    VQVAE,
+    AnnealedVAE,
+    BetaTCVAE,
+    BetaVAE,
+    FactorVAE,
+    SigmaVAE,
+    VampVAE,
+)
+from vaezoo.objectives import ImportanceWeighted, TotalCorrelation
+from vaezoo.priors import VampPrior
+from vaezoo.spherical import HypersphericalUniform
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -26,6 +45,82 @@ def test_coupled_losses_refuse_several_processes():
         model.on_fit_start()
     model._trainer = SimpleNamespace(world_size=1)
     model.on_fit_start()
+    model = SigmaVAE((1, 5, 5))
+    model._trainer = SimpleNamespace(world_size=2)
+    with pytest.raises(ValueError, match="SigmaVAE's loss couples the examples"):
+        model.on_fit_start()
+
+
+def test_what_does_not_go_together_is_refused_before_the_first_step():
+    """By the base class, with what it is and what to do; no step is taken."""
+
+    class Planar(VAE):
+        def __init__(self, objective=None, **kwargs):
+            super().__init__((1, 5, 5), posterior=PlanarPosterior, objective=objective, **kwargs)
+
+        def on_train_batch_start(self, *_):
+            raise AssertionError("a step was begun")
+
+    for model, words in [
+        (Planar(TotalCorrelation()), "needs a posterior that factorises"),
+        (Planar(ImportanceWeighted("dreg"), num_samples=2), "gradient=reparam"),
+        (Planar(free_bits=0.1), "use model.free_bits_per=layer"),
+        (IWAE((1, 5, 5), gradient="dreg", likelihood=OptimalScaleNormal()), "OptimalScaleNormal couples them"),
+        (PIWAE((1, 5, 5), likelihood=OptimalScaleNormal()), "OptimalScaleNormal couples them"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            fit(model, max_steps=1)
+    fit(IWAE((1, 5, 5), likelihood=OptimalScaleNormal()), max_steps=1)  # autograd's own gradient is right
+    with pytest.raises(ValueError, match="HypersphericalUniform lies in sphere space and the posterior Normal in real"):
+        VAE((1, 5, 5), prior=HypersphericalUniform)
+    with pytest.raises(ValueError, match="pseudo-inputs of a VampPrior have no label"):
+        CVAE((1, 5, 5), prior=VampPrior)
+
+
+def test_a_second_fit_goes_on_from_the_first():
+    """What starts from data starts once: a further fit of no steps changes nothing."""
+    for make in (partial(VampVAE, num_components=5), partial(VQVAE, num_codes=8)):
+        model = make((1, 5, 5))
+        fit(model, max_steps=3)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        fit(model, max_steps=0)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_log_marginal_does_not_train():
+    """It is that of evaluation whatever mode the model is in, and leaves mode and buffers."""
+    model = SigmaVAE((1, 5, 5))
+    x = torch.rand(8, 1, 5, 5)
+    model.objective(model(x))["loss"].backward()  # a step's running average
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    results = []
+    for training in (True, False):
+        torch.manual_seed(0)
+        results.append(model.train(training).log_marginal(x, num_samples=20))
+        assert model.training == training
+    assert torch.equal(*results)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_averaged_weights_keep_the_schedules():
+    """With weight averaging, a warm-up's weight is validated at its own value and whole at the end."""
+    seen = []
+
+    class Record(Callback):
+        def on_validation_start(self, trainer, pl_module):
+            seen.append(float(pl_module.objective.beta))
+
+    node = config("callbacks.ema", "callbacks/ema=default")
+    model = BetaVAE((1, 5, 5), beta=2.0)
+    fit(model, max_epochs=3, callbacks=[build(node), LinearWarmup(steps=8), Record()])
+    assert seen[-3:] == [2.0 * 3 / 8, 2.0 * 7 / 8, 2.0]  # 4 steps an epoch
+
+
+def test_schedules_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="free_bits is configured as 0"):
+        fit(VAE((1, 5, 5)), max_steps=1, callbacks=[LinearWarmup("free_bits")])
+    with pytest.raises(ValueError, match=r"start in \[0, 1\], got 10 and 5"):
+        LinearWarmup(steps=10, start=5)
 
 
 def test_the_objective_knows_the_training_sets_size():

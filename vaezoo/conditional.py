@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,46 @@ Shape = Sequence[int]
 NetFactory = Callable[[Shape, Shape], nn.Module]
 
 
-class Conditional(nn.Module):
+class Network(nn.Module):
+    """A network over any number of leading dimensions, whose input's shape is checked.
+
+    Args:
+        in_shape: shape of one input.
+        out_shape: shape of one output.
+        net: makes the network: ``net(in_shape, out_shape)``; its ``forward(inputs, context)`` maps
+            (N, *in_shape) to (N, *out_shape).
+    """
+
+    def __init__(self, in_shape: Shape, out_shape: Shape, net: NetFactory):
+        super().__init__()
+        self.in_shape = tuple(in_shape)
+        self.net = net(self.in_shape, out_shape)
+
+    def planes(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        """(*batch, *in_shape) -> (*batch, *out_shape), in float32 at least.
+
+        Args:
+            inputs: (*batch, *in_shape), any number of leading dimensions.
+            context: whatever else is conditioned on, (B, *shape) for the last batch dimension;
+                networks that are not conditional ignore it.
+        """
+        batch = inputs.shape[: inputs.dim() - len(self.in_shape)]
+        if len(batch) == 0 or inputs.shape[len(batch) :] != self.in_shape:
+            raise ValueError(f"expected a batch of shape (*batch, {str(self.in_shape)[1:]}, got {tuple(inputs.shape)}")
+        if context is not None and len(batch) > 1:
+            context = context.expand(*batch, *context.shape[1:]).flatten(0, len(batch) - 1)
+        inputs = inputs.reshape(prod(batch), *self.in_shape).to(next(self.parameters(), inputs).dtype)
+        planes = self.net(inputs, context)
+        # Densities and their sums need float32 at least, whatever autocast does.
+        planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
+        return planes.reshape(*batch, *planes.shape[1:])
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> Any:
+        """The planes, or what a subclass makes of them."""
+        return self.planes(inputs, context)
+
+
+class Conditional(Network):
     """p(y | c) = family(net(c) + offset): the encoder q(z | x) and the decoder p(x | z) alike.
 
     The offset is 0 until ``centre`` is called.
@@ -21,20 +61,18 @@ class Conditional(nn.Module):
     Args:
         in_shape: shape of one c.
         out_shape: shape of one y.
-        net: makes the network: ``net(in_shape, planes_shape)``; its ``forward(inputs, context)``
-            maps (N, *in_shape) to (N, *planes_shape).
+        net: makes the network, from c to the family's planes.
         family: turns the network's planes into a distribution of y.
     """
 
     offset: Tensor
 
     def __init__(self, in_shape: Shape, out_shape: Shape, net: NetFactory, family: Family):
-        super().__init__()
-        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
-        self.family = family
+        self.out_shape = tuple(out_shape)
         first, *rest = self.out_shape
         planes_shape = (family.n_params * first, *rest)
-        self.net = net(self.in_shape, planes_shape)
+        super().__init__(in_shape, planes_shape, net)
+        self.family = family
         self.register_buffer("offset", torch.zeros(planes_shape))
 
     def centre(self, mean: Tensor) -> None:
@@ -51,24 +89,11 @@ class Conditional(nn.Module):
 
     def params(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """The family's raw parameters, each (*batch, *out_shape)."""
-        batch = inputs.shape[: inputs.dim() - len(self.in_shape)]
-        if len(batch) == 0 or inputs.shape[len(batch) :] != self.in_shape:
-            raise ValueError(f"expected a batch of shape (*batch, {str(self.in_shape)[1:]}, got {tuple(inputs.shape)}")
-        if context is not None and len(batch) > 1:
-            context = context.expand(*batch, *context.shape[1:]).flatten(0, len(batch) - 1)
-        planes = self.net(inputs.reshape(prod(batch), *self.in_shape).to(self.offset.dtype), context)
-        # Densities and their sums need float32 at least, whatever autocast does.
-        planes = planes.to(torch.promote_types(planes.dtype, torch.float32)) + self.offset
-        return planes.reshape(*batch, *planes.shape[1:]).chunk(self.family.n_params, dim=-len(self.out_shape))
+        planes = self.planes(inputs, context) + self.offset
+        return planes.chunk(self.family.n_params, dim=-len(self.out_shape))
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Distribution:
-        """p(y | inputs), with batch shape (*batch,).
-
-        Args:
-            inputs: (*batch, *in_shape), any number of leading dimensions.
-            context: whatever else is conditioned on, (B, *shape) for the last batch dimension;
-                networks that are not conditional ignore it.
-        """
+        """p(y | inputs), with batch shape (*batch,); arguments as in ``planes``."""
         distribution = self.family(*self.params(inputs, context))
         elementwise = len(self.out_shape) - len(distribution.event_shape)
         return Independent(distribution, elementwise, validate_args=False) if elementwise else distribution

@@ -1,7 +1,7 @@
 """Posteriors q(z | x): families over a whole latent, made from its shape."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,6 +30,15 @@ class Posterior(Family):
         raise NotImplementedError("training starts from the mean of the data: likelihoods alone know one")
 
 
+class TriangularNormal(MultivariateNormal):
+    """torch's, but z = mu + L eps keeps its digits under autocast, which rounds matrix products to bf16."""
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        eps = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        return self.loc + (self.scale_tril * eps.unsqueeze(-2)).sum(-1)
+
+
 class FullCovarianceNormal(Posterior):
     """N(mu, L L'), L lower triangular with a positive diagonal: any covariance there is.
 
@@ -51,7 +60,7 @@ class FullCovarianceNormal(Posterior):
         self.min_log_scale = min_log_scale
         self.n_params = 2 + shape[0] // 2  # ceil((D - 1) / 2) is D // 2
 
-    def forward(self, *params: Tensor) -> MultivariateNormal:
+    def forward(self, *params: Tensor) -> "TriangularNormal":
         loc, log_scale, *below = params
         dim = loc.shape[-1]
         scale = soft_floor(log_scale, self.min_log_scale).exp()
@@ -60,7 +69,7 @@ class FullCovarianceNormal(Posterior):
             rows, columns = torch.tril_indices(dim, dim, -1, device=loc.device)
             relative = torch.cat(below, -1)[..., : len(rows)] / math.sqrt(dim)
             tril[..., rows, columns] = scale[..., rows] * relative
-        return MultivariateNormal(loc, scale_tril=tril, validate_args=False)
+        return TriangularNormal(loc, scale_tril=tril, validate_args=False)
 
 
 @register_kl(MultivariateNormal, Independent)

@@ -17,7 +17,12 @@ class Prior(nn.Module):
     Args:
         shape: shape of one z.
         posterior: q(z | x), for priors that are made from it; its parameters stay its own.
+
+    Attributes:
+        space: where z lies: "real" or "sphere".
     """
+
+    space: str = "real"
 
     def __init__(self, shape: Shape, posterior: Conditional | None = None):
         super().__init__()
@@ -113,22 +118,22 @@ class VampPrior(Prior):
         if not 0 < noise < math.inf:
             raise ValueError(f"noise must be a finite number > 0, got {noise}")
         self.noise = noise
-        self.logits = nn.Parameter(torch.randn(num_components, *posterior.in_shape))  # v: grey noise until ``start``
+        self.pixels = nn.Parameter(torch.randn(num_components, *posterior.in_shape))  # v: grey noise until ``start``
         self.posterior = (posterior,)  # a tuple, so that the encoder is not a part of two modules
 
     @property
     def pseudo_inputs(self) -> Tensor:
         """u, (C, *data_shape)."""
-        return self.logits.sigmoid()
+        return self.pixels.sigmoid()
 
     @torch.no_grad()
     def start(self, x: Tensor) -> None:
-        index = torch.arange(len(self.logits), device=x.device) % len(x)
-        examples = torch.logit(x[index].to(self.logits), eps=self.margin)
-        self.logits.copy_(examples + self.noise * torch.randn_like(examples))
+        index = torch.arange(len(self.pixels), device=x.device) % len(x)
+        examples = torch.logit(x[index].to(self.pixels), eps=self.margin)
+        self.pixels.copy_(examples + self.noise * torch.randn_like(examples))
 
     def forward(self, context: Tensor | None = None) -> MixtureSameFamily:
         (posterior,) = self.posterior
         components = posterior(self.pseudo_inputs)
-        uniform = Categorical(logits=self.logits.new_zeros(len(self.logits)), validate_args=False)
+        uniform = Categorical(logits=self.pixels.new_zeros(len(self.pixels)), validate_args=False)
         return MixtureSameFamily(uniform, components, validate_args=False)

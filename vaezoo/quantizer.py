@@ -4,7 +4,9 @@ van den Oord et al. 2017, https://arxiv.org/abs/1711.00937. Shapes: C codes of D
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +69,17 @@ def kl_nearest_uniform(q: NearestCode, p: UniformCodes) -> Tensor:
     return q.embeddings.new_full(q.batch_shape, p.nats)
 
 
+def in_full_precision(method: Callable) -> Callable:
+    """A method that autocast leaves alone: in bf16 the nearest code would not be."""
+
+    @wraps(method)
+    def wrapped(self: nn.Module, vectors: Tensor, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(vectors.device.type, enabled=False):
+            return method(self, vectors, *args, **kwargs)
+
+    return wrapped
+
+
 class Quantizer(nn.Module):
     """A codebook that follows the vectors it stands for.
 
@@ -74,7 +87,8 @@ class Quantizer(nn.Module):
 
         N_c <- decay N_c + (1 - decay) n_c,   m_c <- decay m_c + (1 - decay) sum of them,   e_c = m_c / N_c
 
-    (paper, appendix A.1), and a code whose N_c falls below ``restart_below`` of an even share begins
+    (paper, appendix A.1; n_c and the sum are divided by the number of vectors, so that batches of any
+    size count alike), and a code whose N_c falls below ``restart_below`` of an even share begins
     anew at a vector of the batch. With decay = 0 one update is one step of Lloyd's k-means, and
     ``start`` is ten of them. N_c cannot come near 0, so the paper's smoothing of it is not needed.
 
@@ -97,29 +111,32 @@ class Quantizer(nn.Module):
             raise ValueError(f"decay and restart_below must lie in [0, 1), got {decay} and {restart_below}")
         self.decay, self.restart_below = decay, restart_below
         self.register_buffer("codebook", torch.randn(num_codes, dim) / math.sqrt(dim))
-        self.register_buffer("counts", torch.ones(num_codes))
-        self.register_buffer("sums", self.codebook.clone())
+        self.register_buffer("counts", torch.full((num_codes,), 1 / num_codes))
+        self.register_buffer("sums", self.codebook / num_codes)
 
+    @in_full_precision
     def nearest(self, vectors: Tensor) -> Tensor:
         """Index of the code nearest to each vector: (*batch, D) -> (*batch,)."""
         squared = self.codebook.square().sum(1) - 2 * vectors.detach() @ self.codebook.T  # less |v|^2, the same for all
         return squared.argmin(-1)
 
     @torch.no_grad()
+    @in_full_precision
     def update(self, vectors: Tensor, codes: Tensor, decay: float) -> None:
         """Move the codebook by vectors (N, D) and their codes (N,), over all processes."""
         chosen = torch.nn.functional.one_hot(codes, len(self.codebook)).to(vectors)  # (N, C)
-        counts, sums = chosen.sum(0), chosen.T @ vectors
+        counts, sums = chosen.mean(0), chosen.T @ vectors / len(vectors)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(counts)
-            torch.distributed.all_reduce(sums)
+            for value in (counts, sums):
+                torch.distributed.all_reduce(value)
+                value /= torch.distributed.get_world_size()
         self.counts.lerp_(counts, 1 - decay)
         self.sums.lerp_(sums, 1 - decay)
-        share = counts.sum() / len(self.codebook)
+        share = 1 / len(self.codebook)
         # With several processes the first one's draws win: its buffers are sent to the others.
         fresh = vectors[torch.randint(len(vectors), (len(self.codebook),), device=vectors.device)]
         dead = self.counts <= self.restart_below * share
-        self.counts.copy_(torch.where(dead, share, self.counts))
+        self.counts.masked_fill_(dead, share)
         self.sums.copy_(torch.where(dead[:, None], share * fresh, self.sums))
         self.codebook.copy_(self.sums / self.counts[:, None])
 

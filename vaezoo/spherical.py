@@ -247,6 +247,7 @@ class VonMisesFisher(Posterior):
     """
 
     n_params = 2
+    space = "sphere"
 
     def __init__(self, shape: Shape):
         super().__init__()
@@ -264,6 +265,7 @@ class VonMisesFisher(Posterior):
 class HypersphericalUniform(Prior):
     """p(z) uniform on the unit sphere of R^D."""
 
+    space = "sphere"
     mean: Tensor
 
     def __init__(self, shape: Shape, posterior: Conditional | None = None):

@@ -29,6 +29,8 @@ class Anneal(pl.Callback):
             raise ValueError(
                 f"callbacks.anneal.weight={self.weight}: {type(pl_module.objective).__name__} has no such weight, {fix}"
             )
+        if weights[self.weight] == 0:
+            raise ValueError(f"callbacks.anneal.weight={self.weight} is configured as 0, of which all shares are 0")
         pl_module.objective.schedules[self.weight] = self.factor
 
 
@@ -42,8 +44,8 @@ class LinearWarmup(Anneal):
 
     def __init__(self, weight: str = "beta", steps: int = 1000, start: float = 0.0):
         super().__init__(weight)
-        if steps < 1:
-            raise ValueError(f"callbacks.anneal.steps must be >= 1, got {steps}")
+        if steps < 1 or not 0 <= start <= 1:
+            raise ValueError(f"callbacks.anneal: steps must be >= 1 and start in [0, 1], got {steps} and {start}")
         self.steps, self.start = steps, start
 
     def factor(self, step: int) -> float:

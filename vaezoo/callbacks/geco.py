@@ -12,43 +12,47 @@ class GECO(pl.Callback):
     """Least rate at a given distortion: Rezende & Viola 2018, https://arxiv.org/abs/1810.00597.
 
     Minimise KL(q, p) subject to E_q[-log p(x | z)] <= target by a multiplier lambda of the constraint,
-    which each step multiplies by exp(speed * C), C the running mean of distortion - target (their
+    which each batch multiplies by exp(speed * C), C the running mean of distortion - target (their
     algorithm 1). Divided by lambda the Lagrangian is ``-log_px + beta KL`` with beta = 1 / lambda, so
-    any objective with a weight ``beta`` can be steered, and that is what this writes.
+    any objective with a weight on its rate can be steered, and that weight is what this writes.
 
     Args:
         target: distortion to reach, nats per example.
-        speed: change of log beta per step and nat; > 0.
+        speed: change of log beta per batch and nat; > 0.
         momentum: of the running mean, in [0, 1).
     """
 
     limit = math.log(1e4)  # of |log beta|
 
     def __init__(self, target: float, speed: float = 1e-3, momentum: float = 0.99):
-        if not (speed > 0 and 0 <= momentum < 1):
-            raise ValueError(f"callbacks.anneal: speed must be > 0 and momentum in [0, 1), got {speed} and {momentum}")
+        if not (math.isfinite(target) and 0 < speed < math.inf and 0 <= momentum < 1):
+            raise ValueError(
+                f"callbacks.anneal: target must be finite, speed > 0 and momentum in [0, 1), "
+                f"got {target}, {speed} and {momentum}"
+            )
         self.target, self.speed, self.momentum = target, speed, momentum
         self.log_beta: Tensor | None = None
         self.excess: Tensor | None = None  # the running mean of distortion - target
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         objective = pl_module.objective
-        if "beta" not in objective.configured:
+        if objective.rate_weight is None:
             raise ValueError(
-                f"callbacks/anneal=geco: {type(objective).__name__} has no weight beta to steer, "
+                f"callbacks/anneal=geco: {type(objective).__name__} has no weight on the rate to steer, "
                 f"take a model whose objective is the ELBO"
             )
+        self.weight = objective.get_buffer(objective.rate_weight)
         if self.log_beta is None:  # else it came from a checkpoint
-            self.log_beta = torch.tensor(math.log(max(objective.configured["beta"], math.exp(-self.limit))))
-        self.log_beta = self.log_beta.to(pl_module.device)
-        objective.beta.fill_(self.log_beta.exp())
+            self.log_beta = self.weight.clamp(min=math.exp(-self.limit)).log()
+        self.log_beta = self.log_beta.to(self.weight)
+        self.weight.copy_(self.log_beta.exp())
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs, batch, batch_idx) -> None:
         assert self.log_beta is not None
-        now = -pl_module.latest["log_px"].mean() - self.target
+        now = trainer.strategy.reduce(-pl_module.latest["log_px"].mean()) - self.target  # the mean over processes
         self.excess = now if self.excess is None else torch.lerp(now, self.excess.to(now), self.momentum)
         self.log_beta = (self.log_beta - self.speed * self.excess).clamp(-self.limit, self.limit)
-        pl_module.objective.beta.copy_(self.log_beta.exp())
+        self.weight.copy_(self.log_beta.exp())
 
     def state_dict(self) -> dict[str, Any]:
         return {"log_beta": self.log_beta, "excess": self.excess}

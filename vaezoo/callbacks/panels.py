@@ -1,7 +1,6 @@
 """Pictures of a model in training: what it reconstructs, samples and hides in each latent dimension."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vaezoo.models.base import Batch, LatentVariableModel
+from vaezoo.models.base import Batch, LatentVariableModel, evaluating
 from vaezoo.seeding import isolated
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
@@ -105,19 +104,6 @@ def take(loader: Iterable[Batch], num: int) -> Iterator[Batch]:
         num -= len(batch.x)
         if num <= 0:
             return
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 class Axes(NamedTuple):

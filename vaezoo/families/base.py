@@ -15,10 +15,14 @@ class Family(nn.Module):
     Attributes:
         n_params: planes the network must emit.
         scores: the kinds of data that ``log_prob`` is a proper density or mass for.
+        couples_examples: whether one example's log p in training depends on the others of its batch.
+        space: where its values lie: "real" or "sphere". A posterior's must be its prior's.
     """
 
     n_params: int = 1
     scores: frozenset[str] = frozenset({"byte", "unit", "real"})
+    couples_examples: bool = False
+    space: str = "real"
 
     @abstractmethod
     def forward(self, *params: Tensor) -> Distribution:

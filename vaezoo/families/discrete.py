@@ -134,7 +134,8 @@ class CategoricalDistribution(Distribution):
     @property
     def mean(self) -> Tensor:
         probs = self.levels.probs
-        return probs @ torch.linspace(0, 1, self.top + 1, dtype=probs.dtype, device=probs.device)
+        levels = torch.linspace(0, 1, self.top + 1, dtype=probs.dtype, device=probs.device)
+        return (probs * levels).sum(-1)  # no matrix product: autocast would round it to bf16
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:

@@ -135,8 +135,6 @@ class OptimalScaleNormal(Family):
     each batch. Evaluation and sampling take a running average of sigma*^2 instead: it is a number like
     any other weight, and what they report is a bound.
 
-    With several processes each fits its own part of the batch, as batch normalisation does.
-
     Args:
         momentum: weight of the newest batch in the running average; in (0, 1]. The first 1 / momentum
             batches count alike, so that nothing is left of where it starts.
@@ -144,6 +142,7 @@ class OptimalScaleNormal(Family):
             gradient.
     """
 
+    couples_examples = True
     mean_square: Tensor
     num_batches: Tensor
 

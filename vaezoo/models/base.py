@@ -2,8 +2,8 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -33,6 +33,19 @@ class Batch(NamedTuple):
     y: Tensor
 
 
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 class LatentVariableModel(pl.LightningModule):
     """q(z | x), p(z), p(x | z) and an objective, as a LightningModule.
 
@@ -46,6 +59,8 @@ class LatentVariableModel(pl.LightningModule):
     Attributes:
         latent_shape: shape of one z, and
         decoder: p(x | z): both set by the paper's class.
+        conditional: whether p(x | z) and the bound are given the context.
+        started: 1 once the parts that start from data have; a checkpoint holds it.
 
     Args:
         data_shape: shape of one example, (C, H, W).
@@ -60,6 +75,8 @@ class LatentVariableModel(pl.LightningModule):
     latent_shape: tuple[int, ...]
     decoder: Conditional
     objective: Objective
+    conditional: bool = False
+    started: Tensor
 
     def __init__(
         self,
@@ -80,6 +97,7 @@ class LatentVariableModel(pl.LightningModule):
         self.optimizer = optimizer or partial(Adam, lr=1e-3)
         self.scheduler = scheduler
         self.seed = seed
+        self.register_buffer("started", torch.zeros((), dtype=torch.long))
         self.config: dict[str, Any] | None = None  # the run's config; a checkpoint carries it
         self.latest: dict[str, Tensor] = {}  # the last training batch's values, (B,) each, for who shows them
         self.results: dict[str, dict[str, float]] = {}  # each stage's last means, in float64
@@ -116,7 +134,6 @@ class LatentVariableModel(pl.LightningModule):
         """The family of p(x | z): it knows which data it can score."""
         return self.decoder.family
 
-    @torch.no_grad()
     def log_marginal(
         self, x: Tensor, context: Tensor | None = None, num_samples: int = 1000, chunk_size: int = 100
     ) -> Tensor:
@@ -134,30 +151,45 @@ class LatentVariableModel(pl.LightningModule):
             raise ValueError(f"num_samples and chunk_size must be >= 1, got {num_samples} and {chunk_size}")
         self.likelihood.check(x)
         total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
-        for start in range(0, num_samples, chunk_size):
-            log_w = self(x, context, num_samples=min(chunk_size, num_samples - start)).log_w
-            total = torch.logaddexp(total, log_w.double().logsumexp(0))
+        with evaluating(self):  # in training a likelihood may be fitted to what it scores
+            for start in range(0, num_samples, chunk_size):
+                log_w = self(x, context, num_samples=min(chunk_size, num_samples - start)).log_w
+                total = torch.logaddexp(total, log_w.double().logsumexp(0))
         return total - math.log(num_samples)
 
     def start(self, x: Tensor, context: Tensor | None = None) -> None:
         """Adapt what starts from data to training examples x (N, *data_shape): most have nothing that does."""
 
     def setup(self, stage: str) -> None:
-        """Learn from the data module, if it is one of ours, the training set's size and where to start:
-        p(x | z) at the mean training image, and ``start``. Weights from a checkpoint come after this.
+        """Learn from the data module, if it is one of ours, the training set's size and, once in the model's
+        life, where to start: p(x | z) at the mean training image, and ``start``. Weights from a checkpoint come
+        after this. Then pass two examples, so that parts that do not go together say so before the first step.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
         self.objective.num_data = getattr(data, "num_train", None)
-        if stage == "fit" and self.objective.num_data is not None:
-            self.decoder.centre(data.mean)
-            with seeding.isolated(self.device, self.seed, "start"):
-                self.start(*data.examples(1000))
+        if stage != "fit" or self.objective.num_data is None:
+            return
+        examples = data.examples(1000)
+        with seeding.isolated(self.device, self.seed, "start"):
+            if not self.started:
+                self.decoder.centre(data.mean)
+                self.start(*examples)
+                self.started.fill_(1)
+            with evaluating(self):
+                self.objective(self(examples.x[:2].type(self.dtype), examples.y[:2]))
 
     def on_fit_start(self) -> None:
-        if self.objective.couples_examples and self.trainer.world_size > 1:
+        """Refuse a training whose loss or gradient would silently be another one."""
+        likelihood, objective = self.likelihood, self.objective
+        if self.trainer.world_size > 1 and (likelihood.couples_examples or objective.couples_examples):
             raise ValueError(
                 f"{type(self).__name__}'s loss couples the examples of a batch, and each of {self.trainer.world_size} "
                 f"processes would see its own alone: use trainer.devices=1"
+            )
+        if likelihood.couples_examples and objective.uses_hooks:
+            raise ValueError(
+                f"{type(objective).__name__} weighs the gradient of each sample by itself, and the likelihood "
+                f"{type(likelihood).__name__} couples them: use another model/likelihood"
             )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -210,11 +242,15 @@ class LatentVariableModel(pl.LightningModule):
             if latent.kl_per_dim is not None:
                 values[f"kl_dim{i}"] = latent.kl_per_dim.flatten(1)
             with suppress(NotImplementedError):  # a flow's mean has no closed form
-                mean = latent.q.mean
-                mean = mean.mean(0) if mean.dim() == latent.z.dim() else mean  # a layer that hangs on K samples
-                mean = mean.flatten(1).to(wide(mean))  # the variance is a small difference of large sums
-                values |= {f"mean{i}": mean, f"square{i}": mean.square()}
+                if latent.q.mean.dim() < latent.z.dim():  # else it hangs on samples of another layer
+                    values |= self.moments(i, latent.q.mean)
         return values
+
+    @staticmethod
+    def moments(layer: int, mean: Tensor) -> dict[str, Tensor]:
+        """What the variance of a layer's posterior mean is computed from."""
+        mean = mean.flatten(1).to(wide(mean))  # the variance is a small difference of large sums
+        return {f"mean{layer}": mean, f"square{layer}": mean.square()}
 
     def latent_summary(self, means: dict[str, Tensor]) -> dict[str, float]:
         """From the means of ``latent_statistics`` to what is logged: ``kl_dim/*``, ``active_units``."""

@@ -8,8 +8,8 @@ from vaezoo.objectives import CombinedImportanceWeighted
 class CIWAE(VAE):
     """The combination importance-weighted autoencoder: Rainforth et al. 2018, https://arxiv.org/abs/1802.04537.
 
-    loss = -(beta/K sum_k log w_k + (1 - beta) log 1/K sum_k w_k): beta = 1 is the VAE with K
-    samples, beta = 0 is IWAE. The first term keeps a signal for the encoder when K is large.
+    loss = -(beta/K sum_k log w_k + (1 - beta) log 1/K sum_k w_k): beta = 1 is in
+    expectation the VAE with K samples, beta = 0 is IWAE. The first term keeps a signal for the encoder when K is large.
 
     Args:
         num_samples: K; >= 1. The paper has 64.

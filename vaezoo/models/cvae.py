@@ -8,6 +8,7 @@ from vaezoo.conditional import NetFactory, Shape
 from vaezoo.models.vae import VAE
 from vaezoo.nets import MLP
 from vaezoo.nets.conditioned import Conditioned
+from vaezoo.priors import VampPrior
 
 
 class CVAE(VAE):
@@ -27,6 +28,8 @@ class CVAE(VAE):
         **kwargs: as ``VAE``.
     """
 
+    conditional = True
+
     def __init__(
         self,
         data_shape: Shape,
@@ -39,6 +42,8 @@ class CVAE(VAE):
         sees = partial(partial, Conditioned, num_classes=num_classes)
         super().__init__(data_shape, encoder=sees(net=encoder or MLP), decoder=sees(net=decoder or MLP), **kwargs)
         self.num_classes = num_classes
+        if isinstance(self.prior, VampPrior):
+            raise ValueError("prior: the pseudo-inputs of a VampPrior have no label, choose another one")
 
     def start(self, x: Tensor, context: Tensor | None = None) -> None:
         """Check that the training labels are classes that the model has."""

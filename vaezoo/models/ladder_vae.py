@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from vaezoo.conditional import Conditional, NetFactory, Shape
+from vaezoo.conditional import Conditional, NetFactory, Network, Shape
 from vaezoo.families import Bernoulli, Family
 from vaezoo.families import Normal as NormalFamily
 from vaezoo.models.base import LatentVariableModel
@@ -79,8 +79,8 @@ class LadderVAE(LatentVariableModel):
         emitted = [2 * dim + hidden for dim in self.dims]
         emitted[-1] -= hidden
         between = partial(MLP, hidden=[hidden], activation="silu")
-        first = (encoder or MLP)(self.data_shape, (emitted[0],))
-        self.upwards = nn.ModuleList([first, *(between((hidden,), (size,)) for size in emitted[1:])])
+        first = Network(self.data_shape, (emitted[0],), encoder or MLP)
+        self.upwards = nn.ModuleList([first, *(Network((hidden,), (size,), between) for size in emitted[1:])])
         self.decoder = Conditional(self.latent_shape, self.data_shape, decoder or MLP, likelihood or Bernoulli())
         self.family = NormalFamily()
         self.top = StandardNormal((self.dims[-1],))
@@ -94,7 +94,6 @@ class LadderVAE(LatentVariableModel):
         for net, dim in zip(self.upwards, self.dims, strict=True):
             planes = net(features, context)
             planes, features = planes[:, : 2 * dim], F.silu(planes[:, 2 * dim :])
-            planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
             normals.append(self.family(*planes.chunk(2, dim=1)))
         return normals
 
@@ -110,12 +109,23 @@ class LadderVAE(LatentVariableModel):
             latents.append(Latent(q, p, z))
         return Trace(x, self.decoder(z, context), tuple(latents))
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def layer_means(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
+        """The mean of each layer at the means of those above it, (B, D_i), top to bottom."""
         *lower, highest = self.evidence(x, context)
-        z = highest.mean
+        means = [highest.mean]
         for qhat, down in zip(reversed(lower), reversed(self.downwards), strict=True):
-            z = merge(qhat, down(z, context).base_dist).mean
-        return z
+            means.append(merge(qhat, down(means[-1], context).base_dist).mean)
+        return means
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.layer_means(x, context)[-1]
+
+    def latent_statistics(self, trace: Trace) -> dict[str, Tensor]:
+        """As of every model; the means of a lower layer are taken at the means of those above it."""
+        values = super().latent_statistics(trace)
+        for i, mean in enumerate(self.layer_means(trace.x)):
+            values |= self.moments(i, mean)
+        return values
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         return self.decoder(z, context)

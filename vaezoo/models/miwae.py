@@ -10,7 +10,8 @@ class MIWAE(VAE):
 
     loss = -1/M sum_m log 1/K sum_k w_mk with M K samples z_mk ~ q(z | x): the mean of M estimates
     of IWAE's bound L_K. Raising K tightens the bound but drowns the encoder's gradient in noise;
-    raising M does away with noise. K = 1 is the VAE with M samples, M = 1 is IWAE.
+    raising M does away with noise. K = 1 is in expectation the VAE with M samples,
+    M = 1 is IWAE.
 
     Args:
         num_samples: K, samples in each group; >= 1. The paper has K = M = 8, four times our work.

@@ -60,6 +60,11 @@ class VAE(LatentVariableModel):
         self.encoder = Conditional(self.data_shape, self.latent_shape, encoder or MLP, family)
         self.decoder = Conditional(self.latent_shape, self.data_shape, decoder or MLP, likelihood or Bernoulli())
         self.prior = (prior or StandardNormal)(self.latent_shape, self.encoder)
+        if self.prior.space != family.space:
+            raise ValueError(
+                f"the prior {type(self.prior).__name__} lies in {self.prior.space} space and the posterior "
+                f"{type(family).__name__} in {family.space} space: choose both in one"
+            )
 
     def start(self, x: Tensor, context: Tensor | None = None) -> None:
         self.prior.start(x)

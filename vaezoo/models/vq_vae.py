@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo.conditional import Conditional, NetFactory, Shape
+from vaezoo.conditional import Conditional, NetFactory, Network, Shape
 from vaezoo.families import Bernoulli, Family
 from vaezoo.models.base import LatentVariableModel
 from vaezoo.nets import MLP
@@ -64,7 +64,7 @@ class VQVAE(LatentVariableModel):
         super().__init__(data_shape, Commitment(commitment), **kwargs)
         self.latent_shape = (num_latents, latent_dim)
         self.quantizer = Quantizer(num_codes, latent_dim, decay, restart_below)
-        self.encoder = (encoder or MLP)(self.data_shape, self.latent_shape)
+        self.encoder = Network(self.data_shape, self.latent_shape, encoder or MLP)
         self.decoder = Conditional(self.latent_shape, self.data_shape, decoder or MLP, likelihood or Bernoulli())
 
     def start(self, x: Tensor, context: Tensor | None = None) -> None:

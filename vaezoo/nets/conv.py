@@ -153,8 +153,8 @@ class ConvDecoder(nn.Module):
     ):
         super().__init__()
         planes, height, width = check_image(out_shape, "decoder")
-        sizes = halved(height, width, len(channels))[::-1]  # small to large
         widths = [*reversed(check_widths("channels", channels)), planes]
+        sizes = halved(height, width, len(channels))[::-1]  # small to large
         layers = check_layers(hidden, kernel)[::-1]
         self.start = (widths[0], *sizes[0])
         self.hidden = nn.Linear(prod(in_shape), layers[0])

@@ -1,9 +1,11 @@
 """Multi-layer perceptrons."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from math import prod
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,9 +19,10 @@ def activation_function(name: str) -> Callable[[Tensor], Tensor]:
         ValueError: torch has none of that name.
     """
     function = getattr(F, name, None)
-    if not callable(function):
-        raise ValueError(f"activation={name}: torch.nn.functional has no such function; try relu, tanh, gelu or silu")
-    return function
+    with suppress(TypeError):  # of a function of another kind
+        if function is not None and function(torch.zeros(1)).shape == (1,):
+            return function
+    raise ValueError(f"activation={name}: torch.nn.functional has no such function; try relu, tanh, gelu or silu")
 
 
 def check_widths(name: str, widths: Sequence[int]) -> Sequence[int]:

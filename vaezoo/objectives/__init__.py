@@ -4,6 +4,7 @@ from vaezoo.objectives.adversarial import DensityRatio
 from vaezoo.objectives.aggregate import MomentPenalty, TotalCorrelation
 from vaezoo.objectives.base import Objective
 from vaezoo.objectives.capacity import Capacity
+from vaezoo.objectives.commitment import Commitment
 from vaezoo.objectives.discrepancy import MMD, InfoMMD, SlicedWasserstein
 from vaezoo.objectives.elbo import ELBO
 from vaezoo.objectives.importance import (
@@ -18,6 +19,7 @@ __all__ = [
     "MMD",
     "Capacity",
     "CombinedImportanceWeighted",
+    "Commitment",
     "DensityRatio",
     "ImportanceBound",
     "ImportanceWeighted",

@@ -22,6 +22,8 @@ class Objective(nn.Module):
     Attributes:
         charges_rate: whether the loss has a KL term in it that free bits can be granted on.
         couples_examples: whether one example's loss depends on the others of its batch.
+        uses_hooks: whether the backward pass scales the gradient of each sample by itself.
+        rate_weight: name of the weight that the rate alone is multiplied by, if there is one.
         optimizer_settings: of the objective's own parameters, where they differ from the model's.
         num_data: size of the training set; the model tells it before training. None: the batch's.
         configured: each weight's value as configured, whatever a schedule has written since.
@@ -30,7 +32,12 @@ class Objective(nn.Module):
 
     charges_rate: bool = True
     couples_examples: bool = False
+    rate_weight: str | None = None
     num_data: int | None = None
+
+    @property
+    def uses_hooks(self) -> bool:
+        return False
 
     def __init__(self) -> None:
         super().__init__()

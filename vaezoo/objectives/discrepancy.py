@@ -60,10 +60,12 @@ def mmd(z: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
         kernel: k, from (n, D) and (m, D) to (n, m).
     """
     samples, batch = z.shape[:2]
+    if batch == 1:
+        return 0 * z.sum()  # there is no pair to estimate from
     z, y = z.flatten(0, 1).flatten(1), y.flatten(0, 1).flatten(1)
     example = torch.arange(batch, device=z.device).repeat(samples)
     others = (example.unsqueeze(1) != example).to(z.dtype)
-    pairs = max(samples**2 * batch * (batch - 1), 1)  # a batch of one has no pairs
+    pairs = samples**2 * batch * (batch - 1)
     within = ((kernel(z, z) + kernel(y, y)) * others).sum() / pairs
     return within - 2 * kernel(z, y).mean()
 
@@ -109,7 +111,7 @@ class MMD(Objective):
     charges_rate = False
     couples_examples = True
 
-    def __init__(self, lambda_mmd: float = 10.0, kernel: str = "imq"):
+    def __init__(self, lambda_mmd: float = 100.0, kernel: str = "imq"):
         super().__init__()
         self.kernel = check_kernel(kernel)
         self.set_weight("lambda_mmd", lambda_mmd)

@@ -16,6 +16,8 @@ class ELBO(Objective):
         beta: weight of the rate; >= 0.
     """
 
+    rate_weight = "beta"
+
     def __init__(self, beta: float = 1.0):
         super().__init__()
         self.set_weight("beta", beta)

@@ -156,7 +156,9 @@ class PartiallyImportanceWeighted(ImportanceBound):
         num_groups: M; >= 1.
     """
 
-    uses_hooks = True
+    @property
+    def uses_hooks(self) -> bool:
+        return True
 
     def weigh(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         num_groups, num_samples, _ = log_w.shape
