@@ -4,12 +4,15 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import RandomImages
 from lightning.pytorch import Trainer
 
 from vaezoo.data import Digits
-from vaezoo.models import CVAE
+from vaezoo.families import DiscretizedLogistic, FixedScaleNormal
+from vaezoo.models import CVAE, VAE
 from vaezoo.nets import MLP
 from vaezoo.nets.conditioned import Conditioned
+from vaezoo.tasks.common import scored
 
 
 def test_label_reaches_every_input():
@@ -83,3 +86,12 @@ def test_missing_labels():
         CVAE((1, 4, 4), num_classes=7).start(torch.zeros(10, 1, 4, 4), torch.arange(10))
     with pytest.raises(ValueError, match=r"one class label for each example, .* are of shape \(5,\)"):
         CVAE((1, 4, 4)).start(torch.zeros(10, 1, 4, 4), torch.zeros(10, 5))
+
+
+def test_what_is_scored():
+    """A bound of log p(x | y) is told apart from one of log p(x), a mass from a density."""
+    grey, bits = RandomImages((1, 4, 4), binarize="none"), RandomImages((1, 4, 4))
+    assert scored(CVAE((1, 4, 4)), bits) == "bits given y"
+    assert scored(VAE((1, 4, 4)), bits) == "bits"
+    assert scored(VAE((1, 4, 4), likelihood=DiscretizedLogistic()), grey) == "levels"
+    assert scored(VAE((1, 4, 4), likelihood=FixedScaleNormal()), grey) == "density"

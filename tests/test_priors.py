@@ -65,7 +65,7 @@ def test_mixture_of_normals_by_hand():
     """log p(z) = log sum_c softmax(logits)_c N(z; mu_c, diag exp(log_scale_c)^2), for z (K, B, D)."""
     prior = vamp(cls=MoGVAE).prior
     z = 2 * randn(3, 5, 2)
-    weights = prior.pixels.exp() / prior.pixels.exp().sum()
+    weights = prior.logits.exp() / prior.logits.exp().sum()
     expected = mixture_by_hand(z, weights, prior.loc, prior.log_scale.exp())
     torch.testing.assert_close(prior().log_prob(z), expected, rtol=1e-12, atol=1e-12)
     assert expected.shape == (3, 5)
@@ -152,7 +152,7 @@ def test_draws_follow_the_weights_and_the_components(cls):
     with torch.no_grad():
         if cls is MoGVAE:
             prior, weights = model.prior, torch.arange(1, num_components + 1, dtype=FLOAT)
-            prior.pixels.copy_(weights.log())
+            prior.logits.copy_(weights.log())
             prior.loc.copy_(40 * torch.arange(num_components)[:, None] * torch.tensor([1.0, -1.0]))
         else:
             weights = torch.ones(num_components, dtype=FLOAT)

@@ -19,15 +19,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def scored(summary: dict[str, Any]) -> str:
-    """What log p is of, for ELBOs of different things cannot be compared: bits, 256 levels, or a density."""
-    if "test" not in summary:
-        return ""
-    if summary["config"]["data"]["binarize"] != "none":
-        return "bits"
-    return "levels" if "bits_per_dim" in summary["test"] else "density"
-
-
 def rows(sweep_dir: Path) -> list[dict[str, Any]]:
     """A row for each job of a sweep, read from its folders."""
     table = []
@@ -39,7 +30,7 @@ def rows(sweep_dir: Path) -> list[dict[str, Any]]:
                 "job": job["job"],
                 "model": summary.get("model", ""),
                 "overrides": " ".join(job["overrides"]),
-                "scored": scored(summary),
+                "scored": summary.get("scored", ""),
                 "test_elbo": test.get("elbo"),
                 "test_kl": test.get("kl"),
                 "test_distortion": -test["log_px"] if "log_px" in test else None,

@@ -118,6 +118,12 @@ def test(trainer: pl.Trainer, model: LatentVariableModel, data: ImageData) -> di
     return model.results["test"]
 
 
+def scored(model: LatentVariableModel, data: ImageData) -> str:
+    """What log p is of, for ELBOs of different things cannot be compared: bits, 256 levels, or a density."""
+    kind = "bits" if data.support == "binary" else "levels" if model.likelihood.scores == {"byte"} else "density"
+    return f"{kind} given y" if model.conditional else kind
+
+
 @contextmanager
 def finished() -> Iterator[None]:
     """Close W&B's run whatever happens: a second one in this process would silently join it."""

@@ -40,7 +40,8 @@ def evaluate(config: dict[str, Any]) -> None:
     values = common.test(trainer, model, data)
     if trainer.is_global_zero:
         seconds = round(time.perf_counter() - start, 2)
-        common.write_summary(own, task="evaluate", checkpoint=str(path), test=values, wall_seconds=seconds)
+        origin = {"checkpoint": str(path), "scored": common.scored(model, data)}
+        common.write_summary(own, task="evaluate", **origin, test=values, wall_seconds=seconds)
         title = f"{own['name']} on {type(data).__name__}, {path}: test set"
         common.print_results(title, values, [f"run folder: {config['run_dir']}"])
 

@@ -60,6 +60,7 @@ def summarise(
         config,
         task="fit",
         data=type(data).__name__,
+        scored=common.scored(model, data),
         test=values,
         last_val=validation,
         objective=float(best.best_model_score or 0) if best else values["elbo"],
