@@ -42,7 +42,7 @@ def evaluate(config: dict[str, Any]) -> None:
         seconds = round(time.perf_counter() - start, 2)
         origin = {"checkpoint": str(path), "scored": common.scored(model, data)}
         common.write_summary(own, task="evaluate", **origin, test=values, wall_seconds=seconds)
-        title = f"{own['name']} on {type(data).__name__}, {path}: test set"
+        title = f"{own['name']} on {type(data).__name__}, {path}: test set, log p of {origin['scored']}"
         common.print_results(title, values, [f"run folder: {config['run_dir']}"])
 
 

@@ -70,7 +70,7 @@ def summarise(
         parameters=sum(p.numel() for p in model.parameters()),
     )
     speed = summary["train_images_per_second"] or 0
-    title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set"
+    title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set, log p of {summary['scored']}"
     notes = [
         f"{progress['epochs']} epochs in {summary['wall_seconds']:.0f} s, {speed:,.0f} images/s in training",
         f"run folder: {config['run_dir']}",
