@@ -322,6 +322,7 @@ class LatentVariableModel(pl.LightningModule):
     ) -> None:
         """Clip the model's gradients and the objective's own, each by themselves, and with a fused
         optimizer in bf16 too: Lightning refuses that for the sake of a gradient scaler, which bf16 has not.
+        (With a scaler, in fp16, Lightning clips them all together.)
         """
         if gradient_clip_val and getattr(self.trainer.precision_plugin, "scaler", None) is None:
             by_value = gradient_clip_algorithm == "value"
