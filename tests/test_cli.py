@@ -161,6 +161,8 @@ def test_options_of_training(cli, more):
         (["optimizer.lr=fast"], "optimizer.lr='fast' should be a number"),
         (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
         (["model.encoder.hidden=200"], "hidden must be a list of whole numbers >= 1, got 200"),
+        (["model=vq_vae", "model/prior=vamp"], "model/prior: the chosen model takes no prior, leave it out"),
+        (["run=somewhere"], "run=somewhere is for task=evaluate"),
         (["seed=0,1"], "seed=0,1 names several values: add -m for a sweep"),
         (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be >= 1, got 0"),
         (["threads=0"], "threads=0 should be a whole number >= 1"),
@@ -290,11 +292,18 @@ def test_sweep(tmp_path):
     assert "Error executing job" not in done.stderr
 
 
-def test_a_sweep_with_a_typing_error_runs_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("model=mlp_vae,mpl_vae", "error: model=mpl_vae is not a choice, did you mean mlp_vae?"),
+        ("model=glob(*_xyz)", "error: the sweep has no job: a glob(...) in it matches no choice, `--help` lists them"),
+    ],
+)
+def test_a_sweep_with_a_typing_error_runs_nothing(tmp_path, word, line):
     """A choice that does not exist is told before the first job has cost anything."""
-    done = command("-m", "model=mlp_vae,mpl_vae", cwd=tmp_path)
+    done = command("-m", word, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["error: model=mpl_vae is not a choice, did you mean mlp_vae?"]
+    assert done.stderr.splitlines() == [line]
     assert not list(tmp_path.rglob("job.json"))
 
 

@@ -42,7 +42,7 @@ def test_by_hand():
 
 
 def test_beta_is_bounded():
-    assert steps(GECO(target=0.0, speed=1e9), VAE((1, 5, 5)), [1.0])[0] == pytest.approx(1e-4)
+    assert steps(GECO(target=0.5, speed=1e9), VAE((1, 5, 5)), [1.0])[0] == pytest.approx(1e-4)
     assert steps(GECO(target=2.0, speed=1e9), VAE((1, 5, 5)), [1.0])[0] == pytest.approx(1e4)
 
 
@@ -84,3 +84,5 @@ def test_bad_options():
             fit(model, GECO(target=1.0))
     with pytest.raises(ConfigError, match=r"^callbacks\.anneal\.target is missing: GECO needs it$"):
         build(config("callbacks.anneal", "callbacks/anneal=geco"), "callbacks.anneal")
+    with pytest.raises(ValueError, match="distortion of bits and levels is above 0"):
+        fit(VAE((1, 5, 5)), GECO(target=-5.0))

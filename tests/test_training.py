@@ -180,3 +180,8 @@ def test_a_part_that_the_paper_brings_itself(overrides):
     part = overrides[1].partition("/")[2].partition("=")[0]
     with pytest.raises(ConfigError, match=rf"^model.{part}: (VampVAE|PlanarVAE) brings its own, leave it out$"):
         build(config("model", *overrides), "model")
+
+
+def test_data_of_another_shape():
+    with pytest.raises(ValueError, match=r"data_shape is \(1, 6, 6\), but RandomImages's images are \(1, 5, 5\)"):
+        fit(VAE((1, 6, 6)), max_steps=1)

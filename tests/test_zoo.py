@@ -16,8 +16,8 @@ def test_a_paper_only_picks_parts(name):
     """Its one class defines ``__init__`` and nothing else, and says where it is from."""
     tree = ast.parse((REPO / "vaezoo" / "models" / f"{name}.py").read_text())
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    assert len(classes) == 1
-    assert "https://" in ast.get_docstring(classes[0])
+    assert len(classes) == 1, "one class to a paper: a new objective goes to vaezoo/objectives/"
+    assert "https://" in (ast.get_docstring(classes[0]) or ""), "the docstring needs the paper's link"
     if name not in BREAK_THE_MOULD:
         defined = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
         body = [node.name if isinstance(node, ast.FunctionDef) else type(node).__name__ for node in classes[0].body]
@@ -36,7 +36,7 @@ def test_a_config_is_named_after_its_class(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_readme_has_its_row(name):
     readme = (REPO / "README.md").read_text()
-    assert readme.count(f"\n| `{name}` |") == 1
+    assert readme.count(f"\n| `{name}` |") == 1, f"the README's table of models needs one row `{name}`"
 
 
 def test_little_is_copied():

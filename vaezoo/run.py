@@ -97,6 +97,9 @@ def sentence(error: BaseException) -> str:
 
 def unknown_key(key: str) -> str:
     """The sentence for an override of a key that the config does not have."""
+    group, _, part = key.rpartition("/")
+    if group and Path(config_folder(), key).is_dir():
+        return f"{key}: the chosen {group} takes no {part}, leave it out"
     overrides = [text for text in sys.argv[1:] if "=" in text and not text.startswith("-")]
     cfg = None
     while overrides and cfg is None:  # compose with what stands before the key that failed

@@ -8,6 +8,11 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 
+def epochs(num: int | None) -> str:
+    """A number of epochs in words."""
+    return f"{num} epoch{'' if num == 1 else 's'}"
+
+
 class Progress(TQDMProgressBar):
     """A bar that shows the ELBO; where the output is no terminal, a line now and then instead.
 
@@ -35,7 +40,7 @@ class Progress(TQDMProgressBar):
             parameters = sum(p.numel() for p in pl_module.parameters())
             data = type(getattr(trainer, "datamodule", None) or trainer.train_dataloader).__name__
             name = type(pl_module).__name__
-            self.say(f"{name} with {parameters:,} parameters on {data}, {trainer.max_epochs} epochs")
+            self.say(f"{name} with {parameters:,} parameters on {data}, {epochs(trainer.max_epochs)}")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer, *_)

@@ -169,6 +169,8 @@ class LatentVariableModel(pl.LightningModule):
         self.objective.num_data = getattr(data, "num_train", None)
         if stage != "fit" or self.objective.num_data is None:
             return
+        if tuple(data.shape) != self.data_shape:
+            raise ValueError(f"data_shape is {self.data_shape}, but {type(data).__name__}'s images are {data.shape}")
         examples = data.examples(1000)
         with seeding.isolated(self.device, self.seed, "start"):
             if not self.started:

@@ -33,11 +33,11 @@ class Conditioned(nn.Module):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """(N, *in_shape) and labels (N,) -> (N, *out_shape)."""
-        if context is None or context.shape != inputs.shape[:1]:
-            got = "none" if context is None else f"labels of shape {tuple(context.shape)}"
+        if not isinstance(context, Tensor) or context.shape != inputs.shape[:1]:
+            got = f"labels of shape {tuple(context.shape)}" if isinstance(context, Tensor) else context
             raise ValueError(
                 f"a model conditioned on classes needs one label for each of {len(inputs)} inputs, got {got}: "
-                f"give context=labels"
+                f"give context=labels, a tensor"
             )
         code = self.embedding(context.long()).to(inputs.dtype).unflatten(1, self.code_shape)
         return self.net(torch.cat([inputs, code], 1), context)

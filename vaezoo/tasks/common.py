@@ -26,7 +26,7 @@ UNITS = {
     "elbo": "nats per image, a lower bound of log p(x): larger is better",
     "log_px": "nats per image, E_q[log p(x | z)]; its negative is the distortion",
     "kl": "nats per image, KL(q(z | x), p(z)): the rate",
-    "loss": "nats per image, what the objective minimises",
+    "loss": "nats per image, the objective at its configured weights",
     "active_units": "latent dimensions whose posterior mean has variance > 0.01 over the images",
     "codes_used": "codes of the codebook that the images use",
     "perplexity": "exp of the entropy of their use: as many codes, if all were used alike",

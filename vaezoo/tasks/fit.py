@@ -8,8 +8,9 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from vaezoo.build import build
+from vaezoo.build import ConfigError, build
 from vaezoo.callbacks.monitor import Monitor
+from vaezoo.callbacks.progress import epochs
 from vaezoo.checkpoint import read_checkpoint, restore
 from vaezoo.data import ImageData
 from vaezoo.models import LatentVariableModel
@@ -19,6 +20,8 @@ from vaezoo.tasks import common
 def fit(config: dict[str, Any]) -> None:
     """Train, then test the checkpoint with the best val/elbo (or the last weights, without any)."""
     start = time.perf_counter()
+    if config["run"] is not None:
+        raise ConfigError(f"run={config['run']} is for task=evaluate: add task=evaluate, or leave run out")
     common.quiet()
     trust = tuple(config["trust"])
     model, data = common.build_run(config)
@@ -72,7 +75,7 @@ def summarise(
     speed = summary["train_images_per_second"] or 0
     title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set, log p of {summary['scored']}"
     notes = [
-        f"{progress['epochs']} epochs in {summary['wall_seconds']:.0f} s, {speed:,.0f} images/s in training",
+        f"{epochs(trainer.current_epoch)} in {summary['wall_seconds']:.0f} s, {speed:,.0f} images/s in training",
         f"run folder: {config['run_dir']}",
     ]
     if "wandb" in config["logger"]:

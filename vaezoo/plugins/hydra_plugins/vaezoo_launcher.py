@@ -29,6 +29,8 @@ class SubprocessLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, write ``summary.csv`` in the sweep's folder and print it."""
         setup_globals()
+        if not job_overrides:
+            raise ValueError("the sweep has no job: a glob(...) in it matches no choice, `--help` lists them")
         sweep_dir = Path(self.config.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         jobs = [self.prepare(number, overrides) for number, overrides in enumerate(job_overrides, initial_job_idx)]
