@@ -113,7 +113,7 @@ def test_compiled_equals_eager(name):
     """x -> loss is one graph, and has the loss and the gradients of the eager pass at the same noise."""
     torch._dynamo.reset()
     objective = make(name, net="mlp").objective
-    if getattr(objective, "uses_hooks", False) and TORCH < (2, 12):
+    if objective.uses_hooks and TORCH < (2, 12):
         pytest.skip("torch 2.11 cannot compile a gradient hook on an intermediate tensor")
     samples = 2 * getattr(objective, "num_groups", 1)
     results = []

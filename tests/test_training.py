@@ -171,6 +171,8 @@ def test_a_papers_own_schedule():
     assert float(model.objective.capacity) == 8.0 * 3 / 16
     trainer.test(model, RandomImages((1, 5, 5)), verbose=False)
     assert float(model.objective.capacity) == 8.0
+    fit(model, max_epochs=1, callbacks=[LinearWarmup("capacity", steps=32)])
+    assert float(model.objective.capacity) == 8.0 * 3 / 32
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,8 @@ class FullCovarianceNormal(Posterior):
 
     Kingma & Welling 2019, https://arxiv.org/abs/1906.02691, section 2.5.1. L = diag(s) (I + N / sqrt(D))
     for D dimensions: relative to the scales s, and divided by sqrt(D), a fresh network's N adds little
-    noise to z (with N as it comes two epochs on MNIST end 5 nats lower). The planes are mu, ln s with
-    a soft floor as in ``Normal``, and ceil((D - 1) / 2) more, whose first D (D - 1) / 2 numbers are N's
-    rows below the diagonal; the rest are not used.
+    noise to z. The planes are mu, ln s with a soft floor as in ``Normal``, and ceil((D - 1) / 2) more,
+    whose first D (D - 1) / 2 numbers are N's rows below the diagonal; the rest are not used.
 
     Args:
         shape: (D,).

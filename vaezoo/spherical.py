@@ -241,8 +241,7 @@ class VonMisesFisher(Posterior):
 
     Two planes: mu is the first, normalised; kappa = 1 + D softplus(mean of the second), 1 at least as in
     the code of Davidson et al. 2018, which lacks the D. But E[mu'z] is about kappa / D at first, so that
-    without it samples begin as all but uniform (three epochs of MNIST at D = 11 end 8 nats lower). The
-    code of x is mu, a point of the sphere.
+    without it samples begin as all but uniform. The code of x is mu, a point of the sphere.
 
     Args:
         shape: (D,), D >= 2.

@@ -171,14 +171,14 @@ class LatentVariableModel(pl.LightningModule):
             return
         if tuple(data.shape) != self.data_shape:
             raise ValueError(f"data_shape is {self.data_shape}, but {type(data).__name__}'s images are {data.shape}")
-        examples = data.examples(1000)
+        x, y = (part.to(self.device) for part in data.examples(2 if self.started else 1000))
         with seeding.isolated(self.device, self.seed, "start"):
             if not self.started:
                 self.decoder.centre(data.mean)
-                self.start(*examples)
+                self.start(x, y)
                 self.started.fill_(1)
             with evaluating(self):
-                self.objective(self(examples.x[:2].type(self.dtype), examples.y[:2]))
+                self.objective(self(x[:2].type(self.dtype), y[:2]))
 
     def on_fit_start(self) -> None:
         """Refuse a training whose loss or gradient would silently be another one."""

@@ -52,7 +52,7 @@ class ResNetEncoder(ConvEncoder):
         out_shape: shape of one output.
         channels: channels after each halving.
         blocks: residual blocks after each halving; >= 1.
-        hidden, activation, kernel: as in ``ConvEncoder``.
+        activation, **kwargs: as in ``ConvEncoder``.
     """
 
     def __init__(
@@ -61,11 +61,10 @@ class ResNetEncoder(ConvEncoder):
         out_shape: Shape,
         channels: Sequence[int] = (32, 64, 128),
         blocks: int = 2,
-        hidden: int | Sequence[int] = 256,
         activation: str = "silu",
-        kernel: int = 3,
+        **kwargs,
     ):
-        super().__init__(in_shape, out_shape, channels, hidden, activation, kernel)
+        super().__init__(in_shape, out_shape, channels, activation=activation, **kwargs)
         for i, width in enumerate(channels):
             self.convs[i] = nn.Sequential(self.convs[i], *residual_blocks(blocks, width, activation))
 
@@ -78,7 +77,7 @@ class ResNetDecoder(ConvDecoder):
         out_shape: (C, H, W).
         channels: the encoder's channels; used from last to first.
         blocks: residual blocks before each doubling; >= 1.
-        hidden, activation, kernel: as in ``ConvDecoder``.
+        activation, **kwargs: as in ``ConvDecoder``.
     """
 
     def __init__(
@@ -87,10 +86,9 @@ class ResNetDecoder(ConvDecoder):
         out_shape: Shape,
         channels: Sequence[int] = (32, 64, 128),
         blocks: int = 2,
-        hidden: int | Sequence[int] = 256,
         activation: str = "silu",
-        kernel: int = 3,
+        **kwargs,
     ):
-        super().__init__(in_shape, out_shape, channels, hidden, activation, kernel)
+        super().__init__(in_shape, out_shape, channels, activation=activation, **kwargs)
         for i, width in enumerate(reversed(channels)):
             self.convs[i] = nn.Sequential(*residual_blocks(blocks, width, activation), self.convs[i])
