@@ -116,3 +116,28 @@ def test_active_units_of_every_layer():
         assert summary["active_units"] == (0 if flat else 4)
         layers = {name.partition(".")[0] for name in summary if name.startswith("kl_dim/")}
         assert layers == {"kl_dim/0", "kl_dim/1", "kl_dim/2"}
+
+
+def test_encode_follows_the_means():
+    """The lowest layer's merged mean at the mean of the layer above, weighted by hand."""
+    model = tiny()
+    x = bits(4, 1, 2, 3)
+    low, high = model.evidence(x)
+    p = model.downwards[0](high.mean).base_dist
+    expected = (low.loc / low.variance + p.loc / p.variance) / (1 / low.variance + 1 / p.variance)
+    torch.testing.assert_close(model.encode(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_samples_are_drawn_down_the_ladder():
+    """Var z_1 = E Var(z_1 | z_2) + Var E(z_1 | z_2), by quadrature: no layer is replaced by its mean."""
+    model = tiny()
+    model.decode = lambda z, context: z
+    torch.manual_seed(0)
+    z1 = model.sample(40_000).flatten()
+    nodes = torch.linspace(-8, 8, 2001).double()
+    weights = torch.softmax(Normal(0.0, 1.0).log_prob(nodes), 0)
+    p = model.downwards[0](nodes[:, None]).base_dist
+    mean = (weights * p.loc[:, 0]).sum()
+    variance = (weights * (p.variance[:, 0] + (p.loc[:, 0] - mean).square())).sum()
+    assert float(z1.mean()) == pytest.approx(float(mean), abs=5 * float(variance.sqrt()) / 200)
+    assert float(z1.var()) == pytest.approx(float(variance), rel=0.05)

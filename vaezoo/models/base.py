@@ -243,16 +243,18 @@ class LatentVariableModel(pl.LightningModule):
         for i, latent in enumerate(trace.latents):
             if latent.kl_per_dim is not None:
                 values[f"kl_dim{i}"] = latent.kl_per_dim.flatten(1)
-            with suppress(NotImplementedError):  # a flow's mean has no closed form
-                if latent.q.mean.dim() < latent.z.dim():  # else it hangs on samples of another layer
-                    values |= self.moments(i, latent.q.mean)
+        for i, mean in enumerate(self.layer_means(trace)):
+            mean = mean.flatten(1).to(wide(mean))  # the variance is a small difference of large sums
+            values |= {f"mean{i}": mean, f"square{i}": mean.square()}
         return values
 
-    @staticmethod
-    def moments(layer: int, mean: Tensor) -> dict[str, Tensor]:
-        """What the variance of a layer's posterior mean is computed from."""
-        mean = mean.flatten(1).to(wide(mean))  # the variance is a small difference of large sums
-        return {f"mean{layer}": mean, f"square{layer}": mean.square()}
+    def layer_means(self, trace: Trace) -> list[Tensor]:
+        """The posterior mean of each stochastic layer, (B, *event), top to bottom; none for a flow, which
+        knows no mean.
+        """
+        with suppress(NotImplementedError):
+            return [latent.q.mean for latent in trace.latents]
+        return []
 
     def latent_summary(self, means: dict[str, Tensor]) -> dict[str, float]:
         """From the means of ``latent_statistics`` to what is logged: ``kl_dim/*``, ``active_units``."""

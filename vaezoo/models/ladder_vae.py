@@ -109,7 +109,7 @@ class LadderVAE(LatentVariableModel):
             latents.append(Latent(q, p, z))
         return Trace(x, self.decoder(z, context), tuple(latents))
 
-    def layer_means(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
+    def means_down(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
         """The mean of each layer at the means of those above it, (B, D_i), top to bottom."""
         *lower, highest = self.evidence(x, context)
         means = [highest.mean]
@@ -118,14 +118,11 @@ class LadderVAE(LatentVariableModel):
         return means
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.layer_means(x, context)[-1]
+        return self.means_down(x, context)[-1]
 
-    def latent_statistics(self, trace: Trace) -> dict[str, Tensor]:
-        """As of every model; the means of a lower layer are taken at the means of those above it."""
-        values = super().latent_statistics(trace)
-        for i, mean in enumerate(self.layer_means(trace.x)):
-            values |= self.moments(i, mean)
-        return values
+    def layer_means(self, trace: Trace) -> list[Tensor]:
+        """As ``means_down``: q of a lower layer hangs on the samples above it, whose noise would be in its mean."""
+        return self.means_down(trace.x)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         return self.decoder(z, context)
