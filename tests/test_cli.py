@@ -162,7 +162,7 @@ def test_options_of_training(cli, more):
         (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
         (["model.encoder.hidden=200"], "hidden must be a list of whole numbers >= 1, got 200"),
         (["model=vq_vae", "model/prior=vamp"], "model/prior: the chosen model takes no prior, leave it out"),
-        (["run=somewhere"], "run=somewhere is for task=evaluate"),
+        (["run=somewhere"], "run=somewhere is not a run's folder"),
         (["seed=0,1"], "seed=0,1 names several values: add -m for a sweep"),
         (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be >= 1, got 0"),
         (["threads=0"], "threads=0 should be a whole number >= 1"),
@@ -316,7 +316,8 @@ def test_interrupt(tmp_path):
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 130
-    assert "interrupted; the weights so far are in" in rest
+    assert "stopped by SIGINT; saved" in rest
+    assert "the same command with resume=auto goes on" in rest
     assert "Traceback" not in rest
     (run,) = tmp_path.glob("outputs/*/*")
     assert vaezoo.checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] > 0

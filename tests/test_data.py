@@ -41,7 +41,7 @@ def test_split_is_the_runs_own_only_by_split_seed():
     assert torch.equal(a.val.images, b.val.images)
     assert torch.equal(a.test.images, b.test.images)
     assert not torch.equal(a.val.labels, c.val.labels)
-    assert not torch.equal(a.train_dataloader().order(0), b.train_dataloader().order(0))
+    assert not torch.equal(a.train_dataloader().batches.order(0), b.train_dataloader().batches.order(0))
 
 
 def test_bits_have_the_pixels_probability():
@@ -59,7 +59,7 @@ def test_binarisation(binarize):
     """Dynamic is fresh in each training pass and fixed in evaluation; the others are always fixed."""
     data = ready(RandomImages((1, 6, 5), binarize=binarize))
     epoch = 0
-    batches = data.train_dataloader()
+    batches = data.train_dataloader().batches
     batches.epoch, batches.shuffle = lambda: epoch, False
     first = torch.cat([b.x for b in batches])
     again = torch.cat([b.x for b in batches])

@@ -211,7 +211,7 @@ def test_published_file(tmp_path):
     classes, images = torch.from_numpy(arrays["latents_classes"]), torch.from_numpy(arrays["imgs"]).unsqueeze(1)
     assert torch.equal(data.observe(classes[:, 1:]), images.float())
     assert data.shape == (1, 9, 7)
-    seen = torch.cat([torch.cat([b.x.flatten(1), b.y], 1) for b in data.train_dataloader()])
+    seen = torch.cat([torch.cat([b.x.flatten(1), b.y], 1) for b in data.train_dataloader().batches])
     assert len(seen) == data.num_train == 720 - 150
     torch.testing.assert_close(data.mean.flatten(), seen[:, :63].mean(0))
     assert torch.equal(data.observe(seen[:, 63:].long()).flatten(1), seen[:, :63])

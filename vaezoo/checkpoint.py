@@ -1,22 +1,39 @@
-"""Trained models back from disk: no Hydra, no pickled code."""
+"""Checkpoints on disk: written whole or not at all, never read unverified; no Hydra, no pickled code."""
 
+import errno
+import hashlib
+import io
+import os
+import re
+import shutil
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins import io as lightning_io
 
 from vaezoo.build import build
 from vaezoo.models import LatentVariableModel
 
 CONFIG_KEY = "vaezoo_config"
+RESUMABLE = ("global_step", "loops", "optimizer_states")  # what training again needs beside the weights
+PLAIN = (type(None), bool, int, float, str)
+# Where a number that is not finite makes a checkpoint worthless. Weight averaging has its average in state_dict.
+TRAINED = ("state_dict", "current_model_state", "optimizer_states")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a path names: itself, or a run folder's best, or its last."""
+    """The checkpoint that a path names: itself, or a run folder's best, last or previous one."""
     path = Path(path)
     if path.is_file():
         return path
-    for name in ("best", "last"):
+    for name in ("best", "last", "previous"):
         checkpoint = path / "checkpoints" / f"{name}.ckpt"
         if checkpoint.is_file():
             return checkpoint
@@ -25,22 +42,91 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint: tensors and plain values alone.
+    """The content of a checkpoint: tensors, on the CPU, and plain values alone.
+
+    Its bytes are compared with the SHA-256 beside it, where there is one, and with the checksums inside it.
 
     Raises:
-        ValueError: it cannot be read, or vaezoo did not write it.
+        FileNotFoundError: no checkpoint there.
+        ValueError: it cannot be read, is not what was written, holds numbers that are not finite, or
+            vaezoo did not write it.
     """
-    path = find_checkpoint(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what it likes: pickle, zip, runtime, end of file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0][:80]
-        raise ValueError(
-            f"{path} is not a readable checkpoint ({reason}): use another one of the run, or train again"
-        ) from error
-    if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint of a vaezoo run: it holds no config to rebuild its model from")
-    return checkpoint
+        return _read(find_checkpoint(path))
+    except ValueError as error:
+        raise ValueError(f"{error}: use another checkpoint of the run, or train again") from error
+
+
+def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to go on from, of last, previous and best in a folder: the sound one with the most steps.
+
+    Each that is not sound is passed over, with a sentence on stderr. None where there is no checkpoint at all.
+
+    Raises:
+        ValueError: there are checkpoints, but no sound one.
+    """
+    paths = [Path(folder, f"{name}.ckpt") for name in ("last", "previous", "best")]
+    found = [path for path in paths if path.exists()]
+    sound = []
+    for path in found:
+        try:
+            checkpoint = _read(path)
+            if missing := [key for key in RESUMABLE if key not in checkpoint]:
+                raise ValueError(f"{path} is not a checkpoint to go on from (it has no {missing[0]})")
+            sound.append((path, checkpoint))
+        except ValueError as error:
+            print(f"{error}: passed over", file=sys.stderr)
+    if found and not sound:
+        names = ", ".join(path.name for path in found)
+        raise ValueError(f"{folder} has no sound checkpoint to go on from ({names}): delete them to start anew")
+    return max(sound, key=lambda pair: pair[1]["global_step"], default=None)
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: str | Path, previous: str | Path | None = None) -> None:
+    """Write a checkpoint, and its SHA-256 beside it as ``NAME.sha256``, which ``sha256sum -c`` reads.
+
+    The file at ``path`` is replaced only when the new one lies beside it on the disk and has been read
+    back. Whenever the process is killed, ``path`` or ``previous`` is whole and has its SHA-256 beside it.
+
+    Args:
+        checkpoint: with a state_dict and the run's config; tensors and plain values in dicts, lists and tuples.
+        path: the file, in a folder that is made if need be.
+        previous: what the file that was at ``path`` is renamed to, in the same folder. It is replaced if not given.
+
+    Raises:
+        ValueError: the checkpoint is one that reading would refuse.
+        OSError: the disk is full or cannot be written; whatever was there before still is.
+    """
+    path = Path(path)
+    if fault := _fault(checkpoint):
+        raise ValueError(f"{path} is left as it was: the checkpoint to write {fault}")
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    data = buffer.getbuffer()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(data, path, Path(previous) if previous else None)
+    except OSError as error:
+        what = f"cannot save {path}: {error.strerror or error}"
+        if error.errno in NO_ROOM:
+            disk = next(folder for folder in path.absolute().parents if folder.exists())  # it may yet have to be made
+            free = shutil.disk_usage(disk).free
+            what = f"{what} ({len(data):,} bytes needed, {free:,} bytes free); make room and resume"
+        raise OSError(what) from error
+
+
+def clean(folder: str | Path) -> None:
+    """Tidy up after processes that were killed while they wrote; for the start of a run, before it reads or writes.
+
+    Their half-written files go, and of two SHA-256 beside a checkpoint the one stays that it has.
+    """
+    for path in Path(folder).glob(".*.tmp"):
+        owner = re.fullmatch(r"\..+\.ckpt(?:\.sha256)?\.(\d+)\.tmp", path.name)
+        if owner and not _running(int(owner[1])):
+            path.unlink(missing_ok=True)
+    for path in Path(folder).glob("*.ckpt"):
+        if len(listed := _listed(path)) > 1 and (digest := _digest(path)) in listed:
+            _list(path, [digest])
 
 
 def restore(model: torch.nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -49,9 +135,6 @@ def restore(model: torch.nn.Module, checkpoint: dict[str, Any], path: str | Path
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own config ({str(error).splitlines()[-1].strip()})") from error
-    broken = [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]
-    if broken:
-        raise ValueError(f"{path} holds numbers that are not finite, in {broken[0]}: use another checkpoint of the run")
 
 
 def load(path: str | Path, trust: tuple[str, ...] = ()) -> LatentVariableModel:
@@ -71,3 +154,158 @@ def load(path: str | Path, trust: tuple[str, ...] = ()) -> LatentVariableModel:
     model.config = config
     restore(model, checkpoint, find_checkpoint(path))
     return model.eval()
+
+
+class CheckpointIO(lightning_io.CheckpointIO):
+    """Lightning's checkpoints by this module: ``Trainer(plugins=[CheckpointIO()])``.
+
+    ``last.ckpt`` leaves the one before it as ``previous.ckpt``. What is read is always verified, plain
+    data alone, and on the CPU, from where Lightning takes it to where it belongs.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """``write_checkpoint``; there are no storage options."""
+        path = Path(path)
+        write_checkpoint(checkpoint, path, path.with_name("previous.ckpt") if path.name == "last.ckpt" else None)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """``read_checkpoint``, whatever the arguments."""
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint and its SHA-256."""
+        Path(path).unlink(missing_ok=True)
+        _sidecar(Path(path)).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The verified content of a file; its errors name file and cause."""
+    try:
+        listed = _listed(path)
+        with path.open("rb") as file:
+            listed += _listed(path)  # again: a run may be replacing both just now
+            if listed and hashlib.file_digest(file, "sha256").hexdigest() not in listed:
+                raise ValueError(f"its SHA-256 is not the one in {_sidecar(path).name}")
+            # torch looks at no checksum, and reads the directory its own way (with one bit of it flipped, a tensor
+            # is whatever lay in memory): what it gets is a new archive, of parts whose checksums are right.
+            verified = io.BytesIO()
+            with zipfile.ZipFile(file) as archive, zipfile.ZipFile(verified, "w") as copy:
+                for part in archive.infolist():
+                    copy.writestr(part.filename, archive.read(part))
+            verified.seek(0)
+            checkpoint = torch.load(verified, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what it likes: pickle, zip, runtime, end of file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0][:80]
+        raise ValueError(f"{path} is not a readable checkpoint ({reason})") from error
+    if fault := _fault(checkpoint):
+        raise ValueError(f"{path} {fault}")
+    return checkpoint
+
+
+def _fault(checkpoint: Any) -> str | None:
+    """What makes a content unfit to be a checkpoint, for writing and for reading; None if nothing does."""
+    for key in (CONFIG_KEY, "state_dict"):
+        if not isinstance(checkpoint, dict) or key not in checkpoint:
+            return f"is not a checkpoint of a vaezoo run (it has no {key})"
+    for name, value in _leaves(checkpoint):
+        if type(value) in (torch.Tensor, torch.nn.Parameter):
+            if name.partition(".")[0] in TRAINED and not value.isfinite().all():
+                return f"holds numbers that are not finite, in {name}"
+        elif type(value) not in PLAIN:  # not a subclass either: a numpy float is a float, and cannot be read back
+            return f"holds a {type(value).__name__} in {name}, where only tensors and plain values can be read back"
+    return None
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value inside dicts, lists and tuples, and every key, with the path to it."""
+    if type(value) in (dict, OrderedDict):
+        items = value.items()
+    elif type(value) in (list, tuple):
+        items = enumerate(value)
+    else:
+        yield name, value
+        return
+    for key, part in items:
+        at = f"{name}.{key}" if name else str(key)
+        yield at, key
+        yield from _leaves(part, at)
+
+
+def _replace(data: memoryview, path: Path, previous: Path | None) -> None:
+    """The steps of writing. What can want room on the disk comes before the first file is renamed."""
+    digest = hashlib.sha256(data).hexdigest()
+    with _temporary(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if _digest(temporary) != digest:
+            raise OSError(errno.EIO, "the disk returns other bytes than were written")
+        moves = [(temporary, path, [digest])]
+        if previous and path.exists():
+            moves.insert(0, (path, previous, _digests(path)))
+        # From before a file changes until after, both its SHA-256 stand beside it.
+        for _, target, digests in moves:
+            _list(target, _digests(target) + digests)
+        for source, target, _ in moves:
+            source.replace(target)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        for _, target, digests in moves:
+            _list(target, digests)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name in the same folder that no other process uses; gone afterwards, if it was not renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _running(pid: int) -> bool:
+    """Whether another process has this number; in a container, an own number may be a predecessor's."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _listed(path: Path) -> list[str]:
+    """The SHA-256 that stand beside a file: one, or both while it is being replaced, or none."""
+    try:
+        return re.findall(r"^([0-9a-f]{64}) ", _sidecar(path).read_text(errors="replace"), re.MULTILINE)
+    except FileNotFoundError:
+        return []
+
+
+def _digests(path: Path) -> list[str]:
+    """What stands beside a file; without that, the SHA-256 that it has, if it exists."""
+    return _listed(path) or ([_digest(path)] if path.exists() else [])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _list(path: Path, digests: list[str]) -> None:
+    """Put SHA-256 beside a file. Without fsync: if a power cut empties it, it lists none and refuses nothing."""
+    with _temporary(_sidecar(path)) as temporary:
+        temporary.write_text("".join(f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests)))
+        temporary.replace(_sidecar(path))

@@ -6,6 +6,7 @@ Nothing heavy is imported at the top: ``--help``, completion and typing errors a
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -22,6 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaezoo.build import ConfigError, build, suggest
+from vaezoo.files import held, replace
+from vaezoo.resume import resumed
+from vaezoo.signals import Stopped
 
 # Errors that nobody meant for a user: they are named by their class.
 UNWORDED = (RuntimeError, TypeError, AttributeError, LookupError, AssertionError, NameError, ImportError)
@@ -34,37 +38,69 @@ def config_folder() -> str:
 
 
 def main() -> None:
-    """Entry point of ``run.py``, ``python -m vaezoo`` and ``vaezoo``."""
+    """Entry point of ``run.py``, ``python -m vaezoo`` and ``vaezoo``.
+
+    Exit codes: 0 done, 1 an error, 128 + its number for a signal (130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM).
+    """
     # Hydra is to hand its errors over instead of printing them, since they are worded here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.path.append(str(Path(__file__).parent / "plugins"))  # where Hydra finds the launcher of sweeps
     sys.path.append(os.getcwd())  # packages of the user's own, for the installed program too
     try:
+        if first_process():  # which tells the others where to go
+            arguments = resumed(sys.argv[1:], Path(config_folder(), "config.yaml"))
+            if arguments is None:
+                return
+            sys.argv[1:] = arguments
         run()
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
         fail(error, debug="debug=true" in sys.argv)
-    except KeyboardInterrupt as stop:
-        print(f"interrupted; {stop}" if str(stop) else "interrupted", file=sys.stderr)
-        sys.exit(130)
+    except Stopped as stop:
+        print(f"{stop}; the same command with resume=auto goes on", file=sys.stderr)
+        sys.exit(128 + stop.signum)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
 def run(cfg: DictConfig) -> None:
     """Run the task that the config names."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    run_dir = Path(config["run_dir"])
+    if first_process():
+        run_dir = Path(config["run_dir"])
+        with held(run_dir):
+            (run_dir / "summary.json").unlink(missing_ok=True)  # an earlier attempt's
+            attempt(config)
+    else:
+        attempt(config)
+
+
+def attempt(config: dict[str, Any]) -> None:
+    """Run the task; an end before its end is told in ``summary.json``, where a sweep reads it."""
     try:
         build(config["task"], "task", tuple(config["trust"]))(config)
-    except (Exception, KeyboardInterrupt) as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        # A sweep reads the cause of a failed job here. The first process alone writes it.
-        if os.environ.get("LOCAL_RANK", "0") == "0" and not (run_dir / "summary.json").exists():
-            cause = "interrupted" if stopped else sentence(error)
-            summary = {"status": "failed", "error": cause, "model": config["name"], "config": config}
-            (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        if stopped:
-            raise
+    except Exception as error:
+        note(config, "failed", sentence(error))
         fail(error, config["debug"])
+    except (KeyboardInterrupt, Stopped) as error:
+        stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        note(config, "interrupted", f"interrupted by {stop.signum.name}")
+        if first_process():  # Lightning would take the others' exit code for a crash, and kill the first
+            raise stop from None
+
+
+def note(config: dict[str, Any], status: str, cause: str) -> None:
+    """Write the summary of a run that did not complete."""
+    path = Path(config["run_dir"], "summary.json")
+    if first_process() and not path.exists():
+        summary = {"status": status, "error": cause, "model": config["name"], "config": config}
+        replace(path, json.dumps(summary, indent=2) + "\n")
+
+
+def first_process() -> bool:
+    """Whether this is the process that keeps the run's books: of several, the first."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def fail(error: BaseException, debug: bool) -> None:

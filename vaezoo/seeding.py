@@ -21,9 +21,9 @@ def derive(seed: int, *keys: str | int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def generator(seed: int, *keys: str | int) -> torch.Generator:
-    """A CPU generator that starts at ``derive(seed, *keys)``."""
-    return torch.Generator().manual_seed(derive(seed, *keys))
+def generator(seed: int, *keys: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that starts at ``derive(seed, *keys)``."""
+    return torch.Generator(device).manual_seed(derive(seed, *keys))
 
 
 def reseed(device: torch.device, seed: int, *keys: str | int) -> None:

@@ -4,11 +4,20 @@ import csv
 import json
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 NUMBERS = ("test_elbo", "test_kl", "test_distortion", "seconds")
 COLUMNS = ("job", "model", "overrides", "scored", *NUMBERS, "status", "folder")
+
+# The words of a sweep's command, in its folder; and those of each job with its number, in the job's.
+SWEEP_RECORD, JOB_RECORD = "sweep.json", "job.json"
+
+
+def essential(words: Iterable[str]) -> list[str]:
+    """The words of a command that say what is computed: neither Hydra's own nor whether it goes on."""
+    return [word for word in words if not word.lstrip("+~").startswith(("hydra.", "hydra/", "resume="))]
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -19,11 +28,16 @@ def read_summary(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def jobs(sweep_dir: Path) -> dict[Path, dict[str, Any]]:
+    """The folders of a sweep's jobs, with each job's number and overrides."""
+    return {file.parent: json.loads(file.read_text()) for file in sweep_dir.rglob(JOB_RECORD)}
+
+
 def rows(sweep_dir: Path) -> list[dict[str, Any]]:
     """A row for each job of a sweep, read from its folders."""
     table = []
-    for file in sweep_dir.rglob("job.json"):
-        job, summary = json.loads(file.read_text()), read_summary(file.parent)
+    for folder, job in jobs(sweep_dir).items():
+        summary = read_summary(folder)
         test = summary.get("test", {})
         table.append(
             {
@@ -36,7 +50,7 @@ def rows(sweep_dir: Path) -> list[dict[str, Any]]:
                 "test_distortion": -test["log_px"] if "log_px" in test else None,
                 "seconds": summary.get("wall_seconds"),
                 "status": summary.get("error") or summary.get("status", "not finished"),
-                "folder": str(file.parent.relative_to(sweep_dir)),
+                "folder": str(folder.relative_to(sweep_dir)),
             }
         )
     return sorted(table, key=lambda row: row["job"])

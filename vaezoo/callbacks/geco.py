@@ -48,10 +48,12 @@ class GECO(pl.Callback):
             self.log_beta = self.weight.clamp(min=math.exp(-self.limit)).log()
         self.log_beta = self.log_beta.to(self.weight)
         self.weight.copy_(self.log_beta.exp())
+        pl_module.batch_hooks.append(lambda *_: self.on_batch(trainer, pl_module.latest["log_px"]))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs, batch, batch_idx) -> None:
+    def on_batch(self, trainer: pl.Trainer, log_px: Tensor) -> None:
+        """Steer by a batch's mean of log p(x | z)."""
         assert self.log_beta is not None
-        now = trainer.strategy.reduce(-pl_module.latest["log_px"].mean()) - self.target  # the mean over processes
+        now = trainer.strategy.reduce(-log_px.to(self.log_beta)) - self.target  # the mean over processes
         self.excess = now if self.excess is None else torch.lerp(now, self.excess.to(now), self.momentum)
         self.log_beta = (self.log_beta - self.speed * self.excess).clamp(-self.limit, self.limit)
         self.weight.copy_(self.log_beta.exp())

@@ -1,15 +1,102 @@
-"""Weights & Biases without questions: no prompt, no hang, no account needed."""
+"""Loggers that a resumed run goes on with, and Weights & Biases without questions: no prompt, no hang, no account."""
 
+import csv
+import io
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from vaezoo.files import replace
+
+
+class CSV(Logger):
+    """``metrics.csv``: a row each time something is logged, on disk at once. Columns are sorted by name.
+
+    A new logger begins a new file with its first row, unless it is told to ``resume``.
+
+    Args:
+        save_dir: the run's folder.
+    """
+
+    name = version = ""
+
+    def __init__(self, save_dir: str):
+        super().__init__()
+        self.file = Path(save_dir, "metrics.csv")
+        self.columns: list[str] = []
+        self.there: set[tuple[str, frozenset[str]]] = set()
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.file.parent)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        row = {**metrics, "step": step or 0}
+        if (str(row["step"]), frozenset(row)) in self.there:
+            return
+        if row.keys() <= set(self.columns):
+            with self.file.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
+        else:
+            rows = self.rows() if self.columns else []
+            self.columns = sorted({*self.columns, *row})
+            self.write([*rows, row])
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """The run's folder has its config already."""
+
+    @rank_zero_only
+    def resume(self, step: int) -> None:
+        """Go on with the file as the run had left it after ``step`` optimizer steps (their rows are numbered
+        from 0): later rows are dropped.
+
+        What is said once more of the last of these steps, such as a validation that a checkpoint came
+        before, is there already and not written again.
+        """
+        rows = [row for row in self.rows() if int(row["step"]) < step]
+        self.columns = sorted({name for row in rows for name in row})
+        self.there = {(row["step"], frozenset(row)) for row in rows if int(row["step"]) == step - 1}
+        if rows:
+            self.write(rows)
+
+    def rows(self) -> list[dict[str, str]]:
+        """The file's rows, without empty cells; of a line that a kill has cut short, nothing."""
+        if not self.file.exists():
+            return []
+        with self.file.open(newline="") as file:
+            lines = [line for line in file if line.endswith("\n")]
+        return [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(lines)]
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """Write the whole file."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        replace(self.file, text.getvalue())
+
+
+class TensorBoard(TensorBoardLogger):
+    """Lightning's logger; a resumed run's second event file hides what the first one logged too far ahead."""
+
+    def resume(self, step: int) -> None:
+        """Hide what was logged at or after this many optimizer steps; to be called before anything is logged."""
+        self._kwargs["purge_step"] = step
 
 
 def wandb_logger(
-    save_dir: str, project: str = "vaezoo", name: str | None = None, init_timeout: float = 20.0, **settings: Any
+    save_dir: str,
+    project: str = "vaezoo",
+    name: str | None = None,
+    init_timeout: float = 20.0,
+    resume: str | None = None,
+    **settings: Any,
 ) -> WandbLogger | None:
     """A W&B logger that is online if it can be.
 
@@ -22,6 +109,8 @@ def wandb_logger(
         project: W&B project.
         name: the run's name.
         init_timeout: seconds to wait for a connection.
+        resume: go on with the W&B run whose files are in ``save_dir``, if there is one. Offline this makes
+            a second folder of the same id, which ``wandb sync`` puts together with the first.
         **settings: further arguments of ``wandb.init``, such as ``entity``, ``group`` or ``tags``.
 
     Returns:
@@ -30,6 +119,9 @@ def wandb_logger(
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # Lightning hangs it on the decorator
         return None
     import wandb
+
+    if resume:
+        settings = {"id": last_id(save_dir), "resume": "allow"} | settings
 
     def start(mode: Any):
         # A Settings object is changed by init: a fresh one per attempt.
@@ -46,3 +138,9 @@ def wandb_logger(
         print(f"W&B is not to be had online ({reason}): this run is logged offline", file=sys.stderr)
         run = start("offline")
     return WandbLogger(experiment=run)
+
+
+def last_id(save_dir: str) -> str | None:
+    """The id of the W&B run whose files are in a run's folder; None where there are none."""
+    files = sorted(Path(save_dir, "wandb").glob("*run-*/run-*.wandb"), key=lambda file: file.stat().st_mtime)
+    return files[-1].stem.removeprefix("run-") if files else None

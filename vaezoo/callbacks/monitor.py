@@ -4,8 +4,6 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
-from torch import Tensor
 
 
 class Monitor(pl.Callback):
@@ -21,8 +19,6 @@ class Monitor(pl.Callback):
         self.images, self.seconds = 0, 0.0
         self.clock: float | None = None
         self.logged = (0, 0.0, 0)  # images, seconds and step at the last row
-        self.gradient_norm: Tensor | None = None
-
 
     def read_clock(self) -> None:
         """Add the time since the last reading."""
@@ -44,24 +40,24 @@ class Monitor(pl.Callback):
         self.read_clock()
         self.clock = None
 
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer) -> None:
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.clock = time.perf_counter()  # a resumed run starts amid an epoch
+        pl_module.batch_hooks.append(lambda number, index, batch: self.on_batch(trainer, pl_module, len(batch.x)))
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs, batch, *_) -> None:
-        self.images += len(batch.x) * trainer.world_size
+    def on_batch(self, trainer: Any, pl_module: Any, size: int) -> None:
+        """Count a batch of this size, and log a row where one is due."""
+        self.images += size * trainer.world_size
         step = trainer.global_step
-        if step == self.logged[2] or step % trainer.log_every_n_steps or self.gradient_norm is None:
+        if step == self.logged[2] or step % trainer.log_every_n_steps:
             return
         self.read_clock()
         images, seconds = self.images - self.logged[0], self.seconds - self.logged[1]
         self.logged = (self.images, self.seconds, step)
         values = {
-            **{name: value.mean() for name, value in pl_module.latest.items()},
+            **pl_module.latest,
             **pl_module.objective.weights(),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            "gradient_norm": self.gradient_norm,
+            "gradient_norm": pl_module.gradient_norm,
             "images_per_second": images / max(seconds, 1e-9),
         }
         row = {f"step/{name}": float(value) for name, value in values.items()}

@@ -17,19 +17,34 @@ class Progress(TQDMProgressBar):
     """A bar that shows the ELBO; where the output is no terminal, a line now and then instead.
 
     Args:
-        every_n_batches: batches between two refreshes of the bar.
         every_n_seconds: least time between two lines.
     """
 
-    def __init__(self, every_n_batches: int = 20, every_n_seconds: float = 5.0):
+    refresh_seconds = 0.2  # of the bar: a refresh costs as much as several small steps
+
+    def __init__(self, every_n_seconds: float = 5.0):
         self.lines = not sys.stderr.isatty()
         self.every_n_seconds, self.last_line = every_n_seconds, -every_n_seconds
-        super().__init__(refresh_rate=0 if self.lines else every_n_batches)
+        self.refreshed = -self.refresh_seconds
+        super().__init__(refresh_rate=0 if self.lines else 1)
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Batches of an epoch, not chunks of them."""
+        return self.trainer.lightning_module.batches_per_epoch  # type: ignore[return-value]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        now = time.monotonic()
+        if self.is_enabled and (now - self.refreshed >= self.refresh_seconds or trainer.is_last_batch):
+            self.refreshed = now
+            bar = self.train_progress_bar
+            bar.n, bar.total = pl_module.last_number + 1, self.total_train_batches
+            bar.set_postfix(self.get_metrics(trainer, pl_module))  # refreshes
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict]:
         shown: dict[str, int | str | float | dict] = {}
         if latest := getattr(pl_module, "latest", None):
-            shown["batch elbo"] = f"{float(latest['elbo'].mean()):.2f}"
+            shown["batch elbo"] = f"{float(latest['elbo']):.2f}"
         if "val/elbo" in trainer.callback_metrics:
             shown["val elbo"] = f"{float(trainer.callback_metrics['val/elbo']):.2f}"
         return shown

@@ -1,27 +1,31 @@
 """The narrow waist: what callbacks, metrics and tasks may use of a model."""
 
 import math
+import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vaezoo import seeding
+from vaezoo import evidence, seeding
 from vaezoo.conditional import Conditional, Shape
+from vaezoo.evidence import evaluating
 from vaezoo.families import Family
 from vaezoo.metrics.mean import ExampleMean, wide
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 
+ON_NAN = ("stop", "skip")
 OptimizerFactory = Callable[[Any], Optimizer]  # from parameters or groups of them
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
@@ -31,19 +35,6 @@ class Batch(NamedTuple):
 
     x: Tensor
     y: Tensor
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 class LatentVariableModel(pl.LightningModule):
@@ -70,6 +61,8 @@ class LatentVariableModel(pl.LightningModule):
         optimizer: makes the optimizer from the parameters; Adam at 1e-3 where none is given.
         scheduler: makes the learning-rate schedule from the optimizer and the number of steps.
         seed: names the noise of training and evaluation.
+        on_nan: where a loss or gradient is not finite, "stop" the training or "skip" the optimizer step.
+        compiled: train through ``torch.compile``: some seconds at the start, less in each step.
     """
 
     latent_shape: tuple[int, ...]
@@ -87,8 +80,12 @@ class LatentVariableModel(pl.LightningModule):
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
         seed: int = 0,
+        on_nan: str = "stop",
+        compiled: bool = False,
     ):
         super().__init__()
+        if on_nan not in ON_NAN:
+            raise ValueError(f"on_nan={on_nan} is not one of {', '.join(ON_NAN)}")
         if len(data_shape) == 0 or min(data_shape) < 1:
             raise ValueError(f"data_shape must hold sizes >= 1, got {tuple(data_shape)}")
         self.data_shape = tuple(data_shape)
@@ -97,9 +94,23 @@ class LatentVariableModel(pl.LightningModule):
         self.optimizer = optimizer or partial(Adam, lr=1e-3)
         self.scheduler = scheduler
         self.seed = seed
+        self.on_nan, self.compiled = on_nan, compiled
         self.register_buffer("started", torch.zeros((), dtype=torch.long))
+        self.automatic_optimization = False  # a step of Lightning's is several of ours
+        self.accumulate: int = 1  # batches for an optimizer step
+        self.clip: int | float | None = None  # largest norm or value of the gradients
+        self.pending = 0  # batches whose gradients wait for the optimizer step
+        self.batches_per_epoch = 0
+        self.compute = self.losses
+        self.batch_hooks: list[Callable[[int, Tensor | None, Batch], None]] = []  # called after each batch
         self.config: dict[str, Any] | None = None  # the run's config; a checkpoint carries it
-        self.latest: dict[str, Tensor] = {}  # the last training batch's values, (B,) each, for who shows them
+        self.names: tuple[str, ...] = ()  # of the last training batch's means
+        self.row = torch.zeros(0)  # and these means
+        self.loss = torch.zeros(())  # its loss
+        self.seen: Tensor | None = None  # its examples, (B,), where the loader tells
+        self.last_number = -1  # and its number in the epoch
+        self.gradient_norm = torch.zeros(())  # the last step's, before clipping
+        self.skipped = 0  # steps without an update, for on_nan=skip
         self.results: dict[str, dict[str, float]] = {}  # each stage's last means, in float64
         self.train_means, self.val_means, self.test_means = ExampleMean(), ExampleMean(), ExampleMean()
 
@@ -135,27 +146,20 @@ class LatentVariableModel(pl.LightningModule):
         return self.decoder.family
 
     def log_marginal(
-        self, x: Tensor, context: Tensor | None = None, num_samples: int = 1000, chunk_size: int = 100
+        self, x: Tensor, context: Tensor | None = None, num_samples: int = 1000, **settings: Any
     ) -> Tensor:
-        """The importance-weighted lower bound of log p(x), in nats, (B,).
+        """The importance-weighted lower bound of log p(x), in nats, (B,), float64.
 
         ``log 1/K sum_k p(x, z_k) / q(z_k | x)`` with z_k ~ q (Burda et al. 2016,
-        https://arxiv.org/abs/1509.00519, eq. 8): rises to log p(x) with K.
+        https://arxiv.org/abs/1509.00519, eq. 8): rises to log p(x) with K. ``evidence.estimate`` gives the
+        errors too, and says what a call can set.
 
         Args:
             x: (B, *data_shape), of the kind the likelihood scores.
             num_samples: K.
-            chunk_size: samples held in memory at a time; changes the draws, not the bound.
+            **settings: as ``evidence.estimate``.
         """
-        if num_samples < 1 or chunk_size < 1:
-            raise ValueError(f"num_samples and chunk_size must be >= 1, got {num_samples} and {chunk_size}")
-        self.likelihood.check(x)
-        total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
-        with evaluating(self):  # in training a likelihood may be fitted to what it scores
-            for start in range(0, num_samples, chunk_size):
-                log_w = self(x, context, num_samples=min(chunk_size, num_samples - start)).log_w
-                total = torch.logaddexp(total, log_w.double().logsumexp(0))
-        return total - math.log(num_samples)
+        return evidence.estimate(self, x, context, num_samples, **settings).log_px
 
     def start(self, x: Tensor, context: Tensor | None = None) -> None:
         """Adapt what starts from data to training examples x (N, *data_shape): most have nothing that does."""
@@ -167,6 +171,8 @@ class LatentVariableModel(pl.LightningModule):
         """
         data: Any = getattr(self.trainer, "datamodule", None)
         self.objective.num_data = getattr(data, "num_train", None)
+        if stage == "fit":
+            self.batch_hooks.clear()
         if stage != "fit" or self.objective.num_data is None:
             return
         if tuple(data.shape) != self.data_shape:
@@ -179,6 +185,15 @@ class LatentVariableModel(pl.LightningModule):
                 self.started.fill_(1)
             with evaluating(self):
                 self.objective(self(x[:2].type(self.dtype), y[:2]))
+
+    def on_train_start(self) -> None:
+        self.batches_per_epoch = self.train_batches()
+        self.compute = torch.compile(self.losses) if self.compiled else self.losses
+
+    def train_batches(self) -> int:
+        """Batches in an epoch."""
+        count = getattr(self.trainer.train_dataloader, "num_batches", int)  # of a loader of chunks
+        return count(self.trainer.num_training_batches)
 
     def on_fit_start(self) -> None:
         """Refuse a training whose loss or gradient would silently be another one."""
@@ -194,12 +209,99 @@ class LatentVariableModel(pl.LightningModule):
                 f"{type(likelihood).__name__} couples them: use another model/likelihood"
             )
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        self.objective.advance(self.trainer.global_step)
+    def configure_callbacks(self) -> list:
+        """Take over from the trainer what Lightning does not do in manual optimisation (``teardown`` gives it back)."""
+        trainer = self.trainer
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.accumulate, self.clip = trainer.accumulate_grad_batches, trainer.gradient_clip_val
+            trainer.accumulate_grad_batches, trainer.gradient_clip_val = 1, None
+        return []
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.name_noise("train", self.current_epoch, batch_idx)
-        return self.step("train", batch)
+    def teardown(self, stage: str) -> None:
+        if stage == "fit":
+            self.trainer.accumulate_grad_batches, self.trainer.gradient_clip_val = self.accumulate, self.clip
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Train on one ``Batch``, or on the parts of a ``vaezoo.data.Chunk`` one after another."""
+        for part in [(batch_idx, None, batch)] if isinstance(batch, Batch) else batch:
+            if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+                break
+            self.train_on(*part)
+        if self.device.type != "cpu" and self.on_nan == "stop" and not self.is_finite():  # once a chunk: NaN stays
+            raise self.diverged()
+
+    def train_on(self, number: int, index: Tensor | None, batch: Batch) -> None:
+        """Forward, backward and, where the gradients of enough batches are together, an optimizer step.
+
+        Args:
+            number: of the batch in its epoch.
+            index: the examples in it, (B,), where the loader tells.
+            batch: the examples.
+        """
+        self.objective.advance(self.trainer.global_step)
+        self.name_noise("train", self.current_epoch, number)
+        batch = self.trainer.precision_plugin.convert_input(Batch(*(part.to(self.device) for part in batch)))
+        loss, self.names, self.row = self.compute(batch.x, batch.y)
+        self.train_means.update({"row": self.row}, len(batch.x))
+        self.loss, self.seen, self.last_number = loss.detach(), index, number
+        self.pending += 1
+        with torch.autocast(self.device.type, enabled=False):  # it is for the forward pass alone
+            self.manual_backward(loss / self.accumulate if self.accumulate > 1 else loss)
+            if self.pending == self.accumulate or number + 1 == self.batches_per_epoch:
+                self.update()
+        for hook in self.batch_hooks:
+            hook(number, index, batch)
+
+    def update(self) -> None:
+        """One optimizer step with the gradients that are there."""
+        optimizer: Any = self.optimizers()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule: Any = self.lr_schedulers()
+        if schedule is not None:
+            schedule.step()
+        self.pending = 0
+
+    def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[str, ...], Tensor]:
+        """The loss of a training batch; names, and the batch's means of them, (names,), without gradient."""
+        trace = self(x, y)
+        terms = self.objective(trace)
+        values = {"elbo": trace.elbo, "log_px": trace.log_px, "kl": trace.kl.sum(1), **terms}
+        means = [value.detach().mean(dtype=wide(value)) for value in values.values()]
+        return terms["loss"], tuple(values), torch.stack(means)
+
+    @property
+    def latest(self) -> dict[str, Tensor]:
+        """The last training batch's means, 0-dim."""
+        return dict(zip(self.names, self.row, strict=True))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Look at the gradients, all of them together and unscaled, and clip them."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # fp16 skips what is infinite
+        if not scaled and (self.device.type == "cpu" or self.on_nan == "skip") and not self.is_finite():
+            if self.on_nan == "stop":
+                raise self.diverged()
+            self.skipped += 1
+            print(f"{self.diverged()}: skipped", file=sys.stderr, flush=True)
+            optimizer.zero_grad()  # the optimizer leaves alone what has no gradient
+        self.configure_gradient_clipping(optimizer, self.clip, self.trainer.gradient_clip_algorithm)
+
+    def is_finite(self) -> bool:
+        """Whether the last batch's loss and gradients are numbers: on a GPU, this waits for it."""
+        return bool(torch.isfinite(self.gradient_norm + self.loss))
+
+    def diverged(self) -> ValueError:
+        """What was not finite, in which step, on which examples."""
+        broken = [name for name, p in self.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        what = f"the gradient of {broken[0]}" if broken else "the loss"
+        where = "" if self.seen is None else f", on the training examples {self.seen.tolist()}"
+        return ValueError(
+            f"training diverged: {what} is not finite in step {self.trainer.global_step} (loss "
+            f"{float(self.loss):.6g}): try a smaller optimizer.lr, trainer.gradient_clip_val=1 "
+            f"or on_nan=skip{where}"
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.name_noise("val", batch_idx)  # the same noise every epoch: what moves is the model
@@ -213,8 +315,8 @@ class LatentVariableModel(pl.LightningModule):
         """Start the default random stream at (seed, *keys, process)."""
         seeding.reseed(self.device, self.seed, *keys, self.global_rank)
 
-    def step(self, stage: str, batch: Batch) -> Tensor:
-        """Pass a batch through the model, add it to the stage's means, and return the loss."""
+    def step(self, stage: str, batch: Batch) -> None:
+        """Pass a batch through the model and add it to the stage's means."""
         trace = self(batch.x, batch.y)
         terms = self.objective(trace)
         size = len(batch.x)
@@ -224,12 +326,7 @@ class LatentVariableModel(pl.LightningModule):
             "kl": trace.kl.sum(1),
             **{name: term.expand(size) for name, term in terms.items()},
         }
-        if stage == "train":
-            self.latest = {name: value.detach() for name, value in values.items()}
-        else:
-            values |= self.latent_statistics(trace)
-        self.means(stage).update(values)
-        return terms["loss"]
+        self.means(stage).update(values | self.latent_statistics(trace))
 
     def means(self, stage: str) -> ExampleMean:
         """The running means of "train", "val" or "test"."""
@@ -273,6 +370,8 @@ class LatentVariableModel(pl.LightningModule):
     def stage_values(self, stage: str) -> dict[str, float]:
         """The stage's means since the last reset, by the names they are logged under."""
         means = {name: value.cpu() for name, value in self.means(stage).values().items()}
+        if "row" in means:  # of training
+            means |= zip(self.names, means.pop("row"), strict=True)
         values = {name: float(value) for name, value in means.items() if value.dim() == 0}
         values |= self.latent_summary(means)
         if self.likelihood.scores == {"byte"}:
@@ -286,7 +385,10 @@ class LatentVariableModel(pl.LightningModule):
         if not self.trainer.sanity_checking:
             named = {f"{stage}/{name}": value for name, value in values.items()}
             # The means are over all processes already; Lightning's own reduction changes nothing.
-            self.log_dict(named, sync_dist=self.trainer.world_size > 1)
+            self.log_dict(named, sync_dist=self.trainer.world_size > 1, logger=False)  # for callbacks, in float32
+            step = self.trainer.global_step - (stage != "test")  # rows count optimizer steps from 0
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"epoch": self.current_epoch, **named}, step)
 
     def on_test_start(self) -> None:
         self.objective.restore_weights()  # a schedule may have left them anywhere; a test is always the same
@@ -312,10 +414,13 @@ class LatentVariableModel(pl.LightningModule):
             raise ValueError(f"optimizer: {error}") from error
         if self.scheduler is None:
             return optimizer
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
+        trainer = self.trainer
+        trainer.fit_loop.setup_data()
+        whole = -(-self.train_batches() // self.accumulate) * (trainer.max_epochs or 0)
+        steps = min((limit for limit in (trainer.max_steps, whole) if limit > 0), default=0)
+        if steps == 0:
             raise ValueError("a learning-rate schedule needs an end: set trainer.max_epochs or trainer.max_steps")
-        schedule = {"scheduler": self.scheduler(optimizer, int(steps)), "interval": "step"}
+        schedule = {"scheduler": self.scheduler(optimizer, steps), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def configure_gradient_clipping(
@@ -336,6 +441,17 @@ class LatentVariableModel(pl.LightningModule):
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["vaezoo_state"]
+        self.skipped, self.results, self.names = state["skipped"], state["results"], tuple(state["names"])
+        self.train_means.restore(state["train_means"] if self.global_rank == 0 else {})
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["vaezoo_state"] = {
+            "skipped": self.skipped,
+            "results": self.results,
+            "names": list(self.names),
+            "train_means": self.train_means.snapshot(),  # of the epoch so far
+        }
         if self.config is not None:
             checkpoint["vaezoo_config"] = self.config  # vaezoo.load reads it

@@ -10,7 +10,7 @@ from vaezoo.checkpoint import CONFIG_KEY, find_checkpoint, read_checkpoint, rest
 from vaezoo.tasks import common
 
 # What a command line may say besides the run: where things are and on what they run.
-CHANGEABLE = ("task", "run", "data", "trainer", "logger", "callbacks", "debug", "trust", "threads", "run_dir")
+CHANGEABLE = ("task", "run", "resume", "data", "trainer", "logger", "callbacks", "debug", "trust", "threads", "run_dir")
 
 
 def evaluate(config: dict[str, Any]) -> None:
@@ -35,6 +35,7 @@ def evaluate(config: dict[str, Any]) -> None:
     said = [text for text in words if text.startswith(("data.", "trainer."))]
     own: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(said)))
     model, data = common.build_run(own)
+    common.use_machine(own, model, data)
     restore(model, checkpoint, path)
     trainer = common.build_trainer(own, [], [], enable_progress_bar=False, enable_checkpointing=False)
     values = common.test(trainer, model, data)

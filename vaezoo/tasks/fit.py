@@ -1,17 +1,21 @@
 """Train a model, test its best checkpoint, and write down what came out."""
 
 import math
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
 
-from vaezoo.build import ConfigError, build
+from vaezoo import signals
+from vaezoo.build import build
+from vaezoo.callbacks.checkpoints import Best
+from vaezoo.callbacks.loggers import CSV, TensorBoard
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.callbacks.progress import epochs
-from vaezoo.checkpoint import read_checkpoint, restore
+from vaezoo.checkpoint import CONFIG_KEY, CheckpointIO, clean, newest_checkpoint, read_checkpoint, restore
 from vaezoo.data import ImageData
 from vaezoo.models import LatentVariableModel
 from vaezoo.tasks import common
@@ -20,24 +24,46 @@ from vaezoo.tasks import common
 def fit(config: dict[str, Any]) -> None:
     """Train, then test the checkpoint with the best val/elbo (or the last weights, without any)."""
     start = time.perf_counter()
-    if config["run"] is not None:
-        raise ConfigError(f"run={config['run']} is for task=evaluate: add task=evaluate, or leave run out")
     common.quiet()
     trust = tuple(config["trust"])
     model, data = common.build_run(config)
-    with common.finished():
+    common.use_machine(config, model, data)
+    with signals.listen(), common.finished():
         loggers = [logger for logger in build(config["logger"], "logger", trust).values() if logger is not None]
         callbacks = [callback for callback in build(config["callbacks"], "callbacks", trust).values() if callback]
-        trainer = common.build_trainer(config, loggers, callbacks)
+        trainer = common.build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
+        checkpoint = go_on(config, loggers) if config["resume"] else None
         for logger in loggers:
             logger.log_hyperparams(config)
-        try:
-            trainer.fit(model, data)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            last = Path(config["run_dir"], "checkpoints", "last.ckpt")
-            saved = f"the weights so far are in {last}" if last.exists() else "no weights were saved"
-            raise KeyboardInterrupt(saved) from None
+        trainer.fit(model, data, ckpt_path=checkpoint)
         summarise(config, trainer, model, data, start)
+
+
+def go_on(config: dict[str, Any], loggers: list) -> Path | None:
+    """The checkpoint that a resumed run goes on from, with its loggers wound back to it; None where there is none."""
+    folder = Path(config["run_dir"], "checkpoints")
+    clean(folder)
+    found = newest_checkpoint(folder)
+    path, checkpoint = found or (None, {"global_step": 0})
+    for logger in loggers:
+        if isinstance(logger, CSV | TensorBoard):
+            logger.resume(checkpoint["global_step"])
+    if path is None:
+        return None
+    for key, before, now in differences(checkpoint[CONFIG_KEY], config):
+        print(f"resumed with another {key}: {now} in place of {before}", file=sys.stderr)
+    print(f"going on from {path}, step {checkpoint['global_step']}", file=sys.stderr)
+    return path
+
+
+def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The keys at which two configs say different things about the training itself."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in before.keys() | now.keys():
+            if key or name in ("model", "data", "optimizer", "scheduler", "trainer", "seed", "threads", "compile"):
+                yield from differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif before != now:
+        yield key, before, now
 
 
 def summarise(
@@ -45,15 +71,13 @@ def summarise(
 ) -> None:
     """Test the best weights and write the summary."""
     callbacks: list = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
-    best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor and c.best_model_path), None)
+    best = next((c for c in callbacks if isinstance(c, Best) and c.score is not None), None)
     monitor = next((c for c in callbacks if isinstance(c, Monitor)), None)
     progress = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     validation = model.results.get("val", {})
-    if best and best.best_model_score is not None and not best.best_model_score.isfinite():
-        raise diverged(best.best_model_score)
     if best:
         trainer.strategy.barrier("best checkpoint written")
-        restore(model, read_checkpoint(best.best_model_path), best.best_model_path)
+        restore(model, read_checkpoint(best.path), best.path)
     values = common.test(trainer, model, data)
     if not trainer.is_global_zero:
         return
@@ -66,7 +90,7 @@ def summarise(
         scored=common.scored(model, data),
         test=values,
         last_val=validation,
-        objective=float(best.best_model_score or 0) if best else values["elbo"],
+        objective=best.score if best else values["elbo"],
         **progress,
         wall_seconds=round(time.perf_counter() - start, 2),
         train_images_per_second=round(monitor.images / monitor.seconds, 1) if monitor and monitor.seconds else None,

@@ -1,0 +1,259 @@
+"""Training loops to measure vaezoo against: ``python contenders.py NAME[+TRICK ...] [WORD ...]``.
+
+The words are those of vaezoo's command line and say all of model, data, precision and threads. A
+contender trains for ever and prints ``step,images_per_second`` every ``trainer.log_every_n_steps`` steps.
+
+``loop`` is the limit written by hand: images in memory as uint8, shuffled and gathered, a fused Adam,
+nothing logged. Its tricks: ``compile`` (forward and loss), ``graph`` (forward, backward and Adam as one
+compiled graph), ``adam`` (the fused kernel without the optimizer's Python), ``channels_last``, ``mmap`` and
+``trim`` (glibc keeps freed memory instead of handing it back to the kernel), ``onednn`` (for float32 linear
+layers), ``ddp`` (two processes).
+
+``template`` is what most projects begin with: ToTensor in a DataLoader, a LightningModule that logs three
+values at each step into the progress bar, and Adam as it comes.
+"""
+
+import contextlib
+import ctypes
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from vaezoo.nets import linear
+from vaezoo.run import config_folder
+from vaezoo.tasks.common import build_run
+
+HELD = 20_000  # images of a set that is made by the batch
+
+
+class Plain(nn.Module):
+    """A VAE's loss with a normal posterior and a Bernoulli likelihood, from its two networks."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module):
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The negative ELBO of bits x (B, C, H, W), in nats per image."""
+        loc, raw = self.encoder(x).float().chunk(2, 1)
+        log_scale = F.softplus(raw + 7) - 7
+        scale = log_scale.exp()
+        z = loc + scale * torch.randn_like(loc)
+        distortion = F.binary_cross_entropy_with_logits(self.decoder(z).float(), x, reduction="sum")
+        rate = 0.5 * (loc.square() + scale.square() - 2 * log_scale - 1).sum()
+        return (distortion + rate) / len(x)
+
+
+def workload(words: list[str]) -> tuple[dict, nn.Module, Tensor]:
+    """The settings, a fresh model and the training images, uint8 0 and 1, that the words name."""
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        cfg = compose("config", words)
+    keys = ("model", "data", "optimizer", "scheduler", "trainer", "seed", "trust", "on_nan", "compile")
+    config = {key: OmegaConf.to_container(cfg, resolve=False)[key] for key in keys}
+    config = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+    model, data = build_run(config)
+    data.prepare_data()
+    data.setup()
+    images = data.train.images
+    held = images if isinstance(images, Tensor) else images[:HELD]
+    return config, model, (held > 0).to(torch.uint8)
+
+
+def keep_memory(tricks: set[str]) -> None:
+    """Let glibc serve large blocks from the heap (``mmap``) and never shrink it (``trim``)."""
+    libc = ctypes.CDLL("libc.so.6") if tricks & {"mmap", "trim"} else None
+    if "mmap" in tricks:
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+    if "trim" in tricks:
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD
+
+
+def fork() -> None:
+    """Become two processes that know of each other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ["RANK"] = "0" if os.fork() else "1"
+
+
+def batches(images: Tensor, size: int) -> Iterator[Tensor]:
+    """Shuffled batches for ever, as floats."""
+    flat = images.flatten(1)
+    while True:
+        order = torch.randperm(len(flat), device=flat.device)
+        for index in order[: len(flat) // size * size].split(size):
+            yield flat.index_select(0, index).unflatten(1, images.shape[1:]).float()
+
+
+def eager_step(loss: nn.Module, params: list[Tensor], lr: float, direct: bool) -> Callable[[Tensor], Tensor]:
+    """Forward, backward and a fused Adam; ``direct`` calls its kernel."""
+    optimizer = torch.optim.Adam(params, lr=lr, fused=True)
+    first, second = ([torch.zeros_like(p) for p in params] for _ in range(2))
+    steps = [torch.zeros(()) for _ in params]
+
+    def step(x: Tensor) -> Tensor:
+        value = loss(x)
+        value.backward()
+        if direct:
+            with torch.no_grad():
+                torch._foreach_add_(steps, 1)
+                kernel = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
+                grads = [p.grad for p in params]
+                torch._fused_adam_(
+                    params, grads, first, second, [], steps, lr=lr, amsgrad=False, maximize=False, **kernel
+                )
+        else:
+            optimizer.step()
+        optimizer.zero_grad()
+        return value
+
+    return step
+
+
+def graph_step(loss: nn.Module, params: list[Tensor], lr: float, autocast) -> Callable[[Tensor], Tensor]:
+    """Forward, backward and Adam in one compiled graph."""
+    names = [name for name, _ in loss.named_parameters()]
+    first, second = ([torch.zeros_like(p) for p in params] for _ in range(2))
+    count = torch.zeros((), device=params[0].device)
+
+    def whole(x: Tensor) -> Tensor:
+        def value_of(values):
+            with autocast():
+                return torch.func.functional_call(loss, dict(zip(names, values, strict=True)), (x,))
+
+        grads, value = torch.func.grad_and_value(value_of)(tuple(p.detach() for p in params))
+        with torch.no_grad():
+            count.add_(1)
+            unbias1, unbias2 = 1 - 0.9**count, 1 - 0.999**count
+            for p, g, m, v in zip(params, grads, first, second, strict=True):
+                m.lerp_(g, 0.1)
+                v.mul_(0.999).addcmul_(g, g, value=0.001)
+                p.sub_(lr / unbias1 * m / ((v / unbias2).sqrt() + 1e-8))
+        return value
+
+    return torch.compile(whole)
+
+
+def loop(tricks: set[str], words: list[str], steps: int | None = None) -> list[float]:
+    """Train by hand; for ever, or for some steps, whose losses are returned."""
+    keep_memory(tricks)
+    linear.ONEDNN = "onednn" in tricks
+    config, model, images = workload(words)
+    trainer = config["trainer"]
+    device = torch.device("cuda" if torch.cuda.is_available() and trainer["accelerator"] != "cpu" else "cpu")
+    plain: nn.Module = Plain(model.encoder.net, model.decoder.net).to(device)
+    images = images.to(device)
+    if "channels_last" in tricks:
+        plain = plain.to(memory_format=torch.channels_last)
+    params, world = list(plain.parameters()), 1
+    if "ddp" in tricks:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        world = torch.distributed.get_world_size()
+        torch.manual_seed(torch.distributed.get_rank())
+        plain = nn.parallel.DistributedDataParallel(plain)
+    bf16 = trainer["precision"] == "bf16-mixed"
+
+    def autocast():
+        return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+
+    if "compile" in tricks:
+        plain = torch.compile(plain)
+
+    def loss(x: Tensor) -> Tensor:
+        with autocast():
+            return plain(x)
+
+    lr = config["optimizer"]["lr"]
+    step = (
+        graph_step(plain, params, lr, autocast) if "graph" in tricks else eager_step(loss, params, lr, "adam" in tricks)
+    )
+    every, losses = trainer["log_every_n_steps"], []
+    clock = time.perf_counter()
+    for done, x in enumerate(batches(images, config["data"]["batch_size"]), 1):
+        value = step(x)
+        if steps is not None:
+            losses.append(float(value.detach()))
+            if done == steps:
+                return losses
+        if done % every == 0:
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            if steps is None and int(os.environ.get("RANK", "0")) == 0:
+                print(f"{done},{every * len(x) * world / (now - clock):.1f}", flush=True)
+            clock = time.perf_counter()
+    return losses
+
+
+def template(words: list[str]) -> None:
+    """Train with Lightning as it is usually done."""
+    import lightning.pytorch as pl
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision.transforms import ToTensor
+
+    linear.ONEDNN = False
+    config, model, images = workload(words)
+    every, size = config["trainer"]["log_every_n_steps"], config["data"]["batch_size"]
+
+    class Images(Dataset):
+        """What torchvision's MNIST does for each example."""
+
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, i: int) -> tuple[Tensor, int]:
+            return ToTensor()(Image.fromarray(images[i, 0].numpy() * 255)), 0
+
+    class Template(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.plain, self.clock = Plain(model.encoder.net, model.decoder.net), time.perf_counter()
+
+        def training_step(self, batch, batch_idx: int) -> Tensor:
+            x, _ = batch
+            loss = self.plain(x)
+            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/elbo", -loss, prog_bar=True)
+            self.log("train/bits", loss / 0.6931, prog_bar=True)
+            return loss
+
+        def on_train_batch_end(self, *_) -> None:
+            if self.global_step % every == 0:
+                now = time.perf_counter()
+                print(f"{self.global_step},{every * size / (now - self.clock):.1f}", file=rows, flush=True)
+                self.clock = time.perf_counter()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=config["optimizer"]["lr"])
+
+    rows, sys.stdout = sys.stdout, sys.stderr  # the bar is of the terminal, the rows are of the measurement
+    settings = {key: config["trainer"][key] for key in ("accelerator", "precision", "log_every_n_steps")}
+    trainer = pl.Trainer(max_epochs=-1, enable_model_summary=False, default_root_dir="lightning", **settings)
+    trainer.fit(Template(), DataLoader(Images(), batch_size=size, shuffle=True, drop_last=True))
+
+
+def main() -> None:
+    """Run one contender."""
+    name, *words = sys.argv[1:]
+    base, *tricks = name.split("+")
+    print("step,images_per_second", flush=True)
+    if "ddp" in tricks:
+        fork()
+    if base == "template":
+        template(words)
+    else:
+        loop(set(tricks), words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The speed benchmark compares like with like."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+
+import contenders
+import speed
+
+WORDS = [*speed.WORKLOADS["digits"].split(), "data.binarize=static", "threads=1"]
+
+
+@pytest.mark.parametrize("net", [[], ["model/encoder=conv", "model/decoder=conv"]], ids=["mlp", "conv"])
+def test_the_hand_written_loss_is_vaezoos(net):
+    _, model, images = contenders.workload([*WORDS, *net])
+    x = images[:32].float()
+    plain = contenders.Plain(model.encoder.net, model.decoder.net)
+    torch.manual_seed(1)
+    ours = model.objective(model(x))["loss"]
+    torch.manual_seed(1)
+    assert plain(x).item() == pytest.approx(ours.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("trick", ["adam", "channels_last", "graph"])
+def test_a_trick_changes_no_loss(trick):
+    words = [*WORDS, "model/encoder=conv", "model/decoder=conv"]
+    with torch.compiler.set_stance("force_eager"):  # compiled code draws other noise
+        plain, tuned = (contenders.loop(tricks, words, steps=6) for tricks in (set(), {trick}))
+    assert plain[-1] < plain[0]
+    assert tuned == pytest.approx(plain, rel=1e-4)
+
+
+def test_contenders_take_turns():
+    rows = speed.compare(["vaezoo"], [*WORDS, "trainer.log_every_n_steps=5"], threads=1, rounds=2, windows=2, warmup=1)
+    assert [row["name"] for row in rows] == ["loop", "vaezoo"]
+    assert all(math.isfinite(rate) and rate > 0 for row in rows for rate in row["rates"])
+    assert rows[1]["ratios"] == [rate / limit for rate, limit in zip(rows[1]["rates"], rows[0]["rates"], strict=True)]
+    assert 0.02 < rows[1]["ratio"] < 5
+
+
+def test_a_contender_that_fails_says_why(tmp_path):
+    contender = speed.Contender("vaezoo", [*WORDS, "sead=1"], tmp_path, threads=1)
+    with pytest.raises(RuntimeError, match="did you mean seed"):
+        contender.turn(1, patience=60)
+    contender.close()

@@ -1,0 +1,268 @@
+"""Checkpoints on disk: whole whatever happens while they are written, and never taken if broken."""
+
+import hashlib
+import itertools
+import os
+import random
+import re
+import stat
+import subprocess
+import warnings
+import zipfile
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from campaign.writer import (
+    caught,
+    flips,
+    kills_at_lines,
+    kills_inside_saves,
+    limited_file_size,
+    mutations,
+    refused,
+    same,
+    save,
+    serialised,
+    state,
+)
+from conftest import RandomImages, config
+from omegaconf import OmegaConf
+
+import vaezoo.checkpoint
+from vaezoo.build import build
+from vaezoo.checkpoint import CheckpointIO, clean, find_checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def newest(folder):
+    path, found = newest_checkpoint(folder)
+    assert same(found, found["global_step"])
+    return path.name, found["global_step"]
+
+
+def test_last_and_previous(tmp_path):
+    """The one before is kept; the SHA-256 are those that sha256sum computes; nothing else is left."""
+    folder = tmp_path / "made" / "checkpoints"
+    for number in (1, 2, 3):
+        save(folder, number)
+    assert same(read_checkpoint(folder / "last.ckpt"), 3)
+    assert same(read_checkpoint(folder / "previous.ckpt"), 2)
+    assert names(folder) == ["last.ckpt", "last.ckpt.sha256", "previous.ckpt", "previous.ckpt.sha256"]
+    for name in ("last.ckpt", "previous.ckpt"):
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        assert (folder / f"{name}.sha256").read_text() == f"{digest}  {name}\n"
+    write_checkpoint(state(4), folder / "last.ckpt")  # without a name for it, the one before is replaced
+    assert newest(folder) == ("last.ckpt", 4)
+    assert same(read_checkpoint(folder / "previous.ckpt"), 2)
+
+
+def test_files_are_renamed_once_they_are_on_the_disk(tmp_path, monkeypatch):
+    """Who has the old file open goes on reading it; the data is flushed before the renaming, and the folder after."""
+    save(tmp_path, 1)
+    last = tmp_path / "last.ckpt"
+    before = last.read_bytes()
+    steps = []
+
+    def flush(file):
+        steps.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file")
+        steps.append(last.read_bytes() == before)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    with last.open("rb") as file:
+        save(tmp_path, 2)
+        assert file.read() == before
+    assert steps == ["file", True, "folder", False]
+    with last.open("rb") as file:
+        write_checkpoint(state(3), last)
+        assert same(torch.load(file, weights_only=True), 2)
+
+
+def test_a_file_copied_by_hand(tmp_path):
+    """Without SHA-256 it is read, and replaced as any other; with another's, it is refused."""
+    save(tmp_path, 1)
+    copy = tmp_path / "run" / "last.ckpt"
+    copy.parent.mkdir()
+    copy.write_bytes((tmp_path / "last.ckpt").read_bytes())
+    assert same(read_checkpoint(copy), 1)
+    save(copy.parent, 2)
+    assert same(read_checkpoint(copy.with_name("previous.ckpt")), 1)
+    copy.write_bytes((tmp_path / "last.ckpt").read_bytes())
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt is not a readable .*SHA-256 is not the one in last\.ckpt\.sha256"
+    ):
+        read_checkpoint(copy)
+
+
+def test_newest_is_the_one_with_the_most_steps(tmp_path, capsys):
+    assert newest_checkpoint(tmp_path / "nowhere") is None
+    assert newest_checkpoint(tmp_path) is None
+    write_checkpoint(state(5), tmp_path / "best.ckpt")
+    assert newest(tmp_path) == ("best.ckpt", 5)
+    save(tmp_path, 4)
+    assert newest(tmp_path) == ("best.ckpt", 5)
+    save(tmp_path, 5)
+    assert newest(tmp_path) == ("last.ckpt", 5)
+    save(tmp_path, 6)
+    (tmp_path / "last.ckpt").unlink()
+    (tmp_path / "last.ckpt").mkdir()
+    assert capsys.readouterr().err == ""
+    assert newest(tmp_path)[1] == 5
+    assert re.fullmatch(r"\S+last\.ckpt is not a readable checkpoint \(.*\): passed over\n", capsys.readouterr().err)
+
+
+def test_found_by_the_run_folder(tmp_path):
+    for name in ("previous", "last", "best"):
+        write_checkpoint(state(1), tmp_path / "checkpoints" / f"{name}.ckpt")
+        assert find_checkpoint(tmp_path).stem == name
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_killed_at_lines(tmp_path):
+    """Every third line of the writer: after none is anything torn or lost."""
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    assert len(list(kills_at_lines(tmp_path, 2, every=3))) > 15
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_killed_inside_saves(tmp_path):
+    stages = list(itertools.islice(kills_inside_saves(tmp_path, random.Random(0), floats=20_000), 8))
+    assert len(stages) == 8
+
+
+def test_full_disk(tmp_path):
+    """Wherever the room ends, the one sentence names path, need and free; the checkpoint before it loads."""
+    save(tmp_path, 1, 20_000)
+    save(tmp_path, 2, 20_000)
+    size = (tmp_path / "last.ckpt").stat().st_size
+    for limit in (0, 1, 80, 4096, size // 2, size - 1):
+        assert refused(tmp_path, 3, 20_000, limited_file_size(limit))
+    assert not refused(tmp_path, 3, 20_000, limited_file_size(size))
+
+
+def test_unwritable(tmp_path, monkeypatch):
+    """What the operating system says, and a disk that does not keep what it is given."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"^cannot save \S+/file/last\.ckpt: (Not a directory|File exists)$"):
+        save(tmp_path / "file", 1)
+    save(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(vaezoo.checkpoint, "_digest", lambda path: "0" * 64)
+        with pytest.raises(OSError, match=r"^cannot save \S+/last\.ckpt: the disk returns other bytes"):
+            save(tmp_path, 2)
+    assert newest(tmp_path) == ("last.ckpt", 1)
+    assert names(tmp_path) == ["file", "last.ckpt", "last.ckpt.sha256"]
+
+
+def test_broken_files_are_passed_over(tmp_path):
+    """One of every kind, with the old SHA-256, with none, and with one that fits."""
+    seen = set()
+    for kind, content, fits in itertools.islice(mutations(random.Random(1)), 14):
+        with warnings.catch_warnings(action="error"):
+            for sidecar in ("stale", "fitting") if fits else ("stale",):
+                assert caught(tmp_path, content, sidecar), (kind, sidecar)
+            seen.add((kind, caught(tmp_path, content, "none")))
+    assert len(seen) == 14
+    assert ("truncated", True) in seen
+
+
+def test_flipped_bits_without_sha256(tmp_path):
+    """Each is seen, or changes nothing; most of a small file is padding."""
+    assert sum(flips(tmp_path, range(8), every=67)) > 100
+
+
+def test_a_tensor_that_is_marked_as_a_folder(tmp_path):
+    """One bit of the archive's directory, after which torch alone gives a tensor of whatever lay in memory."""
+    path = tmp_path / "alone.ckpt"
+    content = bytearray(serialised(state(1)))
+    path.write_bytes(content)
+    for part in range(len(zipfile.ZipFile(path).namelist())):
+        flipped = content.copy()
+        start = -1
+        for _ in range(part + 1):
+            start = flipped.index(b"PK\1\2", start + 1)
+        flipped[start + 38] ^= 16
+        path.write_bytes(flipped)
+        assert same(read_checkpoint(path), 1)
+
+
+def test_what_cannot_be_read_is_not_written(tmp_path):
+    save(tmp_path, 1)
+
+    class Text(str):
+        pass
+
+    for value, kind in [
+        (OmegaConf.create({"a": 1}), "DictConfig"),
+        (Path("a"), "PosixPath"),
+        (np.float64(1), "float64"),
+        (np.zeros(1), "ndarray"),
+        (torch.nn.Linear(1, 1), "Linear"),
+        (Text("a"), "Text"),
+        ({Text("a"): 1}, "Text"),
+        (len, "builtin"),
+    ]:
+        with pytest.raises(ValueError, match=rf"last\.ckpt is left as it was: .* holds a {kind}.* in extra\.0"):
+            save_with(tmp_path, extra=[value])
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match=r"not finite, in state_dict\.w$"):
+            save_with(tmp_path, state_dict={"w": torch.tensor([1.0, bad])})
+    with pytest.raises(ValueError, match="is not a checkpoint of a vaezoo run"):
+        write_checkpoint({"state_dict": {}}, tmp_path / "last.ckpt")
+    assert names(tmp_path) == ["last.ckpt", "last.ckpt.sha256"]
+    assert newest(tmp_path) == ("last.ckpt", 1)
+    save_with(tmp_path, callbacks={"best": {"score": torch.tensor(-torch.inf)}}, extra=(None, True, "a", [1.5, {}]))
+
+
+def save_with(folder, **parts):
+    write_checkpoint(state(1) | parts, folder / "last.ckpt")
+
+
+def test_clean(tmp_path):
+    """Leftovers of processes that are gone, and of this one, go; those of another that runs stay, as all else does."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    stale = [f".last.ckpt.{gone.pid}.tmp", f".best.ckpt.sha256.{gone.pid}.tmp", f".last.ckpt.{os.getpid()}.tmp"]
+    kept = [f".last.ckpt.{os.getppid()}.tmp", ".notes.tmp", ".x.ckpt.swp", "last.ckpt", "last.ckpt.sha256"]
+    for name in (*stale, *kept):
+        (tmp_path / name).touch()
+    clean(tmp_path)
+    assert names(tmp_path) == sorted(kept)
+    clean(tmp_path / "nowhere")
+
+
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty")
+@pytest.mark.parametrize("name", ["factor_vae"])  # it has two optimizers
+def test_lightning_saves_and_loads_by_it(name, tmp_path):
+    """A trainer's own checkpoints are plain data, and training goes on from them."""
+    small = [f"model.{part}.hidden=[8]" for part in ("encoder", "decoder")]
+    nets = ["model/encoder=mlp", "model/decoder=mlp"]
+    node = config("model", f"model={name}", "data.shape=[1,9,7]", "model.latent_dim=3", *small, *nets)
+
+    def fit(epochs, **kwargs):
+        model = build(node, optimizer=lambda p: torch.optim.Adam(p, 1e-3), seed=0)
+        model.config = {"model": node, "seed": 0}
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+        callbacks = [pl.callbacks.ModelCheckpoint(tmp_path, "last", enable_version_counter=False)]
+        trainer = pl.Trainer(max_epochs=epochs, plugins=[CheckpointIO()], callbacks=callbacks, **quiet)
+        trainer.fit(model, RandomImages((1, 9, 7)), **kwargs)
+        return trainer
+
+    fit(1)
+    trainer = fit(2, ckpt_path=tmp_path / "last.ckpt")
+    assert trainer.current_epoch == 2
+    files = [f"{stem}.ckpt{end}" for stem in ("last", "previous") for end in ("", ".sha256")]
+    assert names(tmp_path) == files
+    assert newest_checkpoint(tmp_path)[1]["global_step"] == trainer.global_step
+    assert read_checkpoint(tmp_path / "previous.ckpt")["global_step"] == trainer.global_step // 2
+    (tmp_path / "last.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match="is not a readable checkpoint"):
+        fit(3, ckpt_path=tmp_path / "last.ckpt")
+    trainer.strategy.remove_checkpoint(tmp_path / "last.ckpt")
+    assert names(tmp_path) == files[2:]

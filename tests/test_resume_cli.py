@@ -1,0 +1,345 @@
+"""The same command again: which folder it goes on in, what a sweep runs again, and how a run leaves."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+
+from vaezoo.files import held, replace
+from vaezoo.resume import resumed
+from vaezoo.run import config_folder
+from vaezoo.signals import Stopped
+
+DEFAULTS = Path(config_folder(), "config.yaml")
+
+# A task that does what plan.json says for its seed, and counts how often it was asked to.
+STUB = """
+import json, os, signal, time
+from pathlib import Path
+from vaezoo.signals import SIGNALS, Stopped
+
+def task(config):
+    folder = Path(config["run_dir"])
+    def stop(signum, frame):
+        with (folder / "heard").open("a") as file:
+            file.write(f"{signal.Signals(signum).name}\\n")
+        time.sleep(0.2)  # in which it saves
+        raise Stopped(signum, "last.ckpt")
+
+    with (folder / "tries").open("a") as file:
+        file.write(f"{config['resume']} {(folder / 'summary.json').exists()}\\n")
+    deed = json.loads(Path("plan.json").read_text()).get(str(config["seed"]), "done")
+    if deed == "raise":
+        raise ValueError("no luck")
+    if deed == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if deed == "wait":
+        for signum in SIGNALS:
+            signal.signal(signum, stop)
+        (folder / "group").write_text(str(os.getpgrp()))
+        (folder / "ready").touch()
+        time.sleep(60)
+    if deed.startswith("done"):
+        summary = {"status": "completed", "model": "stub", "test": {"elbo": -100.5, "kl": 10, "log_px": -90.5}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    if deed == "done, then stopped":
+        raise Stopped(signal.SIGTERM)
+"""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """The words that run the stub, in an empty folder; called with a plan, it changes what the seeds do."""
+    (tmp_path / "stub.py").write_text(STUB)
+    (tmp_path / "more" / "task").mkdir(parents=True)
+    (tmp_path / "more" / "task" / "stub.yaml").write_text("_target_: stub.task\n_partial_: true\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def words(**plan):
+        (tmp_path / "plan.json").write_text(
+            json.dumps({name.removeprefix("seed"): deed for name, deed in plan.items()})
+        )
+        return ["--config-dir=more", "task=stub", "trust=[stub]"]
+
+    yield words
+    sys.modules.pop("stub", None)
+
+
+def start(*arguments, **settings):
+    """run.py in a process of its own, in this folder."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPO), os.getcwd()])}
+    return subprocess.Popen([sys.executable, str(REPO / "run.py"), *arguments], env=environment, **pipes)
+
+
+def tries(folder):
+    return (folder / "tries").read_text().splitlines()
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def table(sweep):
+    with (sweep / "summary.csv").open() as file:
+        return {int(row["job"]): row for row in csv.DictReader(file)}
+
+
+def test_auto_goes_on_in_the_same_folder_until_it_is_complete(cli, stub):
+    """Nothing there, failed, still failing, then complete: one folder, and a complete one is not run again."""
+    words = stub(seed0="raise")
+    code, out, err, run = cli(*words, "resume=auto")
+    assert code == 1
+    assert "no run of this command to go on with, a new one starts" in out
+    assert "error: no luck" in err
+    assert summary(run)["status"] == "failed"
+
+    code, out, _err, new = cli(*words, "resume=auto")
+    assert (code, new) == (1, None)
+    assert f"going on in {run.relative_to(run.parents[2])}" in out
+
+    words = stub(seed0="done")
+    code, *_ = cli("resume=auto", *words[::-1])  # the order of words says nothing
+    assert code == 0
+    assert tries(run) == ["auto False"] * 3  # no attempt finds the summary of an earlier one
+    assert summary(run)["status"] == "completed"
+
+    code, out, _err, new = cli(*words, "resume=auto")
+    assert (code, new) == (0, None)
+    assert "is complete: test ELBO -100.500 nats per image" in out
+    assert len(tries(run)) == 3
+    assert sorted(path.name for path in (run / ".hydra").iterdir()) == ["config.yaml", "hydra.yaml", "overrides.yaml"]
+
+
+def test_auto_takes_the_newest_run_of_this_command_alone(cli, stub):
+    """Another seed's run is another command's; without resume every start is a new run."""
+    words = stub(seed0="raise", seed1="raise")
+    _code, _out, _err, _old = cli(*words, "seed=0")
+    _code, _out, _err, mine = cli(*words, "seed=0")
+    _code, _out, _err, _other = cli(*words, "seed=1")
+    _code, _out, _err, new = cli(*words, "seed=0", "resume=auto")
+    assert new is None
+    assert tries(mine) == ["None False", "auto False"]
+    _code, _out, _err, new = cli(*words, "seed=2", "resume=auto")
+    assert new is not None
+
+
+def test_auto_in_a_named_folder(cli, stub):
+    """hydra.run.dir=FOLDER: begun there, continued there, and refused to another command."""
+    words = [*stub(seed0="raise"), "hydra.run.dir=some 'place'"]
+    words[-1] = r"hydra.run.dir='some \'place\''"
+    folder = Path("some 'place'")
+    for _ in range(2):
+        code, *_ = cli(*words, "resume=auto")
+        assert code == 1
+    assert len(tries(folder)) == 2
+    code, _out, err, _new = cli(*words, "resume=auto", "seed=1")
+    assert code == 1
+    assert "error: some 'place' holds the run of another command: choose another hydra.run.dir" in err
+
+
+def test_a_named_run_goes_on_with_its_own_words(cli, stub):
+    """run=PATH alone is the whole command; what is trained cannot be changed, how long it is can."""
+    words = stub(seed3="raise")
+    _code, _out, _err, run = cli(*words, "seed=3", "trainer.max_epochs=5")
+    code, _out, err, _new = cli(words[0], f"run={run}")
+    assert (code, err.strip()) == (1, "error: no luck")
+    stub()
+    for word in ("seed=4", "optimizer.lr=1", "+trainers=1"):
+        code, _out, err, _new = cli(words[0], f"run={run}", word)
+        assert f"{word} cannot be changed" in err
+    code, _out, err, new = cli(words[0], f"run={run}", "trainer.max_epochs=9", "seed=3")
+    assert (code, new) == (0, None)
+    assert tries(run) == ["None False", "auto False", "auto False"]
+    assert "trainer.max_epochs=9" in (run / ".hydra" / "overrides.yaml").read_text()
+    code, out, _err, _new = cli(words[0], f"run={run}")
+    assert "is complete: test ELBO" in out
+    assert len(tries(run)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run=nowhere"], "run=nowhere is not a run's folder, it has no .hydra/overrides.yaml: give outputs/DATE/TIME"),
+        (["run=evaluated"], "run=evaluated is an evaluation, there is nothing to go on with"),
+        (["-m", "run=evaluated"], "run=evaluated goes on with one run: leave -m out"),
+        (["resume=yes"], "resume=yes should be resume=auto or resume=null"),
+        (["resume=auto", "seed=[1"], "seed=[1 cannot be read"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes(cli, tmp_path, arguments, sentence):
+    (tmp_path / "evaluated" / ".hydra").mkdir(parents=True)
+    (tmp_path / "evaluated" / ".hydra" / "overrides.yaml").write_text("- task=evaluate\n- run=somewhere\n")
+    code, _out, err, new = cli(*arguments)
+    assert (code, new) == (1, None)
+    assert err.startswith(f"error: {sentence}")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["seed=1"], ["--help", "resume=auto"], ["--cfg", "job", "run=x"], ["task=evaluate", "run=x"], ["resume=null"]],
+    ids=" ".join,
+)
+def test_what_does_not_go_on_is_left_alone(argv):
+    assert resumed(argv, DEFAULTS) == argv
+
+
+def test_a_torn_record_is_no_record(tmp_path, monkeypatch):
+    """A folder whose words were lost is not taken for the run of the command without words."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "outputs" / "day" / "time" / ".hydra"
+    folder.mkdir(parents=True)
+    (folder / "overrides.yaml").write_text("")
+    assert resumed(["resume=auto"], DEFAULTS) == ["resume=auto"]
+    (folder / "overrides.yaml").write_text("[]\n")
+    assert resumed(["resume=auto"], DEFAULTS)[1] == "hydra.run.dir='outputs/day/time'"
+
+
+def test_a_folder_in_use_is_refused(cli, stub):
+    """Two processes never write one folder; the lock ends with its process, kill or not."""
+    words = stub(seed0="wait")
+    with start(*words) as process:
+        while not (ready := list(Path().glob("outputs/*/*/ready"))):
+            time.sleep(0.05)
+        run = ready[0].parent
+        code, _out, err, new = cli(*words, "resume=auto")
+        assert (code, new) == (1, None)
+        assert "is in use by a run that has not ended: wait for it or stop it" in err
+        assert not (run / "summary.json").exists()
+        process.kill()
+    with held(run):
+        pass
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_in_a_run(stub, signum, code):
+    """One line, 128 + the signal's number, and a summary that says interrupted."""
+    with start(*stub(seed0="wait")) as process:
+        while not (ready := list(Path().glob("outputs/*/*/ready"))):
+            time.sleep(0.05)
+        process.send_signal(signum)
+        _out, err = process.communicate()
+    assert process.returncode == code
+    name = signal.Signals(signum).name
+    assert err.splitlines() == [f"stopped by {name}; saved last.ckpt; the same command with resume=auto goes on"]
+    assert summary(ready[0].parent)["error"] == f"interrupted by {name}"
+    assert summary(ready[0].parent)["status"] == "interrupted"
+
+
+def test_a_signal_after_the_end_leaves_the_summary(cli, stub):
+    code, _out, _err, run = cli(*stub(seed0="done, then stopped"))
+    assert code == 143
+    assert summary(run)["status"] == "completed"
+
+
+def test_a_sweep_again_runs_what_is_missing(stub):
+    """Completed jobs are left alone; failed, killed and new ones run, the old ones in their own folders."""
+    words = ["-m", *stub(seed1="raise", seed2="kill"), "resume=auto"]
+    with start(*words, "seed=0,1,2") as first:
+        out, _err = first.communicate()
+    assert first.returncode == 1
+    assert "no sweep of this command to go on with" in out
+    (sweep,) = Path().glob("multirun/*/*")
+    status = [row["status"] for row in table(sweep).values()]
+    assert status == ["completed", "no luck", "killed by SIGKILL"]
+    assert table(sweep)[0]["overrides"] == "task=stub trust=[stub] seed=0"
+
+    # The sweep as it is when a glob(...) in its command has come to match one more, before all others.
+    record = (sweep / "sweep.json").read_text()
+    replace(sweep / "sweep.json", record.replace("seed=0,1,2", "seed=9,0,1,2"))
+    stub(seed2="kill")
+    with start(*words, "seed=9,0,1,2") as second:
+        out, err = second.communicate()
+    assert second.returncode == 1
+    assert err.splitlines()[-1] == "error: 1 of 4 jobs failed, the first is job 2: killed by SIGKILL"
+    assert "job 0:" not in out
+    assert [len(tries(sweep / str(number))) for number in range(4)] == [1, 2, 2, 1]
+    assert table(sweep)[3]["overrides"].endswith("seed=9")
+    assert [row["status"] for row in table(sweep).values()].count("completed") == 3
+    assert len(list(Path().glob("multirun/*/*"))) == 1
+
+
+def test_ctrl_c_in_a_sweep(stub):
+    """A terminal's Ctrl-C goes to its process group: the job, which a second one would cut short, hears it once."""
+    words = ["-m", *stub(seed1="wait"), "seed=1,2"]
+    with start(*words, start_new_session=True) as process:
+        while not (ready := list(Path().glob("multirun/*/*/0/ready"))):
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate()
+    sweep = ready[0].parents[1]
+    assert process.returncode == 130
+    assert [row["status"] for row in table(sweep).values()] == ["interrupted by SIGINT", "not finished"]
+    assert f"table: {sweep / 'summary.csv'}" in out
+    assert (sweep / "0" / "heard").read_text() == "SIGINT\n"
+    assert int((sweep / "0" / "group").read_text()) != process.pid
+    assert not (sweep / "1" / "tries").exists()
+    assert "Traceback" not in err
+
+
+def test_sigterm_in_a_sweep(stub):
+    """The running job saves before the sweep ends, and the same command runs the rest."""
+    words = ["-m", *stub(seed1="wait"), "seed=1,2"]
+    with start(*words) as process:
+        while not (ready := list(Path().glob("multirun/*/*/0/ready"))):
+            time.sleep(0.05)
+        process.terminate()
+        _out, err = process.communicate()
+    sweep = ready[0].parents[1]
+    assert process.returncode == 143
+    assert [row["status"] for row in table(sweep).values()] == ["interrupted by SIGTERM", "not finished"]
+    assert err.splitlines() == [
+        "stopped by SIGTERM; saved last.ckpt; the same command with resume=auto goes on",
+        "stopped by SIGTERM; the same command with resume=auto goes on",
+    ]
+    stub()
+    with start(*words, "resume=auto") as again:
+        again.communicate()
+    assert again.returncode == 0
+    assert [tries(sweep / str(number)) for number in range(2)] == [["None False", "auto False"], ["auto False"]]
+
+
+def test_a_lock_does_not_outlive_its_process(tmp_path):
+    """A forked worker, which may live on for seconds after a kill, does not hold the folder."""
+    with held(tmp_path):
+        worker = os.fork()
+        if worker == 0:
+            signal.pause()
+    try:
+        with held(tmp_path):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+
+
+def test_the_cause_in_an_exit_code(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPO / "vaezoo" / "plugins"))
+    from hydra_plugins.vaezoo_launcher import cause
+
+    assert [cause(code) for code in (-11, 143, 7)] == [
+        "killed by SIGSEGV", "interrupted by SIGTERM", "ended with exit code 7"
+    ]  # fmt: skip
+
+
+def test_replace_leaves_the_old_text_where_it_fails(tmp_path):
+    path = tmp_path / "a.json"
+    replace(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        replace(path, "\ud800")
+    assert path.read_text() == "old"
+
+
+def test_stopped_passes_those_who_catch_exceptions():
+    assert not issubclass(Stopped, Exception)
+    assert str(Stopped(signal.SIGTERM)) == "stopped by SIGTERM"

@@ -1,0 +1,116 @@
+"""Which checkpoints a training leaves: the best one, and the last one to go on from."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+
+from vaezoo.signals import Stopped, catch, request
+
+
+class Best(Checkpoint):
+    """Keeps the checkpoint with the best value of a logged metric, as ``best.ckpt``.
+
+    Args:
+        dirpath: folder of the checkpoint.
+        monitor: name of the metric.
+        mode: "max" or "min", whichever is better.
+
+    Attributes:
+        score: the best value so far; a value that is not finite is never the best.
+    """
+
+    def __init__(self, dirpath: str, monitor: str = "val/elbo", mode: str = "max"):
+        if mode not in ("max", "min"):
+            raise ValueError(f"mode must be max or min, got {mode}")
+        self.path, self.monitor, self.mode = Path(dirpath, "best.ckpt"), monitor, mode
+        self.score: float | None = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or self.monitor not in trainer.callback_metrics:
+            return
+        score = float(trainer.callback_metrics[self.monitor])
+        sign = 1 if self.mode == "max" else -1
+        if math.isfinite(score) and (self.score is None or sign * score > sign * self.score):
+            self.score = score
+            trainer.save_checkpoint(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.score = state_dict["score"]
+
+
+class Last(Checkpoint):
+    """Keeps the training's state as ``last.ckpt``, from which it goes on bit for bit.
+
+    It is written between two chunks of batches and before a validation, when ``every_seconds`` have passed
+    since the last time, and at the end; a signal (``vaezoo.signals``) makes it be written at once and ends the run.
+    Whatever is lost with a kill is computed again, to the same bits.
+
+    Args:
+        dirpath: folder of the checkpoint.
+        every_seconds: least time between two writes; longer where a write takes more than 1 % of it.
+    """
+
+    def __init__(self, dirpath: str, every_seconds: float = 10.0):
+        if every_seconds < 0:
+            raise ValueError(f"every_seconds must be >= 0, got {every_seconds}")
+        self.path, self.every_seconds = Path(dirpath, "last.ckpt"), every_seconds
+        self.due = math.inf
+        self.saved: str | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if request.listening:
+            catch()  # Lightning has just put handlers of its own before ours
+        self.due = time.monotonic() + self.every_seconds
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        # Inside an accumulation window gradients would be lost, and Lightning cannot go on from an epoch's last
+        # batch: there, validation or the next epoch is waited for.
+        if not pl_module.pending and not trainer.is_last_batch:
+            self.save_if_due(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not pl_module.pending:
+            self.save_if_due(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.state.fn == "fit" and self.asked(trainer):
+            raise Stopped(request.signum, self.saved)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.save(trainer)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """In a validation, write down one that is yet to be done: it is run again, whole."""
+        if trainer.validating:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            for counts in progress.values():
+                if isinstance(counts, dict):
+                    counts.update(ready=1, started=1, processed=0, completed=0)
+            progress["is_last_batch"] = False
+
+    def asked(self, trainer: pl.Trainer) -> bool:
+        """Whether a signal has come, in any process."""
+        return trainer.strategy.reduce_boolean_decision(bool(request.signum), all=False)
+
+    def save_if_due(self, trainer: pl.Trainer) -> None:
+        """Save where it is time to, or where a signal has come: then stop, too."""
+        asked = self.asked(trainer)
+        if trainer.strategy.reduce_boolean_decision(asked or time.monotonic() >= self.due, all=False):
+            self.save(trainer)
+        if asked:
+            raise Stopped(request.signum, self.saved)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint."""
+        start = time.monotonic()
+        trainer.save_checkpoint(self.path)
+        self.saved = str(self.path)
+        end = time.monotonic()
+        self.due = end + max(self.every_seconds, 100 * (end - start))

@@ -1,0 +1,30 @@
+"""Weight averaging over optimizer steps."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+
+class EMA(EMAWeightAveraging):
+    """Exponential moving average of the weights: Lightning's, asked after each batch and not after each chunk of them.
+
+    Validation, test and checkpoints use the average.
+
+    Args:
+        decay: share of the average that stays at an update, in [0, 1).
+        use_buffers: average buffers too, else they are copied.
+        **kwargs: those of ``EMAWeightAveraging``.
+    """
+
+    def __init__(self, decay: float = 0.999, use_buffers: bool = False, **kwargs: Any):
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        super().__init__(decay=decay, use_buffers=use_buffers, **kwargs)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        update = super().on_train_batch_end
+        pl_module.batch_hooks.append(lambda number, index, batch: update(trainer, pl_module, None, batch, number))
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Nothing: each batch of the chunk had its turn."""

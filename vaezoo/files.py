@@ -1,0 +1,37 @@
+"""Small files that a kill leaves whole, and folders that one process holds."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vaezoo.build import ConfigError
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a text file: whenever the process is killed, the path holds the old text or the new one."""
+    fresh = path.with_name(f".{path.name}.tmp")
+    with fresh.open("w", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process until it leaves, by whatever way.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            # A lock of the process: its forked workers, which may outlive it for seconds, do not have it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ConfigError(f"{folder} is in use by a run that has not ended: wait for it or stop it") from error
+        except OSError:
+            pass  # a file system without locks
+        yield

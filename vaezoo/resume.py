@@ -1,0 +1,152 @@
+"""What "the same command again" means: the folder in which a command goes on.
+
+It is settled before Hydra composes, on the words of the command line: a continued run has its old folder
+as ``run_dir``, and is in no other way special.
+"""
+
+import glob
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from vaezoo.build import ConfigError
+from vaezoo.sweep import SWEEP_RECORD, essential, read_summary
+
+# Where a folder keeps the words of its command: a run's are written by Hydra, a sweep's by its launcher.
+RECORDS = {"run": ".hydra/overrides.yaml", "sweep": SWEEP_RECORD}
+
+# What a run that goes on may be told anew: how long, on what, and what is shown; not what is trained.
+CHANGEABLE = ("trainer", "callbacks", "logger", "data.root", "data.num_workers", "threads", "debug", "trust")
+
+
+def resumed(argv: list[str], defaults: Path) -> list[str] | None:
+    """The arguments, sent to the folder of the run or sweep that they continue.
+
+    ``resume=auto`` stands for the newest one of the same command, if there is one; ``run=PATH`` for the run
+    in that folder, with the words of its own command wherever these arguments do not say otherwise.
+
+    Args:
+        argv: the command line without the program.
+        defaults: the config that names where runs and sweeps lie.
+
+    Returns:
+        The arguments to run with; None where the run is complete, which is then printed.
+
+    Raises:
+        ConfigError: the folder holds no run, or one of another command.
+        OverrideParseException: a word that Hydra cannot read.
+    """
+    args = get_args_parser().parse_args(argv)
+    inspects = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    if inspects or not any(word.startswith(("resume=", "run=")) for word in args.overrides):
+        return argv
+    said = by_key(args.overrides)
+    if "run" in said and value(said, "task") in (None, "fit"):
+        if args.multirun:
+            raise ConfigError(f"{said['run']} goes on with one run: leave -m out")
+        return named(argv, said)
+    if value(said, "resume") == "auto":
+        return automatic(argv, said, "sweep" if args.multirun else "run", defaults)
+    if value(said, "resume") is None:
+        return argv
+    raise ConfigError(f"{said['resume']} should be resume=auto or resume=null")
+
+
+def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
+    """The arguments for ``run=PATH``."""
+    folder = Path(str(value(said, "run")))
+    words = recorded(folder, "run")
+    if words is None:
+        raise ConfigError(f"run={folder} is not a run's folder, it has no {RECORDS['run']}: give outputs/DATE/TIME")
+    own = by_key(words)
+    if value(own, "task") == "evaluate":
+        raise ConfigError(f"run={folder} is an evaluation, there is nothing to go on with: give a training's folder")
+    news = essential(word for key, word in said.items() if key not in ("run", "task") and word != own.get(key))
+    for word in news:
+        if not re.match(rf"[+~]*({'|'.join(CHANGEABLE)})\b", word):
+            raise ConfigError(f"{word} cannot be changed: {folder} goes on with what its own command said")
+    if not news and complete(folder):
+        return None
+    inherited = [word for key, word in own.items() if key not in said and key != "resume"]
+    return sent(argv, said, "run", folder, [*inherited, "resume=auto"], same=not news)
+
+
+def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) -> list[str] | None:
+    """The arguments for ``resume=auto``, of a "run" or a "sweep"."""
+    place = f"hydra.{kind}.dir"
+    template = str(value(said, place) or yaml.safe_load(defaults.read_text())["hydra"][kind]["dir"])
+    folders = candidates(template, kind)
+    folder = next((f for f in folders if alike(recorded(f, kind) or (), said.values())), None)
+    if folder is None:
+        if folders and "${" not in template:
+            raise ConfigError(f"{template} holds the {kind} of another command: choose another {place}")
+        print(f"resume=auto: no {kind} of this command to go on with, a new one starts", flush=True)
+        return argv
+    if kind == "run" and complete(folder):
+        return None
+    return sent(argv, said, kind, folder, ["resume=auto"], same=True)
+
+
+def candidates(template: str, kind: str) -> list[Path]:
+    """The folders of a kind that a template such as ``outputs/${now:%Y}`` stands for, the newest first."""
+    pattern = "*".join(glob.escape(part) for part in re.split(r"\$\{[^}]*\}", template))
+    folders = [Path(path) for path in glob.glob(pattern) if recorded(Path(path), kind) is not None]
+    return sorted(folders, key=lambda folder: (folder / RECORDS[kind]).stat().st_mtime_ns, reverse=True)
+
+
+def recorded(folder: Path, kind: str) -> list[str] | None:
+    """The words of the command that a folder is from; None where it has no record of them."""
+    try:
+        words = yaml.safe_load((folder / RECORDS[kind]).read_text())
+    except (OSError, yaml.YAMLError):
+        return None
+    return words if isinstance(words, list) else None
+
+
+def alike(words: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether two commands ask for the same."""
+    return sorted(essential(words)) == sorted(essential(others))
+
+
+def complete(folder: Path) -> bool:
+    """Whether the run in a folder is complete; says so."""
+    summary = read_summary(folder)
+    if summary.get("status") != "completed":
+        return False
+    elbo = summary.get("test", {}).get("elbo")
+    print(f"{folder} is complete" + (f": test ELBO {elbo:.3f} nats per image" if elbo is not None else ""), flush=True)
+    return True
+
+
+def sent(argv: list[str], said: dict[str, str], kind: str, folder: Path, words: list[str], same: bool) -> list[str]:
+    """The arguments with the word that asks to go on replaced by ``words`` and the folder to go on in."""
+    print(f"going on in {folder}", flush=True)
+    place = f"hydra.{kind}.dir"
+    words = [*words, f"{place}={quoted(folder)}"]
+    if kind == "run" and same:  # Hydra would write the same record again, and a kill meanwhile lose it
+        words.append("hydra.output_subdir=null")
+    asks = said.get("run", said.get("resume"))
+    gone = (said.get("resume"), said.get(place))
+    return [new for word in argv for new in (words if word == asks else [] if word in gone else [word])]
+
+
+def by_key(words: Iterable[str]) -> dict[str, str]:
+    """Override words by their keys; of two with the same key the last, as in Hydra."""
+    parsed = OverridesParser.create().parse_overrides(list(words))
+    return {override.get_key_element(): str(override.input_line) for override in parsed}
+
+
+def value(said: dict[str, str], key: str) -> Any:
+    """What the word for a key says; None where there is none."""
+    return OverridesParser.create().parse_override(said[key]).value() if key in said else None
+
+
+def quoted(path: Path) -> str:
+    """A path as the value of a Hydra override."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"

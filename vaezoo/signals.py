@@ -1,0 +1,72 @@
+"""Signals: the first one lets the step end and the run save itself, a second one makes it leave at once."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+# Ctrl-C, a scheduler's notice, and SLURM's `--signal=USR1`: a run saves itself and leaves with 128 + number.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stopped(BaseException):
+    """A signal has stopped the run.
+
+    No ``Exception``: nothing on the way out is to take it for a failure.
+
+    Args:
+        signum: the signal.
+        saved: the checkpoint that the run can go on from; None where there is none.
+    """
+
+    def __init__(self, signum: int, saved: str | Path | None = None):
+        super().__init__(signum, saved)
+        self.signum, self.saved = signal.Signals(signum), saved
+
+    def __str__(self) -> str:
+        return f"stopped by {self.signum.name}" + (f"; saved {self.saved}" if self.saved else "")
+
+
+class Request:
+    """What has been asked for by a signal since ``listen`` began.
+
+    Attributes:
+        signum: the signal's number, 0 before there is one.
+        listening: whether the signals are noted.
+    """
+
+    signum, listening, since = 0, False, 0.0
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum and time.monotonic() - self.since > 1:  # schedulers may tell a process twice
+            os._exit(128 + signum)
+        if not self.signum:
+            self.signum, self.since = signum, time.monotonic()
+            name = signal.Signals(signum).name
+            os.write(2, f"{name}: stopping after this step; once more to leave at once\n".encode())
+
+
+request = Request()
+
+
+def catch() -> None:
+    """Let ``request`` note the signals from here on."""
+    for number in SIGNALS:
+        signal.signal(number, request)
+
+
+@contextmanager
+def listen() -> Iterator[None]:
+    """Note signals in ``request`` while a block runs, in place of what they did before."""
+    request.signum, request.listening = 0, True
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    catch()
+    try:
+        yield
+    finally:
+        request.listening = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
