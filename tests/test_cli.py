@@ -16,6 +16,7 @@ from PIL import Image
 
 import vaezoo
 import vaezoo.checkpoint
+from vaezoo.data import Digits
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
 
@@ -83,6 +84,16 @@ def test_a_run_leaves_everything(cli):
     code, out, _err, again = cli("task=evaluate", f"run={run}")
     assert code == 0
     assert json.loads((again / "summary.json").read_text())["test"] == test  # every digit
+
+    code, out, _err, again = cli("task=evaluate", f"run={run}", "task.num_samples=20", "data.eval_batch_size=100")
+    found = json.loads((again / "summary.json").read_text())["test"]
+    assert "log p(x) by 20 importance samples" in out
+    assert found["elbo"] < found["log_p"] < found["elbo"] + 5
+    model, data = vaezoo.load(run), Digits(val_size=180)
+    data.setup()
+    log_p = model.log_marginal(next(iter(data.test_dataloader())).x, num_samples=20)
+    assert found["log_p"] == pytest.approx(float(log_p.mean()), rel=1e-6)  # whatever the batches
+    assert found["log_p_error"] == pytest.approx(float(log_p.std()) / 360**0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize("logger", ["none", "csv", "tensorboard"])

@@ -20,10 +20,9 @@ def keep_heap() -> bool:
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if not mallopt:
-        return False
-    largest = any(mallopt(M_MMAP_THRESHOLD, 1 << bits) for bits in (30, 25))  # some versions take no more than 32 MiB
-    return bool(largest and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
+    # Blocks above 32 MiB, the most that every version takes, still come and go: a step has few of them, and what
+    # reading a data set leaves behind should not stay.
+    return bool(mallopt and mallopt(M_MMAP_THRESHOLD, 1 << 25) and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
 def hide_missing_gpu() -> None:

@@ -7,7 +7,7 @@ contender trains for ever and prints ``step,images_per_second`` every ``trainer.
 nothing logged. Its tricks: ``compile`` (forward and loss), ``graph`` (forward, backward and Adam as one
 compiled graph), ``adam`` (the fused kernel without the optimizer's Python), ``channels_last``, ``mmap`` and
 ``trim`` (glibc keeps freed memory instead of handing it back to the kernel), ``onednn`` (for float32 linear
-layers), ``ddp`` (two processes).
+layers), ``bf16`` (autocast), ``ddp`` (two processes).
 
 ``template`` is what most projects begin with: ToTensor in a DataLoader, a LightningModule that logs three
 values at each step into the progress bar, and Adam as it comes.
@@ -15,9 +15,11 @@ values at each step into the progress bar, and Adam as it comes.
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 
@@ -27,6 +29,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from vaezoo.data import ImageData
 from vaezoo.nets import linear
 from vaezoo.run import config_folder
 from vaezoo.tasks.common import build_run
@@ -60,11 +63,21 @@ def workload(words: list[str]) -> tuple[dict, nn.Module, Tensor]:
     config = {key: OmegaConf.to_container(cfg, resolve=False)[key] for key in keys}
     config = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
     model, data = build_run(config)
+    with tempfile.TemporaryDirectory() as folder:
+        # Made in another process: what malloc learns from the blocks that are freed on the way would stay here.
+        maker = multiprocessing.get_context("spawn").Process(target=save_images, args=(data, f"{folder}/images.pt"))
+        maker.start()
+        maker.join()
+        return config, model, torch.load(f"{folder}/images.pt")
+
+
+def save_images(data: ImageData, path: str) -> None:
+    """The training images of a data module, as bits."""
     data.prepare_data()
     data.setup()
     images = data.train.images
     held = images if isinstance(images, Tensor) else images[:HELD]
-    return config, model, (held > 0).to(torch.uint8)
+    torch.save((held > 0).to(torch.uint8), path)
 
 
 def keep_memory(tricks: set[str]) -> None:
@@ -160,10 +173,9 @@ def loop(tricks: set[str], words: list[str], steps: int | None = None) -> list[f
         world = torch.distributed.get_world_size()
         torch.manual_seed(torch.distributed.get_rank())
         plain = nn.parallel.DistributedDataParallel(plain)
-    bf16 = trainer["precision"] == "bf16-mixed"
 
     def autocast():
-        return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+        return torch.autocast(device.type, torch.bfloat16) if "bf16" in tricks else contextlib.nullcontext()
 
     if "compile" in tricks:
         plain = torch.compile(plain)
@@ -237,7 +249,7 @@ def template(words: list[str]) -> None:
             return torch.optim.Adam(self.parameters(), lr=config["optimizer"]["lr"])
 
     rows, sys.stdout = sys.stdout, sys.stderr  # the bar is of the terminal, the rows are of the measurement
-    settings = {key: config["trainer"][key] for key in ("accelerator", "precision", "log_every_n_steps")}
+    settings = {key: config["trainer"][key] for key in ("accelerator", "log_every_n_steps")}
     trainer = pl.Trainer(max_epochs=-1, enable_model_summary=False, default_root_dir="lightning", **settings)
     trainer.fit(Template(), DataLoader(Images(), batch_size=size, shuffle=True, drop_last=True))
 

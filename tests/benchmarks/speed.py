@@ -33,10 +33,9 @@ WORKLOADS = {
     "data=sprites data.batch_size=64",
     "digits": "model=mlp_vae data=digits",
 }
-PRECISIONS = {"fp32": "trainer.precision=32-true", "bf16": "trainer.precision=bf16-mixed"}
 # What may follow ``vaezoo+``: further words. Tricks of the other contenders are in contenders.py.
-VARIANTS = {"compile": "compile=true", "ddp": "trainer=ddp"}
-CONTENDERS = ["template", "loop+mmap+trim", "loop+compile", "loop+compile+channels_last+mmap+trim+adam", "vaezoo"]
+VARIANTS = {"compile": "compile=true", "bf16": "trainer.precision=bf16-mixed", "ddp": "trainer=ddp"}
+CONTENDERS = ["template", "loop+compile+channels_last+mmap+trim+adam", "vaezoo", "vaezoo+compile", "vaezoo+bf16"]
 SCALING = {
     "batch": [f"data.batch_size={size}" for size in (32, 128, 512, 1024)],
     "latent": [f"model.latent_dim={size}" for size in (2, 20, 200)],
@@ -193,7 +192,6 @@ def arguments() -> argparse.Namespace:
         metavar="workload",
         help=f"of {', '.join(WORKLOADS)}",
     )
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"])
     parser.add_argument(
         "--contenders", nargs="+", default=CONTENDERS, help="besides loop; with tricks or variants, as in loop+compile"
     )
@@ -217,24 +215,26 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nobody stays behind, stopped
     tables = []
     for workload in given.workloads:
-        for precision in given.precision:
-            for value in SCALING.get(given.scaling, [""]):
-                with tempfile.TemporaryDirectory() as scratch:
-                    key, _, num = value.partition("=")
+        for value in SCALING.get(given.scaling, [""]):
+            words = [*WORKLOADS[workload].split(), "data.binarize=static", f"threads={given.threads}", *given.words]
+            title = f"{workload}, {given.threads} thread{'s' * (given.threads > 1)}"
+            with tempfile.TemporaryDirectory() as scratch:
+                key, _, num = value.partition("=")
+                if "data=mnist" in words:
                     root, kind = given.data_root.resolve(), "MNIST"
                     if key == "images" or not (root / "MNIST" / "raw" / "train-images-idx3-ubyte").exists():
                         root, kind = Path(scratch), "random bytes"
                         random_mnist(root, int(num) if key == "images" else 60_000)
-                    words = [*WORKLOADS[workload].split(), "data.binarize=static", f"data.root={root}"]
-                    words += [PRECISIONS[precision], f"threads={given.threads}", *given.words]
-                    words += [value] if value and key != "images" else []
-                    title = f"{workload}, {precision}, {given.threads} thread{'s' * (given.threads > 1)}"
-                    title += f", {kind}" * ("data=mnist" in words) + f", {value}" * bool(value)
-                    rows = compare(given.contenders, words, given.threads, given.rounds, given.windows, given.warmup)
-                print_table(title, rows)
-                tables.append({"title": title, "words": words, "rows": rows})
-                machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-                given.json.write_text(json.dumps({"machine": machine, "tables": tables}, indent=2) + "\n")
+                    words.append(f"data.root={root}")
+                    title += f", {kind}"
+                if value:
+                    words += [value] * (key != "images")
+                    title += f", {value}"
+                rows = compare(given.contenders, words, given.threads, given.rounds, given.windows, given.warmup)
+            print_table(title, rows)
+            tables.append({"title": title, "words": words, "rows": rows})
+            machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+            given.json.write_text(json.dumps({"machine": machine, "tables": tables}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

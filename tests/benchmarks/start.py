@@ -85,7 +85,8 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of MNIST")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    mnist = ["data=mnist", f"data.root={given.data_root.resolve()}", "data.binarize=static", "threads=1"]
+    root = given.data_root.resolve()
+    mnist = ["data=mnist", f"data.root={root}", "data.binarize=static", "data.chunk=1", "threads=1"]
     for name, measure in {
         "python run.py data=mnist, to its first batch's end": lambda: seconds_to_step([*mnist, "logger=csv"]),
         "the same with the default logger": lambda: seconds_to_step(mnist),

@@ -334,7 +334,10 @@ class ImageData(pl.LightningDataModule):
         if self.binarize == "threshold":
             return Split((split.images > 127).to(torch.uint8), split.labels)
         draw = seeding.generator(self.split_seed, "binarize", name)
-        return Split(bernoulli(split.images, draw).to(torch.uint8), split.labels)
+        bits = torch.empty_like(split.images)
+        for images, part in zip(split.images.split(1000), bits.split(1000), strict=True):  # to spare memory
+            part.copy_(bernoulli(images, draw))
+        return Split(bits, split.labels)
 
     def batches(self, split: Split, training: bool, batch_size: int) -> Batches:
         """An iterable over a split, for the trainer that this module is attached to, if any."""

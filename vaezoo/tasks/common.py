@@ -25,6 +25,9 @@ from vaezoo.models import LatentVariableModel
 
 UNITS = {
     "elbo": "nats per image, a lower bound of log p(x): larger is better",
+    "log_p": "nats per image, importance-weighted lower bound of log p(x), tighter than the ELBO",
+    "log_p_error": "nats, the standard error of log_p over the images",
+    "log_p_draw_error": "nats, that part of it which the draws make",
     "log_px": "nats per image, E_q[log p(x | z)]; its negative is the distortion",
     "kl": "nats per image, KL(q(z | x), p(z)): the rate",
     "loss": "nats per image, the objective at its configured weights",
