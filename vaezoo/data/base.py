@@ -113,7 +113,6 @@ class Batches:
 
     def make(self, epoch: int, number: int, index: Tensor) -> Batch:
         """Batch ``number`` of an epoch, which holds the examples ``index``."""
-        index = index.to(self.split.labels.device)
         images = self.split.images.index_select(0, index)  # twice as fast as images[index]
         if self.binarize:
             draw = seeding.generator(self.seed, "binarize", epoch, number, self.rank, device=images.device)
@@ -146,7 +145,8 @@ class Epoch(Dataset["Numbered"]):
 
     def __init__(self, batches: Batches, epoch: int):
         self.batches, self.epoch = batches, epoch
-        self.index = batches.order(epoch).split(batches.batch_size)
+        order = batches.order(epoch).to(batches.split.labels.device)
+        self.index = order.split(batches.batch_size)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -235,6 +235,8 @@ class ImageData(pl.LightningDataModule):
             checkpoints written, between chunks. It is 1 where the trainer counts batches
             (``limit_train_batches``, ``val_check_interval``).
         num_workers: processes that make the training batches; 0 is best where the images are held in memory.
+        on_device: hold the training images on the GPU that trains, if it is one and there are no workers. None:
+            where they take less than half of its free memory, which is printed.
     """
 
     binary = False
@@ -251,6 +253,7 @@ class ImageData(pl.LightningDataModule):
         seed: int = 0,
         chunk: int = 1,
         num_workers: int = 0,
+        on_device: bool | None = None,
     ):
         super().__init__()
         if binarize not in BINARIZE:
@@ -263,7 +266,7 @@ class ImageData(pl.LightningDataModule):
         self.shape = None if shape is None else tuple(shape)
         self.root, self.batch_size, self.eval_batch_size = root, batch_size, eval_batch_size
         self.binarize, self.val_size, self.split_seed, self.seed = binarize, val_size, split_seed, seed
-        self.chunk, self.num_workers = chunk, num_workers
+        self.chunk, self.num_workers, self.on_device = chunk, num_workers, on_device
         self.train: Split | None = None
 
     @property
@@ -339,6 +342,18 @@ class ImageData(pl.LightningDataModule):
             part.copy_(bernoulli(images, draw))
         return Split(bits, split.labels)
 
+    def held(self, split: Split) -> Split:
+        """The split where its batches are made: on the GPU that trains, if ``on_device`` says so."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if device.type != "cuda" or not isinstance(split.images, Tensor) or self.num_workers or self.on_device is False:
+            return split
+        size, free = split.images.nbytes, torch.cuda.mem_get_info(device)[0]
+        if self.on_device is None and size > free / 2:
+            print(f"the training images ({size / 1e6:,.0f} MB) stay in memory: {device} has {free / 1e6:,.0f} MB free")
+            return split
+        print(f"the training images ({size / 1e6:,.0f} MB) are held on {device}")
+        return Split(split.images.to(device), split.labels.to(device))
+
     def batches(self, split: Split, training: bool, batch_size: int) -> Batches:
         """An iterable over a split, for the trainer that this module is attached to, if any."""
         trainer = self.trainer
@@ -357,7 +372,7 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> Chunks:
         assert self.train is not None
-        batches = self.batches(self.train, training=True, batch_size=self.batch_size)
+        batches = self.batches(self.held(self.train), training=True, batch_size=self.batch_size)
         if (trainer := self.trainer) is None:
             return Chunks(batches, self.chunk, num_workers=self.num_workers)
         # Where the trainer counts batches (limit_train_batches=10, where 1 is one and 1.0 all), a chunk is one.

@@ -16,8 +16,9 @@ from vaezoo.models import LatentVariableModel
 from vaezoo.tasks import common
 
 # What a command line may say besides the run: where things are and on what they run.
-CHANGEABLE = ("task", "run", "run_dir", "resume", "data", "trainer", "logger", "callbacks", "debug", "trust")
-CHANGEABLE += ("threads", "compile")
+CHANGEABLE = (
+    "task", "run", "run_dir", "resume", "data", "trainer", "logger", "callbacks", "debug", "trust", "threads", "compile",
+)  # fmt: skip
 
 
 def evaluate(config: dict[str, Any], num_samples: int = 0) -> None:
