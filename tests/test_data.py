@@ -198,12 +198,12 @@ def test_importing_vaezoo_is_light():
 def test_images_on_the_gpu_where_they_fit(monkeypatch, capsys):
     """Automatic, printed, overridable. (No GPU here: the rule is tested, not the copy.)"""
     data, moved = ready(RandomImages((1, 6, 5))), []
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: moved.append(device) or self)
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda", 0)))
     size = data.train.images.nbytes
     for free, wish, expected in [(3 * size, None, 2), (size, None, 0), (size, True, 2), (3 * size, False, 0)]:
         moved.clear()
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
         data.on_device = wish
         data.held(data.train)
         assert len(moved) == expected

@@ -40,6 +40,15 @@ def test_by_hand():
     assert betas == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_batch_that_is_left_out_does_not_steer(bad):
+    """on_nan=skip: the running mean stays, and log beta falls by it once more."""
+    betas = steps(GECO(target=10.0, speed=0.1, momentum=0.5), VAE((1, 5, 5)), [bad, 12.0, bad, 16.0])
+    means = [0.0, 1.0, 1.0, 3.5]  # nothing; (0 + 2) / 2; as before; (1 + 6) / 2
+    expected = [math.exp(-0.1 * sum(means[: i + 1])) for i in range(4)]
+    assert betas == pytest.approx(expected, rel=1e-5)
+
+
 def test_beta_is_bounded():
     assert steps(GECO(target=0.5, speed=1e9), VAE((1, 5, 5)), [1.0])[0] == pytest.approx(1e-4)
     assert steps(GECO(target=2.0, speed=1e9), VAE((1, 5, 5)), [1.0])[0] == pytest.approx(1e4)

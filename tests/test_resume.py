@@ -1,6 +1,9 @@
 """A training that is killed and resumed, any number of times, is the one that was not: every step, to the bit."""
 
 import random
+import re
+import signal
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -8,8 +11,10 @@ import torch
 from conftest import RandomImages
 
 from vaezoo.callbacks.checkpoints import Best, Last
+from vaezoo.callbacks.early_stopping import EarlyStopping
 from vaezoo.models import VAE
 from vaezoo.schedulers import cosine
+from vaezoo.signals import Stopped, request
 
 
 class Killed(BaseException):
@@ -33,6 +38,10 @@ class Recorder(pl.Callback):
                 raise Killed
 
         pl_module.batch_hooks.append(note)
+
+    def on_train_batch_start(self, trainer, *_):
+        (last,) = (callback for callback in trainer.callbacks if isinstance(callback, Last))
+        last.due = 0  # save wherever that can be done
 
     def on_validation_batch_start(self, *_):
         if self.in_validation and self.count >= self.die_at:
@@ -79,6 +88,7 @@ def train(folder, record, die_at=None, in_validation=False, chunk=3, resume=Fals
         {"chunk": 10},
         {"check_val_every_n_epoch": 2},
         {"val_check_interval": 4},
+        {"val_check_interval": 3, "accumulate_grad_batches": 4},
         {"max_steps": 17},
     ],
     ids=str,
@@ -97,3 +107,91 @@ def test_killed_anywhere(tmp_path, settings):
         assert resumed == record
         assert torch.equal(result[0], whole[0])
         assert result[1:] == whole[1:]
+
+
+def test_a_validation_inside_an_accumulation_window_moves_nothing(tmp_path):
+    """Lightning would clear the gradients that wait for their optimizer step."""
+    records = {}, {}
+    without = train(tmp_path / "without", records[0], accumulate_grad_batches=4)
+    within = train(tmp_path / "within", records[1], accumulate_grad_batches=4, val_check_interval=3)
+    assert torch.equal(without[0], within[0])
+
+
+def test_a_resumed_run_may_begin_with_a_validation():
+    """Then it knows what a batch's means are called before it has any: a bar asks for them."""
+    model = VAE((1, 5, 4))
+    model.names = ("elbo", "kl")
+    assert model.latest == {}
+
+
+def stopping(folder, resume=None, **settings):
+    """A training that gets no better by 1e9 nats: its trainer and what stops it."""
+    model = VAE((1, 5, 4), latent_dim=2)
+    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10)
+    stop = EarlyStopping("val/elbo", mode="max", patience=2, min_delta=1e9)
+    callbacks = [stop, Best(folder), Last(folder)]
+    trainer = pl.Trainer(max_epochs=9, accelerator="cpu", logger=False, enable_progress_bar=False,
+                         enable_model_summary=False, callbacks=callbacks, **settings)  # fmt: skip
+    trainer.fit(model, data, ckpt_path=resume)
+    return trainer, stop
+
+
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty.*")
+def test_what_was_stopped_early_stays_so(tmp_path):
+    """Killed after the training's end, in the test say, it does not train on."""
+    trainer, _ = stopping(tmp_path)
+    assert trainer.current_epoch == 3
+    again, _ = stopping(tmp_path, tmp_path / "last.ckpt")
+    assert (again.current_epoch, again.global_step) == (3, trainer.global_step)
+
+
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty.*")
+def test_a_validation_that_is_run_again_counts_once(tmp_path):
+    """best.ckpt is written in a validation: what a run that goes on from it validates first is no news."""
+    trainer, _ = stopping(tmp_path, check_val_every_n_epoch=2)
+    assert trainer.current_epoch == 6
+    states = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["callbacks"] for name in ("best", "last")]
+    steps = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")]
+    key = next(key for key in states[0] if key.startswith("EarlyStopping"))
+    validations = [step // 20 for step in steps]  # two epochs of ten steps each
+    assert states[0][key]["wait_count"] == max(0, validations[0] - 2)
+    assert states[1][key]["wait_count"] == 2
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_the_examples_of_a_loss_that_is_no_number(tmp_path, what):
+    """Of the batches of a step the one at fault is named; a gradient is of all of them."""
+
+    class Broken(VAE):
+        def losses(self, x, y):
+            loss, names, row = super().losses(x, y)
+            number = len(self.seen)
+            if number == 5:
+                return loss * torch.inf if what == "loss" else 0 * loss + (0 * loss).abs().sqrt(), names, row
+            return loss, names, row
+
+        def on_train_start(self):
+            super().on_train_start()
+            self.seen = []
+            self.batch_hooks.append(lambda number, index, batch: self.seen.append(index.tolist()))
+
+    model = Broken((1, 5, 4), latent_dim=2)
+    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, chunk=8)
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
+                         enable_checkpointing=False, enable_model_summary=False, accumulate_grad_batches=4)  # fmt: skip
+    with pytest.raises(ValueError, match=f"the {what}.* is not finite in step 1 .* training examples") as error:
+        trainer.fit(model, data)
+    named = [int(i) for i in re.findall(r"examples \[(.*)\]", str(error.value))[0].split(",")]
+    order = data.train_dataloader().batches.order(0).split(10)
+    at_fault = order[5:6] if what == "loss" else order[4:8]
+    assert named == torch.cat(at_fault).tolist()
+
+
+@pytest.mark.parametrize("stage", ["validation", "test"])
+def test_a_signal_ends_an_evaluation_at_its_next_batch(tmp_path, monkeypatch, stage):
+    trainer = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision))
+    end = getattr(Last(tmp_path), f"on_{stage}_batch_end")
+    end(trainer)
+    monkeypatch.setattr(request, "signum", signal.SIGTERM)
+    with pytest.raises(Stopped):
+        end(trainer)

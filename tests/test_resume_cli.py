@@ -269,6 +269,16 @@ def test_a_sweep_again_runs_what_is_missing(stub):
     assert len(list(Path().glob("multirun/*/*"))) == 1
 
 
+def test_a_word_of_a_sweep_that_names_a_key(stub):
+    """It is each job's own config that ``${...}`` is for."""
+    with start("-m", *stub(), "seed=0,1", "+note=${run_dir}", "resume=auto") as process:
+        process.communicate()
+    assert process.returncode == 0
+    (sweep,) = Path().glob("multirun/*/*")
+    assert "+note=${run_dir}" in json.loads((sweep / "sweep.json").read_text())
+    assert [row["status"] for row in table(sweep).values()] == ["completed", "completed"]
+
+
 def test_ctrl_c_in_a_sweep(stub):
     """A terminal's Ctrl-C goes to its process group: the job, which a second one would cut short, hears it once."""
     words = ["-m", *stub(seed1="wait"), "seed=1,2"]

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vaezoo.build import ConfigError, build, suggest
 from vaezoo.files import held, replace
 from vaezoo.resume import resumed
-from vaezoo.signals import Stopped
+from vaezoo.signals import Stopped, requeue
 
 # Errors that nobody meant for a user: they are named by their class.
 UNWORDED = (RuntimeError, TypeError, AttributeError, LookupError, AssertionError, NameError, ImportError)
@@ -57,7 +57,8 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
         fail(error, debug="debug=true" in sys.argv)
     except Stopped as stop:
-        print(f"{stop}; the same command with resume=auto goes on", file=sys.stderr)
+        then = requeue(stop) if first_process() else None
+        print(f"{stop}; {then or 'the same command with resume=auto goes on'}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,22 @@ class Stopped(BaseException):
 
     def __str__(self) -> str:
         return f"stopped by {self.signum.name}" + (f"; saved {self.saved}" if self.saved else "")
+
+
+def requeue(stop: Stopped) -> str | None:
+    """Put the SLURM job of a run that SIGUSR1 has stopped back into the queue (``sbatch --signal=USR1@60 --requeue``).
+
+    Returns:
+        What was done, in words; None outside SLURM or for another signal.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if stop.signum != signal.SIGUSR1 or job is None:
+        return None
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"SLURM job {job} could not be requeued ({error})"
+    return f"SLURM job {job} is requeued"
 
 
 class Request:

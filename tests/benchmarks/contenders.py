@@ -10,7 +10,7 @@ compiled graph), ``adam`` (the fused kernel without the optimizer's Python), ``c
 layers), ``bf16`` (autocast), ``ddp`` (two processes).
 
 ``template`` is what most projects begin with: ToTensor in a DataLoader, a LightningModule that logs three
-values at each step into the progress bar, and Adam as it comes.
+values at each step into the progress bar, and Adam as it comes. ``pythae`` is that library's trainer.
 """
 
 import contextlib
@@ -254,6 +254,58 @@ def template(words: list[str]) -> None:
     trainer.fit(Template(), DataLoader(Images(), batch_size=size, shuffle=True, drop_last=True))
 
 
+def pythae(words: list[str]) -> None:
+    """Train with pythae (https://github.com/clementchadebec/benchmark_VAE), where it is installed."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    linear.ONEDNN = False
+    config, model, images = workload(words)
+    every, size = config["trainer"]["log_every_n_steps"], config["data"]["batch_size"]
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = model.encoder.net
+
+        def forward(self, x: Tensor) -> ModelOutput:
+            loc, log_variance = self.net(x).chunk(2, 1)
+            return ModelOutput(embedding=loc, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = model.decoder.net
+
+        def forward(self, z: Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=self.net(z).sigmoid())
+
+    class Counted(VAE):
+        steps, clock = 0, 0.0
+
+        def forward(self, inputs, **kwargs):
+            if self.steps % every == 0:
+                now = time.perf_counter()
+                if self.steps:
+                    print(f"{self.steps},{every * size / (now - self.clock):.1f}", file=rows, flush=True)
+                self.clock = time.perf_counter()
+            self.steps += 1
+            return super().forward(inputs, **kwargs)
+
+    rows, sys.stdout = sys.stdout, sys.stderr
+    shape = tuple(images.shape[1:])
+    settings = VAEConfig(input_dim=shape, latent_dim=config["model"]["latent_dim"], reconstruction_loss="bce")
+    training = BaseTrainerConfig(
+        output_dir="pythae", num_epochs=10_000, learning_rate=config["optimizer"]["lr"], no_cuda=True,
+        per_device_train_batch_size=size, optimizer_cls="Adam",
+    )  # fmt: skip
+    data = BaseDataset(images.float(), torch.zeros(len(images)))
+    BaseTrainer(Counted(settings, Encoder(), Decoder()), data, training_config=training).train()
+
+
 def main() -> None:
     """Run one contender."""
     name, *words = sys.argv[1:]
@@ -263,6 +315,8 @@ def main() -> None:
         fork()
     if base == "template":
         template(words)
+    elif base == "pythae":
+        pythae(words)
     else:
         loop(set(tricks), words)
 

@@ -34,7 +34,12 @@ WORKLOADS = {
     "digits": "model=mlp_vae data=digits",
 }
 # What may follow ``vaezoo+``: further words. Tricks of the other contenders are in contenders.py.
-VARIANTS = {"compile": "compile=true", "bf16": "trainer.precision=bf16-mixed", "ddp": "trainer=ddp"}
+VARIANTS = {
+    "compile": ["compile=true"],
+    "bf16": ["trainer.precision=bf16-mixed"],
+    "ddp": ["trainer=ddp"],
+    "unsaved": ["callbacks.best=null", "callbacks.last=null"],
+}
 CONTENDERS = ["template", "loop+compile+channels_last+mmap+trim+adam", "vaezoo", "vaezoo+compile", "vaezoo+bf16"]
 SCALING = {
     "batch": [f"data.batch_size={size}" for size in (32, 128, 512, 1024)],
@@ -59,7 +64,8 @@ class Contender:
         base, *tricks = name.split("+")
         if base == "vaezoo":
             own = ["logger=csv", "trainer.max_epochs=100000", f"hydra.run.dir={folder}/run"]
-            command = [sys.executable, str(REPO / "run.py"), *words, *own, *(VARIANTS[trick] for trick in tricks)]
+            own += [word for trick in tricks for word in VARIANTS[trick]]
+            command = [sys.executable, str(REPO / "run.py"), *words, *own]
             self.rows, self.column = folder / "run" / "metrics.csv", "step/images_per_second"
         else:
             command = [sys.executable, str(HERE / "contenders.py"), name, *words]

@@ -70,18 +70,22 @@ class Last(Checkpoint):
         self.due = time.monotonic() + self.every_seconds
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        # Inside an accumulation window gradients would be lost, and Lightning cannot go on from an epoch's last
-        # batch: there, validation or the next epoch is waited for.
-        if not pl_module.pending and not trainer.is_last_batch:
+        # Lightning cannot go on from an epoch's last batch, and from one that a validation follows it goes on without
+        # that: there, the validation or the next epoch is waited for.
+        loop: Any = trainer.fit_loop
+        if not trainer.is_last_batch and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
             self.save_if_due(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and not pl_module.pending:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.save_if_due(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.state.fn == "fit" and self.asked(trainer):
+        if self.asked(trainer):
             raise Stopped(request.signum, self.saved)
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.on_validation_batch_end(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)

@@ -54,7 +54,9 @@ class GECO(pl.Callback):
         """Steer by a batch's mean of log p(x | z)."""
         assert self.log_beta is not None
         now = trainer.strategy.reduce(-log_px.to(self.log_beta)) - self.target  # the mean over processes
-        self.excess = now if self.excess is None else torch.lerp(now, self.excess.to(now), self.momentum)
+        before = torch.zeros_like(now) if self.excess is None else self.excess.to(now)
+        after = now if self.excess is None else torch.lerp(now, before, self.momentum)
+        self.excess = torch.where(now.isfinite(), after, before)  # else on_nan has left the batch out
         self.log_beta = (self.log_beta - self.speed * self.excess).clamp(-self.limit, self.limit)
         self.weight.copy_(self.log_beta.exp())
 

@@ -100,15 +100,15 @@ class LatentVariableModel(pl.LightningModule):
         self.accumulate: int = 1  # batches for an optimizer step
         self.clip: int | float | None = None  # largest norm or value of the gradients
         self.pending = 0  # batches whose gradients wait for the optimizer step
+        self.gradients: list[Tensor | None] = []  # and those gradients, in a run that is about to go on
         self.batches_per_epoch = 0
         self.compute = self.losses
         self.batch_hooks: list[Callable[[int, Tensor | None, Batch], None]] = []  # called after each batch
         self.config: dict[str, Any] | None = None  # the run's config; a checkpoint carries it
         self.names: tuple[str, ...] = ()  # of the last training batch's means
         self.row = torch.zeros(0)  # and these means
-        self.loss = torch.zeros(())  # its loss
-        self.seen: Tensor | None = None  # its examples, (B,), where the loader tells
         self.last_number = -1  # and its number in the epoch
+        self.window: list[tuple[Tensor, Tensor | None]] = []  # loss and examples of each batch of the optimizer step
         self.gradient_norm = torch.zeros(())  # the last step's, before clipping
         self.skipped = 0  # steps without an update, for on_nan=skip
         self.results: dict[str, dict[str, float]] = {}  # each stage's last means, in float64
@@ -187,6 +187,9 @@ class LatentVariableModel(pl.LightningModule):
                 self.objective(self(x[:2].type(self.dtype), y[:2]))
 
     def on_train_start(self) -> None:
+        for parameter, gradient in zip(self.parameters(), self.gradients, strict=False):  # of a resumed run
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        self.gradients = []
         self.batches_per_epoch = self.train_batches()
         self.compute = torch.compile(self.losses) if self.compiled else self.losses
 
@@ -243,7 +246,10 @@ class LatentVariableModel(pl.LightningModule):
         batch = self.trainer.precision_plugin.convert_input(Batch(*(part.to(self.device) for part in batch)))
         loss, self.names, self.row = self.compute(batch.x, batch.y)
         self.train_means.update({"row": self.row}, len(batch.x))
-        self.loss, self.seen, self.last_number = loss.detach(), index, number
+        self.last_number = number
+        if self.pending == 0:
+            self.window.clear()
+        self.window.append((loss.detach(), index))
         self.pending += 1
         with torch.autocast(self.device.type, enabled=False):  # it is for the forward pass alone
             self.manual_backward(loss / self.accumulate if self.accumulate > 1 else loss)
@@ -272,8 +278,8 @@ class LatentVariableModel(pl.LightningModule):
 
     @property
     def latest(self) -> dict[str, Tensor]:
-        """The last training batch's means, 0-dim."""
-        return dict(zip(self.names, self.row, strict=True))
+        """The last training batch's means, 0-dim; none before the first, though a resumed run knows the names."""
+        return dict(zip(self.names, self.row, strict=False))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Look at the gradients, all of them together and unscaled, and clip them."""
@@ -289,17 +295,20 @@ class LatentVariableModel(pl.LightningModule):
         self.configure_gradient_clipping(optimizer, self.clip, self.trainer.gradient_clip_algorithm)
 
     def is_finite(self) -> bool:
-        """Whether the last batch's loss and gradients are numbers: on a GPU, this waits for it."""
-        return bool(torch.isfinite(self.gradient_norm + self.loss))
+        """Whether the last optimizer step's losses and gradients are numbers: on a GPU, this waits for it."""
+        return bool(torch.isfinite(sum((loss for loss, _ in self.window), self.gradient_norm)))
 
     def diverged(self) -> ValueError:
-        """What was not finite, in which step, on which examples."""
+        """What was not finite, in which step, on which examples: those of the batches at fault, if the loss tells."""
         broken = [name for name, p in self.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-        what = f"the gradient of {broken[0]}" if broken else "the loss"
-        where = "" if self.seen is None else f", on the training examples {self.seen.tolist()}"
+        batches = [batch for batch in self.window if not batch[0].isfinite()]
+        what = "the loss" if batches or not broken else f"the gradient of {broken[0]}"
+        batches = batches or self.window
+        seen = [i for _, index in batches if index is not None for i in index.tolist()]
+        where = f", on the training examples {seen}" if seen else ""
         return ValueError(
             f"training diverged: {what} is not finite in step {self.trainer.global_step} (loss "
-            f"{float(self.loss):.6g}): try a smaller optimizer.lr, trainer.gradient_clip_val=1 "
+            f"{float(batches[0][0]):.6g}): try a smaller optimizer.lr, trainer.gradient_clip_val=1 "
             f"or on_nan=skip{where}"
         )
 
@@ -393,6 +402,11 @@ class LatentVariableModel(pl.LightningModule):
     def on_test_start(self) -> None:
         self.objective.restore_weights()  # a schedule may have left them anywhere; a test is always the same
 
+    def on_validation_model_zero_grad(self) -> None:
+        """Lightning's, which knows of no gradients that wait for their optimizer step."""
+        if not self.pending:
+            super().on_validation_model_zero_grad()
+
     def on_train_epoch_end(self) -> None:
         self.log_stage("train")
 
@@ -445,6 +459,7 @@ class LatentVariableModel(pl.LightningModule):
         state = checkpoint["vaezoo_state"]
         self.skipped, self.results, self.names = state["skipped"], state["results"], tuple(state["names"])
         self.train_means.restore(state["train_means"] if self.global_rank == 0 else {})
+        self.pending, self.gradients = state["pending"], state["gradients"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vaezoo_state"] = {
@@ -452,6 +467,8 @@ class LatentVariableModel(pl.LightningModule):
             "results": self.results,
             "names": list(self.names),
             "train_means": self.train_means.snapshot(),  # of the epoch so far
+            "pending": self.pending,
+            "gradients": [p.grad for p in self.parameters()] if self.pending else [],
         }
         if self.config is not None:
             checkpoint["vaezoo_config"] = self.config  # vaezoo.load reads it

@@ -17,7 +17,8 @@ from vaezoo.tasks import common
 
 # What a command line may say besides the run: where things are and on what they run.
 CHANGEABLE = (
-    "task", "run", "run_dir", "resume", "data", "trainer", "logger", "callbacks", "debug", "trust", "threads", "compile",
+    "task", "run", "run_dir", "resume", "data", "trainer", "logger", "callbacks", "debug", "trust", "threads",
+    "compile",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from vaezoo.files import held, replace
 from vaezoo.resume import alike, quoted
@@ -45,7 +45,7 @@ class SubprocessLauncher(Launcher):
         sweep_dir = Path(self.config.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         with held(sweep_dir), self.relaying():
-            replace(sweep_dir / SWEEP_RECORD, json.dumps(list(self.config.hydra.overrides.task)))
+            replace(sweep_dir / SWEEP_RECORD, json.dumps(plain(self.config.hydra.overrides.task)))
             prepared = self.prepare(sweep_dir, job_overrides, initial_job_idx)
             results = []
             try:
@@ -128,8 +128,13 @@ class SubprocessLauncher(Launcher):
         program = ["-m", main.__spec__.name] if main.__spec__ else [os.path.abspath(sys.argv[0])]
         extra = [s.path for s in self.config.hydra.runtime.config_sources if s.provider == "command-line"]
         mine = ("hydra.sweep", "hydra.mode", "hydra/")
-        own = [text for text in self.config.hydra.overrides.hydra if not text.startswith(mine)]
+        own = [text for text in plain(self.config.hydra.overrides.hydra) if not text.startswith(mine)]
         return [sys.executable, *program, *(f"--config-dir={path}" for path in extra), *own]
+
+
+def plain(words: ListConfig) -> list[str]:
+    """The words as they were said: a ``${...}`` in one is for the job's own config."""
+    return OmegaConf.to_container(words)  # type: ignore[return-value]
 
 
 def cause(code: int) -> str:
