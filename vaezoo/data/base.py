@@ -1,5 +1,6 @@
 """Images held as one uint8 tensor, or made by the batch; batches with no work per example."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -234,7 +235,8 @@ class ImageData(pl.LightningDataModule):
         chunk: training batches that are handed to the trainer at a time: hooks of callbacks are called, and
             checkpoints written, between chunks. It is 1 where the trainer counts batches
             (``limit_train_batches``, ``val_check_interval``).
-        num_workers: processes that make the training batches; 0 is best where the images are held in memory.
+        num_workers: processes that make the training batches ahead. None: none, but up to 4 for a GPU that does not
+            hold the images.
         on_device: hold the training images on the GPU that trains, if it is one and there are no workers. None:
             where they take less than half of its free memory, which is printed.
     """
@@ -252,14 +254,14 @@ class ImageData(pl.LightningDataModule):
         split_seed: int = 0,
         seed: int = 0,
         chunk: int = 1,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         on_device: bool | None = None,
     ):
         super().__init__()
         if binarize not in BINARIZE:
             raise ValueError(f"data.binarize={binarize} is not one of {', '.join(BINARIZE)}")
         least = {"batch_size": 1, "eval_batch_size": 1, "val_size": 1, "chunk": 1, "num_workers": 0}
-        given = (batch_size, eval_batch_size, val_size, chunk, num_workers)
+        given = (batch_size, eval_batch_size, val_size, chunk, num_workers or 0)
         for (name, bound), value in zip(least.items(), given, strict=True):
             if value < bound:
                 raise ValueError(f"data.{name} must be >= {bound}, got {value}")
@@ -342,9 +344,14 @@ class ImageData(pl.LightningDataModule):
             part.copy_(bernoulli(images, draw))
         return Split(bits, split.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the trainer that this module is attached to trains."""
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
     def held(self, split: Split) -> Split:
         """The split where its batches are made: on the GPU that trains, if ``on_device`` says so."""
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        device = self.device
         if device.type != "cuda" or not isinstance(split.images, Tensor) or self.num_workers or self.on_device is False:
             return split
         size, free = split.images.nbytes, torch.cuda.mem_get_info(device)[0]
@@ -372,13 +379,17 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> Chunks:
         assert self.train is not None
-        batches = self.batches(self.held(self.train), training=True, batch_size=self.batch_size)
+        split, workers = self.held(self.train), self.num_workers
+        if workers is None:
+            streams = self.device.type == "cuda" and split is self.train
+            workers = min(4, (os.cpu_count() or 1) - 1) if streams else 0
+        batches = self.batches(split, training=True, batch_size=self.batch_size)
         if (trainer := self.trainer) is None:
-            return Chunks(batches, self.chunk, num_workers=self.num_workers)
+            return Chunks(batches, self.chunk, num_workers=workers)
         # Where the trainer counts batches (limit_train_batches=10, where 1 is one and 1.0 all), a chunk is one.
         limits = (trainer.limit_train_batches, trainer.val_check_interval)
         size = self.chunk if all(type(limit) is float and limit == 1.0 for limit in limits) else 1
-        return Chunks(batches, size, lambda: trainer.fit_loop.batch_idx + 1, self.num_workers)
+        return Chunks(batches, size, lambda: trainer.fit_loop.batch_idx + 1, workers)
 
     def val_dataloader(self) -> Batches:
         return self.batches(self.val, training=False, batch_size=self.eval_batch_size)
