@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import RandomImages
 
+from vaezoo.callbacks.anneal import LinearWarmup
 from vaezoo.callbacks.checkpoints import Best, Last
 from vaezoo.callbacks.early_stopping import EarlyStopping
 from vaezoo.models import VAE
@@ -64,6 +65,7 @@ def train(folder, record, die_at=None, in_validation=False, chunk=3, resume=Fals
     model.record = record
     data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, eval_batch_size=7, chunk=chunk, seed=3)
     callbacks = [Recorder(record, die_at, in_validation), Best(folder), Last(folder, every_seconds=0)]
+    callbacks.append(LinearWarmup("beta", steps=25))
     trainer = pl.Trainer(max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False,
                          enable_model_summary=False, num_sanity_val_steps=0,
                          callbacks=callbacks, **settings)  # fmt: skip

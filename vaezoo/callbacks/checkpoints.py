@@ -88,7 +88,9 @@ class Last(Checkpoint):
         self.on_validation_batch_end(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.save(trainer)
+        # Lightning takes an epoch that was cut short for a whole one: there, what its last turn wrote stands.
+        if trainer.is_last_batch:
+            self.save(trainer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """In a validation, write down one that is yet to be done: it is run again, whole."""
@@ -106,7 +108,8 @@ class Last(Checkpoint):
     def save_if_due(self, trainer: pl.Trainer) -> None:
         """Save where it is time to, or where a signal has come: then stop, too."""
         asked = self.asked(trainer)
-        if trainer.strategy.reduce_boolean_decision(asked or time.monotonic() >= self.due, all=False):
+        ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step  # amid an epoch
+        if trainer.strategy.reduce_boolean_decision(asked or ends or time.monotonic() >= self.due, all=False):
             self.save(trainer)
         if asked:
             raise Stopped(request.signum, self.saved)

@@ -23,8 +23,19 @@ class EMA(EMAWeightAveraging):
         super().__init__(decay=decay, use_buffers=use_buffers, **kwargs)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.weights: dict[str, Any] = {}  # those of the training's end, which the average takes the place of
         update = super().on_train_batch_end
         pl_module.batch_hooks.append(lambda number, index, batch: update(trainer, pl_module, None, batch, number))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        super().on_train_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """After the training, too, write down the weights that it would go on from, beside their average."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if trainer.state.fn == "fit" and self.weights:
+            checkpoint["current_model_state"] = self.weights
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Nothing: each batch of the chunk had its turn."""

@@ -42,6 +42,7 @@ class Monitor(pl.Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.clock = time.perf_counter()  # a resumed run starts amid an epoch
+        self.logged = (self.images, self.seconds, trainer.global_step)
         pl_module.batch_hooks.append(lambda number, index, batch: self.on_batch(trainer, pl_module, len(batch.x)))
 
     def on_batch(self, trainer: Any, pl_module: Any, size: int) -> None:

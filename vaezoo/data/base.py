@@ -389,7 +389,14 @@ class ImageData(pl.LightningDataModule):
         # Where the trainer counts batches (limit_train_batches=10, where 1 is one and 1.0 all), a chunk is one.
         limits = (trainer.limit_train_batches, trainer.val_check_interval)
         size = self.chunk if all(type(limit) is float and limit == 1.0 for limit in limits) else 1
-        return Chunks(batches, size, lambda: trainer.fit_loop.batch_idx + 1, workers)
+        if trainer.max_steps >= 0:
+            size = 1  # so that the training can go on from its last step
+
+        def first() -> int:
+            done = trainer.fit_loop.batch_idx + 1
+            return done if done < trainer.num_training_batches else 0  # an epoch that is over begins anew
+
+        return Chunks(batches, size, first, workers)
 
     def val_dataloader(self) -> Batches:
         return self.batches(self.val, training=False, batch_size=self.eval_batch_size)

@@ -97,11 +97,10 @@ class LatentVariableModel(pl.LightningModule):
         self.on_nan, self.compiled = on_nan, compiled
         self.register_buffer("started", torch.zeros((), dtype=torch.long))
         self.automatic_optimization = False  # a step of Lightning's is several of ours
-        self.accumulate: int = 1  # batches for an optimizer step
-        self.clip: int | float | None = None  # largest norm or value of the gradients
+        self.taken: tuple[Any, Any] | None = None  # the trainer's accumulation and clipping, while it is checked
         self.pending = 0  # batches whose gradients wait for the optimizer step
         self.gradients: list[Tensor | None] = []  # and those gradients, in a run that is about to go on
-        self.batches_per_epoch = 0
+        self.batches_per_epoch: int | float = 0
         self.compute = self.losses
         self.batch_hooks: list[Callable[[int, Tensor | None, Batch], None]] = []  # called after each batch
         self.config: dict[str, Any] | None = None  # the run's config; a checkpoint carries it
@@ -173,6 +172,10 @@ class LatentVariableModel(pl.LightningModule):
         self.objective.num_data = getattr(data, "num_train", None)
         if stage == "fit":
             self.batch_hooks.clear()
+            self.pending, self.gradients = 0, []  # of a training that broke off, or of a checkpoint that was tested
+            if self.taken:
+                self.trainer.accumulate_grad_batches, self.trainer.gradient_clip_val = self.taken
+                self.taken = None
         if stage != "fit" or self.objective.num_data is None:
             return
         if tuple(data.shape) != self.data_shape:
@@ -193,10 +196,11 @@ class LatentVariableModel(pl.LightningModule):
         self.batches_per_epoch = self.train_batches()
         self.compute = torch.compile(self.losses) if self.compiled else self.losses
 
-    def train_batches(self) -> int:
-        """Batches in an epoch."""
-        count = getattr(self.trainer.train_dataloader, "num_batches", int)  # of a loader of chunks
-        return count(self.trainer.num_training_batches)
+    def train_batches(self) -> int | float:
+        """Batches in an epoch; inf where the loader does not say."""
+        turns = self.trainer.num_training_batches
+        count = getattr(self.trainer.train_dataloader, "num_batches", None)  # of a loader of chunks
+        return count(turns) if count else turns
 
     def on_fit_start(self) -> None:
         """Refuse a training whose loss or gradient would silently be another one."""
@@ -213,25 +217,30 @@ class LatentVariableModel(pl.LightningModule):
             )
 
     def configure_callbacks(self) -> list:
-        """Take over from the trainer what Lightning does not do in manual optimisation (``teardown`` gives it back)."""
+        """Hide from Lightning's check what it refuses in manual optimisation, and we do; ``setup`` gives it back."""
         trainer = self.trainer
         if trainer.state.fn == TrainerFn.FITTING:
-            self.accumulate, self.clip = trainer.accumulate_grad_batches, trainer.gradient_clip_val
+            self.taken = trainer.accumulate_grad_batches, trainer.gradient_clip_val
             trainer.accumulate_grad_batches, trainer.gradient_clip_val = 1, None
         return []
 
     def teardown(self, stage: str) -> None:
         if stage == "fit":
-            self.trainer.accumulate_grad_batches, self.trainer.gradient_clip_val = self.accumulate, self.clip
+            self.batch_hooks.clear()  # they hold the trainer, and could not be pickled
+            self.compute = self.losses
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Train on one ``Batch``, or on the parts of a ``vaezoo.data.Chunk`` one after another."""
-        for part in [(batch_idx, None, batch)] if isinstance(batch, Batch) else batch:
+        if isinstance(batch, Batch):
+            if self.trainer.is_last_batch:
+                self.batches_per_epoch = batch_idx + 1  # which a loader of no length has not said
+            batch = [(batch_idx, None, batch)]
+        for part in batch:
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 break
             self.train_on(*part)
-        if self.device.type != "cpu" and self.on_nan == "stop" and not self.is_finite():  # once a chunk: NaN stays
-            raise self.diverged()
+        if self.device.type != "cpu" and self.on_nan == "stop":
+            self.check_finite()  # once a chunk: NaN stays
 
     def train_on(self, number: int, index: Tensor | None, batch: Batch) -> None:
         """Forward, backward and, where the gradients of enough batches are together, an optimizer step.
@@ -252,8 +261,9 @@ class LatentVariableModel(pl.LightningModule):
         self.window.append((loss.detach(), index))
         self.pending += 1
         with torch.autocast(self.device.type, enabled=False):  # it is for the forward pass alone
-            self.manual_backward(loss / self.accumulate if self.accumulate > 1 else loss)
-            if self.pending == self.accumulate or number + 1 == self.batches_per_epoch:
+            accumulate = self.trainer.accumulate_grad_batches
+            self.manual_backward(loss / accumulate if accumulate > 1 else loss)
+            if self.pending >= accumulate or number + 1 == self.batches_per_epoch:
                 self.update()
         for hook in self.batch_hooks:
             hook(number, index, batch)
@@ -285,18 +295,30 @@ class LatentVariableModel(pl.LightningModule):
         """Look at the gradients, all of them together and unscaled, and clip them."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # fp16 skips what is infinite
-        if not scaled and (self.device.type == "cpu" or self.on_nan == "skip") and not self.is_finite():
-            if self.on_nan == "stop":
-                raise self.diverged()
+        if self.on_nan == "stop":
+            if self.device.type == "cpu":
+                self.check_finite()
+        elif not self.is_finite():
             self.skipped += 1
             print(f"{self.diverged()}: skipped", file=sys.stderr, flush=True)
             optimizer.zero_grad()  # the optimizer leaves alone what has no gradient
-        self.configure_gradient_clipping(optimizer, self.clip, self.trainer.gradient_clip_algorithm)
+        self.configure_gradient_clipping(
+            optimizer, self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
+        )
+
+    def check_finite(self) -> None:
+        """Stop the training where a loss or gradient of the last optimizer step is not finite."""
+        if not self.is_finite():
+            raise self.diverged()
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a gradient scaler is at work (fp16): it leaves out the steps that overflow, by itself."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def is_finite(self) -> bool:
         """Whether the last optimizer step's losses and gradients are numbers: on a GPU, this waits for it."""
-        return bool(torch.isfinite(sum((loss for loss, _ in self.window), self.gradient_norm)))
+        return self.scaled or bool(torch.isfinite(sum((loss for loss, _ in self.window), self.gradient_norm)))
 
     def diverged(self) -> ValueError:
         """What was not finite, in which step, on which examples: those of the batches at fault, if the loss tells."""
@@ -399,6 +421,10 @@ class LatentVariableModel(pl.LightningModule):
             for logger in self.trainer.loggers:
                 logger.log_metrics({"epoch": self.current_epoch, **named}, step)
 
+    def on_validation_start(self) -> None:
+        if self.trainer.state.fn == TrainerFn.FITTING:  # a resumed run may begin here: the last step's weights
+            self.objective.advance(max(0, self.trainer.global_step - 1))
+
     def on_test_start(self) -> None:
         self.objective.restore_weights()  # a schedule may have left them anywhere; a test is always the same
 
@@ -430,11 +456,11 @@ class LatentVariableModel(pl.LightningModule):
             return optimizer
         trainer = self.trainer
         trainer.fit_loop.setup_data()
-        whole = -(-self.train_batches() // self.accumulate) * (trainer.max_epochs or 0)
-        steps = min((limit for limit in (trainer.max_steps, whole) if limit > 0), default=0)
-        if steps == 0:
+        whole = -(-self.train_batches() // trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
+        steps = min((limit for limit in (trainer.max_steps, whole) if limit > 0), default=math.inf)
+        if steps == math.inf:
             raise ValueError("a learning-rate schedule needs an end: set trainer.max_epochs or trainer.max_steps")
-        schedule = {"scheduler": self.scheduler(optimizer, steps), "interval": "step"}
+        schedule = {"scheduler": self.scheduler(optimizer, int(steps)), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def configure_gradient_clipping(
@@ -447,7 +473,7 @@ class LatentVariableModel(pl.LightningModule):
         optimizer in bf16 too: Lightning refuses that for the sake of a gradient scaler, which bf16 has not.
         (With a scaler, in fp16, Lightning clips them all together.)
         """
-        if gradient_clip_val and getattr(self.trainer.precision_plugin, "scaler", None) is None:
+        if gradient_clip_val and not self.scaled:
             by_value = gradient_clip_algorithm == "value"
             clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
             for group in optimizer.param_groups:

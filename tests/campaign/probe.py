@@ -1,0 +1,133 @@
+"""What the campaign puts into a training: a record of every batch, and faults at named events."""
+
+import hashlib
+import json
+import math
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from vaezoo import checkpoint
+from vaezoo.callbacks.checkpoints import Last
+from vaezoo.callbacks.loggers import CSV
+from vaezoo.models import LatentVariableModel
+from vaezoo.tasks import common
+
+counts: Counter[str] = Counter()  # events so far
+fault: Callable[[str, int], None] | None = None  # told of each event and how often it has happened
+saves = random.Random(0)  # says at which chunks of batches last.ckpt is written
+
+
+def happens(event: str) -> None:
+    """Say that an event is about to happen."""
+    counts[event] += 1
+    if fault is not None:
+        fault(event, counts[event])
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """A hash of the values, to the bit."""
+    return hashlib.blake2b(tensor.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
+
+
+class Probe(pl.Callback):
+    """Adds a line to a file for each training batch, lets checkpoints be written often, and says what happens.
+
+    Args:
+        record: the file; lines are (epoch, number of the batch, step after it, loss, examples, images).
+    """
+
+    def __init__(self, record: str):
+        self.record = record
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        file = os.open(self.record, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        (self.last,) = (callback for callback in trainer.callbacks if isinstance(callback, Last))
+
+        def note(number: int, index: torch.Tensor, batch: Any) -> None:
+            seen = [trainer.current_epoch, number, trainer.global_step, float(pl_module.window[-1][0]).hex()]
+            os.write(file, (json.dumps([*seen, digest(index), digest(batch.x)]) + "\n").encode())
+            happens("batch")
+            if pl_module.pending:
+                happens("batch in a window")
+
+        pl_module.batch_hooks.append(note)
+
+    def hurry(self) -> None:
+        if saves.random() < 0.3:
+            self.last.due = -math.inf
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.hurry()
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        happens("epoch's start")
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        happens("epoch's end")
+
+    def on_validation_start(self, *_: Any) -> None:
+        self.hurry()
+        happens("validation's start")
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        happens("validation batch")
+
+    def on_validation_end(self, *_: Any) -> None:
+        happens("validation's end")
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        happens("test batch")
+
+
+def tell(owner: Any, name: str, event: str) -> None:
+    """Let the calls of a function be events."""
+    inner = getattr(owner, name)
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        happens(event)
+        return inner(*args, **kwargs)
+
+    setattr(owner, name, told)
+
+
+def install() -> None:
+    """Let what is no hook of a callback's be an event, too."""
+    tell(checkpoint, "_replace", "save")
+    tell(os, "fsync", "fsync")
+    tell(Path, "replace", "rename")
+    tell(CSV, "log_metrics", "row")
+    tell(common, "write_summary", "summary")
+
+
+def break_step(what: str, value: float, epoch: int, number: int) -> None:
+    """Put a number that is not finite into a batch's "images", "loss" or a "gradient", whenever it is trained on."""
+    train_on, losses = LatentVariableModel.train_on, LatentVariableModel.losses
+    now = False
+
+    def train(self: Any, at: int, index: Any, batch: Any) -> None:
+        nonlocal now
+        now = (self.current_epoch, at) == (epoch, number)
+        handles = []
+        if now and what == "images":
+            batch.x[0, 0, 0, 0] = value
+        if now and what == "gradient":
+            parameter = list(self.parameters())[-1]
+            handles.append(parameter.register_hook(lambda gradient: torch.full_like(gradient, value)))
+        try:
+            train_on(self, at, index, batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def loss(self: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
+        result, names, row = losses(self, x, y)
+        return (result + value if now and what == "loss" else result), names, row
+
+    LatentVariableModel.train_on, LatentVariableModel.losses = train, loss  # type: ignore[method-assign]

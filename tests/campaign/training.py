@@ -1,0 +1,534 @@
+"""Training under faults: killed, signalled and fed with NaN, it goes on to the bit or ends in a sentence.
+
+    python tests/campaign/training.py --minutes 15 --seed 1 --kinds kills,targeted,nan,signals,same,commands
+
+Each attempt is the whole program, ``run.py WORDS resume=auto``, in a fork of this process; its end is compared
+with that of the same command left alone: loss, examples and images of every batch, the checkpoints, the
+metrics and the summary. Prints one line of figures for each kind and exits with 1 if there was a fault.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import pty
+import random
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import lightning.pytorch  # noqa: F401  # what a run would import is there in each fork
+import probe
+import sklearn.datasets  # noqa: F401
+import torch
+import torch._dynamo
+
+import vaezoo.run
+import vaezoo.tasks.fit
+from vaezoo.checkpoint import read_checkpoint
+
+REPO = Path(__file__).resolve().parents[2]
+
+# What each run says, and the choices of which it draws its words.
+BASE = {
+    "logger": "csv",
+    "debug": "true",
+    "threads": "1",
+    "trust": "[probe]",
+    "trainer": "cpu",
+    "trainer.max_epochs": "3",
+    "trainer.log_every_n_steps": "7",
+    "data.batch_size": "16",
+    "data.eval_batch_size": "70",
+    "callbacks.panels": "null",
+    "callbacks.last.every_seconds": "0",
+    "+callbacks.probe._target_": "probe.Probe",
+    "+callbacks.probe.record": "${run_dir}/record",
+}
+MLP = {"model/encoder": "mlp", "model/decoder": "mlp", "model.encoder.hidden": "[16]", "model.decoder.hidden": "[16]"}
+CONV = {
+    "model/encoder": "conv",
+    "model/decoder": "conv",
+    "model.encoder.channels": "[4,8]",
+    "model.decoder.channels": "[4,8]",
+    "model.encoder.hidden": "16",
+    "model.decoder.hidden": "16",
+}
+NETS = [MLP, CONV]
+ACCUMULATION = [{}, {"trainer.accumulate_grad_batches": "4"}]
+PRECISION = [{}, {"trainer.precision": "bf16-mixed"}]
+CHUNK = [{"data.chunk": "1"}, {"data.chunk": "3"}, {}]
+EXTRAS = [
+    {},
+    {"callbacks/ema": "default", "callbacks.ema.decay": "0.9"},
+    {"scheduler": "cosine", "scheduler.warmup_steps": "10"},
+    {"callbacks/anneal": "linear", "callbacks.anneal.steps": "100"},
+    {"callbacks/anneal": "geco", "callbacks.anneal.target": "24"},
+    {"data.binarize": "static", "trainer.gradient_clip_val": "1"},
+    {"data.num_workers": "2"},
+    {"callbacks/early_stopping": "default", "callbacks.early_stopping.patience": "1",
+     "callbacks.early_stopping.min_delta": "99"},
+    {"trainer.val_check_interval": "30"},
+    {"trainer.check_val_every_n_epoch": "2"},
+    {"trainer.max_steps": "100"},
+    {"seed": "1", "optimizer": "adamw", "model/posterior": "planar"},
+    {"model": "factor_vae", "model.critic_hidden": "[16,16]"},
+    {"model": "vq_vae"},
+]  # fmt: skip
+TIMES = ("step/images_per_second",)
+
+
+@dataclass
+class End:
+    """How an attempt ended."""
+
+    code: int  # negative: killed by this signal
+    out: str  # stdout and stderr
+    seconds: float
+
+
+def attempt(
+    folder: Path,
+    words: dict[str, str],
+    faults: Callable[[str, int], None] | None = None,
+    broken: tuple | None = None,
+    signals: tuple[tuple[float, int], ...] = (),
+    saves: str = "",
+    group: bool = False,
+    terminal: bool = False,
+) -> End:
+    """The command of these words in a folder, once.
+
+    Args:
+        faults: told of each event in it, and how often that has happened.
+        broken: what ``probe.break_step`` is given.
+        signals: seconds after its start, or after the signal before, and what it is sent then.
+        saves: names the draws of when it saves.
+        group: send the signals to its workers, too.
+        terminal: stderr is a terminal.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    ours, theirs = pty.openpty() if terminal else (None, None)
+    log = folder.with_suffix(".log")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setpgid(0, 0)
+            file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+            os.dup2(file, 1)
+            os.dup2(theirs if terminal else file, 2)
+            os.chdir(folder.parent)
+            probe.fault, probe.saves = faults, random.Random(saves)
+            probe.install()
+            if broken:
+                probe.break_step(*broken)
+            sys.argv = command(folder, words)
+            with contextlib.suppress(SystemExit):
+                code: object = 0
+                try:
+                    vaezoo.run.main()
+                except SystemExit as leave:
+                    code = leave.code or 0
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(code))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(99)
+    shown = b""
+    if terminal:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # the terminal is gone with the process
+            while part := os.read(ours, 65536):
+                shown += part
+        os.close(ours)
+    ended = os.pidfd_open(pid)
+    for wait, signum in signals:
+        if not select.select([ended], [], [], wait)[0]:
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if group else os.kill)(pid, signum)
+    os.close(ended)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    out = log.read_text() + shown.decode()
+    assert code != 99, out
+    if code != -signal.SIGKILL:  # which its workers complain of
+        assert "Traceback" not in out, out
+    return End(code, out, time.monotonic() - start)
+
+
+def command(folder: Path, words: dict[str, str]) -> list[str]:
+    """The command line."""
+    text = [f"{key}={value}" for key, value in (BASE | words).items()]
+    return ["run.py", *text, "resume=auto", f"hydra.run.dir={folder.name}"]
+
+
+def outcome(folder: Path) -> dict:
+    """All that two runs of a command have to have in common."""
+    record: dict[str, list] = {}
+    for line in (folder / "record").read_text().splitlines():
+        epoch, number, *values = json.loads(line)
+        before = record.setdefault(f"epoch {epoch}, batch {number}", values)
+        assert before == values, f"epoch {epoch}, batch {number} was {before}, and is {values} the next time"
+    found = {"record": record, "metrics": metrics(folder)}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "completed", summary
+    found["summary"] = {key: summary[key] for key in ("test", "last_val", "objective", "epochs", "steps", "scored")}
+    for name in ("last", "best"):
+        checkpoint = read_checkpoint(folder / "checkpoints" / f"{name}.ckpt")
+        del checkpoint["vaezoo_config"]
+        # How many validation batches there ever were, the ones of an interrupted validation included.
+        found[name] = {key: leaf for key, leaf in leaves(checkpoint) if ".val_loop." not in key}
+    assert not list(folder.rglob("*.tmp")), "a temporary file is left"
+    return found
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv without times."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: cell for key, cell in row.items() if cell and key not in TIMES} for row in rows]
+
+
+def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """The values inside a checkpoint, tensors by their hash."""
+    if isinstance(value, dict | list | tuple):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(part, f"{name}.{key}")
+    else:
+        yield name, probe.digest(value) if isinstance(value, torch.Tensor) else value
+
+
+def compare(found: object, expected: object, name: str = "") -> None:
+    """Say where two outcomes differ first."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        assert found.keys() == expected.keys(), f"{name}: only in one: {list(found.keys() ^ expected.keys())[:5]}"
+        for key, part in found.items():
+            compare(part, expected[key], f"{name}.{key}")
+    elif isinstance(found, list) and isinstance(expected, list):
+        assert len(found) == len(expected), f"{name}: {len(found)} in place of {len(expected)}"
+        for number, (part, other) in enumerate(zip(found, expected, strict=True)):
+            compare(part, other, f"{name}.{number}")
+    else:
+        assert found == expected or found != found, f"{name} is {found}, and {expected} where nothing happened"
+
+
+class Campaign:
+    """Runs cases in a folder; what was left alone is run once for each command."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.whole: dict[str, tuple[dict, float, float]] = {}
+
+    def alone(self, words: dict[str, str], broken: tuple | None = None) -> tuple[dict, float, float]:
+        """The outcome of a command left alone; seconds until its first batch, and until its end."""
+        name = json.dumps([words, broken])
+        if name not in self.whole:
+            folder = Path(tempfile.mkdtemp(prefix="whole", dir=self.folder))
+            began, start = folder.with_suffix(".began"), time.time()
+
+            def mark(event: str, count: int) -> None:
+                if event == "epoch's start" and count == 1:
+                    began.touch()
+
+            end = attempt(folder, words, mark, broken)
+            assert end.code == 0, end.out
+            self.whole[name] = outcome(folder), began.stat().st_mtime - start, end.seconds
+        return self.whole[name]
+
+    def kills(self, folder: Path, rng: random.Random) -> Counter:
+        """Killed at random times, again and again."""
+        words = draw(rng)
+        expected, first, whole = self.alone(words)
+        figures = Counter(runs=1)
+        for turn in range(rng.randint(4, 12)):
+            wait = rng.uniform(0, first) if rng.random() < 0.2 else first + rng.uniform(0, 0.5) * (whole - first)
+            end = attempt(folder, words, signals=((wait, signal.SIGKILL),), saves=f"{rng.random()}")
+            if end.code == 0:
+                break
+            assert end.code == -signal.SIGKILL, f"attempt {turn}: {end}"
+            figures["kills"] += 1
+        return figures + self.finish(folder, words, expected)
+
+    def finish(self, folder: Path, words: dict[str, str], expected: dict, broken: tuple | None = None) -> Counter:
+        """Left alone from here on, it ends as if nothing had happened."""
+        end = attempt(folder, words, broken=broken)
+        assert end.code == 0, end
+        compare(outcome(folder), expected)
+        return Counter({"batches compared": len(expected["record"])})
+
+    def targeted(self, folder: Path, rng: random.Random) -> Counter:
+        """Killed at places where it could matter."""
+        words = draw(rng)
+        expected, *_ = self.alone(words)
+        figures = Counter(runs=1)
+        for _ in range(rng.randint(1, 4)):
+            event, at = moment(rng)
+
+            def die(what: str, count: int, event: str = event, at: int = at) -> None:
+                if (what, count) == (event, at):
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            end = attempt(folder, words, die, saves=f"{rng.random()}")
+            assert end.code in (0, -signal.SIGKILL), end
+            if end.code:
+                figures["kills"] += 1
+                figures[f"at {event}"] += 1
+        return figures + self.finish(folder, words, expected)
+
+    def nan(self, folder: Path, rng: random.Random) -> Counter:
+        """A number that is not finite in a batch: the run stops in that very step, or skips it."""
+        words = draw(rng)
+        clean, *_ = self.alone(words)
+        epoch, number = map(int, re.findall(r"\d+", rng.choice(list(clean["record"]))))
+        what = rng.choice(["images", "loss", "gradient"])
+        value = float("nan") if what == "images" else rng.choice([float("nan"), float("inf"), float("-inf")])
+        broken = (what, value, epoch, number)
+        figures = Counter({f"{what} {value}": 1, "injections": 1})
+        end = attempt(folder, words | {"debug": "false"}, broken=broken, saves=f"{rng.random()}")
+        assert end.code == 1, f"{broken}: {end}"
+        (line,) = (line for line in end.out.splitlines() if line.startswith("error: "))
+        step = clean["record"][f"epoch {epoch}, batch {number}"][0]
+        step -= (number + 1) % accumulation(words) == 0 or is_last(clean["record"], epoch, number)
+        assert re.match(r"error: training diverged: the (loss|gradient of \S+) is not finite", line), line
+        assert f"in step {step} " in line, f"{broken}, step {step}: {line}"
+        named = [int(i) for i in re.findall(r"training examples \[(.*)\]", line)[0].split(",")]
+        window = 1 if what != "gradient" else accumulation(words)
+        batches = [probe.digest(torch.tensor(part)) for part in split(named, 16)]
+        assert clean["record"][f"epoch {epoch}, batch {number}"][2] in batches, f"{broken}: {line}"
+        assert len(batches) <= window, f"{broken}: {line}"
+        last = [json.loads(text) for text in (folder / "record").read_text().splitlines()]
+        assert all(row[2] <= step for row in last), f"{broken}: trained on"
+        for path in (folder / "checkpoints").glob("*.ckpt"):
+            assert read_checkpoint(path)["global_step"] <= step
+        words = words | {"on_nan": "skip"}
+        folder = folder.with_name(f"{folder.name}skip")
+        expected, first, whole = self.alone(words, broken)
+        assert expected["last"][".vaezoo_state.skipped"] == 1, expected["last"][".vaezoo_state.skipped"]
+        for _ in range(rng.randint(1, 2)):
+            wait = first + rng.uniform(0, 0.5) * (whole - first)
+            end = attempt(folder, words, broken=broken, signals=((wait, signal.SIGKILL),), saves=f"{rng.random()}")
+            assert end.code in (0, -signal.SIGKILL), end
+            figures["kills while skipping"] += end.code < 0
+        return figures + self.finish(folder, words, expected, broken)
+
+    def signals(self, folder: Path, rng: random.Random) -> Counter:
+        """Asked to stop, at random times and at places where it could matter; some a second time, too."""
+        words = draw(rng)
+        expected, _first, whole = self.alone(words)
+        figures = Counter(runs=1)
+        for _ in range(rng.randint(2, 4)):
+            signum = rng.choice(vaezoo.signals.SIGNALS)
+            group = rng.random() < 0.5
+            event, at = moment(rng)
+
+            def ask(what: str, count: int, event: str = event, at: int = at, signum: int = signum) -> None:
+                if (what, count) == (event, at):
+                    os.kill(os.getpid(), signum)
+
+            if rng.random() < 0.5:
+                kind = f"at {event}"
+                end = attempt(folder, words, ask, saves=f"{rng.random()}")
+            else:
+                kind = "at any time"
+                wait = rng.uniform(0, whole)
+                end = attempt(folder, words, signals=((wait, signum),), saves=f"{rng.random()}", group=group)
+            if end.code == 0:
+                figures["too late or not there"] += 1
+                continue
+            figures["signals"] += 1
+            figures[kind] += 1
+            if "once more to leave at once" not in end.out:
+                figures["before it listens"] += 1
+                continue
+            assert end.code == 128 + signum, f"{kind}: {end}"
+            summary = json.loads((folder / "summary.json").read_text())
+            said = [summary["status"], summary.get("error")]
+            assert said == ["interrupted", f"interrupted by {signal.Signals(signum).name}"], f"{kind}: {said}, {end}"
+        return figures + self.finish(folder, words, expected)
+
+    def twice(self, folder: Path, rng: random.Random) -> Counter:
+        """A second signal, more than a second after the first, ends a step that does not end."""
+        words = draw(rng)
+        expected, *_ = self.alone(words)
+        signum = rng.choice(vaezoo.signals.SIGNALS)
+        event = rng.choice(["batch", "validation batch", "test batch", "save"])
+
+        def hang(what: str, count: int) -> None:
+            if (what, count) == (event, 1):
+                end = time.monotonic() + 30
+                os.kill(os.getpid(), signum)
+                while (left := end - time.monotonic()) > 0:
+                    time.sleep(left)
+
+        end = attempt(folder, words, hang, signals=((5, signum),))
+        assert end.code == 128 + signum, end
+        assert end.seconds < 6, end
+        return Counter({"second signals": 1}) + self.finish(folder, words, expected)
+
+    def same(self, folder: Path, rng: random.Random) -> Counter:
+        """What is shown, and how batches are handed over, changes nothing."""
+        words = draw(rng)
+        # A run that max_steps ends in an epoch's last chunk is validated then, and in another chunk it is not.
+        varied = ("data.chunk", "data.num_workers", "trainer.max_steps")
+        words = {key: value for key, value in words.items() if key not in varied}
+        expected, *_ = self.alone(words)
+        for number, other in enumerate(OTHERWISE):
+            there = folder.with_name(f"{folder.name}way{number}")
+            end = attempt(there, words | other, terminal=number == 0)
+            assert end.code == 0, end
+            found = outcome(there)
+            for name in ("record", "summary"):
+                compare(found[name], expected[name], f"{other} {name}")
+            for name in ("last", "best"):
+                for key in (k for k in expected[name] if k.startswith((".state_dict", ".optimizer"))):
+                    assert found[name][key] == expected[name][key], f"{other}: {name}{key}"
+        return Counter({"runs compared": len(OTHERWISE)})
+
+    def commands(self, folder: Path, rng: random.Random) -> Counter:
+        """The real command line, alone and as a sweep, killed or asked to stop, then said again."""
+        words = draw(rng)
+        expected, *_ = self.alone(words)
+        figures = Counter()
+        for _ in range(2):
+            signum = rng.choice([*vaezoo.signals.SIGNALS, signal.SIGKILL])
+            end = program(folder, words, rng.uniform(3, 9), signum)
+            assert end.code in (0, -signum, 128 + signum), end
+            figures["stopped commands"] += end.code != 0
+        end = program(folder, words)
+        assert end.code == 0, end
+        compare(outcome(folder), expected)
+        sweep = folder.with_name(f"{folder.name}sweep")
+        for wait in (rng.uniform(4, 16), None):
+            end = program(sweep, words | {"seed": "3,4"}, wait, signal.SIGTERM)
+            figures["stopped sweeps"] += end.code != 0
+        assert end.code == 0, end
+        for number, seed in enumerate("34"):
+            compare(outcome(sweep / str(number)), self.alone(words | {"seed": seed})[0])
+        return figures
+
+
+OTHERWISE = [
+    {"trainer.enable_progress_bar": "true"},  # on a terminal
+    {"trainer.enable_progress_bar": "false"},
+    {"callbacks.panels": "{_target_:vaezoo.callbacks.panels.Panels,folder:panels,every_n_epochs:1,num_images:4}"},
+    {"data.num_workers": "1"},
+    {"data.num_workers": "2", "data.chunk": "3"},
+    {"data.chunk": "1"},
+    {"data.chunk": "1000"},
+]  # fmt: skip
+
+# What happens in a run, and how often at least it does until its end.
+EVENTS = [
+    ("epoch's start", 3), ("epoch's end", 3),
+    ("validation's start", 3), ("validation batch", 9), ("validation's end", 3),
+    ("batch", 60), ("batch in a window", 60), ("save", 9), ("fsync", 12), ("rename", 40), ("row", 20),
+    ("test batch", 6), ("summary", 1),
+]  # fmt: skip
+
+
+def draw(rng: random.Random) -> dict[str, str]:
+    """A command: one of 8 settings, with something else besides."""
+    setting = rng.choice([net | often | how for net in NETS for often in ACCUMULATION for how in PRECISION])
+    other = rng.randrange(len(EXTRAS))
+    return setting | CHUNK[other % 3] | EXTRAS[other]
+
+
+def moment(rng: random.Random) -> tuple[str, int]:
+    """An event, and how often it is to have happened: a resumed run has fewer of them."""
+    event, most = rng.choice(EVENTS)
+    return event, 1 + int(most * rng.random() ** 2)
+
+
+def accumulation(words: dict[str, str]) -> int:
+    return int(words.get("trainer.accumulate_grad_batches", 1))
+
+
+def split(numbers: list[int], size: int) -> list[list[int]]:
+    return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+
+
+def is_last(record: dict[str, list], epoch: int, number: int) -> bool:
+    return f"epoch {epoch}, batch {number + 1}" not in record
+
+
+def program(folder: Path, words: dict[str, str], wait: float | None = None, signum: int = signal.SIGTERM) -> End:
+    """The command in a process of its own; with values that are lists of several, a sweep."""
+    arguments = command(folder, words)[1:]
+    if "," in words.get("seed", ""):
+        arguments = ["-m", *arguments[:-1], f"hydra.sweep.dir={folder.name}"]
+    paths = os.pathsep.join([str(REPO), str(Path(__file__).parent)])
+    start = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, str(REPO / "run.py"), *arguments], cwd=folder.parent, text=True,
+        env=os.environ | {"PYTHONPATH": paths}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        try:
+            out, _ = process.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signum)
+            out, _ = process.communicate()
+    assert "Traceback" not in out, out
+    return End(process.returncode, out, time.monotonic() - start)
+
+
+# What a kind counts, and how many of them the whole campaign is to have.
+KINDS = {
+    "kills": ("kills", 220), "targeted": ("kills", 80), "nan": ("injections", 50), "signals": ("signals", 60),
+    "twice": ("second signals", 4), "same": ("runs compared", 28), "commands": ("stopped commands", 4),
+}  # fmt: skip
+
+
+def main() -> None:
+    """The whole campaign, or one case of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--minutes", type=float, default=20, help="give up after so long")
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--case", type=int, help="only this one of each kind")
+    parser.add_argument("--folder", type=Path, help="where to write, and what stays there")
+    options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    print(f"seed {options.seed}, {options.minutes:g} minutes at most", flush=True)
+    faults = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        campaign = Campaign(folder)
+        for kind in options.kinds.split(","):
+            start, (counted, goal) = time.monotonic(), KINDS[kind]
+            figures: Counter[str] = Counter()
+            case = options.case or 0
+            while True:
+                rng = random.Random(f"{options.seed} {kind} {case}")
+                try:
+                    figures += getattr(campaign, kind)(folder / f"{kind}{case}", rng)
+                except Exception as error:
+                    faults += 1
+                    said = " ".join(command(folder, draw(random.Random(f"{options.seed} {kind} {case}"))))
+                    again = f"python {sys.argv[0]} --seed {options.seed} --kinds {kind} --case {case}"
+                    print(f"FAULT: {type(error).__name__}: {str(error)[-900:]}\n  in {said}\n  {again}", flush=True)
+                case += 1
+                if faults > 9:
+                    break
+                if options.case is not None or figures[counted] >= goal or time.monotonic() > end:
+                    break
+            text = ", ".join(f"{count} {name}" for name, count in figures.items())
+            print(f"{kind}: {text} ({time.monotonic() - start:.0f} s)", flush=True)
+    print(f"{faults} faults")
+    sys.exit(faults > 0)
+
+
+if __name__ == "__main__":
+    main()

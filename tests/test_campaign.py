@@ -1,0 +1,19 @@
+"""A slice of the fault campaign: a case of each kind, as ``tests/campaign/README.md`` tells of them."""
+
+import os
+import subprocess
+import sys
+
+from conftest import REPO
+
+
+def test_a_case_of_each_kind():
+    """The program is killed, signalled and fed with NaN, and ends as if it had not been."""
+    script = REPO / "tests" / "campaign" / "training.py"
+    command = [sys.executable, str(script), "--seed", "10", "--case", "0", "--kinds", "kills,targeted,nan,signals"]
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines[1:]] == ["kills", "targeted", "nan", "signals", "0 faults"]
+    assert all("batches compared" in line for line in lines[1:-1])

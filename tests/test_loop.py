@@ -1,0 +1,280 @@
+"""The training loop against one written out by hand: the same weights to the bit, whatever the chunk."""
+
+import copy
+import pickle
+from contextlib import suppress
+from functools import partial
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from conftest import RandomImages
+from lightning.pytorch.plugins import MixedPrecision
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from vaezoo import seeding
+from vaezoo.callbacks.checkpoints import Best, Last
+from vaezoo.callbacks.ema import EMA
+from vaezoo.callbacks.monitor import Monitor
+from vaezoo.models import VAE, FactorVAE
+from vaezoo.nets import linear
+from vaezoo.schedulers import cosine
+
+SGD = partial(torch.optim.SGD, lr=1e-3)  # Adam forgives a gradient that is wrong by a factor
+
+
+def make(model=VAE, **kwargs):
+    torch.manual_seed(3)
+    return model((1, 5, 4), latent_dim=2, seed=3, **{"optimizer": SGD, **kwargs})
+
+
+def data(chunk=1, num=127, **kwargs):
+    """11 training batches an epoch, the last one of 7 examples."""
+    return RandomImages((1, 5, 4), num=num, batch_size=10, seed=3, chunk=chunk, **kwargs)
+
+
+def trainer(*callbacks, **settings):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
+             "enable_checkpointing": any(isinstance(c, Best | Last) for c in callbacks)}  # fmt: skip
+    return pl.Trainer(accelerator="cpu", callbacks=list(callbacks), **{"max_epochs": 2, **quiet, **settings})
+
+
+def weights(model):
+    return torch.cat([p.detach().double().flatten() for p in model.parameters()])
+
+
+def by_hand(model, accumulate=1, clip=None, by_value=False, precision=None, batches=11, epochs=2, steps=10**9):
+    """What a fit is: weights, learning rates of the steps, and each epoch's mean ELBO over its examples."""
+    source = data()
+    source.setup()
+    model.objective.num_data = source.num_train
+    model.decoder.centre(source.mean)
+    model.started.fill_(1)
+    groups = [{"params": [p for p in model.parameters() if all(p is not q for q in model.objective.parameters())]}]
+    if own := list(model.objective.parameters()):
+        groups.append({"params": own, **model.objective.optimizer_settings})
+    optimizer = model.optimizer(groups)
+    total = min(steps, epochs * -(-batches // accumulate))
+    schedule = model.scheduler(optimizer, total) if model.scheduler else None
+    rates, elbos, waiting = [], [], 0
+    model.train()
+    for epoch in range(epochs):
+        pass_ = source.train_dataloader().batches
+        pass_.epoch = lambda epoch=epoch: epoch
+        seen = []
+        for number, (x, y) in zip(range(batches), pass_, strict=False):
+            if len(rates) == steps:
+                break
+            seeding.reseed(torch.device("cpu"), 3, "train", epoch, number, 0)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
+                trace = model(x, y)
+                loss = model.objective(trace)["loss"]
+            seen.append(trace.elbo.detach().double())
+            (loss / accumulate).backward()
+            waiting += 1
+            if waiting == accumulate or number + 1 == batches:
+                for group in optimizer.param_groups if clip else ():
+                    (clip_grad_value_ if by_value else clip_grad_norm_)(group["params"], clip)
+                rates.append(optimizer.param_groups[0]["lr"])
+                optimizer.step()
+                optimizer.zero_grad()
+                if schedule:
+                    schedule.step()
+                waiting = 0
+        elbos.append(float(torch.cat(seen).mean()))
+    return weights(model), rates, elbos
+
+
+class Steps(pl.Callback):
+    """The learning rate of each optimizer step, and the number of the batch that made it due."""
+
+    def __init__(self):
+        self.rates, self.numbers = [], []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+        self.numbers.append(pl_module.last_number)
+
+
+class Save(pl.Callback):
+    """Writes a checkpoint after a batch."""
+
+    def __init__(self, path, number):
+        self.path, self.number = path, number
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == self.number:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 8, 11])
+@pytest.mark.parametrize(
+    ("hand", "settings", "model"),
+    [
+        ({}, {}, {}),
+        ({"accumulate": 4}, {"accumulate_grad_batches": 4}, {}),
+        ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {}),
+        ({"clip": 1e-2, "by_value": True}, {"gradient_clip_val": 1e-2, "gradient_clip_algorithm": "value"}, {}),
+        ({"accumulate": 3, "clip": 9.0}, {"accumulate_grad_batches": 3, "gradient_clip_val": 9.0}, {}),
+        ({"precision": "bf16"}, {"precision": "bf16-mixed"}, {}),
+        ({"accumulate": 4}, {"accumulate_grad_batches": 4}, {"scheduler": cosine}),
+        ({"steps": 17}, {"max_steps": 17}, {"scheduler": cosine}),
+        ({"batches": 7, "accumulate": 2}, {"limit_train_batches": 7, "accumulate_grad_batches": 2},
+         {"scheduler": cosine}),
+        ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {"model": partial(FactorVAE, critic_hidden=[8])}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_loop_is_the_plain_one(hand, settings, model, chunk, monkeypatch):
+    monkeypatch.setattr(linear, "ONEDNN", False)
+    expected, rates, elbos = by_hand(make(**model), **hand)
+    fitted, seen = make(**model), Steps()
+    fit = trainer(seen, **settings)
+    fit.fit(fitted, data(chunk))
+    assert torch.equal(weights(fitted), expected)
+    assert seen.rates == rates
+    assert fit.global_step == len(rates)
+    assert fitted.results["train"]["elbo"] == pytest.approx(elbos[-1], rel=1e-7)  # float64 sums, ragged batch and all
+
+
+def test_averaging_counts_optimizer_steps():
+    """As Lightning's own, in chunks of any size."""
+    results = []
+    for chunk in (1, 4):
+        model = make()
+        trainer(EMA(decay=0.5), accumulate_grad_batches=3).fit(model, data(chunk))
+        results.append(weights(model))
+    model = make()
+    trainer(pl.callbacks.EMAWeightAveraging(decay=0.5, use_buffers=False), accumulate_grad_batches=3).fit(model, data())
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], weights(model))
+
+
+class Breaks(pl.Callback):
+    """Ends the first training at its second turn, in the middle of a window."""
+
+    done = False
+
+    def __init__(self, error):
+        self.error = error
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 1 and not self.done:
+            self.done = True
+            if self.error:
+                raise self.error
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), None], ids=repr)
+def test_a_fit_after_one_that_broke(error):
+    """The trainer still accumulates and clips, and no window of the first fit is left open."""
+    model = make()
+    fit = trainer(Breaks(error), accumulate_grad_batches=4, gradient_clip_val=0.5, max_epochs=1)
+    with suppress(RuntimeError, SystemExit):  # the latter is Lightning's for Ctrl-C
+        fit.fit(model, data())
+    assert (fit.accumulate_grad_batches, fit.gradient_clip_val) == (4, 0.5)
+    steps = Steps()
+    trainer(steps, accumulate_grad_batches=4, max_epochs=1).fit(model, data())
+    assert steps.numbers == [3, 7, 10]
+
+
+def test_a_test_of_a_checkpoint_leaves_no_gradients(tmp_path):
+    """One that was saved within a window, tested and then trained on anew."""
+    steps = Steps()
+    trainer(Save(tmp_path / "amid.ckpt", 5), accumulate_grad_batches=4, max_epochs=1).fit(make(), data())
+    model = make()
+    trainer().test(model, data(), ckpt_path=tmp_path / "amid.ckpt", verbose=False)
+    trainer(steps, accumulate_grad_batches=4, max_epochs=1).fit(model, data())
+    assert steps.numbers == [3, 7, 10]
+
+
+def test_a_trained_model_can_be_copied_and_pickled():
+    model = make()
+    trainer(Monitor(), EMA()).fit(model, data())
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(weights(other), weights(model))
+        assert other.batch_hooks == []
+
+
+def test_the_training_data_can_be_read_after_the_training():
+    source = data(4)
+    trainer(max_epochs=1).fit(make(), source)
+    assert sum(len(part.batch.x) for chunk in source.train_dataloader() for part in chunk) == source.num_train
+
+
+class Iterable(torch.utils.data.IterableDataset):
+    """Batches without a length."""
+
+    def __iter__(self):
+        source = data()
+        source.setup()
+        return iter(source.train_dataloader().batches)
+
+
+def test_a_loader_of_no_length():
+    model = make()
+    fit = trainer(accumulate_grad_batches=4, max_epochs=1)
+    fit.fit(model, torch.utils.data.DataLoader(Iterable(), batch_size=None))
+    assert fit.global_step == 3  # 4 + 4 + 3
+
+
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty.*")
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize(
+    ("epochs", "interrupting", "averaging"),
+    [(2, (), ()), (2, (), (EMA,)), (3, (Breaks,), ()), (3, (Breaks,), (EMA,))],
+    ids=str,
+)
+def test_a_longer_run_is_the_long_one(tmp_path, epochs, interrupting, averaging, chunk):
+    """A run that has ended, after an epoch or amid one (by max_time, say), goes on as if more had always been meant."""
+
+    def fit(folder, epochs, *callbacks, resume=None):
+        model = make()
+        callbacks = [*callbacks, *(make_one(decay=0.5) for make_one in averaging), Last(tmp_path / folder)]
+        trainer(*callbacks, max_epochs=epochs).fit(model, data(chunk), ckpt_path=resume)
+        return weights(model)
+
+    whole = fit("whole", 3)
+    fit("short", epochs, *(make_one(None) for make_one in interrupting))
+    assert torch.equal(fit("short", 3, resume=tmp_path / "short" / "last.ckpt"), whole)
+
+
+def test_a_resumed_run_may_accumulate_less(tmp_path):
+    """With more gradients waiting than a step now takes, the step is due at once."""
+    trainer(Save(tmp_path / "amid.ckpt", 2), accumulate_grad_batches=4, max_epochs=1).fit(make(), data())
+    steps = Steps()
+    fit = trainer(steps, accumulate_grad_batches=2, max_epochs=1)
+    fit.fit(make(), data(), ckpt_path=tmp_path / "amid.ckpt")
+    assert steps.numbers == [3, 5, 7, 9, 10]
+
+
+def test_a_row_of_a_step_is_logged_once(tmp_path):
+    """A run that goes on amid an accumulation window does not say the last step's row again, of another batch."""
+    rows = []
+
+    class Rows(pl.loggers.logger.DummyLogger):
+        def log_metrics(self, metrics, step=None):
+            rows.extend([step] if "step/elbo" in metrics else [])
+
+    trainer(Save(tmp_path / "amid.ckpt", 4), accumulate_grad_batches=4, max_epochs=1).fit(make(), data())
+    fit = trainer(Monitor(), accumulate_grad_batches=4, max_epochs=1, log_every_n_steps=1, logger=Rows())
+    fit.fit(make(), data(), ckpt_path=tmp_path / "amid.ckpt")
+    assert rows == [1, 2]
+
+
+def test_an_overflow_in_fp16_is_no_divergence(monkeypatch):
+    """The gradient scaler leaves the step out and lowers its scale; where the check comes after a chunk, too."""
+
+    class Elsewhere(VAE):
+        """A model that takes the path of a GPU, whose check comes once a chunk."""
+
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+            self.check_finite()
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    fit = trainer(plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)], max_epochs=1)
+    fit.fit(make(Elsewhere), data())
+    assert fit.global_step == 11
+    assert scaler.get_scale() < 2.0**40
