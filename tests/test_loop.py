@@ -123,7 +123,7 @@ class Save(pl.Callback):
          {"scheduler": cosine}),
         ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {"model": partial(FactorVAE, critic_hidden=[8])}),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
 )  # fmt: skip
 def test_the_loop_is_the_plain_one(hand, settings, model, chunk, monkeypatch):
     monkeypatch.setattr(linear, "ONEDNN", False)
