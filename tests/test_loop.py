@@ -2,8 +2,9 @@
 
 import copy
 import pickle
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -43,6 +44,17 @@ def weights(model):
     return torch.cat([p.detach().double().flatten() for p in model.parameters()])
 
 
+@contextmanager
+def torch_default(dtype):
+    """Lightning's 64-true draws its noise in float64, too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def by_hand(model, accumulate=1, clip=None, by_value=False, precision=None, batches=11, epochs=2, steps=10**9):
     """What a fit is: weights, learning rates of the steps, and each epoch's mean ELBO over its examples."""
     source = data()
@@ -50,6 +62,8 @@ def by_hand(model, accumulate=1, clip=None, by_value=False, precision=None, batc
     model.objective.num_data = source.num_train
     model.decoder.centre(source.mean)
     model.started.fill_(1)
+    if precision == "double":
+        model.double()
     groups = [{"params": [p for p in model.parameters() if all(p is not q for q in model.objective.parameters())]}]
     if own := list(model.objective.parameters()):
         groups.append({"params": own, **model.objective.optimizer_settings})
@@ -63,10 +77,12 @@ def by_hand(model, accumulate=1, clip=None, by_value=False, precision=None, batc
         pass_.epoch = lambda epoch=epoch: epoch
         seen = []
         for number, (x, y) in zip(range(batches), pass_, strict=False):
+            x = x.to(next(model.parameters()).dtype)
             if len(rates) == steps:
                 break
             seeding.reseed(torch.device("cpu"), 3, "train", epoch, number, 0)
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
+            default = torch_default(next(model.parameters()).dtype)
+            with default, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 trace = model(x, y)
                 loss = model.objective(trace)["loss"]
             seen.append(trace.elbo.detach().double())
@@ -117,6 +133,7 @@ class Save(pl.Callback):
         ({"clip": 1e-2, "by_value": True}, {"gradient_clip_val": 1e-2, "gradient_clip_algorithm": "value"}, {}),
         ({"accumulate": 3, "clip": 9.0}, {"accumulate_grad_batches": 3, "gradient_clip_val": 9.0}, {}),
         ({"precision": "bf16"}, {"precision": "bf16-mixed"}, {}),
+        ({"precision": "double"}, {"precision": "64-true"}, {}),
         ({"accumulate": 4}, {"accumulate_grad_batches": 4}, {"scheduler": cosine}),
         ({"steps": 17}, {"max_steps": 17}, {"scheduler": cosine}),
         ({"batches": 7, "accumulate": 2}, {"limit_train_batches": 7, "accumulate_grad_batches": 2},
@@ -278,3 +295,56 @@ def test_an_overflow_in_fp16_is_no_divergence(monkeypatch):
     fit.fit(make(Elsewhere), data())
     assert fit.global_step == 11
     assert scaler.get_scale() < 2.0**40
+
+
+def test_compiled_is_what_is_trained(monkeypatch):
+    calls = []
+
+    def compile(losses):
+        return lambda x, y: calls.append(len(x)) or losses(x, y)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    trainer(max_epochs=1).fit(make(compiled=True), data(4))
+    assert calls == [10] * 10 + [7]
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_step_that_is_skipped_moves_nothing(tmp_path, accumulate):
+    """Neither weights nor the optimizer's state, and the count of them is in the checkpoint."""
+
+    class Broken(VAE):
+        def losses(self, x, y):
+            loss, names, row = super().losses(x, y)
+            return (loss * torch.nan if self.last_number == 4 else loss), names, row  # in the sixth batch
+
+    states = []
+
+    class Before(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            state = optimizer.state[next(iter(optimizer.state))] if optimizer.state else {"step": torch.zeros(())}
+            states.append((weights(pl_module), float(state["step"])))
+
+    model = make(Broken, on_nan="skip", optimizer=partial(torch.optim.Adam, lr=1e-3))
+    fit = trainer(Before(), Last(tmp_path), accumulate_grad_batches=accumulate, max_epochs=1)
+    fit.fit(model, data())
+    step = 5 // accumulate
+    (before, count), (after, same) = states[step : step + 2]
+    assert torch.equal(before, after)
+    assert count == same
+    assert weights(model).isfinite().all()
+    assert model.skipped == 1
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["vaezoo_state"]["skipped"] == 1
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("max", [1.0, 3.0]), ("min", [1.0, 0.0])])
+def test_the_best_is_kept(tmp_path, mode, kept):
+    """Of equals the first; what is not finite never."""
+    saved = []
+    best = Best(tmp_path, "metric", mode)
+    for score in [float("nan"), 1.0, float("inf"), float("-inf"), 1.0, 3.0, 0.0]:
+        trainer = SimpleNamespace(sanity_checking=False, state=SimpleNamespace(fn="fit"),
+                                  callback_metrics={"metric": torch.tensor(score)},
+                                  save_checkpoint=lambda path, score=score: saved.append(score))  # fmt: skip
+        best.on_validation_end(trainer, None)
+    assert saved == kept
+    assert best.score == kept[-1]
