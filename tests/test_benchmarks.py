@@ -15,6 +15,17 @@ import speed
 WORDS = [*speed.WORKLOADS["digits"].split(), "data.binarize=static", "threads=1"]
 
 
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    """The images are made here, and quickly."""
+
+    def images_of(data):
+        data.setup()
+        return (data.train.images > 0).to(torch.uint8)
+
+    monkeypatch.setattr(contenders, "images_of", images_of)
+
+
 @pytest.mark.parametrize("net", [[], ["model/encoder=conv", "model/decoder=conv"]], ids=["mlp", "conv"])
 def test_the_hand_written_loss_is_vaezoos(net):
     _, model, images = contenders.workload([*WORDS, *net])

@@ -21,7 +21,11 @@ from vaezoo.sweep import SWEEP_RECORD, essential, read_summary
 RECORDS = {"run": ".hydra/overrides.yaml", "sweep": SWEEP_RECORD}
 
 # What a run that goes on may be told anew: how long, on what, and what is shown; not what is trained.
-CHANGEABLE = ("trainer", "callbacks", "logger", "data.root", "data.num_workers", "threads", "debug", "trust")
+CHANGEABLE = (
+    "trainer.max_epochs", "trainer.max_time", "trainer.enable_progress_bar", "trainer.log_every_n_steps",
+    "callbacks.last", "callbacks.panels", "callbacks.progress", "logger", "data.root", "data.num_workers", "debug",
+    "trust",
+)  # fmt: skip
 
 
 def resumed(argv: list[str], defaults: Path) -> list[str] | None:

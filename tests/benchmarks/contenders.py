@@ -63,12 +63,16 @@ def workload(words: list[str]) -> tuple[dict, nn.Module, Tensor]:
     config = {key: OmegaConf.to_container(cfg, resolve=False)[key] for key in keys}
     config = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
     model, data = build_run(config)
+    return config, model, images_of(data)
+
+
+def images_of(data: ImageData) -> Tensor:
+    """The training images as bits, made in another process: what malloc learns on the way would stay in this one."""
     with tempfile.TemporaryDirectory() as folder:
-        # Made in another process: what malloc learns from the blocks that are freed on the way would stay here.
         maker = multiprocessing.get_context("spawn").Process(target=save_images, args=(data, f"{folder}/images.pt"))
         maker.start()
         maker.join()
-        return config, model, torch.load(f"{folder}/images.pt")
+        return torch.load(f"{folder}/images.pt")
 
 
 def save_images(data: ImageData, path: str) -> None:

@@ -54,7 +54,7 @@ class Last(Checkpoint):
 
     Args:
         dirpath: folder of the checkpoint.
-        every_seconds: least time between two writes; longer where a write takes more than 1 % of it.
+        every_seconds: least time between two writes; or a hundred times what a write takes, if that is longer.
     """
 
     def __init__(self, dirpath: str, every_seconds: float = 10.0):

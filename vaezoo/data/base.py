@@ -132,7 +132,7 @@ class Numbered(NamedTuple):
 
 
 class Chunk:
-    """Consecutive training batches, each made when it is asked for."""
+    """Consecutive training batches, each made when it is asked for: an iterable that Lightning leaves as it is."""
 
     def __init__(self, parts: Iterator[Numbered]):
         self.parts = parts
@@ -233,8 +233,8 @@ class ImageData(pl.LightningDataModule):
         split_seed: names the validation split and the fixed binarisation.
         seed: names the order of the examples and the fresh binarisation.
         chunk: training batches that are handed to the trainer at a time: hooks of callbacks are called, and
-            checkpoints written, between chunks. It is 1 where the trainer counts batches
-            (``limit_train_batches``, ``val_check_interval``).
+            checkpoints written, between chunks, so that Lightning's own callbacks see every chunk-th step. It is 1
+            where the trainer counts batches or steps (``limit_train_batches``, ``val_check_interval``, ``max_steps``).
         num_workers: processes that make the training batches ahead. None: none, but up to 4 for a GPU that does not
             hold the images.
         on_device: hold the training images on the GPU that trains, if it is one and there are no workers. None:

@@ -254,7 +254,8 @@ class LatentVariableModel(pl.LightningModule):
         self.name_noise("train", self.current_epoch, number)
         batch = self.trainer.precision_plugin.convert_input(Batch(*(part.to(self.device) for part in batch)))
         loss, self.names, self.row = self.compute(batch.x, batch.y)
-        self.train_means.update({"row": self.row}, len(batch.x))
+        if self.on_nan == "stop" or bool(self.row.isfinite().all()):  # what is left out does not count
+            self.train_means.update({"row": self.row}, len(batch.x))
         self.last_number = number
         if self.pending == 0:
             self.window.clear()

@@ -55,10 +55,13 @@ onednn_linear.register_autograd(backward, setup_context=keep)
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` of (N, in) to (N, out), in float32 on a CPU by whatever library is faster there."""
+    """``nn.Linear``; (N, in) to (N, out) in float32 on a CPU by whatever library is faster there.
+
+    By oneDNN it has gradients of any order, and no forward-mode derivatives (``torch.func.jvp``).
+    """
 
     def forward(self, input: Tensor) -> Tensor:
-        single = input.dtype == self.weight.dtype == torch.float32 and input.device.type == "cpu"
+        single = input.dtype == self.weight.dtype == torch.float32 and input.device.type == "cpu" and input.dim() == 2
         if single and not torch.is_autocast_enabled("cpu") and ONEDNN:
             return onednn_linear(input, self.weight, self.bias)
         return F.linear(input, self.weight, self.bias)
