@@ -197,3 +197,17 @@ def test_a_signal_ends_an_evaluation_at_its_next_batch(tmp_path, monkeypatch, st
     monkeypatch.setattr(request, "signum", signal.SIGTERM)
     with pytest.raises(Stopped):
         end(trainer)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_process_knows_which_means_there_are(rank, monkeypatch):
+    """Or the first would wait for the others for ever: they add up what they have, name by name."""
+    first, later = VAE((1, 5, 4)), VAE((1, 5, 4))
+    first.train_means.update({"row": torch.tensor([1.0, 2.0])}, 3)
+    checkpoint = {}
+    first.on_save_checkpoint(checkpoint)
+    monkeypatch.setattr(VAE, "global_rank", rank)
+    later.on_load_checkpoint(checkpoint)
+    assert later.train_means.names == ["row"]
+    assert later.train_means.sum_row.tolist() == ([0.0, 0.0] if rank else [3.0, 6.0])
+    assert later.train_means.count == (0 if rank else 3)

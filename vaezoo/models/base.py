@@ -485,7 +485,9 @@ class LatentVariableModel(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["vaezoo_state"]
         self.skipped, self.results, self.names = state["skipped"], state["results"], tuple(state["names"])
-        self.train_means.restore(state["train_means"] if self.global_rank == 0 else {})
+        # The sums are over all processes: the first one has them, the others know of them, for all will add them up.
+        sums = state["train_means"]
+        self.train_means.restore(sums if self.global_rank == 0 else {name: 0 * value for name, value in sums.items()})
         self.pending, self.gradients = state["pending"], state["gradients"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
