@@ -353,3 +353,10 @@ def test_replace_leaves_the_old_text_where_it_fails(tmp_path):
 def test_stopped_passes_those_who_catch_exceptions():
     assert not issubclass(Stopped, Exception)
     assert str(Stopped(signal.SIGTERM)) == "stopped by SIGTERM"
+
+
+def test_a_full_disk_in_words():
+    """Whatever file it was that found no room."""
+    from vaezoo.run import sentence
+
+    assert sentence(OSError(28, "No space left on device")).startswith("no space left on the run's disk: make room")

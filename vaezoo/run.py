@@ -3,6 +3,7 @@
 Nothing heavy is imported at the top: ``--help``, completion and typing errors answer at once.
 """
 
+import errno
 import gc
 import json
 import os
@@ -132,6 +133,8 @@ def sentence(error: BaseException) -> str:
         return f"{error.override} cannot be read ({reason}): lists and spaces need quotes, as in 'key=[1,2]'"
     if ambiguous := re.search(r"Ambiguous value for argument '(.+?)'", str(error)):
         return f"{ambiguous[1]} names several values: add -m for a sweep, or quote a list as in 'key=[1,2]'"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on the run's disk: make room, then the same command with resume=auto goes on"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = " ".join(str(error).split()) or type(error).__name__
