@@ -360,3 +360,19 @@ def test_a_full_disk_in_words():
     from vaezoo.run import sentence
 
     assert sentence(OSError(28, "No space left on device")).startswith("no space left on the run's disk: make room")
+
+
+def test_a_run_cannot_go_on_to_fewer_epochs(tmp_path):
+    """Refused before its folder is touched: its results would be lost."""
+    from pathlib import Path
+
+    from vaezoo.build import ConfigError
+    from vaezoo.resume import resumed
+
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- trainer.max_epochs=5\n")
+    summary = '{"status": "completed", "epochs": 5}'
+    (tmp_path / "summary.json").write_text(summary)
+    with pytest.raises(ConfigError, match="trainer.max_epochs=2 is less than the 5 epochs"):
+        resumed([f"run={tmp_path}", "trainer.max_epochs=2"], Path("unused"))
+    assert (tmp_path / "summary.json").read_text() == summary
