@@ -373,6 +373,6 @@ def test_a_run_cannot_go_on_to_fewer_epochs(tmp_path):
     (tmp_path / ".hydra" / "overrides.yaml").write_text("- trainer.max_epochs=5\n")
     summary = '{"status": "completed", "epochs": 5}'
     (tmp_path / "summary.json").write_text(summary)
-    with pytest.raises(ConfigError, match="trainer.max_epochs=2 is less than the 5 epochs"):
+    with pytest.raises(ConfigError, match=r"trainer\.max_epochs=2 is less than the 5 epochs"):
         resumed([f"run={tmp_path}", "trainer.max_epochs=2"], Path("unused"))
     assert (tmp_path / "summary.json").read_text() == summary
