@@ -27,7 +27,8 @@ def steps(callback, model, distortions):
     callback.on_fit_start(trainer, model)
     betas = []
     for distortion in distortions:
-        callback.on_batch(trainer, torch.tensor(-distortion))
+        model.names, model.row = ("log_px",), torch.tensor([-distortion])
+        callback.on_batch(trainer, model, None)
         betas.append(float(model.objective.beta))
     return betas
 

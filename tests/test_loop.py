@@ -109,7 +109,7 @@ class Steps(pl.Callback):
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.rates.append(optimizer.param_groups[0]["lr"])
-        self.numbers.append(pl_module.last_number)
+        self.numbers.append(pl_module.last)
 
 
 class Save(pl.Callback):
@@ -211,7 +211,6 @@ def test_a_trained_model_can_be_copied_and_pickled():
     trainer(Monitor(), EMA()).fit(model, data())
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(weights(other), weights(model))
-        assert other.batch_hooks == []
 
 
 def test_the_training_data_can_be_read_after_the_training():
@@ -300,7 +299,8 @@ def test_an_overflow_in_fp16_is_no_divergence(monkeypatch):
 def test_compiled_is_what_is_trained(monkeypatch):
     calls = []
 
-    def compile(losses):
+    def compile(losses, dynamic):
+        assert not dynamic  # a resumed run has not seen the sizes before it
         return lambda x, y: calls.append(len(x)) or losses(x, y)
 
     monkeypatch.setattr(torch, "compile", compile)
@@ -315,7 +315,7 @@ def test_a_step_that_is_skipped_moves_nothing(tmp_path, accumulate):
     class Broken(VAE):
         def losses(self, x, y):
             loss, names, row = super().losses(x, y)
-            return (loss * torch.nan if self.last_number == 4 else loss), names, row  # in the sixth batch
+            return (loss * torch.nan if self.last == 4 else loss), names, row  # in the sixth batch
 
     states = []
 

@@ -19,7 +19,7 @@ from vaezoo.data import Digits, ImageData
 from vaezoo.data.base import Split
 from vaezoo.families import FixedScaleNormal
 from vaezoo.models import VAE
-from vaezoo.models.base import Batch
+from vaezoo.models.training import Batch
 from vaezoo.trace import Latent, Trace
 
 

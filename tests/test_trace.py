@@ -24,7 +24,7 @@ from vaezoo.families import FixedScaleNormal
 from vaezoo.families import Normal as NormalFamily
 from vaezoo.metrics import ExampleMean
 from vaezoo.models import VAE, BetaVAE
-from vaezoo.models.base import Batch
+from vaezoo.models.training import Batch
 from vaezoo.nets import MLP
 from vaezoo.objectives import ELBO
 from vaezoo.trace import Latent, Trace

@@ -47,17 +47,16 @@ class Probe(pl.Callback):
         self.record = record
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        file = os.open(self.record, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        self.file = os.open(self.record, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         (self.last,) = (callback for callback in trainer.callbacks if isinstance(callback, Last))
 
-        def note(number: int, index: torch.Tensor, batch: Any) -> None:
-            seen = [trainer.current_epoch, number, trainer.global_step, float(pl_module.window[-1][0]).hex()]
-            os.write(file, (json.dumps([*seen, digest(index), digest(batch.x)]) + "\n").encode())
-            happens("batch")
-            if pl_module.pending:
-                happens("batch in a window")
-
-        pl_module.batch_hooks.append(note)
+    def on_batch(self, trainer: pl.Trainer, pl_module: Any, part: Any) -> None:
+        seen = [trainer.current_epoch, part.number, trainer.global_step, float(pl_module.window[-1][0]).hex()]
+        row = [*seen, digest(part.examples), digest(part.batch.x)]
+        os.write(self.file, (json.dumps(row) + "\n").encode())
+        happens("batch")
+        if pl_module.pending:
+            happens("batch in a window")
 
     def hurry(self) -> None:
         if saves.random() < 0.3:
@@ -111,17 +110,17 @@ def break_step(what: str, value: float, epoch: int, number: int) -> None:
     train_on, losses = LatentVariableModel.train_on, LatentVariableModel.losses
     now = False
 
-    def train(self: Any, at: int, index: Any, batch: Any) -> None:
+    def train(self: Any, part: Any) -> None:
         nonlocal now
-        now = (self.current_epoch, at) == (epoch, number)
+        now = (self.current_epoch, part.number) == (epoch, number)
         handles = []
         if now and what == "images":
-            batch.x[0, 0, 0, 0] = value
+            part.batch.x[0, 0, 0, 0] = value
         if now and what == "gradient":
             parameter = list(self.parameters())[-1]
             handles.append(parameter.register_hook(lambda gradient: torch.full_like(gradient, value)))
         try:
-            train_on(self, at, index, batch)
+            train_on(self, part)
         finally:
             for handle in handles:
                 handle.remove()

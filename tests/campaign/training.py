@@ -304,7 +304,7 @@ class Campaign:
         step -= (number + 1) % accumulation(words) == 0 or is_last(clean["record"], epoch, number)
         assert re.match(r"error: training diverged: the (loss|gradient of \S+) is not finite", line), line
         assert f"in step {step} " in line, f"{broken}, step {step}: {line}"
-        named = [int(i) for i in re.findall(r"training examples \[(.*)\]", line)[0].split(",")]
+        named = [int(i) for i in re.findall(r"training examples ([0-9, ]*)", line)[0].split(",")]
         window = 1 if what != "gradient" else accumulation(words)
         batches = [probe.digest(torch.tensor(part)) for part in split(named, 16)]
         assert clean["record"][f"epoch {epoch}, batch {number}"][2] in batches, f"{broken}: {line}"

@@ -5,6 +5,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
+from vaezoo.models.training import Numbered
+
 
 class EMA(EMAWeightAveraging):
     """Exponential moving average of the weights: Lightning's, asked after each batch and not after each chunk of them.
@@ -24,8 +26,10 @@ class EMA(EMAWeightAveraging):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.weights: dict[str, Any] = {}  # those of the training's end, which the average takes the place of
-        update = super().on_train_batch_end
-        pl_module.batch_hooks.append(lambda number, index, batch: update(trainer, pl_module, None, batch, number))
+
+    def on_batch(self, trainer: pl.Trainer, pl_module: Any, part: Numbered) -> None:
+        """Average, where a step was taken."""
+        super().on_train_batch_end(trainer, pl_module, None, part.batch, part.number)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}

@@ -7,6 +7,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from vaezoo.models.training import Numbered
+
 
 class GECO(pl.Callback):
     """Least rate at a given distortion: Rezende & Viola 2018, https://arxiv.org/abs/1810.00597.
@@ -48,12 +50,12 @@ class GECO(pl.Callback):
             self.log_beta = self.weight.clamp(min=math.exp(-self.limit)).log()
         self.log_beta = self.log_beta.to(self.weight)
         self.weight.copy_(self.log_beta.exp())
-        pl_module.batch_hooks.append(lambda *_: self.on_batch(trainer, pl_module.latest["log_px"]))
 
-    def on_batch(self, trainer: pl.Trainer, log_px: Tensor) -> None:
-        """Steer by a batch's mean of log p(x | z)."""
+    def on_batch(self, trainer: pl.Trainer, pl_module: Any, part: Numbered) -> None:
+        """Steer by the batch's mean of log p(x | z)."""
         assert self.log_beta is not None
-        now = trainer.strategy.reduce(-log_px.to(self.log_beta)) - self.target  # the mean over processes
+        distortion = trainer.strategy.reduce(-pl_module.latest["log_px"].to(self.log_beta))  # the mean over processes
+        now = distortion - self.target
         before = torch.zeros_like(now) if self.excess is None else self.excess.to(now)
         after = now if self.excess is None else torch.lerp(now, before, self.momentum)
         self.excess = torch.where(now.isfinite(), after, before)  # else on_nan has left the batch out

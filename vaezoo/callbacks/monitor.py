@@ -5,6 +5,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from vaezoo.models.training import Numbered
+
 
 class Monitor(pl.Callback):
     """Logs ``step/*``: the batch's elbo, log_px, kl and loss, the learning rate, the objective's
@@ -43,11 +45,10 @@ class Monitor(pl.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.clock = time.perf_counter()  # a resumed run starts amid an epoch
         self.logged = (self.images, self.seconds, trainer.global_step)
-        pl_module.batch_hooks.append(lambda number, index, batch: self.on_batch(trainer, pl_module, len(batch.x)))
 
-    def on_batch(self, trainer: Any, pl_module: Any, size: int) -> None:
-        """Count a batch of this size, and log a row where one is due."""
-        self.images += size * trainer.world_size
+    def on_batch(self, trainer: Any, pl_module: Any, part: Numbered) -> None:
+        """Count the batch, and log a row where one is due."""
+        self.images += len(part.batch.x) * trainer.world_size
         step = trainer.global_step
         if step == self.logged[2] or step % trainer.log_every_n_steps:
             return

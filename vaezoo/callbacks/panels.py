@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vaezoo.models.base import Batch, LatentVariableModel, evaluating
+from vaezoo.evidence import evaluating
+from vaezoo.models.base import LatentVariableModel
+from vaezoo.models.training import Batch
 from vaezoo.seeding import isolated
 
 Picture = NDArray[np.uint8]  # (height, width, 3)

@@ -38,7 +38,7 @@ class Progress(TQDMProgressBar):
         if self.is_enabled and (now - self.refreshed >= self.refresh_seconds or trainer.is_last_batch):
             self.refreshed = now
             bar = self.train_progress_bar
-            bar.n, bar.total = pl_module.last_number + 1, self.total_train_batches
+            bar.n, bar.total = pl_module.last + 1, self.total_train_batches
             bar.set_postfix(self.get_metrics(trainer, pl_module))  # refreshes
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict]:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vaezoo import seeding
 from vaezoo.conditional import Shape
-from vaezoo.models.base import Batch
+from vaezoo.models.training import Batch, Numbered
 
 BINARIZE = ("dynamic", "static", "threshold", "none")
 
@@ -123,14 +123,6 @@ class Batches:
         return Batch(x, self.split.labels.index_select(0, index))
 
 
-class Numbered(NamedTuple):
-    """A training batch and where it stands: its number in the epoch, and the examples it holds, (B,)."""
-
-    number: int
-    examples: Tensor
-    batch: Batch
-
-
 class Chunk:
     """Consecutive training batches, each made when it is asked for: an iterable that Lightning leaves as it is."""
 
@@ -141,7 +133,7 @@ class Chunk:
         return self.parts
 
 
-class Epoch(Dataset["Numbered"]):
+class Epoch(Dataset[Numbered]):
     """The batches of one epoch by their numbers: a data set whose examples are batches, for loader workers."""
 
     def __init__(self, batches: Batches, epoch: int):

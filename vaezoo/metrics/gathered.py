@@ -1,0 +1,51 @@
+"""What all metrics stand on: a number with its unit, and tensors gathered over batches and processes."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class Quantity(NamedTuple):
+    """What a number in a table means.
+
+    Args:
+        unit: nats per image, accuracy, ...
+        meaning: one line: the formula, in words or symbols.
+        better: 1 where larger is better, -1 where smaller is, 0 where neither is.
+    """
+
+    unit: str
+    meaning: str
+    better: int = 0
+
+
+class Gathered(Metric):
+    """Keeps tensors whose first dimension counts examples, over batches and processes, until ``compute``.
+
+    A metric names what it keeps and defines ``compute``, which finds all of it in ``gathered()``. What it gives
+    is a dict of floats; next to NAME may stand ``NAME_error``, its standard error, and ``NAME_ceiling``, what a
+    perfect answer gets under the same protocol.
+
+    Attributes:
+        keeps: names of the tensors: the arguments of ``update``.
+    """
+
+    full_state_update = False
+    keeps: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in self.keeps:
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, **values: Tensor) -> None:
+        """Add a batch: each tensor (B, ...), under its name."""
+        for name in self.keeps:
+            getattr(self, name).append(values[name].detach())
+
+    def gathered(self) -> dict[str, Tensor]:
+        """All that was kept, (N, ...) each; with several processes, what all of them kept, in ``compute``."""
+        values = {name: getattr(self, name) for name in self.keeps}
+        return {name: value if isinstance(value, Tensor) else torch.cat(value) for name, value in values.items()}
