@@ -13,6 +13,7 @@ import pytest
 from conftest import REPO
 
 from vaezoo.files import held, replace
+from vaezoo.jobs import cause
 from vaezoo.resume import resumed
 from vaezoo.run import config_folder
 from vaezoo.signals import Stopped
@@ -333,10 +334,7 @@ def test_a_lock_does_not_outlive_its_process(tmp_path):
         os.waitpid(worker, 0)
 
 
-def test_the_cause_in_an_exit_code(monkeypatch):
-    monkeypatch.syspath_prepend(str(REPO / "vaezoo" / "plugins"))
-    from hydra_plugins.vaezoo_launcher import cause
-
+def test_the_cause_in_an_exit_code():
     assert [cause(code) for code in (-11, 143, 7)] == [
         "killed by SIGSEGV", "interrupted by SIGTERM", "ended with exit code 7"
     ]  # fmt: skip

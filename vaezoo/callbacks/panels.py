@@ -137,23 +137,36 @@ def axes(model: LatentVariableModel, batch: Batch) -> Axes | None:
     return Axes(codes.var(0), "variance", codes.mean(0), codes.std(0), "codes")
 
 
+def pairs(inputs: Tensor, outputs: Tensor, title: str) -> Picture:
+    """Images, each above what became of it, both (N, C, H, W)."""
+    columns = min(COLUMNS, len(inputs))
+    both = to_rgb(torch.cat([inputs, outputs]))
+    above, below = np.split(fit(both, 2 * -(-len(inputs) // columns), columns), 2)
+    line = np.full_like(above[:, :1], 255)
+    return frame(grid(np.concatenate([above, line, below], axis=1), columns), title)
+
+
+def sheet(images: Tensor, title: str) -> Picture:
+    """Images (N, C, H, W) row by row."""
+    columns = min(COLUMNS, len(images))
+    return frame(grid(fit(to_rgb(images), -(-len(images) // columns), columns), columns), title)
+
+
+def in_turn(labels: Tensor, num: int) -> Tensor:
+    """The classes that labels (N, ...) hold, one after another until there are ``num``."""
+    classes = labels.unique(dim=0)
+    return classes[torch.arange(num, device=classes.device) % len(classes)]
+
+
 def reconstructions(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
     """``num`` inputs, each above the mean of p(x | z = encode(x))."""
     x, y = batch.x[:num], batch.y[:num]
-    columns = min(COLUMNS, len(x))
-    both = to_rgb(torch.cat([x, model.decode(model.encode(x, y), y).mean]))
-    inputs, outputs = np.split(fit(both, 2 * -(-len(x) // columns), columns), 2)
-    line = np.full_like(inputs[:, :1], 255)
-    return frame(grid(np.concatenate([inputs, line, outputs], axis=1), columns), f"inputs over reconstructions, {when}")
+    return pairs(x, model.decode(model.encode(x, y), y).mean, f"inputs over reconstructions, {when}")
 
 
 def samples(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
     """Means of p(x | z) for ``num`` draws z ~ p(z), given the batch's classes in turn."""
-    classes = batch.y.unique(dim=0)
-    context = classes[torch.arange(num, device=classes.device) % len(classes)]
-    columns = min(COLUMNS, num)
-    images = to_rgb(model.sample(num, context).mean)
-    return frame(grid(fit(images, -(-num // columns), columns), columns), f"samples, {when}")
+    return sheet(model.sample(num, in_turn(batch.y, num)).mean, f"samples, {when}")
 
 
 def traversals(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, rows: int = 10) -> Picture:

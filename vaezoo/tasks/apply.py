@@ -1,0 +1,93 @@
+"""What a trained model is for: samples, reconstructions and codes, written to files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vaezoo import seeding
+from vaezoo.build import ConfigError
+from vaezoo.callbacks.panels import Picture, in_turn, pairs, sheet, take
+from vaezoo.data.base import Split
+from vaezoo.tasks import common
+from vaezoo.tasks.trained import Trained, open_run
+
+SPLITS = ("train", "val", "test")
+
+
+def sample(config: dict[str, Any], num: int) -> None:
+    """Draw ``num`` images: ``samples.npz`` with the means of p(x | z) for z ~ p(z), and ``samples.png``.
+
+    A model that is given labels gets the classes in turn. The draws are named by ``seed``.
+
+    Args:
+        config: the resolved config.
+        num: of images; >= 1.
+    """
+    run = opened(config, num)
+    context = in_turn(run.data.test.labels, num).to(run.model.device)
+    with torch.no_grad(), seeding.isolated(run.model.device, config["seed"], "sample"):
+        images = run.model.sample(num, context).mean
+    picture = sheet(images, f"samples, seed {config['seed']}")
+    save(run, config, "samples", picture, images=images, **({"labels": context} if run.model.conditional else {}))
+
+
+def reconstruct(config: dict[str, Any], num: int, split: str = "test") -> None:
+    """Pass the first ``num`` images of a split through: ``reconstructions.npz`` with the images and the means of
+    p(x | z = encode(x)), and ``reconstructions.png``.
+
+    Args:
+        config: the resolved config.
+        num: of images; >= 1.
+        split: train, val or test.
+    """
+    run = opened(config, num)
+    batches = list(take(run.batches(chosen(run, split), split == "train"), num))
+    x, y = (torch.cat(parts)[:num] for parts in zip(*batches, strict=True))
+    with torch.no_grad():
+        means = run.model.decode(run.model.encode(x, y), y).mean
+    picture = pairs(x, means, f"inputs over reconstructions, {split} set")
+    save(run, config, "reconstructions", picture, images=x, reconstructions=means, labels=y)
+
+
+def encode(config: dict[str, Any], split: str = "test") -> None:
+    """Encode a split: ``codes.npz`` with ``codes`` (N, *latent_shape), deterministic, and ``labels`` (N, ...).
+
+    Args:
+        config: the resolved config.
+        split: train, val or test.
+    """
+    run = open_run(config, ("split",))
+    codes, labels = run.codes(chosen(run, split), split == "train")
+    save(run, config, "codes", None, codes=codes, labels=labels)
+
+
+def opened(config: dict[str, Any], num: int) -> Trained:
+    """The run of a task that is asked for ``num`` images."""
+    if type(num) is not int or num < 1:
+        raise ConfigError(f"num={num} should be a whole number >= 1")
+    return open_run(config, ("num", "split"))
+
+
+def chosen(run: Trained, split: str) -> Split:
+    """A split by its name."""
+    if split not in SPLITS:
+        raise ConfigError(f"split={split} is not one of {', '.join(SPLITS)}")
+    return getattr(run.data, split)
+
+
+def save(run: Trained, config: dict[str, Any], name: str, picture: Picture | None, **arrays: Tensor) -> None:
+    """Write the arrays as ``NAME.npz`` and the picture as ``NAME.png`` in the task's folder, and say so."""
+    folder = Path(config["run_dir"])
+    contents: dict[str, Any] = {key: value.cpu().numpy() for key, value in arrays.items()}
+    np.savez_compressed(folder / f"{name}.npz", **contents)
+    shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in arrays.items())
+    files = [f"{folder / name}.npz: {shapes}"]
+    if picture is not None:
+        Image.fromarray(picture).save(folder / f"{name}.png")
+        files.append(f"{folder / name}.png")
+    common.write_summary(run.config, task=name, checkpoint=str(run.path), files=files)
+    print("\n".join([run.title(name), *files]))

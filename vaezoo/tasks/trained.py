@@ -1,0 +1,118 @@
+"""A trained run, opened again: its model, its data, and what passes of one over the other give."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from vaezoo.build import ConfigError
+from vaezoo.checkpoint import CONFIG_KEY, find_checkpoint, read_checkpoint, restore
+from vaezoo.data import ImageData
+from vaezoo.data.base import Split
+from vaezoo.models import LatentVariableModel
+from vaezoo.models.training import Batch
+from vaezoo.tasks import common
+
+# What a command line may say besides the run: where things are, on what they run, and which draws.
+CHANGEABLE = (
+    "task", "run", "run_dir", "resume", "data", "trainer", "logger", "callbacks", "debug", "trust", "threads",
+    "compile", "seed",
+)  # fmt: skip
+
+
+class Trained(NamedTuple):
+    """A trained run.
+
+    Args:
+        config: the run's own, with what the command line says of data and trainer.
+        model: with the checkpoint's weights, on the trainer's device.
+        data: set up.
+        trainer: without loggers.
+        path: the checkpoint.
+    """
+
+    config: dict[str, Any]
+    model: LatentVariableModel
+    data: ImageData
+    trainer: pl.Trainer
+    path: Path
+
+    @property
+    def scored(self) -> str:
+        """What log p is of."""
+        return common.scored(self.model, self.data)
+
+    def title(self, what: str) -> str:
+        """A heading for what came out."""
+        return f"{self.config['name']} on {type(self.data).__name__}, {self.path}: {what}"
+
+    def batches(self, split: Split, training: bool = False, what: str = "") -> Iterator[Batch]:
+        """All of a split in batches on the model's device, in order, as this process alone sees them.
+
+        Args:
+            split: one of the data's.
+            training: whether it is the training split, whose bits may be drawn afresh.
+            what: names the progress bar; none where it is empty.
+        """
+        batches = self.data.batches(split, training, self.data.eval_batch_size)
+        batches.rank, batches.world_size, batches.shuffle = 0, 1, False
+        for x, y in tqdm(batches, desc=what, unit="batch", disable=None if what else True, delay=1, leave=False):
+            yield Batch(x.to(self.model.device), y.to(self.model.device))
+
+    def codes(self, split: Split, training: bool = False) -> tuple[Tensor, Tensor]:
+        """``model.encode`` over a split, (N, *latent_shape), and the labels (N, ...), on the CPU."""
+        with torch.no_grad():
+            parts = [(self.model.encode(x, y).cpu(), y.cpu()) for x, y in self.batches(split, training, "encode")]
+        codes, labels = zip(*parts, strict=True)
+        return torch.cat(codes), torch.cat(labels)
+
+
+def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
+    """The run that ``run=PATH`` names, with the settings of its own config.
+
+    What the command line says of data and trainer goes before the run's config: a choice
+    (``data=fashion_mnist``, ``trainer=cpu``) replaces it, a key (``data.root=...``) is set in it.
+
+    Args:
+        config: the resolved config.
+        own: keys of the task itself.
+
+    Raises:
+        ConfigError: no run, or a word that would change what was trained.
+    """
+    common.quiet()
+    task = HydraConfig.get().runtime.choices["task"]
+    if not config["run"]:
+        raise ConfigError(f"task={task} needs run=PATH, a trained run's folder such as outputs/DATE/TIME")
+    path = find_checkpoint(config["run"])
+    checkpoint = read_checkpoint(path)
+    saved = checkpoint[CONFIG_KEY] | {"run_dir": config["run_dir"], "trust": config["trust"]}
+    words = overrides()
+    fixed = [text for text in words if text.split(".")[0].split("=")[0] not in (*CHANGEABLE, *own)]
+    if fixed:
+        raise ConfigError(f"{fixed[0]} cannot be changed: task={task} takes it from the run ({path})")
+    chosen = {group for group in ("data", "trainer", "threads") for text in words if text.startswith(f"{group}=")}
+    saved |= {group: config[group] for group in chosen}
+    said = [text for text in words if text.startswith(("data.", "trainer."))]
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(said)))
+    model, data = common.build_run(merged)
+    common.use_machine(merged, model, data)
+    restore(model, checkpoint, path)
+    trainer = common.build_trainer(merged, [], [], enable_progress_bar=False, enable_checkpointing=False)
+    data.setup()
+    if data.shape != model.data_shape:
+        raise ConfigError(f"{path} is of images {model.data_shape}, those of {type(data).__name__} are {data.shape}")
+    model.to(trainer.strategy.root_device)
+    model.eval()
+    return Trained(merged, model, data, trainer, path)
+
+
+def overrides() -> list[str]:
+    """The command line's words that set a key."""
+    return [word.lstrip("+") for word in HydraConfig.get().overrides.task]
