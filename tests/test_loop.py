@@ -336,6 +336,26 @@ def test_a_step_that_is_skipped_moves_nothing(tmp_path, accumulate):
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["vaezoo_state"]["skipped"] == 1
 
 
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_batch_that_is_left_out_moves_no_buffer(accumulate):
+    """What the forward pass of a broken batch writes down, as a codebook's moving average, is taken back."""
+
+    class Counting(VAE):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.register_buffer("moving", torch.zeros(()))
+
+        def losses(self, x, y):
+            loss, names, row = super().losses(x, y)
+            factor = torch.nan if self.last == 4 else 1.0  # in the sixth batch
+            self.moving += factor
+            return loss * factor, names, row
+
+    model = make(Counting, on_nan="skip")
+    trainer(accumulate_grad_batches=accumulate, max_epochs=1).fit(model, data())
+    assert model.moving == 10  # of 11 batches
+
+
 @pytest.mark.parametrize(("mode", "kept"), [("max", [1.0, 3.0]), ("min", [1.0, 0.0])])
 def test_the_best_is_kept(tmp_path, mode, kept):
     """Of equals the first; what is not finite never."""

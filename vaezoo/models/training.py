@@ -160,8 +160,10 @@ class Training(pl.LightningModule):
         number, examples, batch = part
         self.prepare(number)
         batch = self.trainer.precision_plugin.convert_input(Batch(*(value.to(self.device) for value in batch)))
+        before = [buffer.clone() for buffer in self.buffers()] if self.on_nan == "skip" else []
         loss, self.names, self.row = self.compute(batch.x, batch.y)
-        if self.on_nan == "stop" or bool(self.row.isfinite().all()):  # what is left out does not count
+        sound = self.on_nan == "stop" or bool(loss.isfinite() & self.row.isfinite().all())
+        if sound:
             self.train_means.update({"row": self.row}, len(batch.x))
         self.last = number
         if self.pending == 0:
@@ -173,6 +175,9 @@ class Training(pl.LightningModule):
             self.manual_backward(loss / accumulate if accumulate > 1 else loss)
             if self.pending >= accumulate or number + 1 == self.batches_per_epoch:
                 self.update()
+        if not sound:  # codebooks and running means, which the forward pass moves
+            for buffer, value in zip(self.buffers(), before, strict=True):
+                buffer.copy_(value)
         callbacks: list = self.trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
         for callback in callbacks:
             if on_batch := getattr(callback, "on_batch", None):
