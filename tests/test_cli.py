@@ -81,11 +81,12 @@ def test_a_run_leaves_everything(cli):
     assert model.sample(4).sample().shape == (4, 1, 8, 8)
     assert model.log_marginal(x, num_samples=10).shape == (3,)
 
-    code, out, _err, again = cli("task=evaluate", f"run={run}")
+    code, out, _err, again = cli("task=evaluate", f"run={run}", "task.metrics=[]")
     assert code == 0
     assert json.loads((again / "summary.json").read_text())["test"] == test  # every digit
 
-    code, out, _err, again = cli("task=evaluate", f"run={run}", "task.num_samples=20", "data.eval_batch_size=100")
+    words = ("task.metrics=[likelihood]", "task.num_samples=20", "task.num_images=null", "data.eval_batch_size=100")
+    code, out, _err, again = cli("task=evaluate", f"run={run}", *words)
     found = json.loads((again / "summary.json").read_text())["test"]
     assert "log p(x) by 20 importance samples" in out
     assert found["elbo"] < found["log_p"] < found["elbo"] + 5
@@ -203,7 +204,7 @@ def test_evaluation_repeats_every_number_under_a_schedule(cli):
     _code, _out, _err, run = cli(*SHORT, *arguments, "callbacks.panels=null")
     test = json.loads((run / "summary.json").read_text())["test"]
     assert test["loss"] == pytest.approx(-test["elbo"], abs=1e-5)
-    _code, _out, _err, again = cli("task=evaluate", f"run={run}")
+    _code, _out, _err, again = cli("task=evaluate", f"run={run}", "task.metrics=[]")
     assert json.loads((again / "summary.json").read_text())["test"] == test
     code, _out, err, _ = cli("task=evaluate", f"run={run}", "model.latent_dim=7")
     assert code == 1
@@ -253,7 +254,7 @@ def test_corrupt_checkpoint(cli):
     _code, _out, _err, run = cli(*SHORT, "logger=none", "callbacks.panels=null")
     best = run / "checkpoints" / "best.ckpt"
     best.write_bytes(best.read_bytes()[:-200])
-    code, _out, err, _ = cli("task=evaluate", f"run={run}")
+    code, _out, err, _ = cli("task=evaluate", f"run={run}", "task.metrics=[]")
     assert code == 1
     assert "is not a readable checkpoint" in err
     code, *_ = cli("task=evaluate", f"run={run / 'checkpoints' / 'last.ckpt'}")

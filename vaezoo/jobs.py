@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from vaezoo.files import replace
 from vaezoo.resume import alike, quoted
@@ -101,7 +101,7 @@ class Jobs:
                 signal.signal(signum, handler)
 
 
-def program(hydra: DictConfig) -> list[str]:
+def program(hydra: Any) -> list[str]:
     """What starts this program again, with the config folders it was given."""
     main = sys.modules["__main__"]
     start = ["-m", main.__spec__.name] if main.__spec__ else [os.path.abspath(sys.argv[0])]

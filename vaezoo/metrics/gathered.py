@@ -1,24 +1,8 @@
-"""What all metrics stand on: a number with its unit, and tensors gathered over batches and processes."""
-
-from typing import NamedTuple
+"""What metrics stand on: tensors gathered over batches and processes."""
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-
-
-class Quantity(NamedTuple):
-    """What a number in a table means.
-
-    Args:
-        unit: nats per image, accuracy, ...
-        meaning: one line: the formula, in words or symbols.
-        better: 1 where larger is better, -1 where smaller is, 0 where neither is.
-    """
-
-    unit: str
-    meaning: str
-    better: int = 0
 
 
 class Gathered(Metric):

@@ -15,7 +15,12 @@ class ExampleMean(Metric):
 
     Never a mean of batch means, so a ragged last batch, the batch size and the number of processes
     change nothing.
+
+    Attributes:
+        num: the examples behind the last ``compute``, over all processes.
     """
+
+    num = 0
 
     full_state_update = False
     count: Tensor
@@ -43,6 +48,7 @@ class ExampleMean(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Each quantity's mean; an empty dict before the first update."""
+        self.num = int(self.count)
         return {name: getattr(self, f"sum_{name}") / self.count for name in self.names if self.count > 0}
 
     def values(self) -> dict[str, Tensor]:

@@ -188,6 +188,7 @@ class LatentVariableModel(Training):
         size = len(batch.x)
         values = {
             "elbo": trace.elbo,
+            "elbo_square": trace.elbo.to(wide(trace.elbo)).square(),
             "log_px": trace.log_px.mean(0),
             "kl": trace.kl.sum(1),
             **{name: term.expand(size) for name, term in terms.items()},
@@ -239,6 +240,9 @@ class LatentVariableModel(Training):
         if "row" in means:  # of training
             means |= zip(self.names, means.pop("row"), strict=True)
         values = {name: float(value) for name, value in means.items() if value.dim() == 0}
+        if "elbo_square" in values:
+            variance = values.pop("elbo_square") - values["elbo"] ** 2
+            values["elbo_error"] = math.sqrt(max(variance, 0.0) / max(self.means(stage).num - 1, 1))
         values |= self.latent_summary(means)
         if self.likelihood.scores == {"byte"}:
             values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))

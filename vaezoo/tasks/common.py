@@ -21,22 +21,10 @@ import vaezoo
 from vaezoo.build import ConfigError, build
 from vaezoo.data import ImageData
 from vaezoo.machine import hide_missing_gpu, keep_heap, set_threads
+from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.models import LatentVariableModel
 
-UNITS = {
-    "elbo": "nats per image, a lower bound of log p(x): larger is better",
-    "log_p": "nats per image, importance-weighted lower bound of log p(x), tighter than the ELBO",
-    "log_p_error": "nats, the standard error of log_p over the images",
-    "log_p_draw_error": "nats, that part of it which the draws make",
-    "log_px": "nats per image, E_q[log p(x | z)]; its negative is the distortion",
-    "kl": "nats per image, KL(q(z | x), p(z)): the rate",
-    "loss": "nats per image, the objective at its configured weights",
-    "active_units": "latent dimensions whose posterior mean has variance > 0.01 over the images",
-    "codes_used": "codes of the codebook that the images use",
-    "perplexity": "exp of the entropy of their use: as many codes, if all were used alike",
-    "kl_dim": "nats per image of each latent dimension",
-    "bits_per_dim": "bits per pixel and channel of 8-bit data: -elbo / (dimensions ln 2)",
-}
+ARROWS = {1: "↑", 0: " ", -1: "↓"}  # what is better
 
 
 def quiet() -> None:
@@ -146,7 +134,7 @@ def write_summary(config: dict[str, Any], **values: Any) -> dict[str, Any]:
         "model": config["name"],
         "seed": config["seed"],
         **values,
-        "units": UNITS,
+        "units": {name: f"{q.unit}, {q.meaning}" for name, q in QUANTITIES.items()},
         "peak_memory_mb": peak_memory_mb(),
         "versions": {
             "vaezoo": vaezoo.__version__,
@@ -186,16 +174,20 @@ def git_commit() -> str | None:
 
 
 def print_results(title: str, values: dict[str, float], notes: list[str]) -> None:
-    """The numbers on the terminal, with their units."""
+    """The numbers on the terminal, each ± its standard error and of its ceiling where they are known."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=escape(title), title_justify="left", show_header=False)
-    for name, unit in UNITS.items():
-        if name in values:
-            digits = 0 if name in ("active_units", "codes_used") else 3
-            table.add_row(name, f"{values[name]:.{digits}f}", escape(unit))
+    for name, quantity in QUANTITIES.items():
+        if name in values and not name.endswith("_error"):
+            shown = f"{values[name]:.{0 if float(values[name]).is_integer() else 3}f}"
+            if (error := values.get(f"{name}_error")) is not None:
+                shown += f" ± {error:.3f}"
+            if (ceiling := values.get(f"{name}_ceiling")) is not None:
+                shown += f" of {ceiling:.3f}"
+            table.add_row(f"{name} {ARROWS[quantity.better]}", shown, escape(f"{quantity.unit}, {quantity.meaning}"))
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(table)
     for note in notes:

@@ -1,0 +1,68 @@
+"""What a trained model is used for on the command line: samples, reconstructions, codes."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_cli import command
+
+import vaezoo
+from vaezoo.data import Digits
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained run's folder."""
+    folder = tmp_path_factory.mktemp("run")
+    words = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none",
+             "callbacks.panels=null", "hydra.run.dir=.")  # fmt: skip
+    done = command(*words, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_samples(cli, run):
+    """As many as were asked for, a function of the seed, and what the picture shows."""
+    found = {}
+    for seed in (0, 0, 1):
+        code, out, _err, folder = cli("task=sample", f"run={run}", "num=5", f"seed={seed}")
+        assert code == 0
+        assert "samples.npz: images (5, 1, 8, 8)" in out
+        images = np.load(folder / "samples.npz")["images"]
+        assert np.array_equal(found.setdefault(seed, images), images)
+        assert np.asarray(Image.open(folder / "samples.png")).std() > 5
+    assert not np.array_equal(found[0], found[1])
+
+
+def test_reconstructions_and_codes(cli, run):
+    """The model's own encode and decode, of the split's first images."""
+    model, data = vaezoo.load(run), Digits(val_size=180, binarize="dynamic")
+    data.setup()
+    x = next(iter(data.test_dataloader())).x[:7]
+    _code, _out, _err, folder = cli("task=reconstruct", f"run={run}", "num=7")
+    arrays = np.load(folder / "reconstructions.npz")
+    assert np.array_equal(arrays["images"], x.numpy())
+    with torch.no_grad():
+        codes = model.encode(x)
+        assert arrays["reconstructions"] == pytest.approx(model.decode(codes).mean.numpy(), abs=1e-5)
+    _code, _out, _err, folder = cli("task=encode", f"run={run}", "data.eval_batch_size=50")
+    arrays = np.load(folder / "codes.npz")
+    assert arrays["codes"].shape == (360, 20)
+    assert arrays["codes"][:7] == pytest.approx(codes.numpy(), abs=1e-5)
+    assert np.array_equal(arrays["labels"], data.test.labels.numpy())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["task=sample", "num=0"], "num=0 should be a whole number >= 1"),
+        (["task=encode", "split=all"], "split=all is not one of train, val, test"),
+        (["task=encode", "model.latent_dim=3"], "model.latent_dim=3 cannot be changed: task=encode takes it"),
+        (["task=report"], "task=report needs runs=PATH"),
+        (["task=report", "runs=nowhere"], "runs=nowhere is not a folder"),
+    ],
+)
+def test_mistakes(cli, run, words, sentence):
+    code, _out, err, _folder = cli(*words, *([f"run={run}"] if "report" not in words[0] else []))
+    assert code == 1
+    assert sentence in err

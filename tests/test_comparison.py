@@ -1,0 +1,117 @@
+"""Models over seeds: the arithmetic of the table, and the task as a user meets it."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_cli import command
+
+from vaezoo import comparison
+from vaezoo.report.runs import Run, Variant, compare
+
+TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",
+        "callbacks.panels=null")  # fmt: skip
+
+
+def made(model, elbos, scored="bits"):
+    """Runs of a model, one for each seed."""
+    return [
+        Run(
+            Path(f"{model}-{seed}"),
+            [f"model={model}", f"seed={seed}"],
+            {"status": "completed", "model": model, "seed": seed, "scored": scored,
+             "test": {"elbo": elbo, "kl": 5.0, "log_px": elbo + 5}, "wall_seconds": 10.0 + seed},
+            config={"seed": seed, "model": {"name": model}},
+        )
+        for seed, elbo in enumerate(elbos)
+    ]  # fmt: skip
+
+
+def test_differences_are_paired():
+    """What a seed does to both models falls out: the interval is that of a paired t test."""
+    a, b = [-90.0, -100.0, -110.0], [-91.0, -101.5, -111.0]
+    gap = comparison.difference(Variant("a", made("a", a), 3), Variant("b", made("b", b), 3))
+    found = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (gap.mean - gap.half, gap.mean + gap.half) == pytest.approx((found.low, found.high))
+    assert gap.half < 1 < comparison.interval(a).half
+
+
+def test_differences_are_over_shared_seeds():
+    ours, theirs = made("a", [-1.0, -2.0, -3.0]), made("b", [-2.0, -2.0])
+    gap = comparison.difference(Variant("a", ours, 3), Variant("b", theirs, 2))
+    assert gap.mean == pytest.approx(0.5)
+    assert comparison.difference(Variant("a", ours[:1], 1), Variant("b", theirs[1:], 1)) is None
+
+
+def test_table():
+    """The best first, each with its interval; one seed has none; costs are means alone."""
+    (part,) = compare([*made("a", [-90.0, -92.0]), *made("b", [-80.0])])
+    heads, lines = comparison.table(part)
+    rows = {line[0]: dict(zip(heads, line, strict=True)) for line in lines}
+    assert [line[0] for line in lines] == ["b", "a"]
+    half = 12.7062 * np.std([-90.0, -92.0], ddof=1) / math.sqrt(2)
+    assert rows["a"]["test ELBO"] == f"-91.00 ± {half:.2f}"
+    assert rows["b"]["test ELBO"] == "-80.00"
+    assert rows["b"]["behind the best"] == "best"
+    assert rows["a"]["behind the best"] == "-10.00"
+    assert rows["a"]["seconds"] == "10"  # of 10 and 11
+
+
+def test_kinds_of_data_are_not_compared():
+    """log p of bits and of levels: two tables, no difference between them."""
+    runs = [*made("a", [-90.0, -92.0]), *made("b", [-900.0, -910.0], scored="levels")]
+    text = comparison.markdown(runs, "both")
+    assert text.count("| model | seeds |") == 2
+    assert "a - b" not in text
+
+
+def test_failures_are_rows():
+    failed = Run(Path("c"), ["model=c", "seed=0"], {"status": "failed", "error": "out | of memory"})
+    runs = [*made("a", [-90.0]), failed]
+    assert "| c | - | out \\| of memory |" in comparison.markdown(runs, "all")
+    rows = list(csv.DictReader(io.StringIO(comparison.as_csv(runs))))
+    assert [row["status"] for row in rows] == ["completed", "out | of memory"]
+    assert float(rows[0]["elbo"]) == -90
+
+
+def test_a_comparison(tmp_path):
+    """Jobs of their own, a failed one is a row with its cause; said again it runs what is missing alone."""
+    words = ("task=compare", 'models=[mlp_vae,"beta_vae model.beta=-1"]', "seeds=[3]", "task.metrics=[]", *TINY,
+             "model/encoder=mlp", "model/decoder=mlp")  # fmt: skip
+    done = command(*words, "hydra.run.dir=all", cwd=tmp_path)
+    folder = tmp_path / "all"
+    assert done.returncode == 1
+    assert "1 of 2 jobs failed" in done.stderr
+    assert "beta" in (folder / "comparison.md").read_text()
+    training, evaluation = (folder / part / "mlp_vae-seed3" / "summary.json" for part in ("runs", "evaluations"))
+    fit, test = (json.loads(file.read_text()) for file in (training, evaluation))
+    assert fit["seed"] == 3
+    assert fit["test"] == test["test"]
+    rows = {row["model"]: row for row in csv.DictReader((folder / "comparison.csv").open())}
+    assert float(rows["mlp_vae"]["elbo"]) == fit["test"]["elbo"]
+    assert (folder / "report.html").stat().st_size < 2_000_000
+    before = training.stat().st_mtime_ns, evaluation.stat().st_mtime_ns
+    done = command(*words, "hydra.run.dir=all", "resume=auto", cwd=tmp_path)
+    assert "going on in all" in done.stdout
+    assert (training.stat().st_mtime_ns, evaluation.stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["models=[]"], "models=[] should name one or more"),
+        (["seeds=0"], "seeds=[] should name one or more"),
+        (["seeds=[1,1]"], "seeds=[1, 1] should name one or more, each once"),
+        (["seed=3"], "seed=3: a comparison takes several, say 'seeds=[3]'"),
+        (["model=mlp_vae"], "model=mlp_vae: a comparison takes several, say 'models=[mlp_vae]'"),
+    ],
+)
+def test_mistakes(cli, words, sentence):
+    code, _out, err, _folder = cli("task=compare", *words)
+    assert code == 1
+    assert sentence in err

@@ -1,0 +1,97 @@
+"""Models over seeds, side by side: means with their intervals, and differences seed by seed."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from vaezoo.report.runs import COST, Comparison, Interval, Run, Variant, compare, interval
+
+# What the table shows of each model, where its runs have it: name, heading, digits.
+COLUMNS = (
+    ("elbo", "test ELBO", 2), ("log_p", "log p(x)", 2), ("kl", "rate", 2), ("distortion", "distortion", 2),
+    ("bits_per_dim", "bits/dim", 3), ("active_units", "active units", 1), ("linear_probe", "linear probe", 3),
+    ("fid", "FID", 2), ("mig", "MIG", 3), ("wall_seconds", "seconds", 0),
+    ("train_images_per_second", "images/s", 0), ("parameters", "parameters", 0), ("peak_memory_mb", "memory (MiB)", 0),
+)  # fmt: skip
+
+READING = (
+    "Means over seeds ± half the width of the 95 % interval (Student's t). Differences are taken seed by seed, so what "
+    "a seed does to both falls out of them: where the interval holds 0, these seeds do not tell the two apart. "
+    "ELBO, log p(x), rate and distortion are in nats per image of the test set; costs are means, and seconds those of "
+    "the training."
+)
+
+
+def difference(a: Variant, b: Variant, name: str = "elbo") -> Interval | None:
+    """Mean and 95 % interval of a - b over the seeds that both have; None where they share none."""
+    ours, theirs = ({run.seed: run.numbers[name] for run in v.runs if name in run.numbers} for v in (a, b))
+    shared = sorted(ours.keys() & theirs.keys())
+    return interval([ours[seed] - theirs[seed] for seed in shared]) if shared else None
+
+
+def text(value: Interval, digits: int) -> str:
+    """``-91.10 ± 0.20``; without an interval where there is but one value, or all are alike."""
+    mean = f"{value.mean:,.{digits}f}"
+    return f"{mean} ± {value.half:,.{digits}f}" if value.half > 0 else mean
+
+
+def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells, the best test ELBO first; the last column is the difference to it."""
+    numbers = [variant.numbers for variant in comparison.variants]
+    columns = [column for column in COLUMNS if any(column[0] in row for row in numbers)]
+    heads = ["model", "seeds", *(head for _, head, _ in columns), "behind the best"]
+    best = comparison.variants[0]
+    lines = []
+    for variant, row in zip(comparison.variants, numbers, strict=True):
+        shown = {name: Interval(value.mean, 0.0, value.count) if name in COST else value for name, value in row.items()}
+        cells = [text(shown[name], digits) if name in row else "-" for name, _, digits in columns]
+        gap = None if variant is best else difference(variant, best)
+        behind = "best" if variant is best else text(gap, 2) if gap else "-"
+        lines.append([variant.label, f"{len(variant.runs)}/{variant.tried}", *cells, behind])
+    return heads, lines
+
+
+def markdown(runs: Sequence[Run], title: str) -> str:
+    """A table for each kind of data that log p is of, differences between all pairs, and every run."""
+    lines = [f"# {title}", ""]
+    for comparison in compare(runs):
+        lines += [f"## {comparison.scale}", "", *pipes(*table(comparison)), "", READING, ""]
+        variants = comparison.variants
+        pairs = [
+            [f"{a.label} - {b.label}", text(gap, 2)]
+            for i, a in enumerate(variants)
+            for b in variants[i + 1 :]
+            if (gap := difference(a, b))
+        ]
+        if pairs:
+            lines += ["Test ELBO, seed by seed:", "", *pipes(["models", "difference (nats)"], pairs), ""]
+    rows = [
+        [run.folder.name, f"{run.test['elbo']:.3f}", "completed", f"{run.folder}/checkpoints/best.ckpt"]
+        if run.completed
+        else [run.folder.name, "-", run.cause, str(run.folder)]
+        for run in runs
+    ]
+    return "\n".join([*lines, "## Runs", "", *pipes(["run", "test ELBO", "status", "best checkpoint"], rows), ""])
+
+
+def pipes(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(heads), "|" + "---|" * len(heads), *map(line, lines)]
+
+
+def as_csv(runs: Sequence[Run]) -> str:
+    """Every run with every number."""
+    names = sorted({name for run in runs for name in run.numbers})
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["model", "seed", "status", "scored", *names, "folder"])
+    writer.writeheader()
+    for run in runs:
+        status = "completed" if run.completed else run.cause
+        row: dict[str, Any] = {"model": run.model, "seed": run.seed, "status": status, "folder": str(run.folder)}
+        writer.writerow(run.numbers | row | {"scored": run.summary.get("scored", "")})
+    return out.getvalue()

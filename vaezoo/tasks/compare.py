@@ -1,0 +1,165 @@
+"""Models over seeds on one data set under one budget, in one table."""
+
+import csv
+import io
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.loggers import WandbLogger
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from vaezoo import comparison
+from vaezoo.build import ConfigError, build
+from vaezoo.files import replace
+from vaezoo.jobs import Jobs, program
+from vaezoo.report import read_runs, write_figures, write_report
+from vaezoo.report.runs import Comparison, Run
+from vaezoo.resume import quoted
+from vaezoo.signals import Stopped
+from vaezoo.sweep import read_summary
+from vaezoo.tasks import common
+from vaezoo.tasks.trained import overrides
+
+OWN = ("task", "models", "seeds", "resume", "run_dir")
+
+
+class Member(NamedTuple):
+    """One model with one seed: its training and, after that, its evaluation."""
+
+    model: str
+    seed: int
+    stages: dict[Path, list[str]]  # folder and words of each
+
+    def line(self) -> list[str]:
+        """Model, seed, where it stands, test ELBO."""
+        training, evaluation = self.stages
+        fit, test = read_summary(training), read_summary(evaluation)
+        begun = "in training" if (training / "metrics.csv").exists() else "waits"
+        stands = test.get("error") or fit.get("error") or test.get("status") or ("trained" if fit else begun)
+        elbo = fit.get("test", {}).get("elbo")
+        return [self.model, str(self.seed), stands, "" if elbo is None else f"{elbo:.2f}"]
+
+
+def compare(
+    config: dict[str, Any], models: list, seeds: Any, num_samples: int, num_images: int | None, metrics: str | list
+) -> None:
+    """Train each model with each seed, evaluate it, and lay it all side by side.
+
+    Every training is a job of its own under ``runs/``, and its evaluation another one under ``evaluations/``.
+    ``resume=auto`` runs what is missing. A job that fails is a row with its cause. What is left in the folder:
+    ``comparison.csv``, ``comparison.md``, ``report.html`` and ``figures/``.
+
+    Args:
+        config: the resolved config.
+        models: names of configs in conf/model, each with further words of its own, if any.
+        seeds: how many, from 0, or a list of them.
+        num_samples, num_images, metrics: as in ``evaluate``.
+
+    Raises:
+        ConfigError: no models or seeds, or a word that each model or seed says by itself.
+        ChildProcessError: jobs have failed; the table is written all the same.
+    """
+    seeds = list(range(seeds)) if type(seeds) is int else seeds
+    for name, value in {"models": models, "seeds": seeds}.items():
+        if not isinstance(value, list) or not value or len(set(value)) < len(value):
+            raise ConfigError(
+                f"{name}={value} should name one or more, each once, as in 'models=[mlp_vae,iwae]' seeds=3"
+            )
+    words, folder, start = passed_on(), Path(config["run_dir"]), time.perf_counter()
+    jobs = Jobs(folder, program(HydraConfig.get()), bool(config["resume"]), group=f"compare-{folder.name}", log=True)
+    groups = metrics if isinstance(metrics, str) else f"[{','.join(map(str, metrics))}]"
+    images = "null" if num_images is None else num_images
+    measured = [f"task.num_samples={num_samples}", f"task.num_images={images}", f"task.metrics={groups}"]
+    machine = [word for word in words if re.match(r"(trust|threads|trainer\.accelerator|trainer\.devices)=", word)]
+    members = []
+    for seed in seeds:
+        for model in models:
+            family, *own = str(model).split()
+            name = re.sub(r"[^\w.=-]+", "-", f"{model}-seed{seed}")
+            training, evaluation = folder / "runs" / name, folder / "evaluations" / name
+            fit = [f"model={family}", *own, f"seed={seed}", *words]
+            test = ["task=evaluate", f"run={quoted(training.resolve())}", *measured, *machine]
+            members.append(Member(str(model), seed, {training: fit, evaluation: test}))
+    with jobs.relaying(), shown(members) as console:
+        for number, member in enumerate(members):
+            for place, said in member.stages.items():
+                if jobs.stopped is None and not jobs.complete(place):
+                    jobs.run(said, jobs.make(number, said, str(place.relative_to(folder))))
+                if read_summary(place).get("status") != "completed":
+                    break
+            if not console.is_terminal:
+                console.print("  ".join(member.line()), markup=False)
+    title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
+    runs = read_runs([folder])
+    replace(folder / "comparison.csv", comparison.as_csv(runs))
+    replace(folder / "comparison.md", comparison.markdown(runs, title))
+    write_report(runs, folder / "report.html", title)
+    write_figures(runs, folder / "figures")
+    for part in comparison.compare(runs):
+        print_comparison(part)
+    print(f"report: {folder / 'report.html'}, table: {folder / 'comparison.md'}, numbers: {folder / 'comparison.csv'}")
+    if jobs.stopped is not None:
+        raise Stopped(jobs.stopped)
+    failed = [run for run in runs if not run.completed]
+    if failed:
+        first = f"{failed[0].model} with seed {failed[0].seed}: {failed[0].cause}"
+        raise ChildProcessError(f"{len(failed)} of {len(runs)} jobs failed, the first is {first}")
+    log_table(config, runs)
+    common.write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
+
+
+def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:
+    """Log the runs as a W&B table, where W&B is the logger."""
+    with common.finished():
+        loggers = build(config["logger"], "logger", tuple(config["trust"])).values()
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                heads, *lines = csv.reader(io.StringIO(comparison.as_csv(runs)))
+                logger.log_table("comparison", columns=heads, data=lines)
+
+
+def passed_on() -> list[str]:
+    """The command line's words that are for each training."""
+    words = [word for word in overrides() if not re.match(rf"~?({'|'.join(OWN)})[.=@]", word)]
+    for word in words:
+        if re.match(r"(model|seed)=", word):
+            name, _, value = word.partition("=")
+            raise ConfigError(f"{word}: a comparison takes several, say '{name}s=[{value}]'")
+        if word.startswith("run="):
+            raise ConfigError(f"{word} cannot be compared: task=report runs=PATH shows runs that are there")
+    return words
+
+
+@contextmanager
+def shown(members: Sequence[Member]) -> Iterator[Console]:
+    """A table of where each job stands, on a terminal, while a block runs."""
+
+    def board() -> Table:
+        table = Table("model", "seed", "stands", "test ELBO", title="test ELBO in nats per image", title_justify="left")
+        for member in members:
+            table.add_row(*map(escape, member.line()))
+        return table
+
+    console = Console(stderr=True)
+    with Live(get_renderable=board, refresh_per_second=1, console=console) if console.is_terminal else nullcontext():
+        yield console
+
+
+def print_comparison(part: Comparison) -> None:
+    """The table over models, on the terminal."""
+    heads, lines = comparison.table(part)
+    table = Table(title=escape(part.scale), title_justify="left")
+    for head in heads:
+        table.add_column(head, justify="left" if head == "model" else "right")
+    for cells in lines:
+        table.add_row(*map(escape, cells), style="bold" if cells[-1] == "best" else None)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

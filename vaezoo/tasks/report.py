@@ -1,0 +1,29 @@
+"""One page of runs that are there."""
+
+from pathlib import Path
+from typing import Any
+
+from vaezoo.build import ConfigError
+from vaezoo.report import read_runs, write_figures, write_report
+from vaezoo.tasks import common
+
+
+def report(config: dict[str, Any], runs: str | list | None) -> None:
+    """Write ``report.html``, which opens from disk, and its figures as PNG, from the folders of runs.
+
+    Args:
+        config: the resolved config.
+        runs: a run's folder, a sweep's, any above them, or several.
+
+    Raises:
+        ConfigError: no folder is named, or there is no run in one.
+    """
+    if not runs:
+        raise ConfigError("task=report needs runs=PATH, a folder of runs such as multirun/DATE/TIME or outputs")
+    paths = [Path(path) for path in (runs if isinstance(runs, list) else [runs])]
+    found = read_runs(paths)
+    page = Path(config["run_dir"], "report.html")
+    write_report(found, page, ", ".join(map(str, paths)))
+    figures = write_figures(found, page.parent / "figures")
+    common.write_summary(config, task="report", runs=[str(run.folder) for run in found])
+    print(f"{len(found)} runs: {page}, and {len(figures)} figures in {page.parent / 'figures'}")
