@@ -8,6 +8,7 @@ trusted packages are followed. Names and simple types are compared with the sign
 
 import difflib
 import inspect
+import math
 import re
 import types
 import typing
@@ -42,11 +43,13 @@ def build(node: Any, at: str = "", trust: Sequence[str] = (), **extra: Any) -> A
         **extra: further arguments of the outermost target, as they are.
 
     Raises:
-        ConfigError: an unknown or untrusted target, an unknown or missing argument, a wrong type, or a
-            ValueError of the target itself, which then begins with the node's path.
+        ConfigError: a number that is not finite, an unknown or untrusted target, an unknown or missing argument, a
+            wrong type, or a ValueError of the target itself, which then begins with the node's path.
     """
     if isinstance(node, list):
         return [build(item, f"{at}[{i}]", trust) for i, item in enumerate(node)]
+    if isinstance(node, float) and not math.isfinite(node):  # torch's optimizers and Lightning train with it
+        raise ConfigError(f"{at}={node} should be a finite number")
     if not isinstance(node, dict):
         return node
     arguments = {

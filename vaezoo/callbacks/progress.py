@@ -23,6 +23,8 @@ class Progress(TQDMProgressBar):
     refresh_seconds = 0.2  # of the bar: a refresh costs as much as several small steps
 
     def __init__(self, every_n_seconds: float = 5.0):
+        if every_n_seconds < 0:
+            raise ValueError(f"every_n_seconds must be >= 0, got {every_n_seconds}")
         self.lines = not sys.stderr.isatty()
         self.every_n_seconds, self.last_line = every_n_seconds, -every_n_seconds
         self.refreshed = -self.refresh_seconds

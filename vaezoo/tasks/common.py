@@ -89,10 +89,11 @@ def use_machine(config: dict[str, Any], model: LatentVariableModel, data: ImageD
 def build_trainer(config: dict[str, Any], loggers: list, callbacks: list, **settings: Any) -> pl.Trainer:
     """The trainer of a config."""
     trainer = config["trainer"] | settings
-    for name, least in {"accumulate_grad_batches": 1, "gradient_clip_val": 0}.items():
-        value = trainer.get(name)
-        if isinstance(value, int | float) and value < least:
-            raise ConfigError(f"trainer.{name} must be >= {least}, got {value}")
+    least = {"accumulate_grad_batches": 1, "gradient_clip_val": 0, "max_epochs": 1, "max_steps": 1}
+    for name, bound in least.items():
+        value, endless = trainer.get(name), name.startswith("max_")
+        if isinstance(value, int | float) and value < bound and not (endless and value == -1):
+            raise ConfigError(f"trainer.{name} must be >= {bound}{', or -1 for no end' * endless}, got {value}")
     if not trainer.get("enable_progress_bar", True):  # Lightning refuses a bar of ours then
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
     return build(trainer, "trainer", logger=loggers, callbacks=callbacks, default_root_dir=config["run_dir"])
