@@ -1,6 +1,7 @@
 """The command line as a user meets it: runs, run folders, sweeps, processes and mistakes."""
 
 import csv
+import importlib
 import json
 import os
 import resource
@@ -13,10 +14,14 @@ import pytest
 import torch
 from conftest import REPO
 from PIL import Image
+from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
+from torch.utils import cpp_extension
 
 import vaezoo
 import vaezoo.checkpoint
 from vaezoo.data import Digits
+from vaezoo.run import sentence
+from vaezoo.tasks.common import quiet
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
 
@@ -265,6 +270,30 @@ def test_corrupt_checkpoint(cli):
     assert "is not a readable checkpoint" in err
     code, *_ = cli("task=evaluate", f"run={run / 'checkpoints' / 'last.ckpt'}")
     assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InvalidCxxCompiler(), "InvalidCxxCompiler: No working C++ compiler found"),
+        (CppCompileError(["g++"], "a.h: In function f\n" + 5000 * "a.h:1: error: no luck\n"), "a.h:1: error: no luck"),
+    ],
+    ids=["none", "broken"],
+)
+def test_a_compiler_that_fails_gets_one_sentence(error, words):
+    """However much it says: why, and what to do."""
+    told = sentence(InductorError(error, None))
+    assert told.startswith(f"torch.compile failed ({words}")
+    assert told.endswith("): use compile=false, or install a C++ compiler that works, such as g++")
+    assert len(told) < 300
+
+
+def test_no_word_of_a_gpu_that_is_not_there(monkeypatch, tmp_path, caplog):
+    """torch looks for it when it compiles."""
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    quiet()
+    importlib.reload(cpp_extension)
+    assert not caplog.records
 
 
 def test_help_is_quick_and_complete(tmp_path):

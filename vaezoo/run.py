@@ -137,6 +137,11 @@ def sentence(error: BaseException) -> str:
         return "no space left on the run's disk: make room, then the same command with resume=auto goes on"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if any(kind.__module__.startswith(("torch._dynamo", "torch._inductor")) for kind in type(error).__mro__):
+        # All that the compiler said is in it, 100 kB at times: one line tells why.
+        match = re.search(r"^.*\berror: .*$", str(error), re.MULTILINE)
+        reason = match[0] if match else str(error).strip().partition("\n")[0]
+        return f"torch.compile failed ({reason}): use compile=false, or install a C++ compiler that works, such as g++"
     text = " ".join(str(error).split()) or type(error).__name__
     return f"{type(error).__name__}: {text}" if isinstance(error, UNWORDED) else text
 

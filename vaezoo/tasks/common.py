@@ -32,6 +32,8 @@ def quiet() -> None:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()  # it would print each line twice beside Hydra
         logging.getLogger(name).setLevel(logging.ERROR)
+    # On a machine without a GPU, torch.compile tells where CUDA would be.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for message in (
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
