@@ -215,7 +215,8 @@ def test_a_folder_in_use_is_refused(cli, stub):
         run = ready[0].parent
         code, _out, err, new = cli(*words, "resume=auto")
         assert (code, new) == (1, None)
-        assert "is in use by a run that has not ended: wait for it or stop it" in err
+        sentence = "is in use by a run that has not ended: wait for it or stop it"
+        assert err == f"error: {run.resolve()} {sentence}\n"
         assert not (run / "summary.json").exists()
         process.kill()
     with held(run):

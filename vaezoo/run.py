@@ -70,13 +70,15 @@ def main() -> None:
 def run(cfg: DictConfig) -> None:
     """Run the task that the config names."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    if first_process():
-        run_dir = Path(config["run_dir"])
+    if not first_process():
+        return attempt(config)
+    run_dir = Path(config["run_dir"])
+    try:
         with held(run_dir):
             (run_dir / "summary.json").unlink(missing_ok=True)  # an earlier attempt's
             attempt(config)
-    else:
-        attempt(config)
+    except (ConfigError, OSError) as error:  # of the folder: Hydra would put a line of its own before it
+        fail(error, config["debug"])
 
 
 def attempt(config: dict[str, Any]) -> None:
