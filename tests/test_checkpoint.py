@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import os
 import random
-import re
 import stat
 import subprocess
 import warnings
@@ -113,7 +112,15 @@ def test_newest_is_the_one_with_the_most_steps(tmp_path, capsys):
     (tmp_path / "last.ckpt").mkdir()
     assert capsys.readouterr().err == ""
     assert newest(tmp_path)[1] == 5
-    assert re.fullmatch(r"\S+last\.ckpt is not a readable checkpoint \(.*\): passed over\n", capsys.readouterr().err)
+    said = f"{tmp_path / 'last.ckpt'} is not a readable checkpoint (Is a directory): passed over\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_told_at_the_start(tmp_path):
+    """Not when it is first written, after hours."""
+    (tmp_path / "last.ckpt").mkdir()
+    with pytest.raises(ValueError, match=r"last\.ckpt is a folder where a checkpoint is to be written: move it away$"):
+        clean(tmp_path)
 
 
 def test_found_by_the_run_folder(tmp_path):

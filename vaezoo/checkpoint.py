@@ -119,12 +119,17 @@ def clean(folder: str | Path) -> None:
     """Tidy up after processes that were killed while they wrote; for the start of a run, before it reads or writes.
 
     Their half-written files go, and of two SHA-256 beside a checkpoint the one stays that it has.
+
+    Raises:
+        ValueError: a folder lies where a checkpoint is to be written.
     """
     for path in Path(folder).glob(".*.tmp"):
         owner = re.fullmatch(r"\..+\.ckpt(?:\.sha256)?\.(\d+)\.tmp", path.name)
         if owner and not _running(int(owner[1])):
             path.unlink(missing_ok=True)
     for path in Path(folder).glob("*.ckpt"):
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder where a checkpoint is to be written: move it away")
         if len(listed := _listed(path)) > 1 and (digest := _digest(path)) in listed:
             _list(path, [digest])
 
@@ -197,7 +202,8 @@ def _read(path: Path) -> dict[str, Any]:
             verified.seek(0)
             checkpoint = torch.load(verified, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what it likes: pickle, zip, runtime, end of file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0][:80]
+        said = error.strerror if isinstance(error, OSError) else str(error).strip()  # without the path once more
+        reason = (said or type(error).__name__).splitlines()[0].split(". ")[0]
         raise ValueError(f"{path} is not a readable checkpoint ({reason})") from error
     if fault := _fault(checkpoint):
         raise ValueError(f"{path} {fault}")
