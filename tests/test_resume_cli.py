@@ -17,6 +17,7 @@ from vaezoo.jobs import cause
 from vaezoo.resume import resumed
 from vaezoo.run import config_folder
 from vaezoo.signals import Stopped
+from vaezoo.sweep import print_table
 
 DEFAULTS = Path(config_folder(), "config.yaml")
 
@@ -333,6 +334,16 @@ def test_a_lock_does_not_outlive_its_process(tmp_path):
     finally:
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
+
+
+def test_the_table_keeps_brackets(tmp_path, capsys):
+    """They are no markup: not in a word, not in a cause."""
+    (tmp_path / "job.json").write_text('{"job": 0, "overrides": ["a.hidden=[400]"]}')
+    (tmp_path / "summary.json").write_text('{"error": "got [bold]"}')
+    print_table(tmp_path)
+    out = capsys.readouterr().out
+    assert "a.hidden=[400]" in out
+    assert "got [bold]" in out
 
 
 def test_the_cause_in_an_exit_code():

@@ -86,5 +86,5 @@ def print_table(sweep_dir: Path) -> None:
     for row in data:
         cells = ["" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in (row[h] for h in heads)]
         table.add_row(*cells, style="bold" if row["test_elbo"] == best.get(row["scored"], math.nan) else None)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(table)  # [400] is a word
     print(f"table: {sweep_dir / 'summary.csv'}")

@@ -179,10 +179,9 @@ def git_commit() -> str | None:
 def print_results(title: str, values: dict[str, float], notes: list[str]) -> None:
     """The numbers on the terminal, each ± its standard error and of its ceiling where they are known."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table = Table(title=title, title_justify="left", show_header=False)
     for name, quantity in QUANTITIES.items():
         if name in values and not name.endswith("_error"):
             shown = f"{values[name]:.{0 if float(values[name]).is_integer() else 3}f}"
@@ -190,8 +189,8 @@ def print_results(title: str, values: dict[str, float], notes: list[str]) -> Non
                 shown += f" ± {error:.3f}"
             if (ceiling := values.get(f"{name}_ceiling")) is not None:
                 shown += f" of {ceiling:.3f}"
-            table.add_row(f"{name} {ARROWS[quantity.better]}", shown, escape(f"{quantity.unit}, {quantity.meaning}"))
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+            table.add_row(f"{name} {ARROWS[quantity.better]}", shown, f"{quantity.unit}, {quantity.meaning}")
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     console.print(table)
     for note in notes:
-        console.print(note, soft_wrap=True, markup=False)
+        console.print(note, soft_wrap=True)
