@@ -8,10 +8,12 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import REPO
 from PIL import Image
 from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
@@ -20,7 +22,7 @@ from torch.utils import cpp_extension
 import vaezoo
 import vaezoo.checkpoint
 from vaezoo.data import Digits
-from vaezoo.run import sentence
+from vaezoo.run import config_folder, sentence
 from vaezoo.tasks.common import quiet
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
@@ -305,6 +307,9 @@ def test_help_is_quick_and_complete(tmp_path):
     assert done.stdout.count("python run.py") >= 5
     for group in ("model: ", "data: ", "logger: ", "trainer: ", "model/likelihood: "):
         assert group in done.stdout
+    keys = yaml.safe_load(Path(config_folder(), "config.yaml").read_text()).keys() - {"defaults", "hydra"}
+    for key in [*(keys - {"name", "run_dir"}), "task.num_samples"]:  # what they are follows from the others
+        assert f" {key}=" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
 
 
