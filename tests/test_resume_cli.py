@@ -134,14 +134,33 @@ def test_auto_takes_the_newest_run_of_this_command_alone(cli, stub):
     assert new is not None
 
 
+def test_auto_takes_a_run_that_differs_in_what_moves_no_bit(cli, stub):
+    """An unfinished one, with the new words from then on; one that is complete is another command's."""
+    words = stub(seed0="raise")
+    _code, _out, _err, run = cli(*words, "seed=0", "logger=csv", "trainer.max_epochs=5")
+    _code, _out, _err, longer = cli(*words, "seed=0", "resume=auto", "trainer.max_epochs=6")
+    assert longer is not None
+    _code, out, _err, new = cli(*words, "seed=0", "resume=auto", "trainer.max_epochs=5", "debug=true", "logger=none")
+    assert new is None
+    assert f"going on in {run.relative_to(Path.cwd())}" in out
+    assert "- debug=true" in (run / ".hydra" / "overrides.yaml").read_text().splitlines()
+    stub()
+    _code, _out, _err, new = cli(*words, "seed=0", "resume=auto", "trainer.max_epochs=5", "logger=csv")
+    assert new is None
+    assert summary(run)["status"] == "completed"
+    _code, _out, _err, new = cli(*words, "seed=0", "resume=auto", "trainer.max_epochs=5", "debug=true")
+    assert new is not None
+
+
 def test_auto_in_a_named_folder(cli, stub):
     """hydra.run.dir=FOLDER: begun there, continued there, and refused to another command."""
     words = [*stub(seed0="raise"), "hydra.run.dir=some 'place'"]
     words[-1] = r"hydra.run.dir='some \'place\''"
     folder = Path("some 'place'")
-    for _ in range(2):
-        code, *_ = cli(*words, "resume=auto")
+    for begins in (True, False):
+        code, out, *_ = cli(*words, "resume=auto")
         assert code == 1
+        assert bool(out) != begins  # nobody has asked where: the jobs of a sweep, each in its folder, say nothing
     assert len(tries(folder)) == 2
     code, _out, err, _new = cli(*words, "resume=auto", "seed=1")
     assert code == 1

@@ -20,19 +20,23 @@ from vaezoo.sweep import SWEEP_RECORD, essential, read_summary
 # Where a folder keeps the words of its command: a run's are written by Hydra, a sweep's by its launcher.
 RECORDS = {"run": ".hydra/overrides.yaml", "sweep": SWEEP_RECORD}
 
-# What a run that goes on may be told anew: how long, on what, and what is shown; not what is trained.
-CHANGEABLE = (
-    "trainer.max_epochs", "trainer.max_time", "trainer.enable_progress_bar", "trainer.log_every_n_steps",
-    "callbacks.last", "callbacks.panels", "callbacks.progress", "logger", "data.root", "data.num_workers", "debug",
-    "trust",
+# What moves no bit of a training: where its data lie, what is shown of it and kept. Two commands that differ in
+# nothing else ask for the same run.
+ASIDE = (
+    "trainer.enable_progress_bar", "trainer.log_every_n_steps", "callbacks.last", "callbacks.panels",
+    "callbacks.progress", "logger", "data.root", "data.num_workers", "debug", "trust",
 )  # fmt: skip
+
+# What a run that goes on may be told anew: that, and how long it is; not what is trained.
+CHANGEABLE = ("trainer.max_epochs", "trainer.max_time", *ASIDE)
 
 
 def resumed(argv: list[str], defaults: Path) -> list[str] | None:
     """The arguments, sent to the folder of the run or sweep that they continue.
 
-    ``resume=auto`` stands for the newest one of the same command, if there is one; ``run=PATH`` for the run
-    in that folder, with the words of its own command wherever these arguments do not say otherwise.
+    ``resume=auto`` stands for the newest one of the same command, if there is one, or a run that has not ended and
+    differs in nothing that moves its training; ``run=PATH`` for the run in that folder, with the words of its own
+    command wherever these arguments do not say otherwise.
 
     Args:
         argv: the command line without the program.
@@ -72,7 +76,7 @@ def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
         raise ConfigError(f"run={folder} is an evaluation, there is nothing to go on with: give a training's folder")
     news = essential(word for key, word in said.items() if key not in ("run", "task") and word != own.get(key))
     for word in news:
-        if not re.match(rf"[+~]*({'|'.join(CHANGEABLE)})\b", word):
+        if not sets(word, CHANGEABLE):
             raise ConfigError(f"{word} cannot be changed: {folder} goes on with what its own command said")
     done, asked = read_summary(folder).get("epochs", 0), value(said, "trainer.max_epochs")
     if isinstance(asked, int) and 0 <= asked < done:
@@ -88,15 +92,24 @@ def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) 
     place = f"hydra.{kind}.dir"
     template = str(value(said, place) or yaml.safe_load(defaults.read_text())["hydra"][kind]["dir"])
     folders = candidates(template, kind)
-    folder = next((f for f in folders if alike(recorded(f, kind) or (), said.values())), None)
+    words = essential(said.values())
+
+    def goes_on(folder: Path) -> bool:
+        there = recorded(folder, kind) or []
+        # The jobs of a sweep may well differ in nothing else.
+        unfinished = kind == "run" and read_summary(folder).get("status") != "completed"
+        return alike(there, words) or (unfinished and alike(trained(there), trained(words)))
+
+    folder = next(filter(goes_on, folders), None)
     if folder is None:
-        if folders and "${" not in template:
+        if "${" in template:
+            print(f"resume=auto: no {kind} of this command to go on with, a new one starts", flush=True)
+        elif folders:
             raise ConfigError(f"{template} holds the {kind} of another command: choose another {place}")
-        print(f"resume=auto: no {kind} of this command to go on with, a new one starts", flush=True)
         return argv
     if kind == "run" and complete(folder):
         return None
-    return sent(argv, said, kind, folder, ["resume=auto"], same=True)
+    return sent(argv, said, kind, folder, ["resume=auto"], same=alike(recorded(folder, kind) or (), words))
 
 
 def candidates(template: str, kind: str) -> list[Path]:
@@ -118,6 +131,16 @@ def recorded(folder: Path, kind: str) -> list[str] | None:
 def alike(words: Iterable[str], others: Iterable[str]) -> bool:
     """Whether two commands ask for the same."""
     return sorted(essential(words)) == sorted(essential(others))
+
+
+def trained(words: Iterable[str]) -> list[str]:
+    """The words of a run's command that its training depends on."""
+    return [word for word in words if not sets(word, ASIDE)]
+
+
+def sets(word: str, keys: Iterable[str]) -> bool:
+    """Whether a word sets one of the keys, or something below it."""
+    return bool(re.match(rf"[+~]*({'|'.join(map(re.escape, keys))})\b", word))
 
 
 def complete(folder: Path) -> bool:
