@@ -28,6 +28,7 @@ from campaign.writer import (
     state,
 )
 from conftest import RandomImages, config
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 import vaezoo.checkpoint
@@ -114,6 +115,17 @@ def test_newest_is_the_one_with_the_most_steps(tmp_path, capsys):
     assert newest(tmp_path)[1] == 5
     said = f"{tmp_path / 'last.ckpt'} is not a readable checkpoint (Is a directory): passed over\n"
     assert capsys.readouterr().err == said
+
+
+def test_of_several_processes_the_first_one_speaks(tmp_path, monkeypatch, capsys):
+    save(tmp_path, 1)
+    (tmp_path / "best.ckpt").write_text("broken")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert newest(tmp_path) == ("last.ckpt", 1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    newest(tmp_path)
+    assert "best.ckpt is not a readable checkpoint" in capsys.readouterr().err
 
 
 def test_a_folder_in_the_place_of_a_checkpoint_is_told_at_the_start(tmp_path):

@@ -18,6 +18,7 @@ from vaezoo.resume import resumed
 from vaezoo.run import config_folder
 from vaezoo.signals import Stopped
 from vaezoo.sweep import print_table
+from vaezoo.tasks.fit import differences
 
 DEFAULTS = Path(config_folder(), "config.yaml")
 
@@ -369,6 +370,27 @@ def test_the_cause_in_an_exit_code():
     assert [cause(code) for code in (-11, 143, 7)] == [
         "killed by SIGSEGV", "interrupted by SIGTERM", "ended with exit code 7"
     ]  # fmt: skip
+
+
+def test_what_a_run_that_goes_on_says_of_its_config():
+    """What moves its training; not where the data lie, which follows from where it is started."""
+    before = {"seed": 0, "data": {"root": "/a/data", "val_size": 10}, "trainer": {"max_epochs": 2}, "debug": False}
+    now = {"seed": 0, "data": {"root": "/b/data", "val_size": 20}, "trainer": {"max_epochs": 9}, "debug": True}
+    assert list(differences(before, now)) == [("data.val_size", 10, 20)]
+
+
+def test_a_complete_run_that_goes_on_has_no_speed(cli):
+    """It trains nothing more, and from another folder it is the same run."""
+    code, out, _err, run = cli("trainer.max_epochs=1", "logger=none", "callbacks.panels=null")
+    assert code == 0
+    assert "images/s in training" in out
+    Path("elsewhere").mkdir()
+    os.chdir("elsewhere")
+    code, out, err, _ = cli(f"run={run}", "callbacks.last.every_seconds=9")
+    assert code == 0
+    assert "1 epoch in " in out
+    assert "images/s" not in out
+    assert err == f"going on from {run}/checkpoints/last.ckpt, step 20\n"
 
 
 def test_replace_leaves_the_old_text_where_it_fails(tmp_path):

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins import io as lightning_io
+from lightning.pytorch.utilities import rank_zero_only
 
 from vaezoo.build import build
 from vaezoo.models import LatentVariableModel
@@ -26,6 +27,12 @@ PLAIN = (type(None), bool, int, float, str)
 # Where a number that is not finite makes a checkpoint worthless. Weight averaging has its average in state_dict.
 TRAINED = ("state_dict", "current_model_state", "optimizer_states")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """A line on stderr; of several processes, by the first alone."""
+    print(text, file=sys.stderr)
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -75,7 +82,7 @@ def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
                 raise ValueError(f"{path} is not a checkpoint to go on from (it has no {missing[0]})")
             sound.append((path, checkpoint))
         except ValueError as error:
-            print(f"{error}: passed over", file=sys.stderr)
+            say(f"{error}: passed over")
     if found and not sound:
         names = ", ".join(path.name for path in found)
         raise ValueError(f"{folder} has no sound checkpoint to go on from ({names}): delete them to start anew")

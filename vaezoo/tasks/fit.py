@@ -1,7 +1,6 @@
 """Train a model, test its best checkpoint, and write down what came out."""
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,10 @@ from vaezoo.callbacks.checkpoints import Best
 from vaezoo.callbacks.loggers import CSV, TensorBoard
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.callbacks.progress import epochs
-from vaezoo.checkpoint import CONFIG_KEY, CheckpointIO, clean, newest_checkpoint, read_checkpoint, restore
+from vaezoo.checkpoint import CONFIG_KEY, CheckpointIO, clean, newest_checkpoint, read_checkpoint, restore, say
 from vaezoo.data import ImageData
 from vaezoo.models import LatentVariableModel
+from vaezoo.resume import CHANGEABLE, sets
 from vaezoo.tasks import common
 
 
@@ -51,18 +51,18 @@ def go_on(config: dict[str, Any], loggers: list) -> Path | None:
     if path is None:
         return None
     for key, before, now in differences(checkpoint[CONFIG_KEY], config):
-        print(f"resumed with another {key}: {now} in place of {before}", file=sys.stderr)
-    print(f"going on from {path}, step {checkpoint['global_step']}", file=sys.stderr)
+        say(f"resumed with another {key}: {now} in place of {before}")
+    say(f"going on from {path}, step {checkpoint['global_step']}")
     return path
 
 
 def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The keys at which two configs say different things about the training itself."""
+    """The keys at which two configs say different things of what a run that goes on should not change."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in before.keys() | now.keys():
             if key or name in ("model", "data", "optimizer", "scheduler", "trainer", "seed", "threads", "compile"):
                 yield from differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
-    elif before != now:
+    elif before != now and not sets(key, CHANGEABLE):
         yield key, before, now
 
 
@@ -96,10 +96,11 @@ def summarise(
         train_images_per_second=round(monitor.images / monitor.seconds, 1) if monitor and monitor.seconds else None,
         parameters=sum(p.numel() for p in model.parameters()),
     )
-    speed = summary["train_images_per_second"] or 0
+    speed = summary["train_images_per_second"]
     title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set, log p of {summary['scored']}"
     notes = [
-        f"{epochs(trainer.current_epoch)} in {summary['wall_seconds']:.0f} s, {speed:,.0f} images/s in training",
+        f"{epochs(trainer.current_epoch)} in {summary['wall_seconds']:.0f} s"
+        + (f", {speed:,.0f} images/s in training" if speed else ""),  # one that had ended before trains no more
         f"run folder: {config['run_dir']}",
     ]
     if "wandb" in config["logger"]:
