@@ -44,7 +44,7 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     best = comparison.variants[0]
     lines = []
     for variant, row in zip(comparison.variants, numbers, strict=True):
-        shown = {name: Interval(value.mean, 0.0, value.count) if name in COST else value for name, value in row.items()}
+        shown = {name: value._replace(half=0.0) if name in COST else value for name, value in row.items()}
         cells = [text(shown[name], digits) if name in row else "-" for name, _, digits in columns]
         gap = None if variant is best else difference(variant, best)
         behind = "best" if variant is best else text(gap, 2) if gap else "-"

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.build import ConfigError
-from vaezoo.callbacks.panels import Picture, in_turn, pairs, sheet, take
-from vaezoo.data.base import Split
+from vaezoo.callbacks.panels import Picture, in_turn, pairs, sheet
 from vaezoo.tasks import common
 from vaezoo.tasks.trained import Trained, open_run
 
@@ -45,8 +44,8 @@ def reconstruct(config: dict[str, Any], num: int, split: str = "test") -> None:
         split: train, val or test.
     """
     run = opened(config, num)
-    batches = list(take(run.batches(chosen(run, split), split == "train"), num))
-    x, y = (torch.cat(parts)[:num] for parts in zip(*batches, strict=True))
+    batches = list(run.batches(checked(split), num))
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
     with torch.no_grad():
         means = run.model.decode(run.model.encode(x, y), y).mean
     picture = pairs(x, means, f"inputs over reconstructions, {split} set")
@@ -61,7 +60,7 @@ def encode(config: dict[str, Any], split: str = "test") -> None:
         split: train, val or test.
     """
     run = open_run(config, ("split",))
-    codes, labels = run.codes(chosen(run, split), split == "train")
+    codes, labels = run.codes(checked(split))
     save(run, config, "codes", None, codes=codes, labels=labels)
 
 
@@ -72,11 +71,11 @@ def opened(config: dict[str, Any], num: int) -> Trained:
     return open_run(config, ("num", "split"))
 
 
-def chosen(run: Trained, split: str) -> Split:
-    """A split by its name."""
+def checked(split: str) -> str:
+    """The name of a split."""
     if split not in SPLITS:
         raise ConfigError(f"split={split} is not one of {', '.join(SPLITS)}")
-    return getattr(run.data, split)
+    return split
 
 
 def save(run: Trained, config: dict[str, Any], name: str, picture: Picture | None, **arrays: Tensor) -> None:

@@ -21,7 +21,7 @@ import vaezoo
 from vaezoo.build import ConfigError, build
 from vaezoo.data import ImageData
 from vaezoo.machine import hide_missing_gpu, keep_heap, set_threads
-from vaezoo.metrics.quantities import QUANTITIES
+from vaezoo.metrics.quantities import QUANTITIES, Quantity
 from vaezoo.models import LatentVariableModel
 
 ARROWS = {1: "↑", 0: " ", -1: "↓"}  # what is better
@@ -130,14 +130,16 @@ def close_wandb(exit_code: int) -> None:
         wandb.finish(exit_code=exit_code)
 
 
-def write_summary(config: dict[str, Any], **values: Any) -> dict[str, Any]:
-    """Write ``summary.json`` in the run's folder: the numbers and all that names where they are from."""
+def write_summary(
+    config: dict[str, Any], quantities: dict[str, Quantity] = QUANTITIES, **values: Any
+) -> dict[str, Any]:
+    """Write ``summary.json`` in the run's folder: the numbers, their units, and all that names where they are from."""
     summary = {
         "status": "completed",
         "model": config["name"],
         "seed": config["seed"],
         **values,
-        "units": {name: f"{q.unit}, {q.meaning}" for name, q in QUANTITIES.items()},
+        "units": quantities,  # unit, meaning, and 1 or -1 where larger or smaller is better
         "peak_memory_mb": peak_memory_mb(),
         "versions": {
             "vaezoo": vaezoo.__version__,
@@ -176,19 +178,21 @@ def git_commit() -> str | None:
         return None
 
 
-def print_results(title: str, values: dict[str, float], notes: list[str]) -> None:
+def print_results(
+    title: str, values: dict[str, float], quantities: dict[str, Quantity], notes: list[str]
+) -> None:
     """The numbers on the terminal, each ± its standard error and of its ceiling where they are known."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=False)
-    for name, quantity in QUANTITIES.items():
+    for name, quantity in quantities.items():
         if name in values and not name.endswith("_error"):
             shown = f"{values[name]:.{0 if float(values[name]).is_integer() else 3}f}"
             if (error := values.get(f"{name}_error")) is not None:
                 shown += f" ± {error:.3f}"
             if (ceiling := values.get(f"{name}_ceiling")) is not None:
-                shown += f" of {ceiling:.3f}"
+                shown += f" (at best {ceiling:.3g})"
             table.add_row(f"{name} {ARROWS[quantity.better]}", shown, f"{quantity.unit}, {quantity.meaning}")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     console.print(table)

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from vaezoo.build import ConfigError
+from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.tasks import common
 from vaezoo.tasks.groups import GROUPS, DoesNotApply, Settings
 from vaezoo.tasks.trained import open_run
@@ -39,19 +40,20 @@ def evaluate(
     if not run.trainer.is_global_zero:
         return
     run.model.to(run.trainer.strategy.root_device)  # Lightning leaves it on the CPU
-    notes, left_out = [], {}
+    quantities, left_out = dict(QUANTITIES), {}
+    notes: list[str] = []
     for name in names:
         try:
-            found, note = GROUPS[name](run, settings)
-            values |= found
-            notes += [note] if note else []
+            found = GROUPS[name](run, settings)
+            values |= found.values
+            quantities |= found.quantities
+            notes += [found.note] if found.note not in ("", *notes) else []
         except DoesNotApply as reason:
             left_out[name] = str(reason)
     seconds = round(time.perf_counter() - start, 2)
     origin = {"checkpoint": str(run.path), "data": type(run.data).__name__, "scored": run.scored}
-    common.write_summary(
-        run.config, task="evaluate", **origin, test=values, left_out=left_out, notes=notes, wall_seconds=seconds
-    )
+    said = {"left_out": left_out, "notes": notes, "wall_seconds": seconds}
+    common.write_summary(run.config, quantities, task="evaluate", **origin, test=values, **said)
     notes += [f"left out: {name} ({reason})" for name, reason in left_out.items()]
     title = run.title(f"test set, log p of {run.scored}")
-    common.print_results(title, values, [*notes, f"run folder: {config['run_dir']}"])
+    common.print_results(title, values, quantities, [*notes, f"run folder: {config['run_dir']}"])

@@ -16,6 +16,7 @@ from vaezoo.callbacks.monitor import Monitor
 from vaezoo.callbacks.progress import epochs
 from vaezoo.checkpoint import CONFIG_KEY, CheckpointIO, clean, newest_checkpoint, read_checkpoint, restore, say
 from vaezoo.data import ImageData
+from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.models import LatentVariableModel
 from vaezoo.resume import CHANGEABLE, sets
 from vaezoo.tasks import common
@@ -73,7 +74,7 @@ def summarise(
     callbacks: list = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
     best = next((c for c in callbacks if isinstance(c, Best) and c.score is not None), None)
     monitor = next((c for c in callbacks if isinstance(c, Monitor)), None)
-    progress = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+    progress: dict[str, Any] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     validation = model.results.get("val", {})
     if best:
         trainer.strategy.barrier("best checkpoint written")
@@ -105,7 +106,7 @@ def summarise(
     ]
     if "wandb" in config["logger"]:
         notes.append(dashboard_hint(config["run_dir"]))
-    common.print_results(title, values, notes)
+    common.print_results(title, values, QUANTITIES, notes)
 
 
 def diverged(elbo: Any) -> ValueError:

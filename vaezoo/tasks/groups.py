@@ -1,21 +1,42 @@
 """The groups of metrics that ``task=evaluate`` measures: each passes the run's data through its model once more.
 
-A group is a function of a trained run and the settings. It gives numbers, named in ``metrics.quantities``, and
-a sentence on how they came about; or it raises ``DoesNotApply`` with the reason.
+A group is a function of a trained run and the settings. It gives its numbers, what they mean, and a sentence on how
+they came about; or it raises ``DoesNotApply`` with the reason. What only a group needs is imported in it: training
+and ``--help`` need not pay for it.
 """
 
+import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from tqdm import tqdm
 
-from vaezoo.build import ConfigError
-from vaezoo.data.base import Split
+from vaezoo import seeding
+from vaezoo.build import ConfigError, build
+from vaezoo.callbacks.panels import in_turn
+from vaezoo.data import FactorData, ImageData
 from vaezoo.evidence import Evidence, estimate
+from vaezoo.metrics.quantities import QUANTITIES, Quantity
+from vaezoo.models import VAE
+from vaezoo.spherical import VonMisesFisherDistribution
 from vaezoo.tasks.trained import Trained
 
-Found = tuple[dict[str, float], str]
+CPU = torch.device("cpu")
+CODES = 10_000  # training images whose codes samplers and probes are fitted to
+BATCH = 500  # images made at a time
+SAMPLERS = {
+    "gmm": "10 normals fitted to the codes",
+    "flow": "a flow fitted to the codes",
+    "two_stage": "a second VAE of the codes",
+}
+JOINT: dict[type, tuple[str, ...]] = {  # posteriors that do not factorise, by their parameters
+    MultivariateNormal: ("loc", "scale_tril"),
+    VonMisesFisherDistribution: ("loc", "concentration"),
+}
 
 
 class DoesNotApply(Exception):
@@ -39,9 +60,12 @@ class Settings(NamedTuple):
         return self
 
 
-def first(split: Split, num: int | None) -> Split:
-    """The first ``num`` examples of a split, or all."""
-    return split if num is None or num >= len(split.images) else split.select(torch.arange(num))
+class Found(NamedTuple):
+    """What a group found: its numbers by name, what each name means, and a sentence, or none."""
+
+    values: dict[str, float]
+    quantities: dict[str, Quantity]
+    note: str = ""
 
 
 def likelihood(run: Trained, settings: Settings) -> Found:
@@ -49,26 +73,33 @@ def likelihood(run: Trained, settings: Settings) -> Found:
     if not settings.num_samples:
         raise DoesNotApply("task.num_samples=0")
     found = log_p(run, settings)
-    values = {"log_p": found.mean, "log_p_error": found.error, "log_p_draw_error": found.draw_error}
-    return values, (
-        f"log p(x) by {settings.num_samples:,} importance samples: {found.mean:.2f} ± {found.error:.2f} nats, the "
-        f"standard error over {len(found.log_px):,} images ({found.draw_error:.3f} of it from the draws, of "
-        f"which {found.ess.median():,.0f} count in the median image and {found.ess.min():,.0f} in the worst)"
+    values = {"log_p": found.mean, "log_p_error": found.error}
+    draws = ""
+    if settings.num_samples > 1:
+        values["log_p_draw_error"] = found.draw_error
+        draws = (
+            f" ({found.draw_error:.3f} of it from the draws, of which {found.ess.median():,.0f} count in the median "
+            f"image and {found.ess.min():,.0f} in the worst)"
+        )
+    return Found(
+        values,
+        QUANTITIES,
+        f"log p(x) by {settings.num_samples:,} importance sample{'s' * (settings.num_samples > 1)}: {found.mean:.2f} ± "
+        f"{found.error:.2f} nats, the standard error over {len(found.log_px):,} images{draws}",
     )
 
 
 def log_p(run: Trained, settings: Settings) -> Evidence:
     """The importance-weighted bound of log p(x) for each test image, with a bar."""
-    split = first(run.data.test, settings.num_images)
     parts, start = [], 0
-    with tqdm(total=len(split.images), desc="log p(x)", disable=None) as bar:
+    with tqdm(total=len(run.split("test", settings.num_images).images), desc="log p(x)", disable=None) as bar:
 
         def progress(images: range) -> Iterator[int]:
             for image in images:
                 yield image
                 bar.update()
 
-        for x, y in run.batches(split):
+        for x, y in run.batches("test", settings.num_images):
             found = estimate(
                 run.model, x, y, settings.num_samples, first=start, compile=settings.compiled, progress=progress
             )
@@ -77,4 +108,221 @@ def log_p(run: Trained, settings: Settings) -> Evidence:
     return Evidence(*map(torch.cat, zip(*parts, strict=True)))
 
 
-GROUPS: dict[str, Callable[[Trained, Settings], Found]] = {"likelihood": likelihood}
+def latent(run: Trained, settings: Settings) -> Found:
+    """Active units, how the rate splits over the test set, and a verdict in words."""
+    from vaezoo.metrics import latent as metrics
+
+    q, p, kl_dim = posteriors(run)
+    with seeding.isolated(CPU, run.model.seed, "latent"):
+        z = q.sample()  # all in one draw, so that the batch size changes nothing
+    with torch.no_grad():
+        log_prior = p.log_prob(z.to(run.model.device, torch.float32)).cpu()
+    names = parameters_of(q)
+    given = {name: getattr(q.base_dist if isinstance(q, Independent) else q, name) for name in names}
+    if isinstance(q, Independent):
+        metric: Any = metrics.LatentMetrics()
+        metric.update(**given, z=z, log_prior=log_prior, kl_dim=kl_dim)
+        values = metric.compute()
+        return Found(values, metrics.QUANTITIES, metrics.verdict(values))
+    metric = metrics.JointLatentMetrics(type(q), names)
+    metric.update(**given, z=z, log_prior=log_prior)
+    return Found(metric.compute(), metrics.QUANTITIES)
+
+
+def parameters_of(q: Distribution) -> tuple[str, ...]:
+    """The names of the parameters that make a posterior anew."""
+    q = q.base_dist if isinstance(q, Independent) else q
+    if isinstance(q, Normal):
+        return ("loc", "scale")
+    if (names := JOINT.get(type(q))) is None:
+        raise DoesNotApply(f"the density of a {type(q).__name__} at other images' codes is not known")
+    return names
+
+
+def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
+    """q(z | x) of the whole test set as one distribution, batch shape (N,), on the CPU; p(z) as the model has it; and
+    the KL of each dimension (N, D), or (N, 0) where there is none.
+    """
+    parts: dict[str, list[Tensor]] = {}
+    kls = []
+    with torch.no_grad():
+        for x, y in run.batches("test", what="latent space"):
+            layers = run.model(x, y, num_samples=1).latents
+            if len(layers) != 1 or layers[0].p.batch_shape:
+                raise DoesNotApply(f"{type(run.model).__name__} has not one stochastic layer with one prior for all x")
+            q, kl = layers[0].q, layers[0].kl_per_dim
+            own = q.base_dist if isinstance(q, Independent) else q
+            for name in parameters_of(q):
+                parts.setdefault(name, []).append(getattr(own, name).cpu())
+            kls.append((x.new_zeros(len(x), 0) if kl is None else kl.flatten(1)).cpu())
+    whole: Any = type(own)(**{name: torch.cat(part) for name, part in parts.items()})
+    joined = Independent(whole, q.reinterpreted_batch_ndims) if isinstance(q, Independent) else whole
+    return joined, layers[0].p, torch.cat(kls)
+
+
+def probes(run: Trained, settings: Settings) -> Found:
+    """Whether labels are in the code."""
+    from vaezoo.metrics import probes as metrics
+
+    if run.data.test.labels.dim() != 1:
+        raise DoesNotApply("the data has factors in place of labels: see disentanglement")
+    if len(run.data.test.labels.unique()) < 2:
+        raise DoesNotApply("the data has no labels")
+    metric = metrics.Probes()
+    for judged, (name, num) in enumerate((("train", CODES), ("test", None))):
+        codes, labels = run.codes(name, num)
+        metric.update(code=codes, y=labels, split=torch.full((len(labels),), judged))
+    return Found(metric.compute(), metrics.QUANTITIES)
+
+
+def reconstruction(run: Trained, settings: Settings) -> Found:
+    """How like the test images are to the means of p(x | z = encode(x))."""
+    from vaezoo.metrics import samples as metrics
+
+    metric = metrics.ReconstructionMetrics()
+    with torch.no_grad():
+        for x, y in run.batches("test", what="reconstruction"):
+            metric.update(x.cpu(), run.model.decode(run.model.encode(x, y), y).mean.cpu())
+    return Found(metric.compute(), metrics.QUANTITIES)
+
+
+def samples(run: Trained, settings: Settings) -> Found:
+    """Images of the model against as many of the test set, by the features of a network trained here."""
+    judge = Judge(run)
+    context = in_turn(judge.labels, judge.num).to(run.model.device)
+    with torch.no_grad(), seeding.isolated(run.model.device, run.model.seed, "samples"):
+        images = [judge.drawn(run.model.sample(len(y), y)) for y in context.split(BATCH)]
+    values = judge.scores(torch.cat([judge.net(x) for x in images]))
+    return Found(values | judge.ceilings(), judge.metrics.QUANTITIES, judge.note)
+
+
+def samplers(run: Trained, settings: Settings) -> Found:
+    """The FID of images from z of densities fitted to the codes, beside that from the prior: the prior's hole."""
+    from vaezoo import samplers as fits
+
+    model = run.model
+    if not isinstance(model, VAE) or model.prior.space != "real" or model.conditional:
+        raise DoesNotApply(f"{type(model).__name__}'s codes are not vectors of R^D that x alone decides")
+    judge = Judge(run)
+    with torch.no_grad(), seeding.isolated(model.device, model.seed, "codes"):
+        passes = run.batches("train", CODES, "codes")
+        codes = torch.cat([model(x, y, num_samples=1).latent.z[0].cpu() for x, y in passes])
+    values, quantities = {}, {}
+    fitted: dict[str, Any] = {"gmm": fits.gmm, "flow": fits.flow, "two_stage": fits.two_stage}
+    for name, fit in fitted.items():
+        z = fit(codes, seed=model.seed).sample(judge.num, seed=model.seed)
+        with torch.no_grad(), seeding.isolated(model.device, model.seed, "samples"):
+            features = [judge.net(judge.drawn(model.decode(part.to(model.device)))) for part in z.split(BATCH)]
+        values[f"fid_{name}"] = judge.metrics.fid(judge.real, torch.cat(features))
+        quantities[f"fid_{name}"] = judge.metrics.QUANTITIES["fid"]._replace(meaning=f"FID, z from {SAMPLERS[name]}")
+    return Found(values, quantities, judge.note)
+
+
+class Judge:
+    """The test set's features, and what generated images are to be like.
+
+    Bits are compared with bits: where a model scores bits, they are drawn from its p(x | z); else the mean is taken,
+    since a density's noise is not in the picture that one means.
+    """
+
+    def __init__(self, run: Trained):
+        from vaezoo.metrics import features, samples
+
+        data = run.data
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vaezoo" / "features"
+        self.metrics = samples
+        self.run, self.labels, self.num = run, data.test.labels, len(data.test.images)
+        self.bits = data.support == "binary"
+        try:
+            self.net = features.features_for(data, cache)
+        except ValueError as error:
+            raise DoesNotApply(str(error)) from error
+        kind = "drawn from p(x | z)" if self.bits else "means of p(x | z)"
+        self.note = f"samples are {kind}, judged by {self.net.describe()}"
+        self.real = self.features("test")
+
+    def features(self, split: str) -> Tensor:
+        """Of as many of a split's images as the test set has, as the model sees them, (N, 64)."""
+        return torch.cat([self.net(x.cpu()) for x, _ in self.run.batches(split, self.num, "features")])
+
+    def drawn(self, px: Distribution) -> Tensor:
+        """The images that stand for p(x | z)."""
+        return (px.sample() if self.bits else px.mean).cpu()
+
+    def scores(self, fake: Tensor) -> dict[str, float]:
+        """All metrics of generated images' features."""
+        metric = self.metrics.SampleMetrics()
+        metric.update(real=self.real, fake=fake)
+        return metric.compute()
+
+    def ceilings(self) -> dict[str, float]:
+        """What as many training images get."""
+        return self.metrics.ceilings(self.scores(self.features("train")))
+
+
+def disentanglement(run: Trained, settings: Settings) -> Found:
+    """Whether dimensions follow factors, where they are known."""
+    from vaezoo.metrics import disentanglement as metrics
+
+    if not isinstance(run.data, FactorData):
+        raise DoesNotApply(f"the factors of {type(run.data).__name__} are not known")
+    codes, labels = run.codes("test")
+    metric = metrics.Disentanglement()
+    metric.update(code=codes, factors=labels)
+    return Found(metric.compute(), metrics.QUANTITIES)
+
+
+def anomaly(run: Trained, settings: Settings) -> Found:
+    """How well scores tell other images from those of the test set."""
+    from vaezoo.metrics import anomaly as metrics
+
+    if settings.outliers is None:
+        raise DoesNotApply("task.outliers names no other data, such as fashion_mnist")
+    num = settings.num_images
+    strange = run._replace(data=other_data(run, settings.outliers))
+    training = run.batches("train", num, "log p(x)")
+    entropy = float(metrics.scores(run.model, training, ["log_p"])["log_p"].mean())
+    q = type(run.model(*next(run.batches("test", 1))).latents[0].q)
+    names = [name for name in metrics.SCORES if name != "likelihood_regret" or q is Independent]
+    scored = [
+        metrics.scores(run.model, of.batches("test", num, f"scores of {type(of.data).__name__}"), names, entropy)
+        for of in (run, strange)
+    ]
+    values: dict[str, float] = {}
+    quantities = {}
+    for name in names:
+        metric = metrics.Anomaly()
+        for outlier, found in enumerate(scored):
+            metric.update(score=found[name], outlier=torch.full_like(found[name], outlier))
+        for key, value in metric.compute().items():
+            base, *error = key.split("_")
+            values["_".join([base, name, *error])] = value
+        for key, quantity in metrics.QUANTITIES.items():
+            meaning = f"{quantity.meaning}; by {metrics.SCORES[name].meaning}"
+            quantities[f"{key}_{name}"] = quantity._replace(meaning=meaning)
+    ours, theirs = (f"{len(of.split('test', num).images):,} of {type(of.data).__name__}" for of in (run, strange))
+    return Found(values, quantities, f"{theirs} told from {ours}: an AUROC below 0.5 takes the others for the likelier")
+
+
+def other_data(run: Trained, name: str) -> ImageData:
+    """Another data set, as the run's own is seen: binarised alike, found in the same folder."""
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    config: Any = OmegaConf.to_container(compose("config", [f"data={name}"]).data, resolve=True)
+    own = run.config["data"]
+    config |= {key: own[key] for key in ("binarize", "root", "eval_batch_size") if key in own and key in config}
+    data: ImageData = build(config, "data", tuple(run.config["trust"]), seed=run.config["seed"])
+    data.setup()
+    if data.shape != run.model.data_shape or data.support != run.data.support:
+        raise ConfigError(
+            f"task.outliers={name}: its images are {data.shape}, {data.support}, and the model's "
+            f"{run.model.data_shape}, {run.data.support}"
+        )
+    return data
+
+
+GROUPS: dict[str, Callable[[Trained, Settings], Found]] = {
+    group.__name__: group
+    for group in (likelihood, latent, probes, reconstruction, samples, samplers, disentanglement, anomaly)
+}

@@ -19,6 +19,8 @@ from vaezoo.models import LatentVariableModel
 from vaezoo.models.training import Batch
 from vaezoo.tasks import common
 
+TRAINING_BATCH = 500  # training images at a time, in a pass that trains nothing
+
 # What a command line may say besides the run: where things are, on what they run, and which draws.
 CHANGEABLE = (
     "task", "run", "run_dir", "resume", "data", "trainer", "logger", "callbacks", "debug", "trust", "threads",
@@ -52,23 +54,31 @@ class Trained(NamedTuple):
         """A heading for what came out."""
         return f"{self.config['name']} on {type(self.data).__name__}, {self.path}: {what}"
 
-    def batches(self, split: Split, training: bool = False, what: str = "") -> Iterator[Batch]:
-        """All of a split in batches on the model's device, in order, as this process alone sees them.
+    def split(self, name: str, num: int | None = None) -> Split:
+        """The "train", "val" or "test" split, or the first ``num`` examples of it."""
+        split: Split = getattr(self.data, name)
+        return split if num is None or num >= len(split.images) else split.select(torch.arange(num))
+
+    def batches(self, name: str, num: int | None = None, what: str = "") -> Iterator[Batch]:
+        """A split in batches on the model's device, in order, as this process alone sees it.
 
         Args:
-            split: one of the data's.
-            training: whether it is the training split, whose bits may be drawn afresh.
+            name: train, val or test.
+            num: of the first so many examples; all where None.
             what: names the progress bar; none where it is empty.
         """
-        batches = self.data.batches(split, training, self.data.eval_batch_size)
+        training = name == "train"
+        # Bits that are drawn afresh are a function of the batch: one size for them all.
+        size = TRAINING_BATCH if training else self.data.eval_batch_size
+        batches = self.data.batches(self.split(name, num), training, size)
         batches.rank, batches.world_size, batches.shuffle = 0, 1, False
         for x, y in tqdm(batches, desc=what, unit="batch", disable=None if what else True, delay=1, leave=False):
             yield Batch(x.to(self.model.device), y.to(self.model.device))
 
-    def codes(self, split: Split, training: bool = False) -> tuple[Tensor, Tensor]:
+    def codes(self, name: str, num: int | None = None) -> tuple[Tensor, Tensor]:
         """``model.encode`` over a split, (N, *latent_shape), and the labels (N, ...), on the CPU."""
         with torch.no_grad():
-            parts = [(self.model.encode(x, y).cpu(), y.cpu()) for x, y in self.batches(split, training, "encode")]
+            parts = [(self.model.encode(x, y).cpu(), y.cpu()) for x, y in self.batches(name, num, f"encode {name}")]
         codes, labels = zip(*parts, strict=True)
         return torch.cat(codes), torch.cat(labels)
 

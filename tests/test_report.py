@@ -1,0 +1,341 @@
+"""The report: what is read from runs' folders, what is said of them together, and the page that shows it."""
+
+import base64
+import csv
+import html
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from vaezoo.build import ConfigError
+from vaezoo.report import read_runs, write_figures, write_report
+from vaezoo.report.page import LIMIT, thumbnail
+from vaezoo.report.runs import Run, compare, differing, interval
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+
+
+def make_run(folder, model="mlp_vae", seed=0, elbo=-100.0, overrides=(), pictures=(), panel=None, **values):
+    """A run's folder as training leaves it: rate 10, distortion as the ELBO has it."""
+    folder.mkdir(parents=True)
+    beta = next((float(word.split("=")[1]) for word in overrides if word.startswith("model.beta=")), 1.0)
+    config = {
+        "name": model, "seed": seed, "run_dir": str(folder), "task": {"_target_": "vaezoo.tasks.fit.fit"},
+        "model": {"beta": beta, "_target_": model}, "trainer": {"max_epochs": 3},
+        "data": {"_target_": "vaezoo.data.MNIST", "shape": [1, 28, 28], "binarize": "dynamic", "root": str(folder)},
+        "callbacks": {"best": {"dirpath": f"{folder}/checkpoints"}},
+    }  # fmt: skip
+    test = {"elbo": elbo, "log_px": elbo + 10, "kl": 10.0, "active_units": 7.0, "kl_dim/000": 8.0, "kl_dim/001": 2.0}
+    summary = {
+        "status": "completed", "model": model, "seed": seed, "scored": "bits", "test": test, "wall_seconds": 12.5,
+        "units": {"active_units": "latent dimensions in use"}, "parameters": 1000, "peak_memory_mb": {"process": 500.0},
+        "versions": {"torch": "9.9"}, "config": config, "epochs": 3, "steps": 30,
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary | values))
+    words = [f"model={model}", f"seed={seed}", *overrides]
+    (folder / "job.json").write_text(json.dumps({"job": seed, "overrides": words}))
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", "step", "step/elbo", "train/elbo", "val/elbo"])
+        writer.writeheader()
+        writer.writerow({"step": 0, "step/elbo": -500})  # without an epoch
+        for epoch in range(3):
+            writer.writerow({"epoch": epoch, "step": 10 * epoch + 4, "val/elbo": elbo - 10 / (epoch + 1)})  # amid it
+            writer.writerow({"epoch": epoch, "step": 10 * epoch + 9, "val/elbo": elbo - 9 / (epoch + 1)})
+            writer.writerow({"epoch": epoch, "step": 10 * epoch + 9, "train/elbo": elbo})
+    (folder / "panels").mkdir()
+    for name in pictures:
+        Image.fromarray(np.full((40, 60, 3), 200, np.uint8) if panel is None else panel).save(folder / "panels" / name)
+    return folder
+
+
+def data_of(page):
+    """The data in a page, as a browser takes it: up to the first end of its script element."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two models with three seeds each, of which one failed and one is not finished."""
+    for seed, elbo in enumerate((-100.0, -101.0, -102.0)):
+        make_run(tmp_path / "sweep" / f"{seed}", "mlp_vae", seed, elbo, pictures=["samples-0001.png"])
+    for seed, elbo in enumerate((-90.0, -91.0)):
+        make_run(tmp_path / "sweep" / f"{3 + seed}", "conv_vae", seed, elbo)
+    failed = {"status": "failed", "error": "training diverged (ELBO nan): try a smaller optimizer.lr"}
+    for job, seed in ((5, 2), (10, 3)):
+        (tmp_path / "sweep" / f"{job}").mkdir()
+        words = ["model=conv_vae", f"seed={seed}", "hydra.run.dir=x"]
+        (tmp_path / "sweep" / f"{job}" / "job.json").write_text(json.dumps({"job": job, "overrides": words}))
+    (tmp_path / "sweep" / "5" / "summary.json").write_text(json.dumps(failed))
+    return tmp_path / "sweep"
+
+
+def test_interval_by_hand():
+    # mean 2, s = 1 and n = 3: the half width is t / sqrt(3); with 2 degrees of freedom t = (2p - 1) / sqrt(2p (1 - p))
+    t = 0.95 / math.sqrt(2 * 0.975 * 0.025)
+    mean, half, num = interval([1.0, 2.0, 3.0])
+    assert (mean, num) == (2.0, 3)
+    assert half == pytest.approx(t / math.sqrt(3), rel=1e-9)
+    mean, half, num = interval([5.0])
+    assert (mean, num) == (5.0, 1)
+    assert math.isnan(half)
+
+
+def test_sweep_is_read_in_the_order_of_its_jobs(sweep):
+    runs = read_runs([sweep])
+    assert [run.folder.name for run in runs] == ["0", "1", "2", "3", "4", "5", "10"]  # 10 after 5
+    assert [(run.model, run.seed) for run in runs[3:]] == [("conv_vae", seed) for seed in range(4)]
+    assert runs[0].numbers["distortion"] == 90.0
+    assert runs[0].numbers["peak_memory_mb"] == 500.0
+    assert runs[0].bars == {"kl_dim": [8.0, 2.0]}
+    assert runs[0].overrides == ["model=mlp_vae", "seed=0"]
+    assert runs == read_runs([sweep / run.folder.name for run in runs])
+
+
+def test_failed_and_unfinished_runs_stay_with_their_cause(sweep):
+    runs = read_runs([sweep])
+    assert [run.completed for run in runs] == [True] * 5 + [False] * 2
+    assert runs[5].cause == "training diverged (ELBO nan): try a smaller optimizer.lr"
+    assert runs[6].cause == "not finished"
+    make_run(sweep / "11", "conv_vae", 0, status="failed", error="killed by SIGKILL")  # a seed that has come through
+    best = compare(read_runs([sweep]))[0].variants[0]
+    assert (best.label, len(best.runs), best.tried) == ("conv_vae", 2, 4)
+    write_report(runs, sweep / "report.html", "sweep")
+    page = data_of((sweep / "report.html").read_text())
+    assert [page["runs"][i]["cause"] for i in page["incomplete"]] == [runs[5].cause, "not finished"]
+    assert page["runs"][5]["command"] == "python run.py model=conv_vae seed=2"
+
+
+def test_curves_count_epochs_that_are_done(sweep):
+    points = read_runs([sweep / "0"])[0].curves
+    assert [point.epoch for point in points["val"]] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert [point.step for point in points["train"]] == [10, 20, 30]
+    assert points["val"][-1].elbo == pytest.approx(-103.0)
+
+
+def test_newest_picture_of_each_kind(tmp_path):
+    names = ["zebra-0001.png", "samples-0010.png", "samples-0002.png", "reconstructions-0001.png"]
+    pictures = read_runs([make_run(tmp_path / "run", pictures=names)])[0].pictures
+    assert [file.name for file in pictures.values()] == [names[3], names[1], names[0]]
+
+
+def test_means_are_over_seeds_and_best_comes_first(sweep):
+    (comparison,) = compare(read_runs([sweep]))
+    assert comparison.scale == "MNIST 1x28x28, dynamic binarisation, log p of bits"
+    assert [variant.label for variant in comparison.variants] == ["conv_vae", "mlp_vae"]
+    elbo = comparison.variants[1].numbers["elbo"]
+    assert (elbo.mean, elbo.num) == (-101.0, 3)
+    assert elbo.half == pytest.approx(stats.t.interval(0.95, 2, -101, 1 / math.sqrt(3))[1] + 101)
+
+
+def test_headline_says_whether_seeds_tell_the_best_from_the_next(sweep, tmp_path):
+    headline = compare(read_runs([sweep]))[0].headline
+    # Welch by hand: 10.5 +- t sqrt(0.5/2 + 1/3)
+    error = math.sqrt(0.25 + 1 / 3)
+    freedom = (0.25 + 1 / 3) ** 2 / (0.25**2 / 1 + (1 / 3) ** 2 / 2)
+    half = stats.t.ppf(0.975, freedom) * error
+    assert headline.startswith("Best test ELBO: conv_vae \u221290.50 ± 6.35 nats per image (95 % interval over 2")
+    assert headline.endswith(f"mlp_vae is next, {10.5 - half:.2f} to {10.5 + half:.2f} below")
+    for i, (model, elbo) in enumerate([("a", -90.0), ("a", -92.0), ("b", -90.5), ("b", -92.5)]):
+        make_run(tmp_path / "near" / str(i), model, i % 2, elbo)
+    assert "b is next, not told apart" in compare(read_runs([tmp_path / "near"]))[0].headline
+    assert "one seed, so without an interval" in compare(read_runs([tmp_path / "near" / "0"]))[0].headline
+
+
+def test_runs_that_differ_in_a_setting_are_not_averaged(tmp_path):
+    for i, (seed, beta) in enumerate([(0, 1), (1, 1), (0, 4), (1, 4)]):
+        make_run(tmp_path / str(i), "beta_vae", seed, -100.0 - beta, [f"model.beta={beta}"])
+    runs = read_runs([tmp_path])
+    assert differing(runs) == ["model.beta"]
+    assert [v.label for v in compare(runs)[0].variants] == ["beta_vae beta=1", "beta_vae beta=4"]
+
+
+def test_configs_that_differ_without_a_word_are_not_averaged(tmp_path):
+    folders = [make_run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    summary = json.loads((folders[1] / "summary.json").read_text())
+    summary["config"]["trainer"]["max_epochs"] = 30
+    (folders[1] / "summary.json").write_text(json.dumps(summary))
+    assert [v.label for v in compare(read_runs([tmp_path]))[0].variants] == [
+        "mlp_vae max_epochs=3",
+        "mlp_vae max_epochs=30",
+    ]
+
+
+def test_a_seed_counts_once(tmp_path):
+    make_run(tmp_path / "1", seed=0, elbo=-100.0)
+    make_run(tmp_path / "2", seed=0, elbo=-102.0)
+    (variant,) = compare(read_runs([tmp_path]))[0].variants
+    assert (variant.numbers["elbo"].mean, variant.numbers["elbo"].num) == (-102.0, 1)  # the later run
+
+
+def test_elbos_of_different_things_are_apart(tmp_path):
+    make_run(tmp_path / "0", elbo=-90.0)
+    make_run(tmp_path / "1", elbo=900.0, scored="density")
+    scales = [comparison.scale for comparison in compare(read_runs([tmp_path]))]
+    assert [scale.split(" of ")[1] for scale in scales] == ["bits", "density"]
+    assert [len(comparison.variants) for comparison in compare(read_runs([tmp_path]))] == [1, 1]
+
+
+@pytest.mark.parametrize(("weights", "num"), [("best", 1), ("last", 2)])
+def test_evaluation_of_the_best_weights_adds_its_numbers_to_the_run(tmp_path, weights, num):
+    trained = make_run(tmp_path / "a", pictures=["samples-0001.png"])
+    test = {"elbo": -100.0, "log_p": -95.0, "log_p_error": 0.2}
+    checkpoint = str(trained / "checkpoints" / f"{weights}.ckpt")
+    make_run(tmp_path / "b", test=test, checkpoint=checkpoint, task="evaluate")
+    runs = read_runs([tmp_path])
+    assert len(runs) == num
+    assert runs[-1].numbers["log_p"] == -95.0
+    assert runs[-1].pictures["samples"].is_relative_to(trained)
+    assert len(compare(runs)[0].variants) == num
+
+
+def test_other_tasks_folders_are_no_runs(sweep):
+    hydra = sweep / "report" / ".hydra"
+    hydra.mkdir(parents=True)
+    (hydra / "config.yaml").write_text("task: {_target_: vaezoo.tasks.report.report}")
+    assert len(read_runs([sweep])) == 7
+
+
+def test_an_unfinished_run_is_known_by_what_hydra_wrote(tmp_path):
+    hydra = tmp_path / ".hydra"
+    hydra.mkdir()
+    (hydra / "overrides.yaml").write_text("- seed=3\n")
+    (hydra / "config.yaml").write_text("seed: 3\nname: ${hydra:runtime.choices.model}\n")
+    (hydra / "hydra.yaml").write_text("hydra: {runtime: {choices: {model: iwae}}}")
+    (run,) = read_runs([tmp_path])
+    assert (run.model, run.seed, run.cause) == ("iwae", 3, "not finished")
+
+
+def test_errors_name_the_folder_and_the_fix(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere is not a folder: give a run's"):
+        read_runs([tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match=r"holds no run: give a folder with a summary.json"):
+        read_runs([tmp_path])
+
+
+def test_thirty_runs_with_large_pictures_stay_below_two_megabytes(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 500, 3), np.uint8)  # which nothing compresses
+    names = [f"{kind}-0010.png" for kind in ("reconstructions", "samples", "traversals")]
+    first = make_run(tmp_path / "runs" / "0", pictures=names, panel=noise)
+    for seed in range(1, 30):
+        folder = make_run(tmp_path / "runs" / str(seed), seed=seed)
+        for name in names:
+            (folder / "panels" / name).hardlink_to(first / "panels" / name)
+    file = tmp_path / "report.html"
+    write_report(read_runs([tmp_path / "runs"]), file, "thirty")
+    page = data_of(file.read_text())
+    assert LIMIT / 2 < file.stat().st_size < LIMIT
+    assert page["left_out"] == 0
+    assert all(len(run["pictures"]) == 3 for run in page["runs"])
+
+
+def test_pictures_keep_every_pixel_where_there_is_room(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 200, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no picture")
+    source = thumbnail(tmp_path / "a.png", 100_000)
+    decoded = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    assert np.array_equal(np.asarray(decoded.convert("RGB")), pixels)
+    assert 10_000 < len(thumbnail(tmp_path / "a.png", 16_000)) <= 16_000
+    assert thumbnail(tmp_path / "a.png", 100) is None
+    assert thumbnail(tmp_path / "b.png", 100_000) is None
+
+
+def test_page_is_a_function_of_the_runs_and_stands_alone(sweep):
+    pages = []
+    for _ in range(2):
+        write_report(read_runs([sweep]), sweep / "report.html", "sweep")
+        pages.append((sweep / "report.html").read_text())
+    assert pages[0] == pages[1]
+    assert not re.search(r"(src|href)=[\"']?http|@import|url\((?!#)|fetch\(|\[\[(data|page|charts)", pages[0])
+    assert re.findall(r"https?://[^\"' ]+", pages[0]) == ["http://www.w3.org/2000/svg"]  # a name, not a place
+
+
+def test_units_are_what_the_summaries_say(tmp_path):
+    units = {"active_units": "dimensions in use", "mig": ["", "mutual information gap", 1], "kl": "what it is"}
+    run = make_run(tmp_path / "a", units=units)
+    write_report(read_runs([run]), tmp_path / "report.html", "t")
+    told = data_of((tmp_path / "report.html").read_text())["quantities"]
+    assert told["active_units"] == {"unit": "", "meaning": "dimensions in use", "better": 0}
+    assert told["mig"] == {"unit": "", "meaning": "mutual information gap", "better": 1}
+    assert told["kl"]["unit"] == "nats per image"
+
+
+def test_columns_compare_something(tmp_path):
+    make_run(tmp_path / "0", "a", test={"elbo": -1.0, "tc": 0.5, "mig": 0.1, "mig_ceiling": 0.9})
+    make_run(tmp_path / "1", "b", test={"elbo": -2.0, "mig": 0.2, "mig_ceiling": 0.9})
+    write_report(read_runs([tmp_path]), tmp_path / "report.html", "t")
+    (comparison,) = data_of((tmp_path / "report.html").read_text())["comparisons"]
+    assert comparison["columns"] == ["elbo", "mig", "wall_seconds", "parameters", "peak_memory_mb"]
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    run = make_run(tmp_path / "a", test={"elbo": -100.0, "fid": math.inf, "mig": None})
+    write_report(read_runs([run]), tmp_path / "report.html", "t")
+    page = data_of((tmp_path / "report.html").read_text())
+    assert page["runs"][0]["numbers"]["fid"] is None
+    assert "mig" not in page["runs"][0]["numbers"]
+
+
+NASTY = '</script><b>"bold"</b>'
+
+
+@needs_chromium
+def test_browser_shows_tables_and_charts_without_an_error(sweep, tmp_path):
+    make_run(sweep / "11", NASTY, 0, -95.0, overrides=["model.beta=4"])
+    test = {"elbo": 2000.0, "mig": 0.4, "mig_ceiling": 0.9}
+    make_run(sweep / "12", "conv_vae", 0, 2000.0, scored="density", test=test)
+    write_report(read_runs([sweep]), tmp_path / "report.html", NASTY)
+    text = (tmp_path / "report.html").read_text()
+    # An error reaches the document's text, and every way to open and sort is tried.
+    watch = "<script>addEventListener('error', e => document.body.append('SCRIPT ERROR ' + e.message))</script>"
+    clicks = (
+        "<script>document.querySelectorAll('thead button, .legend button').forEach(b => b.click());"
+        "document.body.dataset.width = document.querySelector('main').scrollWidth;"
+        "DATA.runs.forEach((_, i) => openRun(i) ?? document.querySelector('dialog').close()); openRun(0);</script>"
+    )
+    text = text.replace("<head>", f"<head>{watch}").replace("</body>", f"{clicks}</body>")
+    text = text.replace("<body>", '<body style="width: 375px">')  # a phone's
+    (tmp_path / "watched.html").write_text(text)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+               "--virtual-time-budget=1000", "--dump-dom", (tmp_path / "watched.html").as_uri()]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    body = dom[dom.index("<main>") : dom.index('<script type="application/json"')]
+    assert "SCRIPT ERROR" not in dom[dom.index("<main>") :].replace(watch, "")
+    assert body.count("<table>") == 6  # models and runs of two kinds, failed runs, the opened run
+    assert body.count('aria-label="Rate-distortion plane"') == 1  # the other kind has no rate
+    assert body.count('aria-label="ELBO over training"') == 2
+    assert body.count('aria-label="Parallel coordinates"') == 1
+    assert int(re.search(r'data-width="(\d+)"', dom)[1]) <= 375  # what is wider scrolls by itself
+    assert "training diverged" in body
+    assert "<b>" not in body
+    assert html.escape(NASTY, quote=False) in body
+    assert "2 of 4" in body
+    assert "0.400<span class=\"pm\"> of 0.900</span>" in body
+
+
+def test_figures_are_written_for_each_kind(sweep, tmp_path):
+    make_run(sweep / "11", elbo=900.0, scored="density")
+    files = write_figures(read_runs([sweep]), tmp_path / "figures")
+    kinds = [file.name.split("-mnist")[0] for file in files]
+    assert kinds == ["rate-distortion", "curves", "parallel", "rate-distortion", "curves"]  # one run: nothing varies
+    for file in files:
+        with Image.open(file) as image:
+            assert min(image.size) >= 900
+            assert image.info["dpi"][0] == pytest.approx(200, abs=0.1)
+            assert len(np.unique(np.asarray(image.convert("L")))) > 10
+
+
+def test_run_without_anything_but_a_folder(tmp_path):
+    run = Run(tmp_path)
+    assert (run.model, run.cause, run.numbers) == ("", "not finished", {})
+    write_report([run], tmp_path / "report.html", "nothing")
+    assert write_figures([run], tmp_path) == []

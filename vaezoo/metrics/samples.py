@@ -1,0 +1,252 @@
+"""How good images are: generated ones by the features of many, reconstructions one by one."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from vaezoo.metrics.gathered import Gathered
+from vaezoo.metrics.mean import ExampleMean, wide
+from vaezoo.metrics.quantities import Quantity
+
+QUANTITIES = {
+    "fid": Quantity("squared feature units", "Frechet distance of real and generated features; falls with N", -1),
+    "kid": Quantity("squared MMD", "kernel distance of real and generated features, unbiased; may be negative", -1),
+    "precision": Quantity("share of generated images", "those within a real image's 3 nearest neighbours", 1),
+    "recall": Quantity("share of real images", "those within a generated image's 3 nearest neighbours", 1),
+    "density": Quantity("ratio", "a fifth of the real images whose 5 nearest neighbours reach a generated image", 1),
+    "coverage": Quantity("share of real images", "those whose 5 nearest neighbours reach a generated image", 1),
+    "num_real": Quantity("images", "real images that were compared", 0),
+    "num_generated": Quantity("images", "generated images that were compared", 0),
+    "psnr": Quantity("dB", "mean over images of -10 log10 MSE, pixels in [0, 1]", 1),
+    "ssim": Quantity("structural similarity", "mean over images; 1 for equal images", 1),
+    "ms_ssim": Quantity("structural similarity", "mean over images of the product over scales; 1 for equal images", 1),
+}
+
+CHUNK = 1000  # rows of a matrix of pairs in memory at a time
+REACH = 3  # neighbours of precision and recall
+DENSITY_REACH = 5  # of density and coverage
+WINDOW = 11  # pixels of SSIM's window
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
+
+
+def fid(real: Tensor, fake: Tensor) -> float:
+    """The Frechet distance of two samples' Gaussian fits (Heusel et al. 2017, https://arxiv.org/abs/1706.08500):
+
+        |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^1/2)
+
+    With S = R'R, from the QR decomposition of the centred features, tr (S_1 S_2)^1/2 is the sum of R_1 R_2's
+    singular values: no product is squared and no root of rounding noise taken, also where N < D.
+
+    It is biased upwards, by about 1/N, even for two samples of one distribution: compare equal N alone, and beside
+    it what real images get.
+
+    Args:
+        real: features (N, D).
+        fake: features (M, D).
+    """
+    if min(len(real), len(fake)) < 2:
+        raise ValueError(f"fid needs at least 2 real and 2 generated images, got {len(real)} and {len(fake)}")
+    real, fake = real.to(wide(real)), fake.to(wide(fake))
+    first, second = (torch.linalg.qr((x - x.mean(0)) / math.sqrt(len(x) - 1), mode="r").R for x in (real, fake))
+    shift = (real.mean(0) - fake.mean(0)).square().sum()
+    overlap = torch.linalg.matrix_norm(first @ second.T, "nuc")
+    return max(0.0, float(shift + first.square().sum() + second.square().sum() - 2 * overlap))
+
+
+def kid(real: Tensor, fake: Tensor) -> tuple[float, float]:
+    """The squared maximum mean discrepancy with k(x, y) = (x.y / D + 1)^3, and its standard error
+    (Binkowski et al. 2018, https://arxiv.org/abs/1801.01401).
+
+    The U-statistic over all pairs: unbiased for every N and M, with mean 0 where the distributions are equal. The
+    paper averages subsets of 1,000, which is noisier and needs a seed. The error, over both samples, is the
+    jackknife's, up to a factor of 1.4 too large where the distributions are equal; nan below 3 images.
+
+    Args:
+        real: features (N, D).
+        fake: features (M, D).
+    """
+    n, m = len(real), len(fake)
+    if min(n, m) < 2:
+        raise ValueError(f"kid needs at least 2 real and 2 generated images, got {n} and {m}")
+    real, fake = real.to(wide(real)), fake.to(wide(fake))
+
+    def sums(x: Tensor, y: Tensor) -> Tensor:  # of each row of k(x, y)
+        return torch.cat([(part @ y.T / x.shape[1] + 1).pow(3).sum(1) for part in x.split(CHUNK)])
+
+    def others(x: Tensor) -> Tensor:  # of each row of k(x, x) without its diagonal
+        return sums(x, x) - (x.square().sum(1) / x.shape[1] + 1).pow(3)
+
+    xx, yy, xy, yx = others(real), others(fake), sums(real, fake), sums(fake, real)
+    within_x, within_y, between = xx.sum() / (n * (n - 1)), yy.sum() / (m * (m - 1)), xy.sum() / (n * m)
+    without_x = (xx.sum() - 2 * xx) / ((n - 1) * (n - 2)) + within_y - 2 * (xy.sum() - xy) / ((n - 1) * m)
+    without_y = (yy.sum() - 2 * yy) / ((m - 1) * (m - 2)) + within_x - 2 * (yx.sum() - yx) / ((m - 1) * n)
+    variance = sum((len(t) - 1) * t.var(unbiased=False) for t in (without_x, without_y))
+    return float(within_x + within_y - 2 * between), float(variance) ** 0.5
+
+
+def distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i - y_j|, (N, M): not by a matrix product, in which the distances of near images cancel."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def radii(x: Tensor, k: int) -> Tensor:
+    """The distance of each of x (N, D) to its k nearest others, the nearest first: (N, k)."""
+    if len(x) <= k:
+        raise ValueError(f"the {k} nearest neighbours of an image need at least {k + 1} images, got {len(x)}")
+    parts = tqdm(x.split(CHUNK), "nearest neighbours", leave=False, disable=None, delay=3)
+    return torch.cat([distances(part, x).topk(k + 1, largest=False).values[:, 1:] for part in parts])
+
+
+def manifolds(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """What each image adds to precision, recall (Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991),
+    density and coverage (Naeem et al. 2020, https://arxiv.org/abs/2002.09797).
+
+    Around each image lies the ball that reaches to its k-th nearest neighbour of the same sample, with k = 3 for the
+    first two and k = 5 for the others:
+
+        precision_j = 1 if fake_j lies in the ball of any real image
+        recall_i    = 1 if real_i lies in the ball of any generated image
+        density_j   = 1/k of the number of real images in whose ball fake_j lies
+        coverage_i  = 1 if any generated image lies in the ball of real_i
+
+    A ball has its border, as in both papers; their programs leave it out, which shows where images are repeated. For
+    two samples of one distribution, density is 1 in the mean, and coverage about 1 - 2^-5 = 0.969.
+
+    Args:
+        real: features (N, D).
+        fake: features (M, D).
+
+    Returns:
+        precision and density (M,), recall and coverage (N,).
+    """
+    real, fake = real.to(wide(real)), fake.to(wide(fake))
+    reach = radii(real, max(REACH, DENSITY_REACH))
+    small, large, own = reach[:, REACH - 1], reach[:, DENSITY_REACH - 1], radii(fake, REACH)[:, -1:]
+    recall, coverage = torch.zeros(2, len(real), dtype=torch.bool, device=real.device)
+    precision, density = [], []
+    pairs = list(zip(fake.split(CHUNK), own.split(CHUNK), strict=True))
+    for part, radius in tqdm(pairs, "precision and recall", leave=False, disable=None, delay=3):
+        apart = distances(part, real)
+        precision.append((apart <= small).any(1))
+        density.append((apart <= large).sum(1).to(apart.dtype) / DENSITY_REACH)
+        recall |= (apart <= radius).any(0)
+        coverage |= (apart <= large).any(0)
+    parts = {"precision": torch.cat(precision), "recall": recall, "density": torch.cat(density), "coverage": coverage}
+    return {name: part.to(real.dtype) for name, part in parts.items()}
+
+
+class SampleMetrics(Gathered):
+    """Generated images against real ones, by their features (``vaezoo.metrics.features``).
+
+    Kept: ``real`` (N, D) and ``fake`` (M, D), which may come in batches of different sizes. It computes ``fid``,
+    ``kid``, ``precision``, ``recall``, ``density``, ``coverage``, ``num_real`` and ``num_generated``. ``kid_error`` is
+    that of other real and generated images; ``precision_error`` and ``density_error`` that of other generated, and
+    ``recall_error`` and ``coverage_error`` that of other real images, the balls staying where they are.
+
+    What a perfect model gets under the same protocol is what as many real training images get: ``ceilings``.
+    """
+
+    keeps = ("real", "fake")
+
+    def compute(self) -> dict[str, float]:
+        real, fake = self.gathered().values()
+        distance, error = kid(real, fake)
+        values = {"fid": fid(real, fake), "kid": distance, "kid_error": error}
+        for name, part in manifolds(real, fake).items():
+            values |= {name: float(part.mean()), f"{name}_error": float(part.std()) / math.sqrt(len(part))}
+        return values | {"num_real": float(len(real)), "num_generated": float(len(fake))}
+
+
+def ceilings(values: dict[str, float]) -> dict[str, float]:
+    """``NAME_ceiling`` of each metric, from what ``SampleMetrics`` gave for real images in place of generated ones.
+
+    Training images stand in for a perfect model's samples, as many as were generated: their FID to the test set,
+    ``fid_ceiling``, is the bias of that N, and what is left of it is how training and test set differ.
+    """
+    judged = [name for name, quantity in QUANTITIES.items() if quantity.better and name in values]
+    return {f"{name}_ceiling": values[name] for name in judged}
+
+
+def scale_weights(height: int, width: int) -> tuple[float, ...]:
+    """The weights of MS-SSIM's scales for images of this size: Wang's first ones, scaled to add up to 1.
+
+    Each scale has half the side of the one before, and the window must fit the coarsest: five scales need a side of
+    176 pixels, four 88, three 44, two 22 (28x28 and 32x32 have two); below, there is no more than one.
+    """
+    weights = [weight for scale, weight in enumerate(SCALE_WEIGHTS) if min(height, width) // 2**scale >= WINDOW]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def structure(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM of images (N, C, H, W), and its factor of contrast and structure: (N,) each.
+
+    The mean over the positions at which the window lies within the image, as Wang et al. have it. (torchmetrics'
+    mean takes in a mirrored border too, which on MNIST's black margins is another number.)
+    """
+    taps = torch.exp(-(torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2).square() / (2 * 1.5**2))
+    taps = taps / taps.sum()
+
+    def smooth(image: Tensor) -> Tensor:
+        planes = F.conv2d(image.flatten(0, 1).unsqueeze(1), taps.reshape(1, 1, -1, 1))
+        return F.conv2d(planes, taps.reshape(1, 1, 1, -1)).reshape(len(image), -1)
+
+    mean_x, mean_y = smooth(x), smooth(y)
+    variances = smooth(x.square() + y.square()) - mean_x.square() - mean_y.square()
+    contrast = (2 * (smooth(x * y) - mean_x * mean_y) + 0.03**2) / (variances + 0.03**2)
+    luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x.square() + mean_y.square() + 0.01**2)
+    return (luminance * contrast).mean(1), contrast.mean(1)
+
+
+def similarities(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """How like each image is to its original, (N,) each, float64.
+
+        psnr = -10 log10 MSE, in dB; inf where both are equal
+        ssim: Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861, with their 11x11 window of sigma 1.5,
+            K = (0.01, 0.03) and data in [0, 1]
+        ms_ssim: Wang et al. 2003, https://doi.org/10.1109/ACSSC.2003.1292216, with fewer scales for images smaller
+            than 176 pixels (``scale_weights``); a negative factor, of which there is no power, counts as 0
+
+    ssim is left out for images below 11 pixels, ms_ssim below 22. Of colours, the mean over channels.
+
+    Args:
+        x: originals (N, C, H, W) in [0, 1].
+        y: reconstructions, of the same shape; clipped to [0, 1].
+    """
+    if x.shape != y.shape or x.dim() != 4:
+        raise ValueError(f"expected two batches of images (N, C, H, W), got {tuple(x.shape)} and {tuple(y.shape)}")
+    x, y = (image.to(wide(image)).clamp(0, 1) for image in (x, y))
+    values = {"psnr": -10 * (x - y).square().flatten(1).mean(1).log10()}
+    factors: list[Tensor] = []
+    weights = scale_weights(*x.shape[2:])
+    for weight in weights:
+        ssim, contrast = structure(x, y)
+        values.setdefault("ssim", ssim)
+        last = len(factors) == len(weights) - 1
+        factors.append((ssim if last else contrast).clamp(min=0) ** weight)
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    if len(factors) > 1:
+        values["ms_ssim"] = torch.stack(factors).prod(0)
+    return values
+
+
+class ReconstructionMetrics(ExampleMean):
+    """Means over images of ``similarities``: ``psnr``, ``ssim``, ``ms_ssim``; beside each its standard error over
+    the images. The mean of PSNRs is not the PSNR of the mean error.
+    """
+
+    def update(self, x: Tensor, y: Tensor) -> None:  # type: ignore[override]  # of images, not of their values
+        """Add a batch of originals x and reconstructions y, as ``similarities``."""
+        values = similarities(x, y)
+        super().update(values | {f"{name}_square": value.square() for name, value in values.items()})
+
+    def compute(self) -> dict[str, float]:  # type: ignore[override]
+        means = {name: float(mean) for name, mean in super().compute().items()}
+        values: dict[str, float] = {}
+        for name in [name for name in means if not name.endswith("_square")]:
+            variance = means[f"{name}_square"] - means[name] ** 2
+            error = math.sqrt(max(0.0, variance) / (int(self.count) - 1)) if self.count > 1 else math.nan
+            values |= {name: means[name], f"{name}_error": error}
+        return values

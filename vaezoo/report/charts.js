@@ -1,0 +1,250 @@
+// Elements, scales and the three charts. What comes from the runs is put in as text, never as markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function put(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+const el = (name, attributes = {}, ...children) => put(document.createElement(name), attributes, children);
+const svg = (name, attributes = {}, ...children) => put(document.createElementNS(SVG, name), attributes, children);
+
+function format(value, digits = 2) {
+  if (value === null || value === undefined) return "–";
+  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return value.toLocaleString("en-US", options).replace("-", "−");
+}
+
+/** Digits after the point that suit a whole column of values. */
+function digitsFor(values) {
+  const known = values.filter((value) => value !== null && value !== undefined);
+  if (known.every(Number.isInteger)) return 0;
+  const largest = Math.max(...known.map(Math.abs));
+  return largest >= 1000 ? 0 : largest >= 10 ? 2 : 3;
+}
+
+const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+const finite = (value) => typeof value === "number";
+
+/** About `count` round numbers from low to high. */
+function ticks(low, high, count = 5) {
+  const rough = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
+  const found = [];
+  for (let i = Math.ceil(low / step); i * step <= high + step * 1e-9; i++) found.push(i * step);
+  return { values: found, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
+}
+
+/** The range of values, a little wider; `room` is the part of it that is added on both sides. */
+function extent(values, room = 0.08) {
+  const low = Math.min(...values), high = Math.max(...values);
+  const pad = (high - low || Math.abs(high) || 1) * room;
+  return [low - pad, high + pad];
+}
+
+const linear = ([a, b], [from, to]) => (value) => from + ((value - a) / (b - a)) * (to - from);
+
+// Viridis between its ends, which would vanish on black or on white.
+const STOPS = ["#46307e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39"];
+function shade(part) {
+  const at = Math.min(Math.max(part, 0), 1) * (STOPS.length - 1);
+  const i = Math.min(Math.floor(at), STOPS.length - 2);
+  const channel = (color, k) => parseInt(color.slice(1 + 2 * k, 3 + 2 * k), 16);
+  const mixed = [0, 1, 2].map((k) => Math.round(channel(STOPS[i], k) * (i + 1 - at) + channel(STOPS[i + 1], k) * (at - i)));
+  return `rgb(${mixed})`;
+}
+
+// A variant's colour and dashes (curves) and its shape (points): the same ones in every chart.
+const colour = (i) => `var(--c${i % 6})`;
+const dashes = (i) => ["", "7 4", "2 4", "9 3 2 3"][Math.floor(i / 6) % 4];
+const SHAPES = [
+  "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0 -12 0Z", "M-5.5 -5.5h11v11h-11Z", "M0 -7L7 5.5H-7Z", "M0 -7.5L7.5 0L0 7.5L-7.5 0Z",
+  "M0 7L7 -5.5H-7Z", "M-2.5 -7h5v4.5h4.5v5h-4.5v4.5h-5v-4.5h-4.5v-5h4.5Z",
+];
+const shape = (i) => SHAPES[(i + Math.floor(i / 6)) % 6]; // with the colour it repeats after 36
+
+function swatch(i) {
+  const line = svg("path", { d: "M0 2H22", stroke: colour(i), "stroke-width": 4, "stroke-dasharray": dashes(i) });
+  return svg("svg", { class: "swatch", viewBox: "0 0 22 4", "aria-hidden": "true" }, line);
+}
+
+/** A mark that tells of a run: by pointer, by keyboard, and opened by a click. */
+function mark(name, attributes, run, text) {
+  const key = (event) => (event.key === "Enter" || event.key === " ") && (event.preventDefault(), openRun(run));
+  return svg(name, {
+    ...attributes, tabindex: 0, role: "button", "aria-label": text.replaceAll("\n", ", "), "data-tip": text,
+    onclick: () => openRun(run), onkeydown: key,
+  });
+}
+
+/** A drawing with two axes, `x` and `y` its scales; the marks go into `marks`, which is clipped to the plot. */
+function plane(width, height, xRange, yRange, xLabel, yLabel, title) {
+  const left = 62, right = 14, top = 12, bottom = 46;
+  const x = linear(xRange, [left, width - right]), y = linear(yRange, [height - bottom, top]);
+  const clip = `clip${document.querySelectorAll("clipPath").length}-${Math.round(width)}`;
+  const box = { x: left, y: top, width: width - left - right, height: height - top - bottom };
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": title });
+  drawing.append(svg("defs", {}, svg("clipPath", { id: clip }, svg("rect", box))));
+  const xTicks = ticks(...xRange, width < 420 ? 4 : 6), yTicks = ticks(...yRange, 5);
+  for (const value of yTicks.values) {
+    drawing.append(svg("path", { class: "grid", d: `M${left} ${y(value)}H${width - right}` }));
+    drawing.append(svg("text", { class: "soft", x: left - 8, y: y(value) + 4, "text-anchor": "end" }, format(value, yTicks.digits)));
+  }
+  for (const value of xTicks.values) {
+    const text = format(value, xTicks.digits);
+    drawing.append(svg("text", { class: "soft", x: x(value), y: height - bottom + 17, "text-anchor": "middle" }, text));
+  }
+  drawing.append(svg("path", { d: `M${left} ${height - bottom}H${width - right}`, stroke: "currentColor" }));
+  drawing.append(svg("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, xLabel));
+  const turned = `translate(14 ${(top + height - bottom) / 2}) rotate(-90)`;
+  drawing.append(svg("text", { transform: turned, "text-anchor": "middle" }, yLabel));
+  const marks = svg("g", { "clip-path": `url(#${clip})` });
+  const over = svg("g");  // what may reach beyond the plot
+  drawing.append(marks, over);
+  return { drawing, marks, over, x, y };
+}
+
+/** Rate and distortion of each run; seeds hang together by lines to their mean. */
+function ratePlane(comparison, width) {
+  const variants = comparison.variants.map((variant, index) => ({ ...variant, index, points: variant.runs
+    .map((id) => ({ id, ...DATA.runs[id].numbers })).filter((p) => finite(p.kl) && finite(p.distortion)) }));
+  const points = variants.flatMap((variant) => variant.points);
+  if (!points.length) return null;
+  const height = Math.min(Math.max(width * 0.78, 300), 460);
+  const xRange = extent(points.map((p) => p.kl), 0.14), yRange = extent(points.map((p) => p.distortion), 0.14);
+  if (points.every((p) => p.kl >= 0)) xRange[0] = Math.max(xRange[0], 0);
+  const title = "Rate-distortion plane";
+  const { drawing, marks, over, x, y } = plane(width, height, xRange, yRange, "rate KL(q, p) (nats per image)", "distortion (nats per image)", title);
+  const iso = ticks(xRange[0] + yRange[0], xRange[1] + yRange[1], 7);
+  for (const sum of iso.values) {
+    const from = Math.max(xRange[0], sum - yRange[1]), to = Math.min(xRange[1], sum - yRange[0]);
+    if (to <= from) continue;
+    marks.append(svg("path", { class: "iso", d: `M${x(from)} ${y(sum - from)}L${x(to)} ${y(sum - to)}` }));
+    const place = { x: x(to) - 4, y: y(sum - to) - 5, "text-anchor": "end", class: "soft halo" };
+    marks.append(svg("text", place, format(-sum, iso.digits)));
+  }
+  const used = points.map((p) => p.active_units).filter(finite);
+  const most = Math.max(...used), least = Math.min(...used);
+  const labels = [];
+  for (const { label, index, points: own } of variants.filter((variant) => variant.points.length)) {
+    const cx = x(mean(own.map((p) => p.kl))), cy = y(mean(own.map((p) => p.distortion)));
+    for (const p of own) over.append(svg("path", { d: `M${cx} ${cy}L${x(p.kl)} ${y(p.distortion)}`, stroke: "currentColor", opacity: 0.5 }));
+    for (const p of own) {
+      const fill = finite(p.active_units) ? shade((p.active_units - least) / (most - least || 1)) : "var(--c5)";
+      const place = `translate(${x(p.kl)} ${y(p.distortion)})`;
+      over.append(mark("path", { d: shape(index), class: "dot", fill, stroke: colour(index), transform: place }, p.id, pointText(p)));
+    }
+    labels.push({ label, cy, low: Math.min(...own.map((p) => x(p.kl))), high: Math.max(...own.map((p) => x(p.kl))) });
+  }
+  const taken = [];
+  for (const { label, cy, low, high } of labels) { // the best first; one that would cover another is left out
+    const length = label.length * 6.6, after = high + 11 + length < width;
+    const [from, to] = after ? [high + 11, high + 11 + length] : [low - 11 - length, low - 11];
+    const at = cy + 4;
+    if (taken.some((other) => from < other.to && to > other.from && Math.abs(at - other.at) < 13)) continue;
+    taken.push({ from, to, at });
+    drawing.append(svg("text", { x: after ? from : to, y: at, "text-anchor": after ? "start" : "end", class: "halo" }, label));
+  }
+  const keys = variants.filter((v) => v.points.length).map((v) => el("span", { class: "key" },
+    svg("svg", { viewBox: "-8 -8 16 16", class: "shape", "aria-hidden": "true" }, svg("path", { d: shape(v.index), class: "dot", fill: "none", stroke: colour(v.index) })), v.label));
+  const bar = used.length ? el("span", { class: "key" }, "active units ", format(least, 0),
+    el("i", { class: "bar", style: `background: linear-gradient(90deg, ${STOPS})` }), format(most, 0)) : null;
+  return [drawing, el("div", { class: "legend" }, bar, ...keys)];
+}
+
+function pointText(p) {
+  const lines = [DATA.runs[p.id].label, `ELBO ${format(p.elbo)} nats`, `rate ${format(p.kl)}, distortion ${format(p.distortion)}`];
+  return [...lines, ...(finite(p.active_units) ? [`${format(p.active_units, 0)} active units`] : [])].join("\n");
+}
+
+/** ELBO over training: validation, and thin the training; `state` holds the axis and which variants are hidden. */
+function curves(comparison, width, state, redraw) {
+  const column = state.axis === "epoch" ? 0 : 1;
+  const all = comparison.variants.flatMap((variant, index) => comparison.runs
+    .filter((id) => variant.runs.includes(id)).map((id) => ({ id, index, ...DATA.runs[id].curves })));
+  const lines = all.filter((run) => run.val?.length || run.train?.length);
+  if (!lines.length) return null;
+  const seen = lines.filter((run) => !state.hidden.has(run.index));
+  const validation = seen.flatMap((run) => run.val ?? []);
+  const values = (validation.length ? validation : lines.flatMap((run) => run.val ?? run.train)).map((p) => p[2]);
+  // The first epochs, far below the rest, would flatten it: the frame begins at the lowest tenth, or below the lowest end.
+  const ends = seen.map((run) => (run.val?.length ? run.val : run.train).at(-1)[2]);
+  const tenth = [...values].sort((a, b) => a - b)[Math.floor(values.length / 10)];
+  const low = Math.min(tenth, ...ends), high = Math.max(...values, ...seen.flatMap((run) => (run.train ?? []).map((p) => p[2])));
+  const last = Math.max(...lines.flatMap((run) => [...(run.val ?? []), ...(run.train ?? [])]).map((p) => p[column]));
+  const height = Math.min(Math.max(width * 0.78, 300), 460);
+  const xLabel = state.axis === "epoch" ? "epoch" : "optimizer step";
+  const { drawing, marks, x, y } = plane(width, height, [0, last], extent([low, high], 0.05), xLabel, "ELBO (nats per image)", "ELBO over training");
+  const path = (points) => points.map((p, i) => `${i ? "L" : "M"}${x(p[column]).toFixed(1)} ${y(p[2]).toFixed(1)}`).join("") + "h.01";
+  const group = svg("g", { class: "lines" });
+  marks.append(group);
+  for (const { id, index, val, train } of seen) {
+    const look = { stroke: colour(index), "stroke-dasharray": dashes(index) };
+    if (train?.length) group.append(svg("path", { ...look, d: path(train), class: "line thin" }));
+    if (!val?.length) continue;
+    const text = `${DATA.runs[id].label}\nlast validation ELBO ${format(val.at(-1)[2])} nats`;
+    group.append(mark("path", { ...look, d: path(val), class: "line" }, id, text));
+  }
+  const toggle = (index) => { state.hidden.has(index) ? state.hidden.delete(index) : state.hidden.add(index); redraw(); };
+  const shown = [...new Set(lines.map((run) => run.index))];
+  const buttons = shown.map((index) => el("button", { type: "button", "data-key": `v${index}`, "aria-pressed": !state.hidden.has(index),
+    onclick: () => toggle(index) }, swatch(index), comparison.variants[index].label));
+  const axes = ["epoch", "step"].map((axis) => el("button", { type: "button", "data-key": axis, "aria-pressed": state.axis === axis,
+    onclick: () => { state.axis = axis; redraw(); } }, `by ${axis}`));
+  return [drawing, el("div", { class: "legend" }, ...buttons), el("div", { class: "axis legend" }, ...axes)];
+}
+
+/** One axis for each setting that differs and one for the ELBO; a line for each run. */
+function parallel(comparison, width) {
+  const runs = comparison.variants.flatMap((variant, index) => variant.runs.map((id) => ({ id, index, run: DATA.runs[id] })))
+    .filter(({ run }) => finite(run.numbers.elbo));
+  if (!comparison.keys.length || runs.length < 2) return null;
+  const distinct = Math.max(...comparison.keys.map((key) => new Set(runs.map(({ run }) => run.settings[key])).size));
+  const wide = Math.max(width, 120 * (comparison.keys.length + 1)), height = Math.max(320, 64 + 18 * distinct), top = 44, bottom = 20;
+  const axes = [...comparison.keys.map((key) => settingAxis(key, runs.map(({ run }) => run.settings[key]), [height - bottom, top])),
+    elboAxis(runs.map(({ run }) => run.numbers.elbo), [height - bottom, top])];
+  const left = Math.max(60, 20 + 6.5 * Math.max(...axes[0].marks.map(([text]) => text.length))), right = 70;
+  const at = (i) => left + (i * (wide - left - right)) / (axes.length - 1);
+  const drawing = svg("svg", { viewBox: `0 0 ${wide} ${height}`, role: "group", "aria-label": "Parallel coordinates", style: `width: ${wide}px` });
+  const group = svg("g", { class: "lines" });
+  drawing.append(group);
+  axes.forEach((axis, i) => {
+    drawing.append(svg("path", { d: `M${at(i)} ${top - 8}V${height - bottom + 8}`, stroke: "currentColor" }));
+    drawing.append(svg("text", { x: at(i), y: 16, "text-anchor": "middle" }, axis.name));
+    if (axis.unit) drawing.append(svg("text", { x: at(i), y: 30, "text-anchor": "middle", class: "soft" }, axis.unit));
+    const last = i === axes.length - 1;
+    for (const [text, place] of axis.marks) drawing.append(svg("text",
+      { x: at(i) + (last ? 7 : -7), y: place + 4, "text-anchor": last ? "start" : "end", class: "soft halo" }, text));
+  });
+  for (const { id, index, run } of runs) {
+    const places = axes.map((axis) => axis.place(run));
+    const bend = (at(1) - at(0)) / 2;
+    const d = places.map((y, i) => (i ? `C${at(i - 1) + bend} ${places[i - 1]} ${at(i) - bend} ${y} ${at(i)} ${y}` : `M${at(0)} ${y}`)).join("");
+    const text = [run.label, ...comparison.keys.map((key) => `${key}: ${run.settings[key] ?? "default"}`), `ELBO ${format(run.numbers.elbo)} nats`].join("\n");
+    group.append(mark("path", { d, class: "line", stroke: colour(index), "stroke-dasharray": dashes(index) }, id, text));
+  }
+  return [el("div", { class: "scroll plain" }, drawing)];
+}
+
+function elboAxis(values, span) {
+  const range = extent(values, 0.02), scale = linear(range, span), { values: round, digits } = ticks(...range, 5);
+  return { name: "test ELBO", unit: "nats per image", marks: round.map((v) => [format(v, digits), scale(v)]), place: (run) => scale(run.numbers.elbo) };
+}
+
+/** Numbers at their places, logarithmic where they span much; anything else evenly, the best variant's on top. */
+function settingAxis(key, values, span) {
+  const distinct = [...new Set(values)];
+  distinct.every(finite) ? distinct.sort((a, b) => a - b) : distinct.reverse();
+  const name = key.replace(/^(model|trainer|optimizer|data)\./, "");
+  const even = (value) => linear([-0.5, distinct.length - 0.5], span)(distinct.indexOf(value));
+  const log = distinct.every((v) => finite(v) && v > 0) && distinct.at(-1) / distinct[0] >= 20;
+  const by = log ? Math.log : Number;
+  const scale = distinct.every(finite) && distinct.length > 1 ? (v) => linear(extent([by(distinct[0]), by(distinct.at(-1))], 0.02), span)(by(v)) : even;
+  const text = (value) => (value === null ? "default" : finite(value) ? String(value).replace("-", "−") : String(value));
+  return { name, unit: log ? "log scale" : "", marks: distinct.map((v) => [text(v), scale(v)]), place: (run) => scale(run.settings[key]) };
+}

@@ -1,0 +1,191 @@
+// The page around the charts: heading, tables, and a run's details.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const NAMES = {
+  elbo: "ELBO", kl_dim: "Rate by dimension", kl: "Rate", distortion: "Distortion", log_p: "log p(x)", bits_per_dim: "Bits per dim", fid: "FID", kid: "KID", mig: "MIG",
+  wall_seconds: "Time", train_images_per_second: "Speed", peak_memory_mb: "Memory", log_px: "log p(x | z)",
+};
+const nameOf = (key) => NAMES[key] ?? key.replaceAll("_", " ").replace(/^./, (letter) => letter.toUpperCase());
+const about = (key) => DATA.quantities[key] ?? DATA.quantities[key.split("/")[0]] ?? { unit: "", meaning: "", better: 0 };
+
+/** A table that is sorted by a click on a head. A column has head, unit, value(row) to sort by and cell(row). */
+function table(columns, rows, caption) {
+  const body = el("tbody");
+  const draw = (order) => body.replaceChildren(...order.map((row) => el("tr",
+    row.open ? { class: "open", onclick: row.open } : {}, ...columns.map((column) => column.cell(row)))));
+  const heads = columns.map((column) => el("th", { scope: "col", class: column.text ? "text" : null, title: column.meaning || null },
+    column.value ? el("button", { type: "button", onclick: () => sort(column) }, column.head) : column.head,
+    column.unit ? el("small", {}, column.unit) : null));
+  function sort(column) {
+    const head = heads[columns.indexOf(column)];
+    const first = column.text || column.better < 0 ? "ascending" : "descending";
+    const now = head.getAttribute("aria-sort");
+    const way = now === null ? first : now === "ascending" ? "descending" : "ascending";
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", way);
+    const sign = way === "ascending" ? 1 : -1;
+    const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b);
+    const missing = (row) => column.value(row) === null || column.value(row) === undefined;
+    draw([...rows].sort((a, b) => missing(a) - missing(b) || (missing(a) ? 0 : sign * compare(column.value(a), column.value(b)))));
+  }
+  draw(rows);
+  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
+    el("table", {}, el("thead", {}, el("tr", {}, ...heads)), body));
+}
+
+const label = (index, text) => el("span", { class: "key" }, swatch(index), text);
+const withHalf = (text, half) => [text, half === null ? null : el("span", { class: "pm" }, ` ± ${half}`)].filter((part) => part !== null);
+
+/** Means over seeds, each with its interval. */
+function variantTable(comparison) {
+  const rows = comparison.variants.map((variant, index) => ({ ...variant, index }));
+  const numbers = comparison.columns.map((key) => {
+    const { unit, meaning, better } = about(key);
+    const values = rows.map((row) => row.numbers[key]?.mean);
+    const digits = digitsFor(values), known = values.filter(finite);
+    const best = rows.length > 1 && better && known.length ? (better > 0 ? Math.max : Math.min)(...known) : null;
+    const value = (row) => row.numbers[key]?.mean ?? null;
+    const half = (row) => (finite(row.numbers[key]?.half) ? format(row.numbers[key].half, digits) : null);
+    const cell = (row) => el("td", { class: value(row) !== null && value(row) === best ? "best" : null }, ...withHalf(format(value(row), digits), half(row)));
+    return { head: nameOf(key), unit, meaning, better, value, cell };
+  });
+  const model = { head: "Model", text: true, value: (row) => row.label, cell: (row) => el("th", { scope: "row", class: "text" }, label(row.index, row.label)) };
+  const of = (row) => (row.tried > row.runs.length ? `${row.runs.length} of ${row.tried}` : String(row.runs.length));
+  const seeds = { head: "Seeds", value: (row) => row.runs.length, cell: (row) => el("td", {}, of(row)) };
+  return table([model, seeds, ...numbers], rows, "Models");
+}
+
+/** The runs, each with its pictures; a row opens the run. */
+function runTable(comparison) {
+  const rows = comparison.runs.map((id) => ({ ...DATA.runs[id], open: () => openRun(id) }));
+  const kinds = [...new Set(rows.flatMap((row) => row.pictures.map((picture) => picture.kind)))].slice(0, 3);
+  const pictures = kinds.map((kind) => ({ head: nameOf(kind), text: true, cell: (row) => {
+    const picture = row.pictures.find((other) => other.kind === kind);
+    return el("td", { class: "text" }, picture ? el("img", { src: picture.source, alt: `${kind} of ${row.label}`, loading: "lazy" }) : "–");
+  } }));
+  const numbers = comparison.columns.map((key) => {
+    const { unit, meaning, better } = about(key);
+    const digits = digitsFor(rows.map((row) => row.numbers[key]));
+    return { head: nameOf(key), unit, meaning, better, value: (row) => row.numbers[key] ?? null, cell: (row) => el("td", {}, ...numberOf(row, key, digits)) };
+  });
+  return table([runColumn(), ...pictures, ...numbers], rows, "Runs");
+}
+
+function runColumn() {
+  const button = (row) => el("button", { type: "button", onclick: (event) => { event.stopPropagation(); row.open(); } }, row.label);
+  return { head: "Run", text: true, value: (row) => row.label, cell: (row) => el("th", { scope: "row", class: "text" }, button(row)) };
+}
+
+/** A run's number with its standard error and its ceiling, where it has them. */
+function numberOf(run, key, digits) {
+  const error = run.numbers[`${key}_error`], ceiling = run.numbers[`${key}_ceiling`];
+  const parts = withHalf(format(run.numbers[key], digits), finite(error) ? format(error, digits) : null);
+  return finite(ceiling) ? [...parts, el("span", { class: "pm" }, ` of ${format(ceiling, digits)}`)] : parts;
+}
+
+function failedTable(ids) {
+  const rows = ids.map((id) => ({ ...DATA.runs[id], open: () => openRun(id) }));
+  const text = (head, value) => ({ head, text: true, value, cell: (row) => el("td", { class: "text wrap" }, value(row)) });
+  return table([runColumn(), text("Cause", (row) => row.cause), text("Command", (row) => row.command)], rows, "Runs that did not complete");
+}
+
+function openRun(id) {
+  const run = DATA.runs[id], dialog = document.querySelector("dialog");
+  const names = Object.keys(run.numbers).filter((key) => !/_(error|ceiling)$/.test(key));
+  const rows = names.map((key) => el("tr", {}, el("th", { scope: "row", class: "text" }, nameOf(key)),
+    el("td", {}, ...numberOf(run, key, digitsFor([run.numbers[key]]))),
+    el("td", { class: "text" }, [about(key).unit, about(key).meaning].filter(Boolean).join(": "))));
+  const pictures = run.pictures.map(({ kind, source }) => el("figure", {}, el("img", { src: source, alt: `${kind} of ${run.label}` }), el("figcaption", {}, kind)));
+  const facts = [["Command", el("code", {}, run.command)], ["Folder", el("code", {}, run.folder)],
+    run.checkpoint ? ["Checkpoint tested", el("code", {}, run.checkpoint)] : null].filter(Boolean);
+  const trained = run.steps ? `${format(run.epochs, 0)} epochs, ${format(run.steps, 0)} optimizer steps. ` : "";
+  dialog.replaceChildren(
+    el("button", { class: "close", type: "button", onclick: () => dialog.close() }, "Close"),
+    el("h2", { id: "run" }, run.label), el("p", { class: "soft" }, run.cause === null ? `${run.scale}. ${trained}${run.made}` : run.made),
+    ...(run.cause === null ? [] : [el("p", { class: "result" }, `Not completed: ${run.cause}`)]),
+    el("div", { class: "pictures" }, ...pictures),
+    ...(rows.length ? [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Numbers" },
+      el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "text" }, "Test number"), el("th", { scope: "col" }, "Value"), el("th", { scope: "col", class: "text" }, "Unit and meaning"))), el("tbody", {}, ...rows)))] : []),
+    ...Object.entries(run.bars).map(([name, values]) => bars(name, values)),
+    ...facts.flatMap(([name, node]) => [el("h3", {}, name), node]));
+  dialog.setAttribute("aria-labelledby", "run");
+  dialog.showModal();
+  dialog.scrollTop = 0;
+}
+
+/** A number that each latent dimension has, the largest first. */
+function bars(name, values) {
+  const sorted = values.map((value, i) => [value ?? 0, i]).sort((a, b) => b[0] - a[0]);
+  const largest = Math.max(...sorted.map(([value]) => value)) || 1, step = 640 / sorted.length;
+  const marks = sorted.map(([value, i], k) => svg("rect", { x: k * step, width: Math.max(step - 1, 0.5), y: 90 - (80 * value) / largest,
+    height: Math.max((80 * value) / largest, 0.5), fill: "var(--accent)", "data-tip": `dimension ${i}: ${format(value, 3)}` }));
+  const text = `${nameOf(name)}: ${about(name).meaning || about(name).unit}, sorted; the largest is ${format(largest, 3)}`;
+  return el("figure", {}, el("h3", {}, nameOf(name)), svg("svg", { viewBox: "0 0 640 92", role: "img", "aria-label": text }, ...marks), el("figcaption", {}, text));
+}
+
+/** A chart that is drawn anew when its width changes; `draw(width, redraw)` gives its nodes, or null for no chart. */
+const charts = [];
+function chart(title, caption, draw) {
+  const figure = el("figure"), section = el("section", {}, el("h3", {}, title), figure);
+  let width = 0;
+  const redraw = () => {
+    const focused = figure.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+    const nodes = draw(figure.clientWidth || 340, redraw);
+    section.hidden = nodes === null;
+    figure.replaceChildren(...(nodes ?? []), el("figcaption", {}, caption));
+    if (focused) figure.querySelector(`[data-key="${focused}"]`)?.focus();
+  };
+  charts.push(() => { if (figure.clientWidth !== width || !width) { redraw(); width = figure.clientWidth; } });
+  return section;
+}
+
+function comparisonSection(comparison) {
+  const state = { axis: "epoch", hidden: new Set() };
+  const intervals = "Mean over seeds ± half the 95 % confidence interval (Student's t); one seed has none. Best in bold. A number that only one model has is with its runs.";
+  const errors = "After ± stands the standard error that an evaluation gave, after “of” what a perfect answer gets under the same protocol. A row opens its run.";
+  return el("section", {}, el("h2", {}, comparison.scale), el("p", { class: "result" }, `${comparison.headline}.`),
+    el("h3", {}, "Models"), el("p", { class: "soft" }, intervals), variantTable(comparison),
+    el("div", { class: "charts" },
+      chart("Rate and distortion", "Test set. Dashed lines join equal ELBOs, which their numbers tell: the lower left is better. Thin lines lead from a model's seeds to their mean. Point at one for its name and numbers.", (width) => ratePlane(comparison, width)),
+      chart("ELBO over training", "Validation, and thin the training. The first epochs may lie below the frame.", (width, redraw) => curves(comparison, width, state, redraw))),
+    chart("What was varied", "A line is a run. Point at one to see it alone.", (width) => parallel(comparison, width)),
+    el("h3", {}, "Runs"), el("p", { class: "soft" }, errors), runTable(comparison));
+}
+
+function showTips() {
+  const tip = document.getElementById("tip");
+  const show = (event) => {
+    const target = event.target.closest?.("[data-tip]");
+    tip.hidden = !target;
+    if (!target) return;
+    tip.textContent = target.dataset.tip;
+    (target.closest("dialog") ?? document.body).append(tip); // an open dialog covers all that is not in it
+    const box = target.getBoundingClientRect();
+    const [x, y] = event.clientX === undefined ? [box.x + box.width / 2, box.y] : [event.clientX, event.clientY];
+    tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - tip.offsetWidth - 4))}px`;
+    tip.style.top = `${y + 18 + tip.offsetHeight > innerHeight ? y - tip.offsetHeight - 10 : y + 18}px`;
+  };
+  document.addEventListener("pointermove", show);
+  document.addEventListener("focusin", show);
+}
+
+function main() {
+  document.title = DATA.title;
+  const many = DATA.comparisons.length > 1;
+  const left = DATA.left_out ? [el("p", { class: "soft" }, `${DATA.left_out} pictures would not fit into this page and are left out: they are in the runs' folders.`)] : [];
+  const failed = DATA.incomplete.length;
+  const count = `${DATA.runs.length} runs${failed ? `, ${failed} of them not completed` : ""}`;
+  document.querySelector("main").append(
+    el("header", {}, el("h1", {}, DATA.title), el("p", { class: "soft" }, [count, DATA.date, ...DATA.versions].filter(Boolean).join(" · ")),
+      ...(many ? [el("p", {}, `ELBOs of different things cannot be compared: ${DATA.comparisons.length} comparisons follow, each by itself.`)] : []), ...left),
+    ...DATA.comparisons.map(comparisonSection),
+    ...(failed ? [el("section", {}, el("h2", {}, "Not completed"), failedTable(DATA.incomplete))] : []));
+  const dialog = document.querySelector("dialog");
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  const redraw = () => charts.forEach((draw) => draw());
+  redraw();
+  addEventListener("resize", redraw);
+  showTips();
+}
+
+main();
