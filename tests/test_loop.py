@@ -18,6 +18,7 @@ from vaezoo.callbacks.checkpoints import Best, Last
 from vaezoo.callbacks.ema import EMA
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.models import VAE, FactorVAE
+from vaezoo.models.training import Batch
 from vaezoo.nets import linear
 from vaezoo.schedulers import cosine
 
@@ -233,6 +234,20 @@ def test_a_loader_of_no_length():
     fit = trainer(accumulate_grad_batches=4, max_epochs=1)
     fit.fit(model, torch.utils.data.DataLoader(Iterable(), batch_size=None))
     assert fit.global_step == 3  # 4 + 4 + 3
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_a_loader_of_plain_pairs_is_refused(stage):
+    """By what is missing; one whose data set gives a Batch for each example is taken."""
+    source = data()
+    source.setup()
+    examples = source.examples(5)
+    pairs = torch.utils.data.TensorDataset(*examples)
+    batches = [Batch(x, y) for x, y in zip(*examples, strict=True)]
+    act = getattr(trainer(max_epochs=1), stage)
+    with pytest.raises(ValueError, match=r"gives a list, where VAE takes a vaezoo\.models\.training\.Batch: let its"):
+        act(make(), torch.utils.data.DataLoader(pairs, batch_size=2))
+    act(make(), torch.utils.data.DataLoader(batches, batch_size=2))
 
 
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty.*")

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vaezoo import seeding
 from vaezoo.conditional import Shape
-from vaezoo.models.training import Batch, Numbered
+from vaezoo.models.training import Batch, Chunk, Numbered
 
 BINARIZE = ("dynamic", "static", "threshold", "none")
 
@@ -121,16 +121,6 @@ class Batches:
         else:
             x = images.float() if self.white == 1 else images.float().div_(self.white)
         return Batch(x, self.split.labels.index_select(0, index))
-
-
-class Chunk:
-    """Consecutive training batches, each made when it is asked for: an iterable that Lightning leaves as it is."""
-
-    def __init__(self, parts: Iterator[Numbered]):
-        self.parts = parts
-
-    def __iter__(self) -> Iterator[Numbered]:
-        return self.parts
 
 
 class Epoch(Dataset[Numbered]):

@@ -183,6 +183,7 @@ class LatentVariableModel(Training):
 
     def step(self, stage: str, batch: Batch) -> None:
         """Pass a batch through the model and add it to the stage's means."""
+        self.check_batch(batch)
         trace = self(batch.x, batch.y)
         terms = self.objective(trace)
         size = len(batch.x)

@@ -3,7 +3,7 @@
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,11 +36,21 @@ class Numbered(NamedTuple):
     batch: Batch
 
 
-class Training(pl.LightningModule):
-    """Trains on one ``Batch``, or on a chunk of them, at each of Lightning's turns.
+class Chunk:
+    """Consecutive training batches, each made when it is asked for: an iterable that Lightning leaves as it is."""
 
-    What Lightning does around a turn costs as much as a small model's step, so a loader hands over a chunk: an
-    iterable of ``Numbered`` batches, each with its forward and backward pass and its own place in accumulation,
+    def __init__(self, parts: Iterator[Numbered]):
+        self.parts = parts
+
+    def __iter__(self) -> Iterator[Numbered]:
+        return self.parts
+
+
+class Training(pl.LightningModule):
+    """Trains on one ``Batch``, or on a ``Chunk`` of them, at each of Lightning's turns.
+
+    What Lightning does around a turn costs as much as a small model's step, so a loader hands over
+    several: ``Numbered`` batches, each with its forward and backward pass and its own place in accumulation,
     clipping and schedules. Optimisation is manual in Lightning's sense; ``trainer.accumulate_grad_batches`` and
     ``trainer.gradient_clip_val`` mean what they always do. A callback with a method
     ``on_batch(trainer, pl_module, part: Numbered)`` has its turn after each batch.
@@ -142,12 +152,21 @@ class Training(pl.LightningModule):
         if stage == "fit":
             self.compute = self.losses  # a compiled one could not be pickled
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Train on one ``Batch``, or on the parts of a chunk one after another."""
+    def check_batch(self, batch: Any) -> None:
+        """Refuse what is no batch of ours: (x, y) of a plain loader, say."""
+        if not isinstance(batch, Batch | Chunk):
+            raise ValueError(
+                f"the loader gives a {type(batch).__name__}, where {type(self).__name__} takes a "
+                f"vaezoo.models.training.Batch: let its data set or its collate_fn return Batch(x, y)"
+            )
+
+    def training_step(self, batch: Batch | Chunk, batch_idx: int) -> None:
+        """Train on one ``Batch``, or on the parts of a ``Chunk`` one after another."""
+        self.check_batch(batch)
         if isinstance(batch, Batch):
             if self.trainer.is_last_batch:
                 self.batches_per_epoch = batch_idx + 1  # which a loader of no length has not said
-            batch = [Numbered(batch_idx, None, batch)]
+            batch = Chunk(iter([Numbered(batch_idx, None, batch)]))
         for part in batch:
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 break
