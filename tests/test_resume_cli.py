@@ -393,6 +393,17 @@ def test_a_complete_run_that_goes_on_has_no_speed(cli):
     assert err == f"going on from {run}/checkpoints/last.ckpt, step 20\n"
 
 
+@pytest.mark.parametrize(("words", "early"), [([], True), (["logger=csv"], False), (["run=x"], False)], ids=str)
+def test_wandb_is_imported_before_torch(stub, words, early):
+    """By a run that logs there; when torch is there first it takes longer."""
+    order = "import sys\ndef task(config):\n    print('wandb.apis.public' in sys.modules, 'torch' in sys.modules)\n"
+    first = stub()
+    Path("stub.py").write_text(order)
+    with start(*first, *words) as process:
+        out, _err = process.communicate()
+    assert out == f"{early} False\n"
+
+
 def test_replace_leaves_the_old_text_where_it_fails(tmp_path):
     path = tmp_path / "a.json"
     replace(path, "old")

@@ -86,6 +86,10 @@ def attempt(config: dict[str, Any]) -> None:
     try:
         gc.disable()  # looking for garbage is a quarter of the time that imports take, and they leave none
         try:
+            if "wandb" in config["logger"] and config["run"] is None and first_process():  # evaluations log nothing
+                # wandb.init imports this, and before Python 3.13 it takes the longer the more modules there are: half
+                # a second after torch, whose turn is next.
+                from wandb import Api  # noqa: F401
             task = build(config["task"], "task", tuple(config["trust"]))
         finally:
             gc.enable()
