@@ -24,6 +24,7 @@ from vaezoo.models import VAE
 from vaezoo.nets import MLP
 
 CPU = torch.device("cpu")
+ROUNDS = 60  # of training, at most
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,14 @@ def minimise(module: nn.Module, loss: Callable[[Tensor], Tensor], codes: Tensor,
     """Fit a density by Adam, and stop before it learns the codes by heart.
 
     A tenth of the codes is held out. Their loss is taken at the start and every 50 batches of 256; the weights stay
-    those of its least value, and the training ends when 10 in a row have not been less, or after 3,000 batches.
+    those of its least value, and the training ends when 10 in a row have not been less, or after 60.
     (10,000 codes of 50 dimensions are few: trained on, a flow soon gives unseen codes less than a normal does.)
     """
     order = torch.randperm(len(codes))
     held_out, known = codes[order[: len(codes) // 10 + 1]], codes[order[len(codes) // 10 + 1 :]]
     optimizer = Adam(module.parameters(), lr=1e-3)
     least, best, since = torch.inf, {}, 0
-    for _ in tqdm(range(60), name, leave=False, disable=None, delay=3):
+    for _ in tqdm(range(ROUNDS), name, leave=False, disable=None, delay=3):
         with evaluating(module), seeding.isolated(CPU, 0, "held-out codes"):  # the same noise every time
             value = float(loss(held_out))
         since = 0 if value < least else since + 1
@@ -163,8 +164,8 @@ def two_stage(codes: Tensor, seed: int = 0, hidden: Sequence[int] = (128, 128)) 
     """A second VAE, of the first one's codes: Dai & Wipf 2019, https://arxiv.org/abs/1903.05789.
 
     u ~ N(0, I), z ~ N(mu(u), sigma^2 I), with as many u as z. As there, the codes are draws of q(z | x), sigma is
-    learned, and a sample has its noise. Unlike there, the codes are whitened, the networks are small (theirs have three layers of 1,024) and training ends by
-    held-out codes (theirs takes 800 epochs).
+    learned, and a sample has its noise. Unlike there, the codes are whitened, the networks are small (theirs have
+    three layers of 1,024) and training ends by held-out codes (theirs takes 800 epochs).
 
     Args:
         codes: (N, D), draws of q(z | x).

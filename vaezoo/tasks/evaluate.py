@@ -6,7 +6,7 @@ from typing import Any
 from vaezoo.build import ConfigError
 from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.tasks import common
-from vaezoo.tasks.groups import GROUPS, DoesNotApply, Settings
+from vaezoo.tasks.groups import GROUPS, Settings
 from vaezoo.tasks.trained import open_run
 
 
@@ -48,7 +48,9 @@ def evaluate(
             values |= found.values
             quantities |= found.quantities
             notes += [found.note] if found.note not in ("", *notes) else []
-        except DoesNotApply as reason:
+        except ConfigError:
+            raise
+        except ValueError as reason:  # DoesNotApply, or numbers that a metric cannot be had of, as a diverged model's
             left_out[name] = str(reason)
     seconds = round(time.perf_counter() - start, 2)
     origin = {"checkpoint": str(run.path), "data": type(run.data).__name__, "scored": run.scored}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution, Independent, Normal
 from tqdm import tqdm
 
 from vaezoo import seeding
@@ -22,6 +22,7 @@ from vaezoo.data import FactorData, ImageData
 from vaezoo.evidence import Evidence, estimate
 from vaezoo.metrics.quantities import QUANTITIES, Quantity
 from vaezoo.models import VAE
+from vaezoo.posteriors import TriangularNormal
 from vaezoo.spherical import VonMisesFisherDistribution
 from vaezoo.tasks.trained import Trained
 
@@ -34,12 +35,12 @@ SAMPLERS = {
     "two_stage": "a second VAE of the codes",
 }
 JOINT: dict[type, tuple[str, ...]] = {  # posteriors that do not factorise, by their parameters
-    MultivariateNormal: ("loc", "scale_tril"),
+    TriangularNormal: ("loc", "scale_tril"),
     VonMisesFisherDistribution: ("loc", "concentration"),
 }
 
 
-class DoesNotApply(Exception):
+class DoesNotApply(ValueError):
     """Why a group of metrics cannot be had of this model on this data."""
 
 
@@ -145,7 +146,7 @@ def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
     """
     parts: dict[str, list[Tensor]] = {}
     kls = []
-    with torch.no_grad():
+    with torch.no_grad(), seeding.isolated(run.model.device, run.model.seed, "posterior"):
         for x, y in run.batches("test", what="latent space"):
             layers = run.model(x, y, num_samples=1).latents
             if len(layers) != 1 or layers[0].p.batch_shape:
@@ -233,10 +234,7 @@ class Judge:
         self.metrics = samples
         self.run, self.labels, self.num = run, data.test.labels, len(data.test.images)
         self.bits = data.support == "binary"
-        try:
-            self.net = features.features_for(data, cache)
-        except ValueError as error:
-            raise DoesNotApply(str(error)) from error
+        self.net = features.features_for(data, cache)
         kind = "drawn from p(x | z)" if self.bits else "means of p(x | z)"
         self.note = f"samples are {kind}, judged by {self.net.describe()}"
         self.real = self.features("test")
@@ -282,7 +280,8 @@ def anomaly(run: Trained, settings: Settings) -> Found:
     strange = run._replace(data=other_data(run, settings.outliers))
     training = run.batches("train", num, "log p(x)")
     entropy = float(metrics.scores(run.model, training, ["log_p"])["log_p"].mean())
-    q = type(run.model(*next(run.batches("test", 1))).latents[0].q)
+    with seeding.isolated(run.model.device, run.model.seed, "posterior"):
+        q = type(run.model(*next(run.batches("test", 1))).latents[0].q)
     names = [name for name in metrics.SCORES if name != "likelihood_regret" or q is Independent]
     scored = [
         metrics.scores(run.model, of.batches("test", num, f"scores of {type(of.data).__name__}"), names, entropy)

@@ -1,0 +1,121 @@
+"""The groups of metrics that an evaluation measures, over the zoo: what applies, and the same digits again."""
+
+import math
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from test_contract import MODELS, make
+
+from vaezoo.build import ConfigError
+from vaezoo.data import Digits, Sprites
+from vaezoo.tasks.groups import GROUPS, DoesNotApply, Settings
+from vaezoo.tasks.trained import Trained
+
+SETTINGS = Settings(num_samples=5, num_images=20, outliers=None, compiled=False)
+# What does not apply to whom, and why.
+LEFT_OUT = {
+    "latent": {"ladder_vae", "vq_vae", "planar_vae", "iaf_vae"},
+    "samplers": {"ladder_vae", "vq_vae", "s_vae", "cvae"},
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where feature networks are kept, for all tests here."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def cached(monkeypatch, cache):
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+
+
+def opened(name, data=None, **settings):
+    """A model with its first weights, as a trained run."""
+    torch.manual_seed(0)
+    model = make(name, net="mlp", shape=(1, 8, 8))
+    binary = model.likelihood.scores == {"binary"}
+    data = data or Digits(val_size=180, binarize="dynamic" if binary else "none", **settings)
+    data.setup()
+    model.objective.num_data = data.num_train
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    return Trained({"data": {}, "trust": [], "seed": 0}, model.eval(), data, trainer, Path("x"))
+
+
+@pytest.mark.parametrize("group", ["likelihood", "latent", "probes", "reconstruction"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model(name, group):
+    """Finite numbers, each with its meaning; or a reason."""
+    run = opened(name)
+    if name in LEFT_OUT.get(group, ()):
+        with pytest.raises(DoesNotApply):
+            GROUPS[group](run, SETTINGS)
+        return
+    found = GROUPS[group](run, SETTINGS)
+    assert found.values
+    assert all(math.isfinite(value) for value in found.values.values())
+    bare = {key.removesuffix("_error").removesuffix("_ceiling") for key in set(found.values) - set(found.quantities)}
+    assert bare <= set(found.quantities)
+
+
+@pytest.mark.parametrize("group", ["likelihood", "latent", "probes", "reconstruction", "samples"])
+def test_the_same_digits_whatever_the_batches(group):
+    """Twice, and with other batches: to rounding, for matrix products round by their size."""
+    first, again, other = (
+        GROUPS[group](opened("mlp_vae", eval_batch_size=size), SETTINGS).values for size in (500, 500, 7)
+    )
+    assert first == again
+    assert other == pytest.approx(first, rel=1e-4, abs=1e-6)
+
+
+def test_the_default_stream_is_left_alone():
+    run = opened("mlp_vae")
+    for group in ("likelihood", "latent", "probes", "samples"):
+        before = torch.get_rng_state()
+        GROUPS[group](run, SETTINGS)
+        assert torch.equal(torch.get_rng_state(), before), group
+
+
+def test_real_images_judge_themselves():
+    """The ceiling is what training images get, and it is far better than what a model gets that knows nothing."""
+    found = GROUPS["samples"](opened("mlp_vae"), SETTINGS)
+    assert found.values["fid"] > 5 * found.values["fid_ceiling"]
+    assert found.values["coverage"] < found.values["coverage_ceiling"]
+    assert "SHA-256" in found.note
+
+
+@pytest.mark.parametrize("name", sorted(LEFT_OUT["samplers"]))
+def test_samplers_are_for_vectors(name):
+    with pytest.raises(DoesNotApply, match="not vectors of R"):
+        GROUPS["samplers"](opened(name), SETTINGS)
+
+
+def test_what_needs_other_data():
+    run = opened("mlp_vae")
+    with pytest.raises(DoesNotApply, match="factors of Digits are not known"):
+        GROUPS["disentanglement"](run, SETTINGS)
+    with pytest.raises(DoesNotApply, match=r"task\.outliers names no other data"):
+        GROUPS["anomaly"](run, SETTINGS)
+    with pytest.raises(DoesNotApply, match=r"task\.num_samples=0"):
+        GROUPS["likelihood"](run, SETTINGS._replace(num_samples=0))
+
+
+def test_factors():
+    """Where factors are known there are disentanglement scores, and no probes of labels."""
+    torch.manual_seed(0)
+    data = Sprites(size=32, test_size=2000, val_size=100)
+    data.setup()
+    model = make("mlp_vae", net="mlp", shape=data.shape)
+    run = opened("mlp_vae")._replace(model=model.eval(), data=data)
+    found = GROUPS["disentanglement"](run, SETTINGS)
+    assert 0 <= found.values["mig"] < found.values["mig_ceiling"] <= 1
+    with pytest.raises(DoesNotApply, match="factors"):
+        GROUPS["probes"](run, SETTINGS)
+
+
+@pytest.mark.parametrize("wrong", [{"num_samples": -1}, {"num_images": 0}])
+def test_settings(wrong):
+    with pytest.raises(ConfigError, match=r"task\.num_samples must be >= 0 and task\.num_images >= 1"):
+        SETTINGS._replace(**wrong).check()

@@ -1,0 +1,131 @@
+"""Samplers of codes: moments and modes that are known, and that they are functions of codes and seed."""
+
+import pytest
+import torch
+
+from vaezoo.models import VAE
+from vaezoo.samplers import Sampler, flow, gmm, mixture, prior, two_stage, whitened
+
+FITS = (gmm, flow, two_stage)
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def two_modes(num):
+    """N(0, I/4) about (2, 0, 0) and (-2, 0, 0)."""
+    codes = normal(0, num, 3) / 2
+    codes[:, 0] += 2 * normal(1, num).sign()
+    return codes
+
+
+def in_the_gap(z):
+    """The share of z that lies between the modes: 0.023 of the codes, 0.37 of the normal with their moments."""
+    return float((z[:, 0].abs() < 1).double().mean())
+
+
+@pytest.fixture(scope="module")
+def modes():
+    codes = two_modes(2000)
+    return {fit: fit(codes) for fit in FITS}
+
+
+def test_one_component_is_the_codes_moments():
+    """The mean, and the covariance with 1/N, plus 1e-6."""
+    codes = normal(0, 50, 4) @ normal(1, 4, 4) + 3
+    p = mixture(codes, num_components=1)
+    z = codes.double()
+    assert torch.allclose(p.mean, z.mean(0), atol=1e-12)
+    covariance = (z - z.mean(0)).T @ (z - z.mean(0)) / 50 + 1e-6 * torch.eye(4)
+    assert torch.allclose(p.component_distribution.covariance_matrix[0], covariance, atol=1e-9)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_normal_codes_come_back(fit):
+    """Mean within 0.1 standard deviations, covariance within 15 %, where scales differ a hundredfold."""
+    codes = normal(0, 2000, 4) @ (normal(1, 4, 4) * torch.tensor([10.0, 1.0, 1.0, 0.1])) + 5
+    z = fit(codes).sample(20_000)
+    assert z.shape == (20_000, 4)
+    assert z.dtype == torch.float32
+    root = torch.linalg.inv(torch.linalg.cholesky(codes.T.double().cov()))
+    white = (z.double() - codes.double().mean(0)) @ root.T
+    assert white.mean(0).abs().max() < 0.1
+    assert (white.T.cov() - torch.eye(4)).abs().max() < 0.15
+
+
+def test_two_modes_come_back(modes):
+    """What the normal with the right moments misses; both modes have their share."""
+    codes = two_modes(2000)
+    assert in_the_gap(codes) < 0.04
+    assert in_the_gap(gmm(codes, num_components=1).sample(4000)) > 0.33
+    for fit, most in ((gmm, 0.04), (flow, 0.2), (two_stage, 0.25)):
+        z = modes[fit].sample(4000)
+        assert in_the_gap(z) < most, fit.__name__
+        assert 0.4 < (z[:, 0] > 0).double().mean() < 0.6, fit.__name__
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_draws_are_a_function_of_codes_and_seed(fit, modes):
+    """The same whatever the default stream, which stays; other draws with another seed."""
+    codes = two_modes(100)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = fit(codes).sample(5, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        assert torch.equal(fit(codes).sample(5, seed=3), first)
+    assert not torch.equal(fit(codes, seed=1).sample(5, seed=3), first)
+    sampler = modes[fit]
+    assert torch.equal(sampler.sample(5), sampler.sample(5))
+    assert not torch.equal(sampler.sample(5), sampler.sample(5, seed=1))
+    assert not sampler.sample(5).requires_grad
+
+
+def test_prior_is_the_models():
+    """Its own draws, flat, of whatever shape z has."""
+    model = VAE((1, 8, 8), latent_dim=6)
+    z = prior(model.prior()).sample(20_000)
+    assert z.shape == (20_000, 6)
+    assert (z.T.cov() - torch.eye(6)).abs().max() < 0.05
+    assert z.mean(0).abs().max() < 0.05
+    maps = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2, 3, 3), 1.0), 3)
+    assert prior(maps).sample(4).shape == (4, 18)
+    assert model.decode(z[:2]).mean.shape == (2, 1, 8, 8)
+
+
+def test_whitening():
+    """Mean 0, covariance I, and back; an axis without variance is left out and comes back constant."""
+    codes = normal(0, 200, 3) @ normal(1, 3, 5) + 2
+    codes[:, 4] = 7
+    white, back = whitened(codes)
+    assert white.shape == (200, 3)
+    assert torch.allclose(white.T.cov(), torch.eye(3), atol=1e-4)
+    assert white.mean(0).abs().max() < 1e-5
+    assert torch.allclose(back(white).float(), codes, atol=1e-4)
+    assert torch.allclose(flow(codes[:40]).sample(5)[:, 4], torch.tensor(7.0))
+
+
+def test_a_sampler_is_any_function():
+    assert torch.equal(
+        Sampler(lambda num: torch.arange(num).unsqueeze(1)).sample(3), torch.tensor([[0.0], [1.0], [2.0]])
+    )
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_refusals(fit):
+    with pytest.raises(ValueError, match=r"at least 2 codes \(N, D\), got shape \(1, 3\)"):
+        fit(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"got shape \(9, 2, 2\)"):
+        fit(torch.zeros(9, 2, 2))
+    with pytest.raises(ValueError, match="codes that are not finite"):
+        fit(torch.full((20, 3), torch.nan))
+    few = normal(0, 5, 3)
+    if fit is gmm:
+        with pytest.raises(ValueError, match="num_components must be from 1 to the number of codes, 5, got 10"):
+            gmm(few)
+    else:
+        with pytest.raises(ValueError, match="codes that are all equal"):
+            fit(torch.ones(20, 3))
+        assert fit(few).sample(2).isfinite().all()
