@@ -11,7 +11,7 @@ README = (REPO / "README.md").read_text()
 BLOCKS = re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
 COMMANDS = [shlex.split(line)[2:] for line in LINES if line.startswith("python run.py")]
-SINGLE = [c for c in COMMANDS if "-m" not in c and not any(w.startswith("run=") for w in c)]
+SINGLE = [c for c in COMMANDS if "-m" not in c and not any(w.startswith(("run=", "runs=", "models=")) for w in c)]
 SWEEPS = [c for c in COMMANDS if "-m" in c]
 
 assert len(SINGLE) >= 4

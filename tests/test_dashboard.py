@@ -1,0 +1,37 @@
+"""The W&B dashboard is built without a connection, of names that a run logs."""
+
+import json
+import re
+import sys
+
+import pytest
+
+pytest.importorskip("wandb_workspaces", reason="needs the extra 'dashboard'")
+
+from test_cli import SHORT, inspect_wandb
+
+from vaezoo.dashboard import workspace
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pydantic's, of wandb-workspaces
+
+
+def test_it_shows_what_a_run_logs(cli):
+    """Every curve, picture and column is in a run's record, so that no panel stays empty."""
+    code, _out, _err, run = cli(*SHORT, "callbacks.panels.every_n_epochs=1", "trainer.log_every_n_steps=10")
+    assert code == 0
+    _folder, record = inspect_wandb(run)
+    logged = set(record["summary"])
+    spec = workspace("someone")._to_model().spec.model_dump(by_alias=True, exclude_none=True)
+    panels = [p for section in spec["section"]["panelBankConfig"]["sections"] for p in section["panels"]]
+    text = json.dumps(panels)
+    names = set(re.findall(r'"((?:train|val|test|step|panels)/[\w/]+)"', text))
+    names |= set(re.findall(r"summary:((?:train|val|test|step)/[\w/]+)", text))
+    assert len(panels) >= 10
+    assert {"val/elbo", "test/kl", "panels/samples"} <= names
+    assert names <= logged, names - logged
+
+
+def test_it_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    with pytest.raises(ImportError):
+        workspace("someone")
