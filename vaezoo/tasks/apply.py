@@ -35,7 +35,7 @@ def sample(config: dict[str, Any], num: int) -> None:
 
 
 def reconstruct(config: dict[str, Any], num: int, split: str = "test") -> None:
-    """Pass the first ``num`` images of a split through: ``reconstructions.npz`` with the images and the means of
+    """Pass ``num`` images of a split, evenly spaced, through: ``reconstructions.npz`` with the images and the means of
     p(x | z = encode(x)), and ``reconstructions.png``.
 
     Args:

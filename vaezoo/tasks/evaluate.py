@@ -26,7 +26,7 @@ def evaluate(
     Args:
         config: the resolved config.
         num_samples: K, importance samples of each test image for log p(x); 0 leaves it out.
-        num_images: of the test set, the first so many, for what is costly: log p(x); null for all.
+        num_images: so many of the test set, evenly spaced, for what is costly: log p(x), anomalies; null for all.
         metrics: names of groups (``vaezoo.tasks.groups``), or all.
         outliers: a config of conf/data whose images the model has not been trained on.
     """
