@@ -1,6 +1,7 @@
 """The groups of metrics that an evaluation measures, over the zoo: what applies, and the same digits again."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -8,12 +9,13 @@ import pytest
 import torch
 from test_contract import MODELS, make
 
+from vaezoo.annealed import anneal
 from vaezoo.build import ConfigError
 from vaezoo.data import Digits, Sprites
 from vaezoo.tasks.groups import GROUPS, DoesNotApply, Settings
 from vaezoo.tasks.trained import Trained
 
-SETTINGS = Settings(num_samples=5, num_images=20, outliers=None, compiled=False)
+SETTINGS = Settings(num_samples=5, num_images=20, annealed=0, outliers=None, compiled=False)
 # What does not apply to whom, and why.
 LEFT_OUT = {
     "latent": {"ladder_vae", "vq_vae", "planar_vae", "iaf_vae"},
@@ -115,7 +117,16 @@ def test_factors():
         GROUPS["probes"](run, SETTINGS)
 
 
-@pytest.mark.parametrize("wrong", [{"num_samples": -1}, {"num_images": 0}])
-def test_settings(wrong):
-    with pytest.raises(ConfigError, match=r"task\.num_samples must be >= 0 and task\.num_images >= 1"):
-        SETTINGS._replace(**wrong).check()
+@pytest.mark.parametrize("name", ["num_samples", "num_images", "annealed"])
+def test_settings(name):
+    with pytest.raises(ConfigError, match=rf"task\.{name} must be >= [01], got -1"):
+        SETTINGS._replace(**{name: -1}).check()
+
+
+def test_annealed(monkeypatch):
+    """Of the images that were asked for; the bounds from both sides are close, with weights as they begin."""
+    monkeypatch.setattr("vaezoo.annealed.anneal", partial(anneal, num_chains=8, num_steps=100, num_leapfrog=5))
+    found = GROUPS["annealed"](opened("mlp_vae"), SETTINGS._replace(annealed=3))
+    assert found.values.keys() == {f"{a}{b}" for a in ("log_p_annealed", "annealed_gap") for b in ("", "_error")}
+    assert abs(found.values["annealed_gap"]) < 1
+    assert found.values["log_p_annealed"] == pytest.approx(-45, abs=5)  # 64 fair coins have -44.4

@@ -24,6 +24,8 @@ QUANTITIES: dict[str, Quantity] = {
     "log_p": Quantity("nats per image", "importance-weighted lower bound of log p(x), tighter than the ELBO", 1),
     "log_p_error": Quantity("nats", "the standard error of log_p over the images"),
     "log_p_draw_error": Quantity("nats", "that part of it which the draws make"),
+    "log_p_annealed": Quantity("nats per image", "lower bound of log p(x) by annealed importance sampling", 1),
+    "annealed_gap": Quantity("nats per image", "between its bounds from both sides, on images of the model's own", -1),
     "log_px": Quantity("nats per image", "E_q[log p(x | z)]; its negative is the distortion", 1),
     "kl": Quantity("nats per image", "KL(q(z | x), p(z)): the rate"),
     "loss": Quantity("nats per image", "the objective at its configured weights", -1),

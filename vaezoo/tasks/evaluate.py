@@ -15,6 +15,7 @@ def evaluate(
     num_samples: int = 5000,
     num_images: int | None = 1000,
     metrics: str | list = "all",
+    annealed: int = 0,
     outliers: str | None = None,
 ) -> None:
     """Test the best checkpoint of ``run``, on the data and with the settings of its own config.
@@ -28,9 +29,10 @@ def evaluate(
         num_samples: K, importance samples of each test image for log p(x); 0 leaves it out.
         num_images: so many of the test set, evenly spaced, for what is costly: log p(x), anomalies; null for all.
         metrics: names of groups (``vaezoo.tasks.groups``), or all.
+        annealed: of so many test images, log p(x) by annealed importance sampling too (minutes); 0 leaves it out.
         outliers: a config of conf/data whose images the model has not been trained on.
     """
-    settings = Settings(num_samples, num_images, outliers, config["compile"]).check()
+    settings = Settings(num_samples, num_images, annealed, outliers, config["compile"]).check()
     names = list(GROUPS) if metrics == "all" else metrics
     if not isinstance(names, list) or set(names) - set(GROUPS):
         raise ConfigError(f"task.metrics={metrics} should be all, or a list of {', '.join(GROUPS)}")

@@ -49,15 +49,16 @@ class Settings(NamedTuple):
 
     num_samples: int
     num_images: int | None
+    annealed: int
     outliers: str | None
     compiled: bool
 
     def check(self) -> "Settings":
         """Itself, if it makes sense."""
-        if self.num_samples < 0 or (self.num_images is not None and self.num_images < 1):
-            raise ConfigError(
-                f"task.num_samples must be >= 0 and task.num_images >= 1, got {self.num_samples} and {self.num_images}"
-            )
+        for name, least in {"num_samples": 0, "num_images": 1, "annealed": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"task.{name} must be >= {least}, got {value}")
         return self
 
 
@@ -107,6 +108,28 @@ def log_p(run: Trained, settings: Settings) -> Evidence:
             parts.append(found)
             start += len(x)
     return Evidence(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def annealed(run: Trained, settings: Settings) -> Found:
+    """log p(x) of a few images by annealed importance sampling, and on images of the model's own how far its bounds
+    from both sides are apart.
+    """
+    if not settings.annealed:
+        raise DoesNotApply("task.annealed=0, of so many images")
+    from vaezoo.annealed import anneal, simulate
+
+    def steps(count: range) -> Iterator[int]:
+        return iter(tqdm(count, "annealing", disable=None, leave=False))
+
+    x, y = (torch.cat(parts) for parts in zip(*run.batches("test", settings.annealed), strict=True))
+    found = anneal(run.model, x, y, start="posterior", progress=steps)
+    own, z = simulate(run.model, len(x), y)
+    below, above = (anneal(run.model, own, y, z=end, start="posterior", progress=steps) for end in (None, z))
+    gap = above.log_px - below.log_px
+    values = {"log_p_annealed": found.mean, "annealed_gap": float(gap.mean())}
+    if len(x) > 1:
+        values |= {"log_p_annealed_error": found.error, "annealed_gap_error": float(gap.std()) / len(x) ** 0.5}
+    return Found(values, QUANTITIES, f"annealed importance sampling: {len(x)} images, 16 chains, 1,000 steps")
 
 
 def latent(run: Trained, settings: Settings) -> Found:
@@ -323,5 +346,5 @@ def other_data(run: Trained, name: str) -> ImageData:
 
 GROUPS: dict[str, Callable[[Trained, Settings], Found]] = {
     group.__name__: group
-    for group in (likelihood, latent, probes, reconstruction, samples, samplers, disentanglement, anomaly)
+    for group in (likelihood, annealed, latent, probes, reconstruction, samples, samplers, disentanglement, anomaly)
 }
