@@ -14,7 +14,6 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from vaezoo import comparison
@@ -97,7 +96,7 @@ def compare(
                 if read_summary(place).get("status") != "completed":
                     break
             if not console.is_terminal:
-                console.print("  ".join(member.line()), markup=False)
+                console.print("  ".join(member.line()))
     title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
     runs = read_runs([folder])
     replace(folder / "comparison.csv", comparison.as_csv(runs))
@@ -109,11 +108,11 @@ def compare(
     print(f"report: {folder / 'report.html'}, table: {folder / 'comparison.md'}, numbers: {folder / 'comparison.csv'}")
     if jobs.stopped is not None:
         raise Stopped(jobs.stopped)
+    log_table(config, runs)
     failed = [run for run in runs if not run.completed]
     if failed:
         first = f"{failed[0].model} with seed {failed[0].seed}: {failed[0].cause}"
         raise ChildProcessError(f"{len(failed)} of {len(runs)} jobs failed, the first is {first}")
-    log_table(config, runs)
     common.write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
 
 
@@ -146,10 +145,10 @@ def shown(members: Sequence[Member]) -> Iterator[Console]:
     def board() -> Table:
         table = Table("model", "seed", "stands", "test ELBO", title="test ELBO in nats per image", title_justify="left")
         for member in members:
-            table.add_row(*map(escape, member.line()))
+            table.add_row(*member.line())
         return table
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with Live(get_renderable=board, refresh_per_second=1, console=console) if console.is_terminal else nullcontext():
         yield console
 
@@ -157,9 +156,9 @@ def shown(members: Sequence[Member]) -> Iterator[Console]:
 def print_comparison(part: Comparison) -> None:
     """The table over models, on the terminal."""
     heads, lines = comparison.table(part)
-    table = Table(title=escape(part.scale), title_justify="left")
+    table = Table(title=part.scale, title_justify="left")
     for head in heads:
         table.add_column(head, justify="left" if head == "model" else "right")
     for cells in lines:
-        table.add_row(*map(escape, cells), style="bold" if cells[-1] == "best" else None)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+        table.add_row(*cells, style="bold" if cells[-1] == "best" else None)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)

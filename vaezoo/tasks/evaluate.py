@@ -3,6 +3,8 @@
 import time
 from typing import Any
 
+from tqdm import tqdm
+
 from vaezoo.build import ConfigError
 from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.tasks import common
@@ -44,7 +46,7 @@ def evaluate(
     run.model.to(run.trainer.strategy.root_device)  # Lightning leaves it on the CPU
     quantities, left_out = dict(QUANTITIES), {}
     notes: list[str] = []
-    for name in names:
+    for name in tqdm(names, "metrics", leave=False, disable=None):
         try:
             found = GROUPS[name](run, settings)
             values |= found.values
