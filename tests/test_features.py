@@ -45,7 +45,7 @@ def test_features_are_standardised_and_of_each_image_alone(digits, net):
 
 
 def test_training_is_a_function_of_its_seed(digits):
-    """The same digest twice, whatever the default stream, and in no_grad; another with another seed."""
+    """The same digest twice, whatever the default stream, which stays, and in no_grad; another with another seed."""
     torch.manual_seed(1)
     before = torch.get_rng_state()
     a = train_features(*digits, num_images=FEW)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vaezoo.models import VAE
-from vaezoo.samplers import Sampler, flow, gmm, mixture, prior, two_stage, whitened
+from vaezoo.samplers import Sampler, flow, gmm, minimise, mixture, prior, two_stage, whitened
 
 FITS = (gmm, flow, two_stage)
 
@@ -25,9 +25,17 @@ def in_the_gap(z):
     return float((z[:, 0].abs() < 1).double().mean())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def brief():
+    """A fifth of the training, which does for these codes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vaezoo.samplers.ROUNDS", 12)
+        yield
+
+
 @pytest.fixture(scope="module")
-def modes():
-    codes = two_modes(2000)
+def modes(brief):
+    codes = two_modes(1000)
     return {fit: fit(codes) for fit in FITS}
 
 
@@ -43,15 +51,15 @@ def test_one_component_is_the_codes_moments():
 
 @pytest.mark.parametrize("fit", FITS)
 def test_normal_codes_come_back(fit):
-    """Mean within 0.1 standard deviations, covariance within 15 %, where scales differ a hundredfold."""
-    codes = normal(0, 2000, 4) @ (normal(1, 4, 4) * torch.tensor([10.0, 1.0, 1.0, 0.1])) + 5
+    """Mean within 0.1 standard deviations, covariance within 20 %, where scales differ a hundredfold."""
+    codes = normal(0, 1000, 16) @ (normal(1, 16, 16) * torch.linspace(-1, 1, 16).mul(2.3).exp()) + 5
     z = fit(codes).sample(20_000)
-    assert z.shape == (20_000, 4)
+    assert z.shape == (20_000, 16)
     assert z.dtype == torch.float32
     root = torch.linalg.inv(torch.linalg.cholesky(codes.T.double().cov()))
     white = (z.double() - codes.double().mean(0)) @ root.T
     assert white.mean(0).abs().max() < 0.1
-    assert (white.T.cov() - torch.eye(4)).abs().max() < 0.15
+    assert (white.T.cov() - torch.eye(16)).abs().max() < 0.2
 
 
 def test_two_modes_come_back(modes):
@@ -66,8 +74,9 @@ def test_two_modes_come_back(modes):
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_draws_are_a_function_of_codes_and_seed(fit, modes):
+def test_draws_are_a_function_of_codes_and_seed(fit, modes, monkeypatch):
     """The same whatever the default stream, which stays; other draws with another seed."""
+    monkeypatch.setattr("vaezoo.samplers.ROUNDS", 3)
     codes = two_modes(100)
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -105,6 +114,16 @@ def test_whitening():
     assert white.mean(0).abs().max() < 1e-5
     assert torch.allclose(back(white).float(), codes, atol=1e-4)
     assert torch.allclose(flow(codes[:40]).sample(5)[:, 4], torch.tensor(7.0))
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_training_keeps_what_held_out_codes_like_best(learns):
+    """Training lowers the weight; where held-out codes want it high, it stays where it began."""
+    module = torch.nn.Linear(1, 1)
+    start = module.weight.item()
+    minimise(module, lambda z: module.weight.sum() * (1 if module.training or learns else -1), normal(0, 20, 1), "test")
+    assert (module.weight.item() < start) == learns
+    assert learns or module.weight.item() == start
 
 
 def test_a_sampler_is_any_function():

@@ -165,6 +165,7 @@ def ceilings(values: dict[str, float]) -> dict[str, float]:
 
     Training images stand in for a perfect model's samples, as many as were generated: their FID to the test set,
     ``fid_ceiling``, is the bias of that N, and what is left of it is how training and test set differ.
+    Where fewer than all test images are taken, they must be drawn at random: MNIST's first 5,000 are easier ones.
     """
     judged = [name for name, quantity in QUANTITIES.items() if quantity.better and name in values]
     return {f"{name}_ceiling": values[name] for name in judged}
