@@ -28,9 +28,9 @@ def one_process(monkeypatch):
 
 @pytest.mark.parametrize("net", [[], ["model/encoder=conv", "model/decoder=conv"]], ids=["mlp", "conv"])
 def test_the_hand_written_loss_is_vaezoos(net):
-    _, model, images = contenders.workload([*WORDS, *net])
-    x = images[:32].float()
-    plain = contenders.Plain(model.encoder.net, model.decoder.net)
+    work = contenders.Workload([*WORDS, *net])
+    model, x = work.model, work.images[:32].float()
+    plain = contenders.Plain(work.encoder, work.decoder)
     torch.manual_seed(1)
     ours = model.objective(model(x))["loss"]
     torch.manual_seed(1)

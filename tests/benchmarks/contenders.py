@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -55,15 +56,56 @@ class Plain(nn.Module):
         return (distortion + rate) / len(x)
 
 
-def workload(words: list[str]) -> tuple[dict, nn.Module, Tensor]:
-    """The settings, a fresh model and the training images, uint8 0 and 1, that the words name."""
-    with initialize_config_dir(config_folder(), version_base="1.3"):
-        cfg = compose("config", words)
-    keys = ("model", "data", "optimizer", "scheduler", "trainer", "seed", "trust", "on_nan", "compile")
-    config = {key: OmegaConf.to_container(cfg, resolve=False)[key] for key in keys}
-    config = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
-    model, data = build_run(config)
-    return config, model, images_of(data)
+class Workload:
+    """What the words name: a fresh model's networks, the training images, and the numbers of a training.
+
+    Attributes:
+        encoder, decoder: the networks.
+        images: uint8 0 and 1, (N, C, H, W).
+        size: of a batch.
+        lr: Adam's learning rate.
+        every: steps from one row to the next.
+
+    Args:
+        words: of vaezoo's command line.
+        onednn: whether linear layers are oneDNN's.
+    """
+
+    def __init__(self, words: list[str], onednn: bool = False):
+        linear.ONEDNN = onednn
+        with initialize_config_dir(config_folder(), version_base="1.3"):
+            cfg = compose("config", words)
+        keys = ("model", "data", "optimizer", "scheduler", "trainer", "seed", "trust", "on_nan", "compile")
+        config = {key: OmegaConf.to_container(cfg, resolve=False)[key] for key in keys}
+        self.config = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+        self.model, data = build_run(self.config)
+        self.encoder, self.decoder = self.model.encoder.net, self.model.decoder.net
+        self.images = images_of(data)
+        self.size, self.lr = self.config["data"]["batch_size"], self.config["optimizer"]["lr"]
+        self.every = self.config["trainer"]["log_every_n_steps"]
+
+
+class Rows:
+    """Prints ``step,images_per_second`` every so many steps, on what stdout is at first.
+
+    Args:
+        work: what is trained.
+        world: number of processes; the first one prints.
+    """
+
+    def __init__(self, work: Workload, world: int = 1):
+        self.work, self.images, self.out = work, work.every * work.size * world, sys.stdout
+        self.first, self.clock = os.environ.get("RANK", "0") == "0", time.perf_counter()
+
+    def step(self, number: int) -> None:
+        """To be called after each step, which are numbered from 1."""
+        if number % self.work.every == 0:
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            if self.first:
+                rate = self.images / (time.perf_counter() - self.clock)
+                print(f"{number},{rate:.1f}", file=self.out, flush=True)
+            self.clock = time.perf_counter()
 
 
 def images_of(data: ImageData) -> Tensor:
@@ -163,12 +205,11 @@ def graph_step(loss: nn.Module, params: list[Tensor], lr: float, autocast) -> Ca
 def loop(tricks: set[str], words: list[str], steps: int | None = None) -> list[float]:
     """Train by hand; for ever, or for some steps, whose losses are returned."""
     keep_memory(tricks)
-    linear.ONEDNN = "onednn" in tricks
-    config, model, images = workload(words)
-    trainer = config["trainer"]
-    device = torch.device("cuda" if torch.cuda.is_available() and trainer["accelerator"] != "cpu" else "cpu")
-    plain: nn.Module = Plain(model.encoder.net, model.decoder.net).to(device)
-    images = images.to(device)
+    work = Workload(words, onednn="onednn" in tricks)
+    on_gpu = torch.cuda.is_available() and work.config["trainer"]["accelerator"] != "cpu"
+    device = torch.device("cuda" if on_gpu else "cpu")
+    plain: nn.Module = Plain(work.encoder, work.decoder).to(device)
+    images = work.images.to(device)
     if "channels_last" in tricks:
         plain = plain.to(memory_format=torch.channels_last)
     params, world = list(plain.parameters()), 1
@@ -188,26 +229,19 @@ def loop(tricks: set[str], words: list[str], steps: int | None = None) -> list[f
         with autocast():
             return plain(x)
 
-    lr = config["optimizer"]["lr"]
     step = (
-        graph_step(plain, params, lr, autocast) if "graph" in tricks else eager_step(loss, params, lr, "adam" in tricks)
+        graph_step(plain, params, work.lr, autocast)
+        if "graph" in tricks
+        else eager_step(loss, params, work.lr, "adam" in tricks)
     )
-    every, losses = trainer["log_every_n_steps"], []
-    clock = time.perf_counter()
-    for done, x in enumerate(batches(images, config["data"]["batch_size"]), 1):
-        value = step(x)
-        if steps is not None:
-            losses.append(float(value.detach()))
-            if done == steps:
-                return losses
-        if done % every == 0:
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            now = time.perf_counter()
-            if steps is None and int(os.environ.get("RANK", "0")) == 0:
-                print(f"{done},{every * len(x) * world / (now - clock):.1f}", flush=True)
-            clock = time.perf_counter()
-    return losses
+    source = batches(images, work.size)
+    if steps is not None:
+        return [float(step(x).detach()) for x in islice(source, steps)]
+    rows = Rows(work, world)
+    for number, x in enumerate(source, 1):
+        step(x)
+        rows.step(number)
+    return []
 
 
 def template(words: list[str]) -> None:
@@ -217,9 +251,8 @@ def template(words: list[str]) -> None:
     from torch.utils.data import DataLoader, Dataset
     from torchvision.transforms import ToTensor
 
-    linear.ONEDNN = False
-    config, model, images = workload(words)
-    every, size = config["trainer"]["log_every_n_steps"], config["data"]["batch_size"]
+    work = Workload(words)
+    images = work.images
 
     class Images(Dataset):
         """What torchvision's MNIST does for each example."""
@@ -233,7 +266,7 @@ def template(words: list[str]) -> None:
     class Template(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.plain, self.clock = Plain(model.encoder.net, model.decoder.net), time.perf_counter()
+            self.plain = Plain(work.encoder, work.decoder)
 
         def training_step(self, batch, batch_idx: int) -> Tensor:
             x, _ = batch
@@ -244,18 +277,15 @@ def template(words: list[str]) -> None:
             return loss
 
         def on_train_batch_end(self, *_) -> None:
-            if self.global_step % every == 0:
-                now = time.perf_counter()
-                print(f"{self.global_step},{every * size / (now - self.clock):.1f}", file=rows, flush=True)
-                self.clock = time.perf_counter()
+            rows.step(self.global_step)
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.Adam(self.parameters(), lr=config["optimizer"]["lr"])
+            return torch.optim.Adam(self.parameters(), lr=work.lr)
 
-    rows, sys.stdout = sys.stdout, sys.stderr  # the bar is of the terminal, the rows are of the measurement
-    settings = {key: config["trainer"][key] for key in ("accelerator", "log_every_n_steps")}
+    rows, sys.stdout = Rows(work), sys.stderr  # the bar is of the terminal, the rows are of the measurement
+    settings = {key: work.config["trainer"][key] for key in ("accelerator", "log_every_n_steps")}
     trainer = pl.Trainer(max_epochs=-1, enable_model_summary=False, default_root_dir="lightning", **settings)
-    trainer.fit(Template(), DataLoader(Images(), batch_size=size, shuffle=True, drop_last=True))
+    trainer.fit(Template(), DataLoader(Images(), batch_size=work.size, shuffle=True, drop_last=True))
 
 
 def pythae(words: list[str]) -> None:
@@ -266,14 +296,12 @@ def pythae(words: list[str]) -> None:
     from pythae.models.nn import BaseDecoder, BaseEncoder
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
-    linear.ONEDNN = False
-    config, model, images = workload(words)
-    every, size = config["trainer"]["log_every_n_steps"], config["data"]["batch_size"]
+    work = Workload(words)
 
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
-            self.net = model.encoder.net
+            self.net = work.encoder
 
         def forward(self, x: Tensor) -> ModelOutput:
             loc, log_variance = self.net(x).chunk(2, 1)
@@ -282,31 +310,28 @@ def pythae(words: list[str]) -> None:
     class Decoder(BaseDecoder):
         def __init__(self) -> None:
             super().__init__()
-            self.net = model.decoder.net
+            self.net = work.decoder
 
         def forward(self, z: Tensor) -> ModelOutput:
             return ModelOutput(reconstruction=self.net(z).sigmoid())
 
     class Counted(VAE):
-        steps, clock = 0, 0.0
+        steps = 0
 
         def forward(self, inputs, **kwargs):
-            if self.steps % every == 0:
-                now = time.perf_counter()
-                if self.steps:
-                    print(f"{self.steps},{every * size / (now - self.clock):.1f}", file=rows, flush=True)
-                self.clock = time.perf_counter()
+            if self.steps:
+                rows.step(self.steps)
             self.steps += 1
             return super().forward(inputs, **kwargs)
 
-    rows, sys.stdout = sys.stdout, sys.stderr
-    shape = tuple(images.shape[1:])
-    settings = VAEConfig(input_dim=shape, latent_dim=config["model"]["latent_dim"], reconstruction_loss="bce")
+    rows, sys.stdout = Rows(work), sys.stderr
+    shape, latent_dim = tuple(work.images.shape[1:]), work.config["model"]["latent_dim"]
+    settings = VAEConfig(input_dim=shape, latent_dim=latent_dim, reconstruction_loss="bce")
     training = BaseTrainerConfig(
-        output_dir="pythae", num_epochs=10_000, learning_rate=config["optimizer"]["lr"], no_cuda=True,
-        per_device_train_batch_size=size, optimizer_cls="Adam",
+        output_dir="pythae", num_epochs=10_000, learning_rate=work.lr, no_cuda=True,
+        per_device_train_batch_size=work.size, optimizer_cls="Adam",
     )  # fmt: skip
-    data = BaseDataset(images.float(), torch.zeros(len(images)))
+    data = BaseDataset(work.images.float(), torch.zeros(len(work.images)))
     BaseTrainer(Counted(settings, Encoder(), Decoder()), data, training_config=training).train()
 
 
