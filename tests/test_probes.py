@@ -159,3 +159,8 @@ def test_digits():
     assert 0.97 < found["knn"] <= 1
     assert 0.05 < found["chance"] < 0.12
     assert 0.6 < found["nmi"] < 0.85
+
+
+def test_no_examples():
+    with pytest.raises(ValueError, match="Probes has seen no examples: call update first"):
+        Probes().gathered()

@@ -32,4 +32,6 @@ class Gathered(Metric):
     def gathered(self) -> dict[str, Tensor]:
         """All that was kept, (N, ...) each; with several processes, what all of them kept, in ``compute``."""
         values = {name: getattr(self, name) for name in self.keeps}
+        if any(isinstance(value, list) and not value for value in values.values()):
+            raise ValueError(f"{type(self).__name__} has seen no examples: call update first")
         return {name: value if isinstance(value, Tensor) else torch.cat(value) for name, value in values.items()}
