@@ -38,7 +38,7 @@ def test_builds_nested_nodes_and_partials():
         ({"latent_dim": 0}, "latent_dim must be >= 1, got 0"),
         ({"num_samples": 0}, "num_samples must be >= 1"),
         ({"beta": -1}, "beta must be a finite number >= 0"),
-        ({"free_bits": float("nan")}, "free_bits must be a finite number"),
+        ({"free_bits": float("nan")}, "model.free_bits=nan should be a finite number"),
         ({"_target_": "vaezoo.models.GammaVAE"}, "model._target_=vaezoo.models.GammaVAE does not exist"),
         ({"encoder": {"_target_": "vaezoo.nets.MLP", "_partial_": True, "hiden": [1]}}, "model.encoder.hiden"),
         ({"encoder": {"_target_": "vaezoo.nets.MLP", "_partial_": True, "activation": "relux"}}, "activation=relux"),
