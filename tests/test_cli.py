@@ -238,7 +238,7 @@ def test_evaluation_on_what_the_command_line_says(cli, monkeypatch):
     assert code == 1
     assert "MNIST is not in data.root=" in err
     for words, same in ((["data=digits", "trainer=cpu"], True), (["data.split_seed=1"], False)):
-        code, _out, err, again = cli("task=evaluate", f"run={run}", *words)
+        code, _out, err, again = cli("task=evaluate", f"run={run}", "task.metrics=[]", *words)
         assert code == 0, err
         assert (json.loads((again / "summary.json").read_text())["test"] == test) == same
 

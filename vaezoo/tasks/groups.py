@@ -335,6 +335,7 @@ def other_data(run: Trained, name: str) -> ImageData:
     own = run.config["data"]
     config |= {key: own[key] for key in ("binarize", "root", "eval_batch_size") if key in own and key in config}
     data: ImageData = build(config, "data", tuple(run.config["trust"]), seed=run.config["seed"])
+    data.prepare_data()
     data.setup()
     if data.shape != run.model.data_shape or data.support != run.data.support:
         raise ConfigError(

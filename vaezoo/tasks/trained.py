@@ -118,6 +118,7 @@ def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
     common.use_machine(merged, model, data)
     restore(model, checkpoint, path)
     trainer = common.build_trainer(merged, [], [], enable_progress_bar=False, enable_checkpointing=False)
+    data.prepare_data()
     data.setup()
     if data.shape != model.data_shape:
         raise ConfigError(f"{path} is of images {model.data_shape}, those of {type(data).__name__} are {data.shape}")
