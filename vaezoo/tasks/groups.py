@@ -188,6 +188,8 @@ def probes(run: Trained, settings: Settings) -> Found:
     """Whether labels are in the code."""
     from vaezoo.metrics import probes as metrics
 
+    if run.model.conditional:
+        raise DoesNotApply(f"{type(run.model).__name__}'s encoder is given the labels that a probe would look for")
     if run.data.test.labels.dim() != 1:
         raise DoesNotApply("the data has factors in place of labels: see disentanglement")
     if len(run.data.test.labels.unique()) < 2:
