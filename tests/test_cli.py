@@ -395,6 +395,12 @@ def test_two_processes(tmp_path):
         rate = float(model(x).kl.sum(1).double().mean())  # no sampling in it: equal up to rounding
     assert summary["test"]["kl"] == pytest.approx(rate, rel=1e-5)
     assert "recommended" not in done.stderr
+    few = ("task.metrics=[probes]", "hydra.run.dir=evaluation")
+    done = command("task=evaluate", f"run={run}", *few, cwd=tmp_path)  # with the run's own trainer
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["test"]
+    assert {name: again[name] for name in summary["test"]} == summary["test"]
+    assert again["linear_probe"] > 0
     failed = command(*arguments, "data.batch_size=5000", cwd=tmp_path)
     assert failed.returncode == 1
     assert "data.batch_size=5000" in failed.stderr

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from vaezoo.build import ConfigError
@@ -41,6 +42,8 @@ def evaluate(
     start = time.perf_counter()
     run = open_run(config)
     values = dict(common.test(run.trainer, run.model, run.data))
+    if torch.distributed.is_initialized():  # what follows is one process's: no metric may wait for the others
+        torch.distributed.destroy_process_group()
     if not run.trainer.is_global_zero:
         return
     run.model.to(run.trainer.strategy.root_device)  # Lightning leaves it on the CPU
