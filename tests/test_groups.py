@@ -63,6 +63,12 @@ def test_every_model(name, group):
     assert bare <= set(found.quantities)
 
 
+def test_log_p_tells_its_protocol():
+    """Bounds of different K, or of other images, are different numbers: a table must be able to tell."""
+    values = GROUPS["likelihood"](opened("mlp_vae"), SETTINGS).values
+    assert (values["log_p_samples"], values["log_p_images"]) == (5, 20)
+
+
 @pytest.mark.parametrize("group", ["likelihood", "latent", "probes", "reconstruction", "samples"])
 def test_the_same_digits_whatever_the_batches(group):
     """Twice, and with other batches: to rounding, for matrix products round by their size."""

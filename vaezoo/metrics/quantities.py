@@ -22,6 +22,8 @@ QUANTITIES: dict[str, Quantity] = {
     "elbo": Quantity("nats per image", "a lower bound of log p(x)", 1),
     "elbo_error": Quantity("nats", "the standard error of elbo over the images"),
     "log_p": Quantity("nats per image", "importance-weighted lower bound of log p(x), tighter than the ELBO", 1),
+    "log_p_samples": Quantity("draws", "K, importance samples of each image for log_p: the bound rises with it"),
+    "log_p_images": Quantity("images", "test images behind log_p: where not all, its mean is not over the ELBO's"),
     "log_p_error": Quantity("nats", "the standard error of log_p over the images"),
     "log_p_draw_error": Quantity("nats", "that part of it which the draws make"),
     "log_p_annealed": Quantity("nats per image", "lower bound of log p(x) by annealed importance sampling", 1),

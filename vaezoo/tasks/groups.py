@@ -76,6 +76,7 @@ def likelihood(run: Trained, settings: Settings) -> Found:
         raise DoesNotApply("task.num_samples=0")
     found = log_p(run, settings)
     values = {"log_p": found.mean, "log_p_error": found.error}
+    values |= {"log_p_samples": float(settings.num_samples), "log_p_images": float(len(found.log_px))}
     draws = ""
     if settings.num_samples > 1:
         values["log_p_draw_error"] = found.draw_error
