@@ -12,7 +12,7 @@ from scipy import stats
 from test_cli import command
 
 from vaezoo import comparison
-from vaezoo.report.runs import Run, Variant, compare
+from vaezoo.report.runs import Run, Variant, compare, interval
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",
         "callbacks.panels=null")  # fmt: skip
@@ -38,7 +38,7 @@ def test_differences_are_paired():
     gap = comparison.difference(Variant("a", made("a", a), 3), Variant("b", made("b", b), 3))
     found = stats.ttest_rel(a, b).confidence_interval(0.95)
     assert (gap.mean - gap.half, gap.mean + gap.half) == pytest.approx((found.low, found.high))
-    assert gap.half < 1 < comparison.interval(a).half
+    assert gap.half < 1 < interval(a).half
 
 
 def test_differences_are_over_shared_seeds():
@@ -60,6 +60,13 @@ def test_table():
     assert rows["b"]["behind the best"] == "best"
     assert rows["a"]["behind the best"] == "-10.00"
     assert rows["a"]["seconds"] == "10"  # of 10 and 11
+
+
+def test_no_number_is_no_best():
+    """A diverged model is last, whatever the order in which the runs come."""
+    runs = [*made("b", [-90.0, -91.0]), *made("a", [math.nan, -1.0]), *made("c", [-80.0, -81.0])]
+    for ordered in (runs, runs[::-1]):
+        assert [variant.label for variant in compare(ordered)[0].variants] == ["c", "b", "a"]
 
 
 def test_kinds_of_data_are_not_compared():

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from vaezoo.report.runs import COST, Comparison, Interval, Run, Variant, compare, interval
+from vaezoo.report.runs import COST, Comparison, Interval, Run, compare, difference
 
 # What the table shows of each model, where its runs have it: name, heading, digits.
 COLUMNS = (
@@ -21,13 +21,6 @@ READING = (
     "ELBO, log p(x), rate and distortion are in nats per image of the test set; costs are means, and seconds those of "
     "the training."
 )
-
-
-def difference(a: Variant, b: Variant, name: str = "elbo") -> Interval | None:
-    """Mean and 95 % interval of a - b over the seeds that both have; None where they share none."""
-    ours, theirs = ({run.seed: run.numbers[name] for run in v.runs if name in run.numbers} for v in (a, b))
-    shared = sorted(ours.keys() & theirs.keys())
-    return interval([ours[seed] - theirs[seed] for seed in shared]) if shared else None
 
 
 def text(value: Interval, digits: int) -> str:

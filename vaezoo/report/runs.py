@@ -214,7 +214,7 @@ class Comparison:
 
     @property
     def headline(self) -> str:
-        """The best variant, and whether the seeds tell it from the next (Welch's t interval, 95 %)."""
+        """The best variant, and whether the seeds tell it from the next (the 95 % interval of the paired t)."""
         ranked = [variant for variant in self.variants if variant.values("elbo")]
         if not ranked:
             return "no run has a test ELBO"
@@ -222,19 +222,18 @@ class Comparison:
         best = first.numbers["elbo"]
         seeds = f"95 % interval over {best.num} seeds" if best.num > 1 else "one seed, so without an interval"
         text = f"Best test ELBO: {first.label} {best} nats per image ({seeds})"
-        if others and (gap := difference(first.values("elbo"), others[0].values("elbo"))):
-            low, high = gap
+        if others and (gap := difference(first, others[0])) and gap.half > 0:
+            low, high = gap.mean - gap.half, gap.mean + gap.half
             text += f"; {others[0].label} is next, "
             text += f"{signed(low)} to {signed(high)} below" if low > 0 else "not told apart by these seeds"
         return text
 
 
-def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval of mean(a) - mean(b), Welch's; None where the seeds are too few or all alike."""
-    if min(len(a), len(b)) < 2 or np.ptp(a) == np.ptp(b) == 0:
-        return None
-    found = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    return float(found.low), float(found.high)
+def difference(a: Variant, b: Variant, name: str = "elbo") -> Interval | None:
+    """Mean and 95 % interval of a - b over the seeds that both have; None where they share none."""
+    ours, theirs = ({run.seed: run.numbers[name] for run in v.runs if name in run.numbers} for v in (a, b))
+    shared = sorted(ours.keys() & theirs.keys())
+    return interval([ours[seed] - theirs[seed] for seed in shared]) if shared else None
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
@@ -295,7 +294,13 @@ def variants(group: Sequence[Run], failed: Sequence[Run], keys: Sequence[str], o
         runs = list(seeds.values())
         also = {run.seed for run in failed if like(run, settings)} - set(seeds)
         found.append(Variant(label(runs[0], group, own), runs, len(seeds) + len(also)))
-    return sorted(found, key=lambda v: -v.numbers["elbo"].mean if "elbo" in v.numbers else math.inf)
+    return sorted(found, key=rank)
+
+
+def rank(variant: Variant) -> float:
+    """Its place among variants, the best first; last where it has no ELBO, or one that is no number."""
+    elbo = variant.numbers["elbo"].mean if "elbo" in variant.numbers else math.nan
+    return math.inf if math.isnan(elbo) else -elbo
 
 
 def label(run: Run, group: Sequence[Run], keys: Sequence[str]) -> str:
