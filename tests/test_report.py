@@ -198,6 +198,27 @@ def test_evaluation_of_the_best_weights_adds_its_numbers_to_the_run(tmp_path, we
     assert len(compare(runs)[0].variants) == num
 
 
+@pytest.mark.parametrize("path", ["", "checkpoints/best.ckpt"])
+def test_an_evaluation_that_failed_is_one_of_its_run(tmp_path, path):
+    """Not one of the model that its own command line, which names none, would have trained."""
+    for model, seed in [("mlp_vae", 1), ("iwae", 3)]:
+        trained = make_run(tmp_path / model, model, seed)
+    hydra = trained / ".hydra"
+    hydra.mkdir()
+    (hydra / "overrides.yaml").write_text("[model=iwae, seed=3]")
+    (trained / "checkpoints").mkdir()
+    (trained / "checkpoints" / "best.ckpt").touch()
+    config = {"name": "mlp_vae", "seed": 0, "task": {"_target_": "vaezoo.tasks.evaluate.evaluate"}}
+    (tmp_path / "z").mkdir()
+    told = {"status": "failed", "error": "why", "model": "mlp_vae", "config": config | {"run": str(trained / path)}}
+    (tmp_path / "z" / "summary.json").write_text(json.dumps(told))
+    runs = read_runs([tmp_path])
+    assert [(run.model, run.seed, run.completed) for run in runs] == [
+        ("iwae", 3, True), ("mlp_vae", 1, True), ("iwae", 3, False),
+    ]  # fmt: skip
+    assert [variant.tried for variant in compare(runs)[0].variants] == [1, 1]
+
+
 def test_other_tasks_folders_are_no_runs(sweep):
     hydra = sweep / "report" / ".hydra"
     hydra.mkdir(parents=True)

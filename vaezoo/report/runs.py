@@ -347,16 +347,21 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
 def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     """The run in a folder; None where another task than training and evaluation left it."""
     summary = read_summary(folder)
+    config = summary.get("config") or read_config(folder)
+    task = str((config.get("task") or {}).get("_target_", "fit")).rpartition(".")[2]
+    if task not in TASKS and "test" not in summary:
+        return None
     origin = home(summary) or folder
+    if task == "evaluate" and config.get("run"):  # one that did not complete knows of itself alone
+        origin = Path(config["run"]).resolve()
+        origin = origin.parent.parent if origin.is_file() else origin
+        config = read_summary(origin).get("config") or read_config(origin)
+        summary.pop("model", None)
     hydra = origin / ".hydra"
     if overrides is None or origin != folder:
         overrides = read_yaml(hydra / "overrides.yaml") or []
     runtime = (read_yaml(hydra / "hydra.yaml") or {}).get("hydra", {}).get("runtime", {})
     choices = runtime.get("choices", {})
-    config = summary.get("config") or read_yaml(hydra / "config.yaml") or {}
-    target = str((config.get("task") or {}).get("_target_", "fit"))
-    if target.rpartition(".")[2] not in TASKS and "test" not in summary:
-        return None
     return Run(
         folder, essential(overrides), summary, choices, config,
         read_curves(origin / "metrics.csv"), read_pictures(origin / "panels"),
@@ -385,6 +390,11 @@ def same(run: Run, trained: Run) -> bool:
     """Whether an evaluation and the run it is of have tested the same weights on the same images."""
     weights = run.settings.get("checkpoint") == trained.settings.get("checkpoint")
     return run.completed and trained.completed and weights and run.scale == trained.scale
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config as Hydra wrote it down; empty where it did not."""
+    return read_yaml(folder / ".hydra" / "config.yaml") or {}
 
 
 def read_yaml(file: Path) -> Any:
