@@ -115,6 +115,8 @@ def test_a_comparison(tmp_path):
         (["seeds=0"], "seeds=[] should name one or more"),
         (["seeds=[1,1]"], "seeds=[1, 1] should name one or more, each once"),
         (["seed=3"], "seed=3: a comparison takes several, say 'seeds=[3]'"),
+        (["task.metrics=[nosuch]"], "task.metrics=['nosuch'] should be all, or a list of likelihood, annealed"),
+        (["task.num_images=0"], "task.num_images must be >= 1, got 0"),
         (["model=mlp_vae"], "model=mlp_vae: a comparison takes several, say 'models=[mlp_vae]'"),
     ],
 )

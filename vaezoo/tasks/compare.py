@@ -26,6 +26,7 @@ from vaezoo.resume import quoted
 from vaezoo.signals import Stopped
 from vaezoo.sweep import read_summary
 from vaezoo.tasks import common
+from vaezoo.tasks.groups import Settings, named
 from vaezoo.tasks.trained import overrides
 
 OWN = ("task", "models", "seeds", "resume", "run_dir")
@@ -73,6 +74,7 @@ def compare(
             raise ConfigError(
                 f"{name}={value} should name one or more, each once, as in 'models=[mlp_vae,iwae]' seeds=3"
             )
+    Settings(num_samples, num_images).check(), named(metrics)  # now, not after each training
     words, folder, start = passed_on(), Path(config["run_dir"]), time.perf_counter()
     jobs = Jobs(folder, program(HydraConfig.get()), bool(config["resume"]), group=f"compare-{folder.name}", log=True)
     groups = metrics if isinstance(metrics, str) else f"[{','.join(map(str, metrics))}]"

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from vaezoo.build import ConfigError
 from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.tasks import common
-from vaezoo.tasks.groups import GROUPS, Settings
+from vaezoo.tasks.groups import GROUPS, Settings, named
 from vaezoo.tasks.trained import open_run
 
 
@@ -36,9 +36,7 @@ def evaluate(
         outliers: a config of conf/data whose images the model has not been trained on.
     """
     settings = Settings(num_samples, num_images, annealed, outliers, config["compile"]).check()
-    names = list(GROUPS) if metrics == "all" else metrics
-    if not isinstance(names, list) or set(names) - set(GROUPS):
-        raise ConfigError(f"task.metrics={metrics} should be all, or a list of {', '.join(GROUPS)}")
+    names = named(metrics)
     start = time.perf_counter()
     run = open_run(config)
     values = dict(common.test(run.trainer, run.model, run.data))

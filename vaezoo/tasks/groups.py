@@ -49,9 +49,9 @@ class Settings(NamedTuple):
 
     num_samples: int
     num_images: int | None
-    annealed: int
-    outliers: str | None
-    compiled: bool
+    annealed: int = 0
+    outliers: str | None = None
+    compiled: bool = False
 
     def check(self) -> "Settings":
         """Itself, if it makes sense."""
@@ -352,3 +352,11 @@ GROUPS: dict[str, Callable[[Trained, Settings], Found]] = {
     group.__name__: group
     for group in (likelihood, annealed, latent, probes, reconstruction, samples, samplers, disentanglement, anomaly)
 }
+
+
+def named(metrics: str | list) -> list[str]:
+    """The names of the groups that ``metrics`` asks for."""
+    names = list(GROUPS) if metrics == "all" else metrics
+    if not isinstance(names, list) or set(names) - set(GROUPS):
+        raise ConfigError(f"task.metrics={metrics} should be all, or a list of {', '.join(GROUPS)}")
+    return names
