@@ -89,7 +89,7 @@ def test_failures_are_rows():
 def test_a_comparison(tmp_path):
     """Jobs of their own, a failed one is a row with its cause; said again it runs what is missing alone."""
     words = ("task=compare", 'models=[mlp_vae,"beta_vae model.beta=-1"]', "seeds=[3]", "task.metrics=[]", *TINY,
-             "model/encoder=mlp", "model/decoder=mlp")  # fmt: skip
+             "model/encoder=mlp", "model/decoder=mlp", "+optimizer.weight_decay=0.1")  # fmt: skip
     done = command(*words, "hydra.run.dir=all", cwd=tmp_path)
     folder = tmp_path / "all"
     assert done.returncode == 1
@@ -98,6 +98,7 @@ def test_a_comparison(tmp_path):
     training, evaluation = (folder / part / "mlp_vae-seed3" / "summary.json" for part in ("runs", "evaluations"))
     fit, test = (json.loads(file.read_text()) for file in (training, evaluation))
     assert fit["seed"] == 3
+    assert fit["config"]["optimizer"]["weight_decay"] == 0.1
     assert fit["test"] == test["test"]
     rows = {row["model"]: row for row in csv.DictReader((folder / "comparison.csv").open())}
     assert float(rows["mlp_vae"]["elbo"]) == fit["test"]["elbo"]

@@ -27,7 +27,6 @@ from vaezoo.signals import Stopped
 from vaezoo.sweep import read_summary
 from vaezoo.tasks import common
 from vaezoo.tasks.groups import Settings, named
-from vaezoo.tasks.trained import overrides
 
 OWN = ("task", "models", "seeds", "resume", "run_dir")
 
@@ -130,7 +129,7 @@ def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:
 
 def passed_on() -> list[str]:
     """The command line's words that are for each training."""
-    words = [word for word in overrides() if not re.match(rf"~?({'|'.join(OWN)})[.=@]", word)]
+    words = [word for word in HydraConfig.get().overrides.task if not re.match(rf"[~+]*({'|'.join(OWN)})[.=@]", word)]
     for word in words:
         if re.match(r"(model|seed)=", word):
             name, _, value = word.partition("=")
