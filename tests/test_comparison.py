@@ -88,7 +88,7 @@ def test_failures_are_rows():
 
 def test_a_comparison(tmp_path):
     """Jobs of their own, a failed one is a row with its cause; said again it runs what is missing alone."""
-    words = ("task=compare", 'models=[mlp_vae,"beta_vae model.beta=-1"]', "seeds=[3]", "task.metrics=[]", *TINY,
+    words = ("task=compare", 'models=[mlp_vae,"beta_vae optimizer.lr=1e30"]', "seeds=[3]", "task.metrics=[]", *TINY,
              "model/encoder=mlp", "model/decoder=mlp", "+optimizer.weight_decay=0.1")  # fmt: skip
     done = command(*words, "hydra.run.dir=all", cwd=tmp_path)
     folder = tmp_path / "all"
@@ -103,22 +103,28 @@ def test_a_comparison(tmp_path):
     rows = {row["model"]: row for row in csv.DictReader((folder / "comparison.csv").open())}
     assert float(rows["mlp_vae"]["elbo"]) == fit["test"]["elbo"]
     assert (folder / "report.html").stat().st_size < 2_000_000
-    before = training.stat().st_mtime_ns, evaluation.stat().st_mtime_ns
+    done = command(*words, "hydra.run.dir=all", cwd=tmp_path)
+    assert "all holds a comparison: resume=auto goes on with it" in done.stderr
+    evaluation.unlink()  # as if it had been interrupted
+    before = training.stat().st_mtime_ns
     done = command(*words, "hydra.run.dir=all", "resume=auto", cwd=tmp_path)
     assert "going on in all" in done.stdout
-    assert (training.stat().st_mtime_ns, evaluation.stat().st_mtime_ns) == before
+    assert training.stat().st_mtime_ns == before
+    assert json.loads(evaluation.read_text())["test"] == test["test"]
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["models=[]"], "models=[] should name one or more"),
-        (["seeds=0"], "seeds=[] should name one or more"),
-        (["seeds=[1,1]"], "seeds=[1, 1] should name one or more, each once"),
-        (["seed=3"], "seed=3: a comparison takes several, say 'seeds=[3]'"),
-        (["task.metrics=[nosuch]"], "task.metrics=['nosuch'] should be all, or a list of likelihood, annealed"),
-        (["task.num_images=0"], "task.num_images must be >= 1, got 0"),
-        (["model=mlp_vae"], "model=mlp_vae: a comparison takes several, say 'models=[mlp_vae]'"),
+        ([], "models=[] should name one or more"),
+        (["models=[mlp_vae]", "seeds=0"], "seeds=[] should name one or more"),
+        (["models=[mlp_vae]", "seeds=[1,1]"], "seeds=[1, 1] should name one or more, each once"),
+        (["models=[mlp_vae]", "seed=3"], "seed=3: a comparison takes several, say 'seeds=[3]'"),
+        (["models=[mlp_vae]", "task.metrics=[nosuch]"], "task.metrics=['nosuch'] should be all, or a list of"),
+        (["models=[mlp_vae]", "task.num_images=1"], "task.num_images must be >= 2, got 1"),
+        (["models=[iwae]", "model=mlp_vae"], "model=mlp_vae: a comparison takes several, say 'models=[mlp_vae]'"),
+        (["models=[mlp_vae,conv_va]"], "model=conv_va is not a choice, did you mean conv_vae?"),
+        (['models=["beta_vae model.beta=-3"]'], "beta must be a finite number >= 0, got -3"),
     ],
 )
 def test_mistakes(cli, words, sentence):

@@ -17,7 +17,8 @@ COLUMNS = (
 
 READING = (
     "Means over seeds ± half the width of the 95 % interval (Student's t). Differences are taken seed by seed, so what "
-    "a seed does to both falls out of them: where the interval holds 0, these seeds do not tell the two apart. "
+    "a seed does to both falls out of them: where the interval holds 0, these seeds do not tell the two apart; each is "
+    "for itself, not corrected for their number. log p(x) is an importance-weighted bound of some of the test images. "
     "ELBO, log p(x), rate and distortion are in nats per image of the test set; costs are means, and seconds those of "
     "the training."
 )

@@ -84,7 +84,7 @@ def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
     if not news and complete(folder):
         return None
     inherited = [word for key, word in own.items() if key not in said and key != "resume"]
-    return sent(argv, said, "run", folder, [*inherited, "resume=auto"], same=not news)
+    return sent(argv, said, "run", folder, said["run"], [*inherited, "resume=auto"], same=not news)
 
 
 def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) -> list[str] | None:
@@ -109,7 +109,8 @@ def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) 
         return argv
     if kind == "run" and complete(folder):
         return None
-    return sent(argv, said, kind, folder, ["resume=auto"], same=alike(recorded(folder, kind) or (), words))
+    same = alike(recorded(folder, kind) or (), words)
+    return sent(argv, said, kind, folder, said["resume"], ["resume=auto"], same)
 
 
 def candidates(template: str, kind: str) -> list[Path]:
@@ -153,14 +154,15 @@ def complete(folder: Path) -> bool:
     return True
 
 
-def sent(argv: list[str], said: dict[str, str], kind: str, folder: Path, words: list[str], same: bool) -> list[str]:
-    """The arguments with the word that asks to go on replaced by ``words`` and the folder to go on in."""
+def sent(
+    argv: list[str], said: dict[str, str], kind: str, folder: Path, asks: str, words: list[str], same: bool
+) -> list[str]:
+    """The arguments with the word that ``asks`` to go on replaced by ``words`` and the folder to go on in."""
     print(f"going on in {folder}", flush=True)
     place = f"hydra.{kind}.dir"
     words = [*words, f"{place}={quoted(folder)}"]
     if kind == "run" and same:  # Hydra would write the same record again, and a kill meanwhile lose it
         words.append("hydra.output_subdir=null")
-    asks = said.get("run", said.get("resume"))
     gone = (said.get("resume"), said.get(place))
     return [new for word in argv for new in (words if word == asks else [] if word in gone else [word])]
 

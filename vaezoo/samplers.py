@@ -88,7 +88,7 @@ def mixture(codes: Tensor, seed: int = 0, num_components: int = 10) -> MixtureSa
 def gmm(codes: Tensor, seed: int = 0, num_components: int = 10) -> Sampler:
     """Ex-post density estimation by a mixture of normals: Ghosh et al. 2020, https://arxiv.org/abs/1903.12436.
 
-    10 components with full covariances on the training images' means, as there; at most 200 iterations.
+    10 components with full covariances on the codes, there the posterior's means; at most 200 iterations.
 
     Args:
         codes, seed, num_components: as ``mixture``.

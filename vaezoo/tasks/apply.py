@@ -68,7 +68,7 @@ def opened(config: dict[str, Any], num: int) -> Trained:
     """The run of a task that is asked for ``num`` images."""
     if type(num) is not int or num < 1:
         raise ConfigError(f"num={num} should be a whole number >= 1")
-    return open_run(config, ("num", "split"))
+    return open_run(config, ("num", "split", "seed"))
 
 
 def checked(split: str) -> str:

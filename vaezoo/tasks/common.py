@@ -192,7 +192,7 @@ def print_results(
             if (error := values.get(f"{name}_error")) is not None:
                 shown += f" ± {error:.3f}"
             if (ceiling := values.get(f"{name}_ceiling")) is not None:
-                shown += f" (at best {ceiling:.3g})"
+                shown += f" (ceiling {ceiling:.3g})"
             table.add_row(f"{name} {ARROWS[quantity.better]}", shown, f"{quantity.unit}, {quantity.meaning}")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     console.print(table)

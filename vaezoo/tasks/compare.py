@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import WandbLogger
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from vaezoo import comparison
+from vaezoo import comparison, seeding
 from vaezoo.build import ConfigError, build
 from vaezoo.files import replace
 from vaezoo.jobs import Jobs, program
@@ -24,7 +28,7 @@ from vaezoo.report import read_runs, write_figures, write_report
 from vaezoo.report.runs import Comparison, Run
 from vaezoo.resume import quoted
 from vaezoo.signals import Stopped
-from vaezoo.sweep import read_summary
+from vaezoo.sweep import JOB_RECORD, read_summary
 from vaezoo.tasks import common
 from vaezoo.tasks.groups import Settings, named
 
@@ -71,10 +75,14 @@ def compare(
     for name, value in {"models": models, "seeds": seeds}.items():
         if not isinstance(value, list) or not value or len(set(value)) < len(value):
             raise ConfigError(
-                f"{name}={value} should name one or more, each once, as in 'models=[mlp_vae,iwae]' seeds=3"
+                f"{name}={value} should name one or more, each once: task=compare 'models=[mlp_vae,iwae]' seeds=3"
             )
     Settings(num_samples, num_images).check(), named(metrics)  # now, not after each training
     words, folder, start = passed_on(), Path(config["run_dir"]), time.perf_counter()
+    if (folder / "runs").exists() and not config["resume"]:
+        raise ConfigError(
+            f"{folder} holds a comparison: resume=auto goes on with it, or choose another hydra.run.dir"
+        )
     jobs = Jobs(folder, program(HydraConfig.get()), bool(config["resume"]), group=f"compare-{folder.name}", log=True)
     groups = metrics if isinstance(metrics, str) else f"[{','.join(map(str, metrics))}]"
     images = "null" if num_images is None else num_images
@@ -83,12 +91,15 @@ def compare(
     members = []
     for seed in seeds:
         for model in models:
-            family, *own = str(model).split()
+            family, *own = shlex.split(str(model))
             name = re.sub(r"[^\w.=-]+", "-", f"{model}-seed{seed}")
             training, evaluation = folder / "runs" / name, folder / "evaluations" / name
             fit = [f"model={family}", *own, f"seed={seed}", *words]
             test = ["task=evaluate", f"run={quoted(training.resolve())}", *measured, *machine]
             members.append(Member(str(model), seed, {training: fit, evaluation: test}))
+    for member in members[: len(models)]:  # what cannot be built is said now, not after hours
+        with seeding.isolated(torch.device("cpu"), 0, "compare"):
+            common.build_run(plain_config(next(iter(member.stages.values()))))
     with jobs.relaying(), shown(members) as console:
         for number, member in enumerate(members):
             for place, said in member.stages.items():
@@ -99,7 +110,7 @@ def compare(
             if not console.is_terminal:
                 console.print("  ".join(member.line()))
     title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
-    runs = read_runs([folder])
+    runs = read_runs([place for member in members for place in member.stages if (place / JOB_RECORD).exists()])
     replace(folder / "comparison.csv", comparison.as_csv(runs))
     replace(folder / "comparison.md", comparison.markdown(runs, title))
     write_report(runs, folder / "report.html", title)
@@ -115,6 +126,12 @@ def compare(
         first = f"{failed[0].model} with seed {failed[0].seed}: {failed[0].cause}"
         raise ChildProcessError(f"{len(failed)} of {len(runs)} jobs failed, the first is {first}")
     common.write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
+
+
+def plain_config(words: list[str]) -> dict[str, Any]:
+    """The config that a job's words make."""
+    config: Any = OmegaConf.to_container(compose("config", words), resolve=True)
+    return config
 
 
 def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:

@@ -55,7 +55,7 @@ class Settings(NamedTuple):
 
     def check(self) -> "Settings":
         """Itself, if it makes sense."""
-        for name, least in {"num_samples": 0, "num_images": 1, "annealed": 0}.items():
+        for name, least in {"num_samples": 0, "num_images": 2, "annealed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"task.{name} must be >= {least}, got {value}")
@@ -116,7 +116,7 @@ def annealed(run: Trained, settings: Settings) -> Found:
     from both sides are apart.
     """
     if not settings.annealed:
-        raise DoesNotApply("task.annealed=0, of so many images")
+        raise DoesNotApply("ask for it with task.annealed=12 images")
     from vaezoo.annealed import anneal, simulate
 
     def steps(count: range) -> Iterator[int]:
@@ -137,6 +137,8 @@ def latent(run: Trained, settings: Settings) -> Found:
     """Active units, how the rate splits over the test set, and a verdict in words."""
     from vaezoo.metrics import latent as metrics
 
+    if run.model.conditional:
+        raise DoesNotApply("q(z | x, y) is given the labels: what it tells is not of x alone")
     q, p, kl_dim = posteriors(run)
     with seeding.isolated(CPU, run.model.seed, "latent"):
         z = q.sample()  # all in one draw, so that the batch size changes nothing
@@ -210,7 +212,10 @@ def reconstruction(run: Trained, settings: Settings) -> Found:
     with torch.no_grad():
         for x, y in run.batches("test", what="reconstruction"):
             metric.update(x.cpu(), run.model.decode(run.model.encode(x, y), y).mean.cpu())
-    return Found(metric.compute(), metrics.QUANTITIES)
+    values = metric.compute()
+    missing = [name for name in ("ssim", "ms_ssim") if name not in values]
+    small = f"images of {'x'.join(map(str, run.model.data_shape[1:]))} are too small for {' and '.join(missing)}"
+    return Found(values, metrics.QUANTITIES, small if missing else "")
 
 
 def samples(run: Trained, settings: Settings) -> Found:
@@ -262,7 +267,7 @@ class Judge:
         self.bits = data.support == "binary"
         self.net = features.features_for(data, cache)
         kind = "drawn from p(x | z)" if self.bits else "means of p(x | z)"
-        self.note = f"samples are {kind}, judged by {self.net.describe()}"
+        self.note = f"samples are {kind}, judged by {self.net.describe()}; ceilings: what as many training images get"
         self.real = self.features("test")
 
     def features(self, split: str) -> Tensor:
@@ -301,7 +306,9 @@ def anomaly(run: Trained, settings: Settings) -> Found:
     from vaezoo.metrics import anomaly as metrics
 
     if settings.outliers is None:
-        raise DoesNotApply("task.outliers names no other data, such as fashion_mnist")
+        raise DoesNotApply("ask for it with other data, as in task.outliers=fashion_mnist")
+    if run.model.conditional:
+        raise DoesNotApply("other images have no labels of this model's kind")
     num = settings.num_images
     strange = run._replace(data=other_data(run, settings.outliers))
     training = run.batches("train", num, "log p(x)")
@@ -356,7 +363,7 @@ GROUPS: dict[str, Callable[[Trained, Settings], Found]] = {
 
 def named(metrics: str | list) -> list[str]:
     """The names of the groups that ``metrics`` asks for."""
-    names = list(GROUPS) if metrics == "all" else metrics
-    if not isinstance(names, list) or set(names) - set(GROUPS):
+    names = list(GROUPS) if metrics == "all" else [metrics] if isinstance(metrics, str) else metrics
+    if set(names) - set(GROUPS):
         raise ConfigError(f"task.metrics={metrics} should be all, or a list of {', '.join(GROUPS)}")
     return names

@@ -21,10 +21,10 @@ from vaezoo.tasks import common
 
 TRAINING_BATCH = 500  # training images at a time, in a pass that trains nothing
 
-# What a command line may say besides the run: where things are, on what they run, and which draws.
+# What a command line may say besides the run: where things are and on what they run.
 CHANGEABLE = (
     "task", "run", "run_dir", "resume", "data", "trainer", "logger", "callbacks", "debug", "trust", "threads",
-    "compile", "seed",
+    "compile",
 )  # fmt: skip
 
 
