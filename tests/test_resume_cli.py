@@ -311,7 +311,7 @@ def test_ctrl_c_in_a_sweep(stub):
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate()
     sweep = ready[0].parents[1]
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert [row["status"] for row in table(sweep).values()] == ["interrupted by SIGINT", "not finished"]
     assert f"table: {sweep / 'summary.csv'}" in out
     assert (sweep / "0" / "heard").read_text() == "SIGINT\n"
