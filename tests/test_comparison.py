@@ -69,6 +69,15 @@ def test_no_number_is_no_best():
         assert [variant.label for variant in compare(ordered)[0].variants] == ["c", "b", "a"]
 
 
+def test_log_p_tells_its_protocol():
+    """K and the number of images stand in its head; two protocols are both named."""
+    runs = made("a", [-90.0, -92.0])
+    for run, samples in zip(runs, (500, 5000), strict=True):
+        run.summary["test"] |= {"log_p": -85.0, "log_p_samples": float(samples), "log_p_images": 1000.0}
+    heads, _ = comparison.table(compare(runs[:1])[0])
+    assert "log p(x) (K = 500, 1,000 images)" in heads
+
+
 def test_kinds_of_data_are_not_compared():
     """log p of bits and of levels: two tables, no difference between them."""
     runs = [*made("a", [-90.0, -92.0]), *made("b", [-900.0, -910.0], scored="levels")]

@@ -35,6 +35,10 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     numbers = [variant.numbers for variant in comparison.variants]
     columns = [column for column in COLUMNS if any(column[0] in row for row in numbers)]
     heads = ["model", "seeds", *(head for _, head, _ in columns), "behind the best"]
+    protocol = {(row["log_p_samples"].mean, row["log_p_images"].mean) for row in numbers if "log_p_samples" in row}
+    if "log p(x)" in heads and protocol:
+        told = " or ".join(f"K = {samples:,.0f}, {images:,.0f} images" for samples, images in sorted(protocol))
+        heads[heads.index("log p(x)")] = f"log p(x) ({told})"
     best = comparison.variants[0]
     lines = []
     for variant, row in zip(comparison.variants, numbers, strict=True):
