@@ -302,6 +302,15 @@ def test_a_word_of_a_sweep_that_names_a_key(stub):
     assert [row["status"] for row in table(sweep).values()] == ["completed", "completed"]
 
 
+@pytest.fixture
+def listening():
+    """Programs started here hear Ctrl-C, though this one may have been started in the background, deaf to it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_in_a_sweep(stub):
     """A terminal's Ctrl-C goes to its process group: the job, which a second one would cut short, hears it once."""
     words = ["-m", *stub(seed1="wait"), "seed=1,2"]
