@@ -86,6 +86,15 @@ def test_kinds_of_data_are_not_compared():
     assert "a - b" not in text
 
 
+def test_an_evaluation_names_the_checkpoint_it_is_of():
+    """Where it stands by itself: its own folder has none."""
+    training, evaluation = made("a", [-90.0, -91.0])
+    evaluation.summary["checkpoint"] = "elsewhere/checkpoints/last.ckpt"
+    text = comparison.markdown([training, evaluation], "both")
+    assert "| completed | a-0/checkpoints/best.ckpt |" in text
+    assert "| completed | elsewhere/checkpoints/last.ckpt |" in text
+
+
 def test_failures_are_rows():
     failed = Run(Path("c"), ["model=c", "seed=0"], {"status": "failed", "error": "out | of memory"})
     runs = [*made("a", [-90.0]), failed]

@@ -1,6 +1,7 @@
 """The groups of metrics that an evaluation measures, over the zoo: what applies, and the same digits again."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def test_factors():
     data = Sprites(size=32, test_size=2000, val_size=100)
     data.setup()
     model = make("mlp_vae", net="mlp", shape=data.shape)
-    run = opened("mlp_vae")._replace(model=model.eval(), data=data)
+    run = replace(opened("mlp_vae"), model=model.eval(), data=data)
     found = GROUPS["disentanglement"](run, SETTINGS)
     assert 0 <= found.values["mig"] < found.values["mig_ceiling"] <= 1
     with pytest.raises(DoesNotApply, match="factors"):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,12 +65,12 @@ def markdown(runs: Sequence[Run], title: str) -> str:
         ]
         if pairs:
             lines += ["Test ELBO, seed by seed:", "", *pipes(["models", "difference (nats)"], pairs), ""]
-    rows = [
-        [run.folder.name, f"{run.test['elbo']:.3f}", "completed", f"{run.folder}/checkpoints/best.ckpt"]
-        if run.completed
-        else [run.folder.name, "-", run.cause, str(run.folder)]
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        checkpoint = run.summary.get("checkpoint", f"{run.folder}/checkpoints/best.ckpt")  # an evaluation names its own
+        elbo, status = f"{run.test.get('elbo', math.nan):.3f}", "completed"
+        row = [elbo, status, checkpoint] if run.completed else ["-", run.cause, str(run.folder)]
+        rows.append([run.folder.name, *row])
     return "\n".join([*lines, "## Runs", "", *pipes(["run", "test ELBO", "status", "best checkpoint"], rows), ""])
 
 

@@ -7,6 +7,8 @@ and ``--help`` need not pay for it.
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -220,7 +222,7 @@ def reconstruction(run: Trained, settings: Settings) -> Found:
 
 def samples(run: Trained, settings: Settings) -> Found:
     """Images of the model against as many of the test set, by the features of a network trained here."""
-    judge = Judge(run)
+    judge = judge_of(run)
     context = in_turn(judge.labels, judge.num).to(run.model.device)
     with torch.no_grad(), seeding.isolated(run.model.device, run.model.seed, "samples"):
         images = [judge.drawn(run.model.sample(len(y), y)) for y in context.split(BATCH)]
@@ -235,7 +237,7 @@ def samplers(run: Trained, settings: Settings) -> Found:
     model = run.model
     if not isinstance(model, VAE) or model.prior.space != "real" or model.conditional:
         raise DoesNotApply(f"{type(model).__name__}'s codes are not vectors of R^D that x alone decides")
-    judge = Judge(run)
+    judge = judge_of(run)
     with torch.no_grad(), seeding.isolated(model.device, model.seed, "codes"):
         passes = run.batches("train", CODES, "codes")
         codes = torch.cat([model(x, y, num_samples=1).latent.z[0].cpu() for x, y in passes])
@@ -248,6 +250,12 @@ def samplers(run: Trained, settings: Settings) -> Found:
         values[f"fid_{name}"] = judge.metrics.fid(judge.real, torch.cat(features))
         quantities[f"fid_{name}"] = judge.metrics.QUANTITIES["fid"]._replace(meaning=f"FID, z from {SAMPLERS[name]}")
     return Found(values, quantities, judge.note)
+
+
+@lru_cache(maxsize=1)
+def judge_of(run: Trained) -> "Judge":
+    """The run's judge, made once for the groups that need it."""
+    return Judge(run)
 
 
 class Judge:
@@ -310,7 +318,7 @@ def anomaly(run: Trained, settings: Settings) -> Found:
     if run.model.conditional:
         raise DoesNotApply("other images have no labels of this model's kind")
     num = settings.num_images
-    strange = run._replace(data=other_data(run, settings.outliers))
+    strange = replace(run, data=other_data(run, settings.outliers))
     training = run.batches("train", num, "log p(x)")
     entropy = float(metrics.scores(run.model, training, ["log_p"])["log_p"].mean())
     with seeding.isolated(run.model.device, run.model.seed, "posterior"):

@@ -1,8 +1,9 @@
 """A trained run, opened again: its model, its data, and what passes of one over the other give."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -28,7 +29,8 @@ CHANGEABLE = (
 )  # fmt: skip
 
 
-class Trained(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Trained:
     """A trained run.
 
     Args:
