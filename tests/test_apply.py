@@ -45,7 +45,7 @@ def test_reconstructions_and_codes(cli, run):
     with torch.no_grad():
         codes = model.encode(x)
         assert arrays["reconstructions"] == pytest.approx(model.decode(codes).mean.numpy(), abs=1e-5)
-    _code, _out, _err, folder = cli("task=encode", f"run={run}", "data.eval_batch_size=50")
+    _code, _out, _err, folder = cli("task=encode", f"run={run}")
     arrays = np.load(folder / "codes.npz")
     assert arrays["codes"].shape == (360, 20)
     assert arrays["codes"][torch.arange(7) * 360 // 7] == pytest.approx(codes.numpy(), abs=1e-5)

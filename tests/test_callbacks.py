@@ -152,7 +152,8 @@ def test_epoch_means_are_exact():
     """val/elbo is the mean over examples whatever the batch size: a ragged last batch weighs less."""
     model = VAE((1, 5, 4), optimizer=lambda p: torch.optim.SGD(p, 0.0))
     model.name_noise = lambda *_: torch.manual_seed(0)
-    data = RandomImages((1, 5, 4), eval_batch_size=7)  # 20 = 7 + 7 + 6
+    data = RandomImages((1, 5, 4))
+    data.eval_batch_size = 7  # 20 = 7 + 7 + 6
     fit(model, data=data, max_epochs=1)
     total = 0.0
     for batch in data.val_dataloader():

@@ -24,7 +24,9 @@ from vaezoo.trace import Latent, Trace
 
 
 def small_digits(**kwargs) -> Digits:
-    return Digits(**{"val_size": 100, "batch_size": 335, "eval_batch_size": 40, **kwargs})
+    data = Digits(**{"val_size": 100, "batch_size": 335, **kwargs})
+    data.eval_batch_size = 40
+    return data
 
 
 def small_vae(latent_dim: int = 3, seed: int = 0, cls: type[VAE] = VAE, **kwargs) -> VAE:
@@ -374,8 +376,10 @@ def test_scatter_takes_any_number_of_labels(num_labels):
 class Noise(ImageData):
     """Random bytes of any shape."""
 
+    eval_batch_size = 3
+
     def __init__(self, shape: tuple[int, int, int]):
-        super().__init__(shape, batch_size=16, eval_batch_size=3, val_size=8, binarize="none")
+        super().__init__(shape, batch_size=16, val_size=8, binarize="none")
 
     def read(self):
         draw = torch.Generator().manual_seed(0)
@@ -424,7 +428,8 @@ class Conditional(VAE):
 
 
 def test_labels_reach_conditional_models(frames):
-    data, model = small_digits(eval_batch_size=100), small_vae(2, cls=Conditional)
+    data, model = small_digits(), small_vae(2, cls=Conditional)
+    data.eval_batch_size = 100
     model.seen = {}
     drawn(model, data, num_images=24)
     _, y = next(iter(data.val_dataloader()))

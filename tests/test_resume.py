@@ -60,7 +60,8 @@ def train(folder, record, die_at=None, in_validation=False, chunk=3, resume=Fals
     pl.seed_everything(3, verbose=False)
     model = Recorded((1, 5, 4), latent_dim=2, scheduler=cosine, seed=3)
     model.record = record
-    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, eval_batch_size=7, chunk=chunk, seed=3)
+    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, chunk=chunk, seed=3)
+    data.eval_batch_size = 7
     callbacks = [Recorder(record, die_at, in_validation), Best(folder), Last(folder, every_seconds=0)]
     callbacks.append(LinearWarmup("beta", steps=25))
     trainer = pl.Trainer(max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False,

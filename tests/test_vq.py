@@ -152,7 +152,8 @@ def test_codes_are_counted_over_the_epoch():
     for size in (7, 20):
         torch.manual_seed(0)
         model = VQVAE((1, 4, 4), latent_dim=2, num_latents=3, num_codes=16)
-        data = RandomImages((1, 4, 4), eval_batch_size=size)
+        data = RandomImages((1, 4, 4))
+        data.eval_batch_size = size
         trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                           enable_model_summary=False, accelerator="cpu")  # fmt: skip
         trainer.fit(model, data)

@@ -51,7 +51,6 @@ BASE = {
     "trainer.max_epochs": "3",
     "trainer.log_every_n_steps": "7",
     "data.batch_size": "16",
-    "data.eval_batch_size": "70",
     "callbacks.panels": "null",
     "callbacks.last.every_seconds": "0",
     "+callbacks.probe._target_": "probe.Probe",
