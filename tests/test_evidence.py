@@ -9,6 +9,7 @@ import pytest
 import torch
 from ppca import PPCA, data_with_spectrum
 from test_contract import bits, labels, make
+from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
 from vaezoo.evidence import Evidence, estimate
@@ -39,6 +40,19 @@ def test_exact_posterior_is_exact(num_samples, chunk_size):
     assert_close(result.mc_error, torch.zeros_like(truth), rtol=0, atol=1e-9)
     assert_close(result.ess, torch.full_like(truth, num_samples), rtol=1e-9, atol=0)
     assert_close(model.log_marginal(x, num_samples=num_samples, chunk_size=chunk_size), result.log_px, rtol=0, atol=0)
+
+
+def test_the_gap_is_the_posteriors_divergence():
+    """log p(x) - ELBO = KL(q(z | x), p(z | x)), of normals in closed form; of the same draws, never below 0."""
+    model, x, truth = linear_gaussian(exact=False)
+    exact, _, _ = linear_gaussian(exact=True)
+    q, posterior = model.encoder(x), exact.encoder(x)
+    result = estimate(model, x, num_samples=20_000)
+    assert_close(result.log_px - result.elbo, kl_divergence(q, posterior), rtol=0, atol=0.02)
+    assert_close(result.elbo, truth - kl_divergence(q, posterior), rtol=0, atol=0.02)
+    few = estimate(model, x, num_samples=3)
+    assert (few.log_px > few.elbo).all()
+    assert_close(estimate(exact, x, num_samples=3).elbo, truth, rtol=0, atol=1e-9)
 
 
 def test_error_bars_are_calibrated():
@@ -177,7 +191,7 @@ def test_progress_wraps_the_loop():
 
 def test_means_and_their_errors():
     log_px = torch.tensor([-1.0, -2.0, -6.0], dtype=torch.float64)
-    result = Evidence(log_px, torch.tensor([0.3, 0.0, 0.4], dtype=torch.float64), torch.ones(3))
+    result = Evidence(log_px, log_px, torch.tensor([0.3, 0.0, 0.4], dtype=torch.float64), torch.ones(3))
     assert result.mean == pytest.approx(-3)
     assert result.error == pytest.approx(math.sqrt(7 / 3))  # (4 + 1 + 9) / 2 is the variance
     assert result.draw_error == pytest.approx(0.5 / 3)

@@ -211,8 +211,8 @@ def anneal(
             chains, log_ratio, accepted = move(partial(at, beta=float(betas[t])), chains, noise, step, num_leapfrog)
             log_w += weights[t] * log_ratio.to(dtype)
             step = step * (GAIN * (accepted[num_chains:].mean(0) - ACCEPTANCE)).exp()
-    log_px, mc_error, ess = torch.stack([summary(log_w[:num_chains, i]) for i in range(len(x))], 1)
-    return Evidence(sign * log_px, mc_error, ess)
+    log_px, single, mc_error, ess = torch.stack([summary(log_w[:num_chains, i]) for i in range(len(x))], 1)
+    return Evidence(sign * log_px, sign * single, mc_error, ess)
 
 
 def simulate(

@@ -27,6 +27,7 @@ class Evidence(NamedTuple):
     https://arxiv.org/abs/1509.00519, eq. 8), and W the mean of w:
 
         log_px   = log W
+        elbo     = the mean of log w            the ELBO by the same draws
         mc_error = sd(w) / (W sqrt(K))      the standard error of log W over draws (delta method)
         ess      = (sum w)^2 / sum w^2      the effective number of draws, in [1, K]
 
@@ -36,13 +37,20 @@ class Evidence(NamedTuple):
 
     Args:
         log_px: (B,), float64.
+        elbo: (B,), float64; of annealing, the bound that one chain gives.
         mc_error: (B,), float64; nan at K = 1, which says nothing of the spread.
         ess: (B,), float64.
     """
 
     log_px: Tensor
+    elbo: Tensor
     mc_error: Tensor
     ess: Tensor
+
+    @staticmethod
+    def joined(parts: Iterable["Evidence"]) -> "Evidence":
+        """Examples that were passed in parts, together."""
+        return Evidence(*map(torch.cat, zip(*parts, strict=True)))
 
     @property
     def mean(self) -> float:
@@ -120,7 +128,7 @@ def estimate(
     if compile:  # eager draws, so that the digits are those of the eager pass
         log_weights = torch.compile(log_weights, dynamic=False, options={"fallback_random": True})
     dtype = wide(x)
-    values = torch.empty(3, len(x), dtype=dtype, device=x.device)
+    values = torch.empty(len(Evidence._fields), len(x), dtype=dtype, device=x.device)
     seed = model.seed if seed is None else seed
     keep_heap()
     with evaluating(model), seeding.isolated(x.device, seed, "log_px"):
@@ -133,9 +141,9 @@ def estimate(
 
 
 def summary(log_w: Tensor) -> Tensor:
-    """``log_px``, ``mc_error`` and ``ess`` of one example's log weights (K,): (3,)."""
+    """``Evidence`` of one example's log weights (K,), as one row."""
     num = len(log_w)
     log_px = log_w.logsumexp(0) - math.log(num)
     ratio = (log_w - log_px).exp()  # w / W
     mc_error = ((ratio - 1).square().sum() / (num * (num - 1))).sqrt()  # 0 / 0 at K = 1
-    return torch.stack([log_px, mc_error, num**2 / ratio.square().sum()])
+    return torch.stack([log_px, log_w.mean(), mc_error, num**2 / ratio.square().sum()])
