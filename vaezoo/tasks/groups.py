@@ -6,9 +6,9 @@ and ``--help`` need not pay for it.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from vaezoo.data import FactorData, ImageData
 from vaezoo.evidence import Evidence, estimate
 from vaezoo.metrics.quantities import QUANTITIES, Quantity
 from vaezoo.models import VAE
+from vaezoo.models.training import Batch
 from vaezoo.posteriors import TriangularNormal
 from vaezoo.spherical import VonMisesFisherDistribution
 from vaezoo.tasks.trained import Trained
@@ -77,11 +78,11 @@ def likelihood(run: Trained, settings: Settings) -> Found:
     if not settings.num_samples:
         raise DoesNotApply("task.num_samples=0")
     found = log_p(run, settings)
-    values = {"log_p": found.mean, "log_p_error": found.error}
+    values = average("log_p", found.log_px)
     values |= {"log_p_samples": float(settings.num_samples), "log_p_images": float(len(found.log_px))}
     draws = ""
     if settings.num_samples > 1:
-        values["log_p_draw_error"] = found.draw_error
+        values |= average("inference_gap", found.log_px - found.elbo) | {"log_p_draw_error": found.draw_error}
         draws = (
             f" ({found.draw_error:.3f} of it from the draws, of which {found.ess.median():,.0f} count in the median "
             f"image and {found.ess.min():,.0f} in the worst)"
@@ -96,7 +97,7 @@ def likelihood(run: Trained, settings: Settings) -> Found:
 
 def log_p(run: Trained, settings: Settings) -> Evidence:
     """The importance-weighted bound of log p(x) for each test image, with a bar."""
-    parts, start = [], 0
+    parts: list[Evidence] = []
     with tqdm(total=len(run.split("test", settings.num_images).images), desc="log p(x)", disable=None) as bar:
 
         def progress(images: range) -> Iterator[int]:
@@ -104,18 +105,31 @@ def log_p(run: Trained, settings: Settings) -> Evidence:
                 yield image
                 bar.update()
 
-        for x, y in run.batches("test", settings.num_images):
+        for first, x, y in numbered(run.batches("test", settings.num_images)):
             found = estimate(
-                run.model, x, y, settings.num_samples, first=start, compile=settings.compiled, progress=progress
+                run.model, x, y, settings.num_samples, first=first, compile=settings.compiled, progress=progress
             )
             parts.append(found)
-            start += len(x)
-    return Evidence(*map(torch.cat, zip(*parts, strict=True)))
+    return Evidence.joined(parts)
+
+
+def numbered(batches: Iterable[Batch]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Batches, each with the number of its first example."""
+    first = 0
+    for x, y in batches:
+        yield first, x, y
+        first += len(x)
+
+
+def average(name: str, values: Tensor) -> dict[str, float]:
+    """The mean over images with, of more than one, its standard error."""
+    mean = {name: float(values.mean())}
+    return mean | {f"{name}_error": float(values.std()) / len(values) ** 0.5} if len(values) > 1 else mean
 
 
 def annealed(run: Trained, settings: Settings) -> Found:
-    """log p(x) of a few images by annealed importance sampling, and on images of the model's own how far its bounds
-    from both sides are apart.
+    """log p(x) of a few images by annealed importance sampling, what it gains over importance sampling, and on images
+    of the model's own how far its bounds from both sides are apart.
     """
     if not settings.annealed:
         raise DoesNotApply("ask for it with task.annealed=12 images")
@@ -124,15 +138,18 @@ def annealed(run: Trained, settings: Settings) -> Found:
     def steps(count: range) -> Iterator[int]:
         return iter(tqdm(count, "annealing", disable=None, leave=False))
 
-    x, y = (torch.cat(parts) for parts in zip(*run.batches("test", settings.annealed), strict=True))
-    found = anneal(run.model, x, y, start="posterior", progress=steps)
-    own, z = simulate(run.model, len(x), y)
-    below, above = (anneal(run.model, own, y, z=end, start="posterior", progress=steps) for end in (None, z))
-    gap = above.log_px - below.log_px
-    values = {"log_p_annealed": found.mean, "annealed_gap": float(gap.mean())}
-    if len(x) > 1:
-        values |= {"log_p_annealed_error": found.error, "annealed_gap_error": float(gap.std()) / len(x) ** 0.5}
-    return Found(values, QUANTITIES, f"annealed importance sampling: {len(x)} images, 16 chains, 1,000 steps")
+    parts = []
+    for first, x, y in numbered(run.batches("test", settings.annealed)):
+        own, z = simulate(run.model, len(x), y, seed=seeding.derive(run.model.seed, "own", first))
+        at = partial(anneal, run.model, context=y, start="posterior", first=first, progress=steps)
+        sampled = estimate(run.model, x, y, max(1, settings.num_samples), first=first)
+        parts.append((at(x), sampled, at(own), at(own, z=z)))
+    found, sampled, below, above = map(Evidence.joined, zip(*parts, strict=True))
+    values = average("log_p_annealed", found.log_px) | average("annealed_gap", above.log_px - below.log_px)
+    if settings.num_samples:
+        values |= average("annealed_gain", found.log_px - sampled.log_px)
+    num = len(found.log_px)
+    return Found(values, QUANTITIES, f"annealed importance sampling: {num} images, 16 chains, 1,000 steps")
 
 
 def latent(run: Trained, settings: Settings) -> Found:
@@ -351,7 +368,7 @@ def other_data(run: Trained, name: str) -> ImageData:
 
     config: Any = OmegaConf.to_container(compose("config", [f"data={name}"]).data, resolve=True)
     own = run.config["data"]
-    config |= {key: own[key] for key in ("binarize", "root", "eval_batch_size") if key in own and key in config}
+    config |= {key: own[key] for key in ("binarize", "root") if key in own and key in config}
     data: ImageData = build(config, "data", tuple(run.config["trust"]), seed=run.config["seed"])
     data.prepare_data()
     data.setup()
