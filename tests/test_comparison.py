@@ -57,8 +57,8 @@ def test_table():
     half = 12.7062 * np.std([-90.0, -92.0], ddof=1) / math.sqrt(2)
     assert rows["a"]["test ELBO"] == f"-91.00 ± {half:.2f}"
     assert rows["b"]["test ELBO"] == "-80.00"
-    assert rows["b"]["behind the best"] == "best"
-    assert rows["a"]["behind the best"] == "-10.00"
+    assert rows["b"]["difference to the best"] == "best"
+    assert rows["a"]["difference to the best"] == "-10.00"
     assert rows["a"]["seconds"] == "10"  # of 10 and 11
 
 
@@ -96,8 +96,11 @@ def test_an_evaluation_names_the_checkpoint_it_is_of():
 
 
 def test_failures_are_rows():
+    """A model of which no seed has completed too; one that has failed in a seed counts it."""
     failed = Run(Path("c"), ["model=c", "seed=0"], {"status": "failed", "error": "out | of memory"})
     runs = [*made("a", [-90.0]), failed]
+    (part,) = compare([*runs, Run(Path("a-1"), ["model=a", "seed=1"], {"status": "failed"}, config={"seed": 1})])
+    assert [line[:3] for line in comparison.table(part)[1]] == [["a", "1/2", "-90.00"], ["c", "0/1", "-"]]
     assert "| c | - | out \\| of memory |" in comparison.markdown(runs, "all")
     rows = list(csv.DictReader(io.StringIO(comparison.as_csv(runs))))
     assert [row["status"] for row in rows] == ["completed", "out | of memory"]
@@ -105,10 +108,12 @@ def test_failures_are_rows():
 
 
 def test_a_comparison(tmp_path):
-    """Jobs of their own, a failed one is a row with its cause; said again it runs what is missing alone."""
-    words = ("task=compare", 'models=[mlp_vae,"beta_vae optimizer.lr=1e30"]', "seeds=[3]", "task.metrics=[]", *TINY,
+    """Jobs of their own, a failed one is a row with its cause; said again, also with more seeds, it runs what is
+    missing alone.
+    """
+    words = ("task=compare", 'models=[mlp_vae,"beta_vae optimizer.lr=1e30"]', "task.metrics=[disentanglement]", *TINY,
              "model/encoder=mlp", "model/decoder=mlp", "+optimizer.weight_decay=0.1")  # fmt: skip
-    done = command(*words, "hydra.run.dir=all", cwd=tmp_path)
+    done = command(*words, "seeds=[3]", "hydra.run.dir=all", cwd=tmp_path)
     folder = tmp_path / "all"
     assert done.returncode == 1
     assert "1 of 2 jobs failed" in done.stderr
@@ -121,14 +126,24 @@ def test_a_comparison(tmp_path):
     rows = {row["model"]: row for row in csv.DictReader((folder / "comparison.csv").open())}
     assert float(rows["mlp_vae"]["elbo"]) == fit["test"]["elbo"]
     assert (folder / "report.html").stat().st_size < 2_000_000
-    done = command(*words, "hydra.run.dir=all", cwd=tmp_path)
+    done = command(*words, "seeds=[3]", "hydra.run.dir=all", cwd=tmp_path)
     assert "all holds a comparison: resume=auto goes on with it" in done.stderr
     evaluation.unlink()  # as if it had been interrupted
     before = training.stat().st_mtime_ns
-    done = command(*words, "hydra.run.dir=all", "resume=auto", cwd=tmp_path)
+    done = command(*words, "seeds=[3,4]", "hydra.run.dir=all", "resume=auto", cwd=tmp_path)
     assert "going on in all" in done.stdout
     assert training.stat().st_mtime_ns == before
-    assert json.loads(evaluation.read_text())["test"] == test["test"]
+    again = json.loads(evaluation.read_text())["test"]
+    assert {name: again[name] for name in test["test"]} == test["test"]
+    assert "| mlp_vae | 2/2 |" in (folder / "comparison.md").read_text()
+    assert "| beta_vae lr=1e+30 | 0/2 |" in (folder / "comparison.md").read_text()
+    # What several seeds tell: two models of as many informative dimensions are as like as each other.
+    rows = [row for row in csv.DictReader((folder / "comparison.csv").open()) if row["status"] == "completed"]
+    assert len(rows) == 2
+    assert float(rows[0]["udr"]) == again["udr"]
+    assert all(0 < float(row["udr"]) < float(row["udr_ceiling"]) == 0.9 for row in rows)
+    done = command(*words, "seeds=[4]", "hydra.run.dir=all", "resume=auto", cwd=tmp_path)
+    assert "all holds the run of another command" in done.stderr
 
 
 @pytest.mark.parametrize(

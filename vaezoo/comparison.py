@@ -10,18 +10,20 @@ from vaezoo.report.runs import COST, Comparison, Interval, Run, compare, differe
 
 # What the table shows of each model, where its runs have it: name, heading, digits.
 COLUMNS = (
-    ("elbo", "test ELBO", 2), ("log_p", "log p(x)", 2), ("kl", "rate", 2), ("distortion", "distortion", 2),
+    ("elbo", "test ELBO", 2), ("log_p", "log p(x)", 2), ("inference_gap", "inference gap", 2),
+    ("kl", "rate", 2), ("distortion", "distortion", 2),
     ("bits_per_dim", "bits/dim", 3), ("active_units", "active units", 1), ("linear_probe", "linear probe", 3),
-    ("fid", "FID", 2), ("mig", "MIG", 3), ("wall_seconds", "seconds", 0),
+    ("fid", "FID", 2), ("mig", "MIG", 3), ("udr", "UDR", 3), ("wall_seconds", "seconds", 0),
     ("train_images_per_second", "images/s", 0), ("parameters", "parameters", 0), ("peak_memory_mb", "memory (MiB)", 0),
 )  # fmt: skip
 
 READING = (
     "Means over seeds ± half the width of the 95 % interval (Student's t). Differences are taken seed by seed, so what "
     "a seed does to both falls out of them: where the interval holds 0, these seeds do not tell the two apart; each is "
-    "for itself, not corrected for their number. log p(x) is an importance-weighted bound of some of the test images. "
-    "ELBO, log p(x), rate and distortion are in nats per image of the test set; costs are means, and seconds those of "
-    "the training."
+    "for itself, not corrected for their number. log p(x) is an importance-weighted bound, of some of the test images; "
+    "the inference gap is by how much it is above the ELBO of the same images. These, rate and distortion are in nats "
+    "per image of the test set. A ceiling is what perfect codes, or as many training images, get. Costs are means, and "
+    "seconds those of the training."
 )
 
 
@@ -35,7 +37,7 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Heads and cells, the best test ELBO first; the last column is the difference to it."""
     numbers = [variant.numbers for variant in comparison.variants]
     columns = [column for column in COLUMNS if any(column[0] in row for row in numbers)]
-    heads = ["model", "seeds", *(head for _, head, _ in columns), "behind the best"]
+    heads = ["model", "seeds", *(head + ceiling(name, numbers) for name, head, _ in columns), "difference to the best"]
     protocol = {(row["log_p_samples"].mean, row["log_p_images"].mean) for row in numbers if "log_p_samples" in row}
     if "log p(x)" in heads and protocol:
         told = " or ".join(f"K = {samples:,.0f}, {images:,.0f} images" for samples, images in sorted(protocol))
@@ -46,9 +48,15 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         shown = {name: value._replace(half=0.0) if name in COST else value for name, value in row.items()}
         cells = [text(shown[name], digits) if name in row else "-" for name, _, digits in columns]
         gap = None if variant is best else difference(variant, best)
-        behind = "best" if variant is best else text(gap, 2) if gap else "-"
-        lines.append([variant.label, f"{len(variant.runs)}/{variant.tried}", *cells, behind])
+        apart = "best" if variant is best else text(gap, 2) if gap else "-"
+        lines.append([variant.label, f"{len(variant.runs)}/{variant.tried}", *cells, apart])
     return heads, lines
+
+
+def ceiling(name: str, numbers: Sequence[dict[str, Interval]]) -> str:
+    """What a column's head says of the most that can be had, where that is known."""
+    means = [row[f"{name}_ceiling"].mean for row in numbers if f"{name}_ceiling" in row]
+    return f" (ceiling {sum(means) / len(means):.3g})" if means else ""
 
 
 def markdown(runs: Sequence[Run], title: str) -> str:

@@ -27,6 +27,9 @@ ASIDE = (
     "callbacks.progress", "logger", "data.root", "data.num_workers", "debug", "trust",
 )  # fmt: skip
 
+# What a comparison that goes on may have more of.
+SEVERAL = ("models", "seeds")
+
 # What a run that goes on may be told anew: that, and how long it is; not what is trained.
 CHANGEABLE = ("trainer.max_epochs", "trainer.max_time", *ASIDE)
 
@@ -98,7 +101,7 @@ def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) 
         there = recorded(folder, kind) or []
         # The jobs of a sweep may well differ in nothing else.
         unfinished = kind == "run" and read_summary(folder).get("status") != "completed"
-        return alike(there, words) or (unfinished and alike(trained(there), trained(words)))
+        return alike(there, words) or enlarges(words, there) or (unfinished and alike(trained(there), trained(words)))
 
     folder = next(filter(goes_on, folders), None)
     if folder is None:
@@ -107,9 +110,9 @@ def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) 
         elif folders:
             raise ConfigError(f"{template} holds the {kind} of another command: choose another {place}")
         return argv
-    if kind == "run" and complete(folder):
-        return None
     same = alike(recorded(folder, kind) or (), words)
+    if kind == "run" and same and complete(folder):
+        return None
     return sent(argv, said, kind, folder, said["resume"], ["resume=auto"], same)
 
 
@@ -132,6 +135,19 @@ def recorded(folder: Path, kind: str) -> list[str] | None:
 def alike(words: Iterable[str], others: Iterable[str]) -> bool:
     """Whether two commands ask for the same."""
     return sorted(essential(words)) == sorted(essential(others))
+
+
+def enlarges(words: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether a comparison asks for all that another one asks for, and for more models or seeds."""
+    now, then = by_key(words), by_key(others)
+
+    def several(said: dict[str, str], key: str) -> set[str]:
+        found = value(said, key)
+        return set(map(str, range(found) if isinstance(found, int) else found or ()))
+
+    rest = ([word for key, word in said.items() if key not in SEVERAL] for said in (now, then))
+    more = all(several(now, key) >= several(then, key) for key in SEVERAL)
+    return value(now, "task") == "compare" and more and alike(*rest)
 
 
 def trained(words: Iterable[str]) -> list[str]:

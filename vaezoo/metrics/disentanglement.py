@@ -31,6 +31,8 @@ Labels = NDArray[np.int64]
 MIN_EXAMPLES = 10  # of each value of each factor, so that both parts of a split hold some and spreads mean something
 ACTIVE_SD = 0.05  # below it a dimension has no vote in the FactorVAE score
 INFORMATIVE = 0.01  # nats: with less KL a dimension does not count in the UDR
+UDR_CEILING = 0.9  # of the lasso: what models with the same uncorrelated dimensions reach
+UDR = Quantity("fraction", "unsupervised disentanglement ranking: do other seeds' dimensions tell this model's?", 1)
 
 QUANTITIES = {
     "beta_vae": Quantity("accuracy", "which factor a set of pairs shares, told from their mean |z - z'|", 1),

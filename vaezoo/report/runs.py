@@ -16,11 +16,12 @@ from scipy import stats
 
 from vaezoo.build import ConfigError
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.sweep import essential, jobs, read_summary
+from vaezoo.sweep import JOB_RECORD, essential, jobs, read_summary
 
 TASKS = ("fit", "evaluate")  # whose folders are runs; a report's own is none
 PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # of a config, that a result depends on
-PLUMBING = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "trust"}  # keys that set no variant apart
+# Keys that set no variant apart.
+PLUMBING = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "trust", "threads"}
 PICTURES = ("reconstructions", "samples", "traversals", "manifold", "scatter")  # in this order, then any other
 
 # What every run has, beside what its summary's ``units`` tell.
@@ -119,6 +120,8 @@ class Run:
         shape = "x".join(map(str, data.get("shape", ())))
         binarize = data.get("binarize", "none")
         drawn = "" if binarize == "none" else f"{binarize} binarisation"
+        if drawn and data.get("split_seed"):  # which names the draw
+            drawn += f" {data['split_seed']}"
         scored = self.summary.get("scored", "unknown")
         return ", ".join(filter(None, (f"{self.data} {shape}".strip(), drawn, f"log p of {scored}")))
 
@@ -174,7 +177,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 @dataclass
 class Variant:
-    """Completed runs that differ in their seed alone, one for each seed.
+    """Completed runs that differ in their seed alone, one for each seed; none where all have failed.
 
     Args:
         label: the model, and what sets it apart from other variants of it.
@@ -242,16 +245,19 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     scales: dict[str, list[Run]] = {}
     for run in completed:
         scales.setdefault(run.scale, []).append(run)
-    failed, keys = [run for run in runs if not run.completed], differing(completed)
+    failed, keys = [run for run in runs if not run.completed], differing(runs)
+    lost = [run for run in failed if not any(like(run, other, keys) for other in completed)]
     found = []
     for scale, group in sorted(scales.items(), key=lambda item: -len(item[1])):
         own = [key for key in keys if vary(key, group)]
         found.append(Comparison(scale, own, variants(group, failed, keys, own), group))
+    for comparison in found[:1]:  # what the lost ones' ELBO would have been of, nobody knows
+        comparison.variants += hopeless(lost, completed)
     return found
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The keys whose values are not the same in all of some completed runs, the seed apart.
+    """The keys whose values are not the same in all of some runs, the seed apart.
 
     These are keys that some command set, and, among runs whose commands say the same, keys of their configs:
     two versions of the program may have two defaults.
@@ -283,18 +289,30 @@ def variants(group: Sequence[Run], failed: Sequence[Run], keys: Sequence[str], o
     def what(run: Run) -> tuple[Any, ...]:
         return tuple(run.settings.get(key) for key in keys)
 
-    def like(run: Run, settings: tuple[Any, ...]) -> bool:  # what failed early has not told all of its settings
-        return all(own in (None, "", value) for own, value in zip(what(run), settings, strict=True))
-
     parts: dict[Any, dict[Any, Run]] = {}
     for run in group:
         parts.setdefault(what(run), {})[run.seed] = run
     found = []
-    for settings, seeds in parts.items():
+    for seeds in parts.values():
         runs = list(seeds.values())
-        also = {run.seed for run in failed if like(run, settings)} - set(seeds)
+        also = {run.seed for run in failed if like(run, runs[0], keys)} - set(seeds)
         found.append(Variant(label(runs[0], group, own), runs, len(seeds) + len(also)))
     return sorted(found, key=rank)
+
+
+def like(failed: Run, run: Run, keys: Sequence[str]) -> bool:
+    """Whether a failed run may be one of a variant: what failed early has not told all of its settings."""
+    return all(failed.settings.get(key) in (None, "", run.settings.get(key)) for key in keys)
+
+
+def hopeless(lost: Sequence[Run], completed: Sequence[Run]) -> list[Variant]:
+    """The variants of which every run has failed."""
+    together = [*completed, *lost]
+    keys = differing(together)
+    seeds: dict[str, set[Any]] = {}
+    for run in lost:
+        seeds.setdefault(label(run, together, keys), set()).add(run.seed)
+    return [Variant(name, [], len(tried)) for name, tried in seeds.items()]
 
 
 def rank(variant: Variant) -> float:
@@ -304,9 +322,9 @@ def rank(variant: Variant) -> float:
 
 
 def label(run: Run, group: Sequence[Run], keys: Sequence[str]) -> str:
-    """The model and what sets the run apart from others of its model."""
+    """The model, and of what differs in the group what its command says or sets it apart from others of its model."""
     same = [other for other in group if other.model == run.model]
-    apart = [key for key in keys if vary(key, same)]
+    apart = [key for key in keys if key not in ("model", "data") and (key in run.chosen or vary(key, same))]
     return " ".join([run.model or "?", *(f"{short(key)}={shown(run.settings.get(key))}" for key in apart)])
 
 
@@ -345,11 +363,13 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
 
 
 def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
-    """The run in a folder; None where another task than training and evaluation left it."""
+    """The run in a folder; None where another task than training and evaluation left it, or a refused command."""
     summary = read_summary(folder)
     config = summary.get("config") or read_config(folder)
     task = str((config.get("task") or {}).get("_target_", "fit")).rpartition(".")[2]
-    if task not in TASKS and "test" not in summary:
+    begun = any((folder / part).exists() for part in ("metrics.csv", "checkpoints", JOB_RECORD))
+    refused = task == "fit" and summary.get("status") == "failed" and not begun
+    if refused or (task not in TASKS and "test" not in summary):
         return None
     origin = home(summary) or folder
     if task == "evaluate" and config.get("run"):  # one that did not complete knows of itself alone

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shlex
 import sys
@@ -19,18 +20,21 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from tqdm import tqdm
 
 from vaezoo import comparison, seeding
 from vaezoo.build import ConfigError, build
+from vaezoo.checkpoint import find_checkpoint, read_checkpoint
 from vaezoo.files import replace
 from vaezoo.jobs import Jobs, program
 from vaezoo.report import read_runs, write_figures, write_report
-from vaezoo.report.runs import Comparison, Run
+from vaezoo.report.runs import Comparison, Run, Variant
 from vaezoo.resume import quoted
 from vaezoo.signals import Stopped
 from vaezoo.sweep import JOB_RECORD, read_summary
 from vaezoo.tasks import common
-from vaezoo.tasks.groups import Settings, named
+from vaezoo.tasks.groups import CODES, Settings, named
+from vaezoo.tasks.trained import opened
 
 OWN = ("task", "models", "seeds", "resume", "run_dir")
 
@@ -77,7 +81,8 @@ def compare(
             raise ConfigError(
                 f"{name}={value} should name one or more, each once: task=compare 'models=[mlp_vae,iwae]' seeds=3"
             )
-    Settings(num_samples, num_images).check(), named(metrics)  # now, not after each training
+    Settings(num_samples, num_images).check()  # now, not after each training
+    asked = named(metrics)
     words, folder, start = passed_on(), Path(config["run_dir"]), time.perf_counter()
     if (folder / "runs").exists() and not config["resume"]:
         raise ConfigError(
@@ -101,8 +106,9 @@ def compare(
         with seeding.isolated(torch.device("cpu"), 0, "compare"):
             common.build_run(plain_config(next(iter(member.stages.values()))))
     with jobs.relaying(), shown(members) as console:
-        for number, member in enumerate(members):
+        for member in members:
             for place, said in member.stages.items():
+                number, _ = jobs.find(said)
                 if jobs.stopped is None and not jobs.complete(place):
                     jobs.run(said, jobs.make(number, said, str(place.relative_to(folder))))
                 if read_summary(place).get("status") != "completed":
@@ -110,7 +116,12 @@ def compare(
             if not console.is_terminal:
                 console.print("  ".join(member.line()))
     title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
-    runs = read_runs([place for member in members for place in member.stages if (place / JOB_RECORD).exists()])
+    places = [place for member in members for place in member.stages if (place / JOB_RECORD).exists()]
+    if "disentanglement" in asked and jobs.stopped is None:
+        for part in comparison.compare(read_runs(places)):
+            for variant in part.variants:
+                agreement(variant, folder / "evaluations", config["trust"])
+    runs = read_runs(places)
     replace(folder / "comparison.csv", comparison.as_csv(runs))
     replace(folder / "comparison.md", comparison.markdown(runs, title))
     write_report(runs, folder / "report.html", title)
@@ -126,6 +137,27 @@ def compare(
         first = f"{failed[0].model} with seed {failed[0].seed}: {failed[0].cause}"
         raise ChildProcessError(f"{len(failed)} of {len(runs)} jobs failed, the first is {first}")
     common.write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
+
+
+def agreement(variant: Variant, evaluations: Path, trust: list[str]) -> None:
+    """Write the UDR of a variant's runs, which takes several seeds, into the summaries of their evaluations."""
+    from vaezoo.metrics import disentanglement
+
+    summaries = {run.folder: read_summary(evaluations / run.folder.name) for run in variant.runs}
+    runs = [run for run in variant.runs if summaries[run.folder].get("status") == "completed"]
+    kls = [torch.tensor(run.bars.get("kl_dim", [])) for run in runs]
+    if len(runs) < 2 or min(map(len, kls)) == 0:  # not one layer of independent dimensions
+        return
+    codes = []
+    for run in tqdm(runs, f"UDR of {variant.label}", disable=None, leave=False):
+        path = find_checkpoint(run.folder)
+        trained = opened(run.config | {"trust": trust}, path, read_checkpoint(path))
+        codes.append(trained.codes("test", CODES)[0].flatten(1))
+    for run, score in zip(runs, disentanglement.udr(codes, kls), strict=True):
+        summary = summaries[run.folder]
+        summary["test"] |= {"udr": score, "udr_ceiling": disentanglement.UDR_CEILING}
+        summary["units"] |= {"udr": disentanglement.UDR}
+        replace(evaluations / run.folder.name / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 def plain_config(words: list[str]) -> dict[str, Any]:

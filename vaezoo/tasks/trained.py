@@ -116,17 +116,22 @@ def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
     saved |= {group: config[group] for group in chosen}
     said = [text for text in words if text.startswith(("data.", "trainer."))]
     merged: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(said)))
-    model, data = common.build_run(merged)
-    common.use_machine(merged, model, data)
+    return opened(merged, path, checkpoint)
+
+
+def opened(config: dict[str, Any], path: Path, checkpoint: dict[str, Any]) -> Trained:
+    """The run of a checkpoint, with the settings of a config."""
+    model, data = common.build_run(config)
+    common.use_machine(config, model, data)
     restore(model, checkpoint, path)
-    trainer = common.build_trainer(merged, [], [], enable_progress_bar=False, enable_checkpointing=False)
+    trainer = common.build_trainer(config, [], [], enable_progress_bar=False, enable_checkpointing=False)
     data.prepare_data()
     data.setup()
     if data.shape != model.data_shape:
         raise ConfigError(f"{path} is of images {model.data_shape}, those of {type(data).__name__} are {data.shape}")
     model.to(trainer.strategy.root_device)
     model.eval()
-    return Trained(merged, model, data, trainer, path)
+    return Trained(config, model, data, trainer, path)
 
 
 def overrides() -> list[str]:
