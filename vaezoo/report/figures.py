@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from vaezoo.report.runs import Comparison, Run, Variant, compare, short, shown
 
@@ -21,8 +23,10 @@ COLOURS = ("#0077bb", "#e5691f", "#00897b", "#aa3377", "#3a9fd6", "#7a7a7a")  # 
 DASHES = ("-", "--", ":", "-.")
 MARKERS = "os^DvP"
 DPI = 200
+STEPS = (1, 2, 5, 10)  # between round numbers: the page's
 SIZE = (6.4, 4.8)  # inches
 MARK: dict[str, Any] = {"markersize": 8, "markeredgewidth": 1.6, "zorder": 3}
+GAP = 0.04  # of an axis, between labels
 LOG_SPAN = 20  # positive numbers that span this factor are put on a logarithmic axis
 
 Style = tuple[str, str, str]  # colour, dashes, marker
@@ -77,11 +81,49 @@ def rate_plane(comparison: Comparison, figure: Figure) -> bool:
             colour = tuple(scale.to_rgba(np.array([n["active_units"]]))[0]) if "active_units" in n else "grey"
             axes.plot(n["kl"], n["distortion"], marker, color=colour, markeredgecolor=edge, **MARK)
         axes.plot([], [], marker, color="none", markeredgecolor=edge, label=variant.label, **MARK)
+    if all(n["kl"] >= 0 for n in every):
+        axes.set_xlim(left=max(0, axes.get_xlim()[0]))
     iso_elbo(axes)
     legend(figure)
     if used:
         figure.colorbar(scale, ax=axes, label="active units", ticks=MaxNLocator(integer=True))
+    name_marks(comparison.variants, axes)
     return True
+
+
+def name_marks(variants: Sequence[Variant], axes: Axes) -> None:
+    """Each variant's label beside its marks, as near as it covers neither a mark nor another text.
+
+    The best come first; one that finds no place within two lines' height is in the legend alone.
+    """
+    figure: Any = axes.figure
+    figure.draw_without_rendering()  # the layout settles, so that places on the paper are known
+    pt = figure.dpi / 72  # px
+    box = axes.get_window_extent()
+    taken = [text.get_window_extent() for text in axes.texts]
+    spans = []
+    for variant in variants:
+        rated = [run.numbers for run in variant.runs if {"kl", "distortion"} <= run.numbers.keys()]
+        points = axes.transData.transform([(n["kl"], n["distortion"]) for n in rated] or np.empty((0, 2)))
+        taken += [Bbox.from_bounds(x - 6 * pt, y - 6 * pt, 12 * pt, 12 * pt) for x, y in points]
+        if rated:
+            spans.append((variant.label, points[:, 0].min(), points[:, 0].max(), points[:, 1].mean()))
+    for label, low, high, middle in spans:
+        text = axes.text(0, 0, label, fontsize=9, transform=None, va="center", zorder=4)
+        width, height = text.get_window_extent().size
+        shifts = [sign * step * height / 2 for step in range(5) for sign in ((-1, 1) if step else (1,))]
+        for y, x in ((middle + shift, x) for shift in shifts for x in (high + 8 * pt, low - 8 * pt - width)):
+            place = Bbox.from_bounds(x, y - height / 2, width, height)
+            inside = box.x0 <= place.x0 and place.x1 <= box.x1 and box.y0 <= place.y0 and place.y1 <= box.y1
+            if inside and not place.count_overlaps(taken):
+                text.set_position((x, y))
+                ends = (high + 5 * pt, x - pt) if x > high else (low - 5 * pt, x + width + pt)
+                if y != middle:
+                    axes.add_artist(Line2D(ends, (middle, y), transform=None, color="grey", linewidth=0.7))
+                taken.append(place)
+                break
+        else:
+            text.remove()
 
 
 def legend(figure: Figure) -> None:
@@ -95,13 +137,18 @@ def legend(figure: Figure) -> None:
 def iso_elbo(axes: Axes) -> None:
     """Lines of equal ELBO = -(rate + distortion), labelled, in the axes as they are."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    for total in MaxNLocator(7).tick_values(left + bottom, right + top):
+    for total in MaxNLocator(7, steps=STEPS).tick_values(left + bottom, right + top):
         start, end = max(left, total - top), min(right, total - bottom)
         if start < end:
             axes.plot([start, end], [total - start, total - end], "--", color="lightgrey", linewidth=1, zorder=1)
-            axes.annotate(f"{-total:g}", (end, total - end), (-3, 3), textcoords="offset points", color="grey",
+            axes.annotate(rounded(-total), (end, total - end), (-3, 3), textcoords="offset points", color="grey",
                           ha="right", va="bottom", fontsize=8)  # fmt: skip
     axes.set(xlim=(left, right), ylim=(bottom, top))
+
+
+def rounded(value: float) -> str:
+    """A round number, with a minus as the axes have it."""
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def curves(comparison: Comparison, figure: Figure) -> bool:
@@ -117,6 +164,7 @@ def curves(comparison: Comparison, figure: Figure) -> bool:
                 name = variant.label if split == "val" and i == 0 else None
                 axes.plot([p.epoch for p in points], [p.elbo for p in points], dash, color=colour,
                           linewidth=look[0], alpha=look[1], label=name)  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     ends = [run.curves["val"][-1].elbo for run in comparison.runs if run.curves.get("val")]
     low, high = min(np.quantile(values, 0.1), *ends), axes.get_ylim()[1]  # the first epochs would flatten the rest
     axes.set_ylim(low - 0.05 * (high - low), high)
@@ -132,7 +180,8 @@ def parallel(comparison: Comparison, figure: Figure) -> bool:
     columns = [[run.settings.get(key) for run in runs] for key in comparison.keys]
     columns.append([run.numbers["elbo"] for run in runs])
     names = [*map(short, comparison.keys), "test ELBO\n(nats per image)"]
-    figure.set_size_inches(max(SIZE[0], 1.6 * len(columns)), SIZE[1])
+    rows = max(len(set(column)) for column in columns[:-1])
+    figure.set_size_inches(max(SIZE[0], 1.6 * len(columns)), max(SIZE[1], 1 + 0.18 * rows))
     axes = figure.add_subplot(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.05, 1.05), yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_xticks(range(len(columns)), names)
@@ -168,6 +217,10 @@ def placed(values: Sequence[Any], round_marks: bool) -> tuple[list[float], list[
     low, high = by(distinct[0]), by(distinct[-1])
     at = {value: (by(value) - low) / (high - low) for value in distinct}
     if not round_marks:
-        return [at[value] for value in values], [(shown(value), place) for value, place in at.items()]
+        spaced: list[tuple[str, float]] = []
+        for value, place in at.items():
+            if not spaced or place - spaced[-1][1] >= GAP:
+                spaced.append((shown(value), place))
+        return [at[value] for value in values], spaced
     marks = [v for v in MaxNLocator(5).tick_values(low, high) if low <= v <= high]
-    return [at[value] for value in values], [(f"{v:g}", (v - low) / (high - low)) for v in marks]
+    return [at[value] for value in values], [(rounded(v), (v - low) / (high - low)) for v in marks]
