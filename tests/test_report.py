@@ -12,11 +12,14 @@ import subprocess
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 
 from vaezoo.build import ConfigError
+from vaezoo.callbacks.panels import frame
 from vaezoo.report import read_runs, write_figures, write_report
+from vaezoo.report.figures import MARKERS, curves, placed, rate_plane
 from vaezoo.report.page import LIMIT, thumbnail
 from vaezoo.report.runs import Run, compare, differing, interval
 
@@ -296,7 +299,62 @@ def test_columns_compare_something(tmp_path):
     make_run(tmp_path / "1", "b", test={"elbo": -2.0, "mig": 0.2, "mig_ceiling": 0.9})
     write_report(read_runs([tmp_path]), tmp_path / "report.html", "t")
     (comparison,) = data_of((tmp_path / "report.html").read_text())["comparisons"]
-    assert comparison["columns"] == ["elbo", "mig", "wall_seconds", "parameters", "peak_memory_mb"]
+    assert comparison["leading"] == ["elbo", "difference", "wall_seconds", "parameters", "peak_memory_mb"]
+    assert comparison["columns"] == [*comparison["leading"], "mig"]
+
+
+def test_how_a_number_was_made_stands_in_its_columns_head(tmp_path):
+    made = {"log_p_samples": 500.0, "log_p_images": 1000.0, "fid": 2.0, "num_real": 10_000.0, "num_generated": 64.0}
+    for i, samples in enumerate((500.0, 500.0, 5000.0)):
+        test = {"elbo": -9.0, "log_p": -8.0} | made | {"log_p_samples": samples}
+        make_run(tmp_path / "runs" / str(i), f"m{i}", test=test)
+    write_report(read_runs([tmp_path / "runs"]), tmp_path / "report.html", "t")
+    (comparison,) = data_of((tmp_path / "report.html").read_text())["comparisons"]
+    assert comparison["columns"][:3] == ["elbo", "difference", "log_p"]
+    assert comparison["columns"][-1] == "fid"
+    assert comparison["protocols"] == {
+        "log_p": "K = 500, 1,000 images or K = 5,000, 1,000 images", "fid": "10,000 real, 64 generated",
+    }  # fmt: skip
+
+
+def test_difference_to_the_best_is_negative_for_the_worse_and_taken_seed_by_seed(tmp_path):
+    pairs = [(-90.0, -91.0), (-100.0, -101.5), (-110.0, -111.0)]
+    for seed, elbos in enumerate(pairs):
+        for model, elbo in zip("ab", elbos, strict=True):
+            make_run(tmp_path / "runs" / f"{model}{seed}", model, seed, elbo)
+    write_report(read_runs([tmp_path / "runs"]), tmp_path / "report.html", "t")
+    page = data_of((tmp_path / "report.html").read_text())
+    best, other = page["comparisons"][0]["variants"]
+    assert "difference" not in best["numbers"]
+    gap = other["numbers"]["difference"]
+    low, high = stats.ttest_rel(*reversed(list(zip(*pairs, strict=True)))).confidence_interval(0.95)
+    assert gap["mean"] == pytest.approx(-3.5 / 3)
+    assert (gap["mean"] - gap["half"], gap["mean"] + gap["half"]) == pytest.approx((low, high))
+    assert "negative for the worse" in page["quantities"]["difference"]["meaning"]
+    assert best["numbers"]["wall_seconds"] == {"mean": 12.5, "half": None, "num": 3}  # costs are means alone
+
+
+def test_command_runs_when_pasted_into_a_shell(tmp_path):
+    words = ["model.hidden=[64, 32]", "name='$HOME `x` \\ *'", 'tag="it\'s"', "+a={b: 1}", "~scheduler", "a=b;&|!"]
+    run = make_run(tmp_path / "a", overrides=words)
+    write_report(read_runs([run]), tmp_path / "report.html", "t")
+    command = data_of((tmp_path / "report.html").read_text())["runs"][0]["command"]
+    script = f'python() {{ printf "%s\\n" "$@"; }}; {command}'
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == ["run.py", "model=mlp_vae", "seed=0", *words]
+
+
+def test_pictures_leave_their_title_to_the_page(tmp_path):
+    below = np.random.default_rng(0).integers(0, 256, (3, 10, 3), np.uint8).repeat(40, 0).repeat(40, 1)
+    titled = frame(below, "samples, epoch 12")
+    make_run(tmp_path / "a", pictures=["samples-0012.png", "scatter-0012.png"], panel=titled)
+    write_report(read_runs([tmp_path / "a"]), tmp_path / "report.html", "t")
+    page = data_of((tmp_path / "report.html").read_text())
+    samples, scatter = page["runs"][0]["pictures"]
+    assert (samples["kind"], samples["epoch"], "samples" in page["captions"]) == ("samples", 12, True)
+    for picture, pixels in ((samples, below), (scatter, titled)):  # a scatter plot keeps its own
+        image = Image.open(io.BytesIO(base64.b64decode(picture["source"].partition(",")[2])))
+        assert np.array_equal(np.asarray(image.convert("RGB")), pixels)
 
 
 def test_numbers_that_are_not_finite_are_null(tmp_path):
@@ -305,6 +363,151 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     page = data_of((tmp_path / "report.html").read_text())
     assert page["runs"][0]["numbers"]["fid"] is None
     assert "mig" not in page["runs"][0]["numbers"]
+
+
+def rendered(page):
+    """What Chromium makes of a page once its scripts have run."""
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'profile'}",
+               "--window-size=1280,2000", "--virtual-time-budget=1000", "--dump-dom", page.as_uri()]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def found(runs, folder, script):
+    """What a function's body, run in the page of some runs, returns."""
+    write_report(runs, folder / "report.html", "t")
+    told = f"<script>document.body.dataset.found = JSON.stringify((() => {{ {script} }})());</script></body>"
+    (folder / "asked.html").write_text((folder / "report.html").read_text().replace("</body>", told))
+    return json.loads(html.unescape(re.search(r'data-found="([^"]*)"', rendered(folder / "asked.html"))[1]))
+
+
+@pytest.fixture
+def crowd(tmp_path):
+    """Eight models with two seeds each, so near one another that their labels would lie upon each other."""
+    for i in range(16):
+        elbo, kl = -100 + 0.3 * (i // 2) + 0.1 * (i % 2), 20 + 0.2 * (i // 2 % 3)
+        test = {"elbo": elbo, "log_px": elbo + kl, "kl": kl, "active_units": float(i)}
+        make_run(tmp_path / "crowd" / str(i), f"model_{i // 2}", i % 2, elbo, test=test)
+    make_run(tmp_path / "crowd" / "16", "far", test={"elbo": -125.0, "log_px": -90.0, "kl": 35.0, "active_units": 3.0})
+    return read_runs([tmp_path / "crowd"])
+
+
+DRAG = """
+  Element.prototype.setPointerCapture = () => {};  // which no made-up pointer has
+  const drag = (i, from, to) => {
+    const grip = document.querySelectorAll(".grip")[i], box = grip.getBoundingClientRect();
+    const at = (part) => ({ clientX: box.x + 9, clientY: box.y + part * box.height });
+    const act = (name, part) => grip.dispatchEvent(new PointerEvent(name, at(part)));
+    act("pointerdown", from); act("pointermove", to); act("pointerup", to);
+  };
+  const shown = (i) => [...document.querySelectorAll("table")[i].querySelectorAll("tbody tr:not(.out) th")];
+  const told = () => document.querySelector(".legend [role=status]").textContent;
+"""
+
+
+@needs_chromium
+def test_what_is_brushed_on_axes_stays_and_all_else_fades(tmp_path):
+    for i, (lr, beta, elbo) in enumerate([(0.1, 1, -100.0), (0.1, 4, -110.0), (0.2, 1, -120.0), (0.2, 4, -130.0)]):
+        make_run(tmp_path / "runs" / str(i), "m", 0, elbo, [f"model.beta={beta}", f"optimizer.lr={lr}"])
+    told = found(
+        read_runs([tmp_path / "runs"]), tmp_path,
+        DRAG + """
+        const steps = [];
+        const settings = (th) => th.textContent.match(/beta=(.).* lr=(.*)/).slice(1).join(" ");
+        const note = () => steps.push([told(), shown(0).map(settings)]);
+        note(); drag(2, 0, 0.5); note(); drag(0, 0.6, 1); note();
+        const faded = (kind) => document.querySelectorAll(`${kind}.out`).length;
+        steps.push([faded(".lines .line:not(.thin)"), faded(".dot"), faded("tr"), shown(1).length]);
+        document.querySelector(".choice button[data-key=step]").click();  // a chart that is drawn anew
+        steps.push(faded(".lines .line:not(.thin)"));
+        drag(2, 0.2, 0.2); note(); document.querySelector("[data-key=clear]").click(); note();
+        return steps;""",
+    )  # fmt: skip
+    everything = ["1 0.1", "4 0.1", "1 0.2", "4 0.2"]
+    assert told == [
+        ["", everything],
+        ["2 of 4 runs selected", ["1 0.1", "4 0.1"]],  # the better half of the ELBO's axis
+        ["1 of 4 runs selected", ["1 0.1"]],  # and the lower end of the first setting's, beta
+        [6, 3, 6, 1],  # curves and lines, marks, rows of both tables
+        6,
+        ["2 of 4 runs selected", ["1 0.1", "1 0.2"]],  # pressed without a drag: that axis is free again
+        ["", everything],
+    ]
+
+
+@needs_chromium
+def test_columns_beyond_the_leading_are_shown_when_asked_for(tmp_path):
+    for model in "ab":
+        make_run(tmp_path / "runs" / model, model, test={"elbo": -1.0, "fid": 0.5, "log_p": -0.5})
+    told = found(
+        read_runs([tmp_path / "runs"]), tmp_path,
+        """
+        const head = (th) => th.querySelector("button").textContent;
+        const heads = () => [...document.querySelectorAll("table")].map((table) =>
+          [...table.querySelectorAll("thead th")].filter((th) => th.offsetWidth).map(head));
+        const before = heads();
+        document.querySelectorAll(".choice button:not([data-key])").forEach((button) => button.click());
+        const fixed = document.querySelector("tbody th"), box = document.querySelector(".scroll");
+        box.style.width = "200px"; box.scrollLeft = 100;
+        return [before, heads(), box.scrollLeft, fixed.getBoundingClientRect().x - box.getBoundingClientRect().x];""",
+    )  # fmt: skip
+    before, after, scrolled, place = told
+    assert before[0] == ["Model", "Seeds", "ELBO", "Difference to the best", "log p(x)", "Time", "Parameters", "Memory"]
+    assert before[1] == ["Run", "ELBO", "log p(x)", "Time", "Parameters", "Memory"]
+    assert after == [[*heads, "FID"] for heads in before]
+    assert (scrolled, place) == (100, 0)  # the first column stays
+
+
+@needs_chromium
+def test_labels_of_the_rate_plane_cover_nothing(crowd, tmp_path):
+    told = found(
+        crowd, tmp_path,
+        """
+        const plane = document.querySelector("[aria-label='Rate-distortion plane']");
+        const boxes = (what) => [...plane.querySelectorAll(what)].map((node) => node.getBoundingClientRect());
+        const labels = boxes("text[data-runs]"), marks = boxes("path.dot");
+        const over = (a, b) => a.x < b.right && b.x < a.right && a.y + 2 < b.bottom && b.y + 2 < a.bottom;
+        const iso = [...plane.querySelectorAll("g > text.soft")].map((text) => text.textContent);
+        const covered = labels.flatMap((a, i) => [...labels.slice(i + 1), ...marks].filter((b) => over(a, b)));
+        return [labels.length, covered.length, iso];""",
+    )  # fmt: skip
+    assert told[0] >= 6  # of nine
+    assert told[1] == 0
+    figure = Figure(layout="constrained")
+    rate_plane(compare(crowd)[0], figure)
+    lines = {text.get_text() for text in figure.axes[0].texts if re.match("\N{MINUS SIGN}[0-9]", text.get_text())}
+    assert lines
+    assert lines == set(told[2])  # the figure has the page's lines
+
+
+def test_labels_of_the_figure_cover_nothing(crowd):
+    figure = Figure(dpi=200, layout="constrained")
+    rate_plane(compare(crowd)[0], figure)
+    axes = figure.axes[0]
+    texts = [text for text in axes.texts if not re.match("\N{MINUS SIGN}[0-9]", text.get_text())]
+    assert len(texts) >= 6
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in texts]
+    dots = [line for line in axes.lines if line.get_marker() in MARKERS and len(line.get_xdata())]
+    marks = axes.transData.transform(np.array([(line.get_xdata()[0], line.get_ydata()[0]) for line in dots]))
+    for i, box in enumerate(boxes):
+        assert not box.count_overlaps(boxes[:i])
+        assert not box.count_contains(marks)
+        assert axes.get_window_extent().count_contains(box.get_points()) == 2
+
+
+def test_epochs_are_counted_in_whole_numbers(sweep):
+    figure = Figure()
+    curves(compare(read_runs([sweep]))[0], figure)
+    assert [tick for tick in figure.axes[0].get_xticks() if 0 < tick < 4] == [1, 2, 3]
+
+
+def test_labels_of_an_axis_keep_apart():
+    values = list(np.geomspace(1e-5, 1e-1, 100))
+    places, marks = placed(values, round_marks=False)
+    heights = [height for _, height in marks]
+    assert len(places) == 100
+    assert 15 < len(heights) < 30
+    assert np.diff(heights).min() >= 0.04
 
 
 NASTY = '</script><b>"bold"</b>'
@@ -320,16 +523,14 @@ def test_browser_shows_tables_and_charts_without_an_error(sweep, tmp_path):
     # An error reaches the document's text, and every way to open and sort is tried.
     watch = "<script>addEventListener('error', e => document.body.append('SCRIPT ERROR ' + e.message))</script>"
     clicks = (
-        "<script>document.querySelectorAll('thead button, .legend button').forEach(b => b.click());"
+        "<script>document.querySelectorAll('thead button, .legend button, .choice button').forEach(b => b.click());"
         "document.body.dataset.width = document.querySelector('main').scrollWidth;"
         "DATA.runs.forEach((_, i) => openRun(i) ?? document.querySelector('dialog').close()); openRun(0);</script>"
     )
     text = text.replace("<head>", f"<head>{watch}").replace("</body>", f"{clicks}</body>")
     text = text.replace("<body>", '<body style="width: 375px">')  # a phone's
     (tmp_path / "watched.html").write_text(text)
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-               "--virtual-time-budget=1000", "--dump-dom", (tmp_path / "watched.html").as_uri()]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    dom = rendered(tmp_path / "watched.html")
     body = dom[dom.index("<main>") : dom.index('<script type="application/json"')]
     assert "SCRIPT ERROR" not in dom[dom.index("<main>") :].replace(watch, "")
     assert body.count("<table>") == 6  # models and runs of two kinds, failed runs, the opened run

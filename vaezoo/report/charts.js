@@ -19,8 +19,9 @@ function format(value, digits = 2) {
   return value.toLocaleString("en-US", options).replace("-", "−");
 }
 
-/** Digits after the point that suit a whole column of values. */
-function digitsFor(values) {
+/** Digits after the point that suit a whole column of values; two less for a cost, of which two runs never have the same. */
+function digitsFor(values, key) {
+  if (DATA.costs.includes(key)) return Math.max(0, digitsFor(values) - 2);
   const known = values.filter((value) => value !== null && value !== undefined);
   if (known.every(Number.isInteger)) return 0;
   const largest = Math.max(...known.map(Math.abs));
@@ -30,9 +31,9 @@ function digitsFor(values) {
 const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const finite = (value) => typeof value === "number";
 
-/** About `count` round numbers from low to high. */
-function ticks(low, high, count = 5) {
-  const rough = (high - low) / count;
+/** About `count` round numbers from low to high, `least` apart or more. */
+function ticks(low, high, count = 5, least = 0) {
+  const rough = Math.max((high - low) / count, least);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
   const found = [];
@@ -73,24 +74,35 @@ function swatch(i) {
   return svg("svg", { class: "swatch", viewBox: "0 0 22 4", "aria-hidden": "true" }, line);
 }
 
+/** What stands for runs of which none is selected fades: in charts and tables alike, `OUT` has the runs not selected. */
+const OUT = new Set();
+function fade() {
+  for (const node of document.querySelectorAll("[data-runs]")) {
+    node.classList.toggle("out", node.dataset.runs.split(" ").every((id) => OUT.has(Number(id))));
+  }
+}
+
 /** A mark that tells of a run: by pointer, by keyboard, and opened by a click. */
 function mark(name, attributes, run, text) {
   const key = (event) => (event.key === "Enter" || event.key === " ") && (event.preventDefault(), openRun(run));
   return svg(name, {
-    ...attributes, tabindex: 0, role: "button", "aria-label": text.replaceAll("\n", ", "), "data-tip": text,
+    ...attributes, "data-runs": run, tabindex: 0, role: "button", "aria-label": text.replaceAll("\n", ", "), "data-tip": text,
     onclick: () => openRun(run), onkeydown: key,
   });
 }
 
-/** A drawing with two axes, `x` and `y` its scales; the marks go into `marks`, which is clipped to the plot. */
-function plane(width, height, xRange, yRange, xLabel, yLabel, title) {
+/**
+ * A drawing with two axes, `x` and `y` its scales; the marks go into `marks`, which is clipped to the plot, a `box`.
+ * The ticks of x are `least` apart or more.
+ */
+function plane(width, height, xRange, yRange, xLabel, yLabel, title, least = 0) {
   const left = 62, right = 14, top = 12, bottom = 46;
   const x = linear(xRange, [left, width - right]), y = linear(yRange, [height - bottom, top]);
   const clip = `clip${document.querySelectorAll("clipPath").length}-${Math.round(width)}`;
   const box = { x: left, y: top, width: width - left - right, height: height - top - bottom };
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": title });
   drawing.append(svg("defs", {}, svg("clipPath", { id: clip }, svg("rect", box))));
-  const xTicks = ticks(...xRange, width < 420 ? 4 : 6), yTicks = ticks(...yRange, 5);
+  const xTicks = ticks(...xRange, width < 420 ? 4 : 6, least), yTicks = ticks(...yRange, 5);
   for (const value of yTicks.values) {
     drawing.append(svg("path", { class: "grid", d: `M${left} ${y(value)}H${width - right}` }));
     drawing.append(svg("text", { class: "soft", x: left - 8, y: y(value) + 4, "text-anchor": "end" }, format(value, yTicks.digits)));
@@ -106,7 +118,25 @@ function plane(width, height, xRange, yRange, xLabel, yLabel, title) {
   const marks = svg("g", { "clip-path": `url(#${clip})` });
   const over = svg("g");  // what may reach beyond the plot
   drawing.append(marks, over);
-  return { drawing, marks, over, x, y };
+  return { drawing, marks, over, x, y, box };
+}
+
+const pen = document.createElement("canvas").getContext("2d");
+const overlap = (a, b) => a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height;
+const within = (a, b) => a.x >= b.x && a.y >= b.y && a.x + a.width <= b.x + b.width && a.y + a.height <= b.y + b.height;
+
+/**
+ * A place for a text of this width beside marks that lie between `low` and `high` about `y`: the nearest, to the right or
+ * the left, that is in the box and free of what is taken; null where there is none. `shift` is how far it is from `y`.
+ */
+function beside({ low, high, y }, width, box, taken, height = 14, gap = 10) {
+  for (let step = 0; step <= 4; step++) for (const shift of step ? [(step * height) / 2, (-step * height) / 2] : [0]) {
+    for (const x of [high + gap, low - gap - width]) {
+      const place = { x, y: y + shift - height / 2, width, height };
+      if (within(place, box) && !taken.some((other) => overlap(place, other))) return { ...place, shift };
+    }
+  }
+  return null;
 }
 
 /** Rate and distortion of each run; seeds hang together by lines to their mean. */
@@ -119,41 +149,43 @@ function ratePlane(comparison, width) {
   const xRange = extent(points.map((p) => p.kl), 0.14), yRange = extent(points.map((p) => p.distortion), 0.14);
   if (points.every((p) => p.kl >= 0)) xRange[0] = Math.max(xRange[0], 0);
   const title = "Rate-distortion plane";
-  const { drawing, marks, over, x, y } = plane(width, height, xRange, yRange, "rate KL(q, p) (nats per image)", "distortion (nats per image)", title);
+  const { drawing, marks, over, x, y, box } = plane(width, height, xRange, yRange, "rate KL(q, p) (nats per image)", "distortion (nats per image)", title);
   const iso = ticks(xRange[0] + yRange[0], xRange[1] + yRange[1], 7);
+  const taken = points.map((p) => ({ x: x(p.kl) - 8, y: y(p.distortion) - 8, width: 16, height: 16 }));
   for (const sum of iso.values) {
     const from = Math.max(xRange[0], sum - yRange[1]), to = Math.min(xRange[1], sum - yRange[0]);
     if (to <= from) continue;
     marks.append(svg("path", { class: "iso", d: `M${x(from)} ${y(sum - from)}L${x(to)} ${y(sum - to)}` }));
     const place = { x: x(to) - 4, y: y(sum - to) - 5, "text-anchor": "end", class: "soft halo" };
     marks.append(svg("text", place, format(-sum, iso.digits)));
+    taken.push({ x: place.x - 32, y: place.y - 11, width: 32, height: 14 });
   }
   const used = points.map((p) => p.active_units).filter(finite);
   const most = Math.max(...used), least = Math.min(...used);
   const labels = [];
   for (const { label, index, points: own } of variants.filter((variant) => variant.points.length)) {
     const cx = x(mean(own.map((p) => p.kl))), cy = y(mean(own.map((p) => p.distortion)));
-    for (const p of own) over.append(svg("path", { d: `M${cx} ${cy}L${x(p.kl)} ${y(p.distortion)}`, stroke: "currentColor", opacity: 0.5 }));
+    for (const p of own) over.append(svg("path", { d: `M${cx} ${cy}L${x(p.kl)} ${y(p.distortion)}`, class: "thread", "data-runs": p.id }));
     for (const p of own) {
       const fill = finite(p.active_units) ? shade((p.active_units - least) / (most - least || 1)) : "var(--c5)";
       const place = `translate(${x(p.kl)} ${y(p.distortion)})`;
       over.append(mark("path", { d: shape(index), class: "dot", fill, stroke: colour(index), transform: place }, p.id, pointText(p)));
     }
-    labels.push({ label, cy, low: Math.min(...own.map((p) => x(p.kl))), high: Math.max(...own.map((p) => x(p.kl))) });
+    labels.push({ label, runs: own.map((p) => p.id).join(" "), y: cy, low: Math.min(...own.map((p) => x(p.kl))), high: Math.max(...own.map((p) => x(p.kl))) });
   }
-  const taken = [];
-  for (const { label, cy, low, high } of labels) { // the best first; one that would cover another is left out
-    const length = label.length * 6.6, after = high + 11 + length < width;
-    const [from, to] = after ? [high + 11, high + 11 + length] : [low - 11 - length, low - 11];
-    const at = cy + 4;
-    if (taken.some((other) => from < other.to && to > other.from && Math.abs(at - other.at) < 13)) continue;
-    taken.push({ from, to, at });
-    drawing.append(svg("text", { x: after ? from : to, y: at, "text-anchor": after ? "start" : "end", class: "halo" }, label));
+  pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  for (const { label, runs, ...about } of labels) { // the best first; what finds no place is in the legend
+    const place = beside(about, pen.measureText(label).width, box, taken);
+    if (!place) continue;
+    taken.push(place);
+    const after = place.x > about.high, [from, to] = after ? [about.high + 7, place.x - 1] : [about.low - 7, place.x + place.width + 1];
+    if (place.shift) drawing.append(svg("path", { d: `M${from} ${about.y}L${to} ${about.y + place.shift}`, class: "thread", "data-runs": runs }));
+    drawing.append(svg("text", { x: place.x, y: place.y + 11, class: "halo", "data-runs": runs }, label));
   }
   const keys = variants.filter((v) => v.points.length).map((v) => el("span", { class: "key" },
     svg("svg", { viewBox: "-8 -8 16 16", class: "shape", "aria-hidden": "true" }, svg("path", { d: shape(v.index), class: "dot", fill: "none", stroke: colour(v.index) })), v.label));
   const bar = used.length ? el("span", { class: "key" }, "active units ", format(least, 0),
-    el("i", { class: "bar", style: `background: linear-gradient(90deg, ${STOPS})` }), format(most, 0)) : null;
+    ...(most > least ? [el("i", { class: "bar", style: `background: linear-gradient(90deg, ${STOPS})` }), format(most, 0)] : [])) : null;
   return [drawing, el("div", { class: "legend" }, bar, ...keys)];
 }
 
@@ -179,13 +211,13 @@ function curves(comparison, width, state, redraw) {
   const last = Math.max(...lines.flatMap((run) => [...(run.val ?? []), ...(run.train ?? [])]).map((p) => p[column]));
   const height = Math.min(Math.max(width * 0.78, 300), 460);
   const xLabel = state.axis === "epoch" ? "epoch" : "optimizer step";
-  const { drawing, marks, x, y } = plane(width, height, [0, last], extent([low, high], 0.05), xLabel, "ELBO (nats per image)", "ELBO over training");
+  const { drawing, marks, x, y } = plane(width, height, [0, last], extent([low, high], 0.05), xLabel, "ELBO (nats per image)", "ELBO over training", Math.min(1, last));
   const path = (points) => points.map((p, i) => `${i ? "L" : "M"}${x(p[column]).toFixed(1)} ${y(p[2]).toFixed(1)}`).join("") + "h.01";
   const group = svg("g", { class: "lines" });
   marks.append(group);
   for (const { id, index, val, train } of seen) {
     const look = { stroke: colour(index), "stroke-dasharray": dashes(index) };
-    if (train?.length) group.append(svg("path", { ...look, d: path(train), class: "line thin" }));
+    if (train?.length) group.append(svg("path", { ...look, d: path(train), class: "line thin", "data-runs": id }));
     if (!val?.length) continue;
     const text = `${DATA.runs[id].label}\nlast validation ELBO ${format(val.at(-1)[2])} nats`;
     group.append(mark("path", { ...look, d: path(val), class: "line" }, id, text));
@@ -196,11 +228,14 @@ function curves(comparison, width, state, redraw) {
     onclick: () => toggle(index) }, swatch(index), comparison.variants[index].label));
   const axes = ["epoch", "step"].map((axis) => el("button", { type: "button", "data-key": axis, "aria-pressed": state.axis === axis,
     onclick: () => { state.axis = axis; redraw(); } }, `by ${axis}`));
-  return [drawing, el("div", { class: "legend" }, ...buttons), el("div", { class: "axis legend" }, ...axes)];
+  return [drawing, el("div", { class: "legend" }, ...buttons), el("div", { class: "choice" }, ...axes)];
 }
 
-/** One axis for each setting that differs and one for the ELBO; a line for each run. */
-function parallel(comparison, width) {
+const settingText = (value) => (value === null ? "default" : !finite(value) ? String(value)
+  : String(Number.isInteger(value) ? value : Number(value.toPrecision(4))).replace("-", "−"));
+
+/** One axis for each setting that differs and one for the ELBO; a line for each run. `state` holds the brushes, by axis. */
+function parallel(comparison, width, state) {
   const runs = comparison.variants.flatMap((variant, index) => variant.runs.map((id) => ({ id, index, run: DATA.runs[id] })))
     .filter(({ run }) => finite(run.numbers.elbo));
   if (!comparison.keys.length || runs.length < 2) return null;
@@ -225,10 +260,55 @@ function parallel(comparison, width) {
     const places = axes.map((axis) => axis.place(run));
     const bend = (at(1) - at(0)) / 2;
     const d = places.map((y, i) => (i ? `C${at(i - 1) + bend} ${places[i - 1]} ${at(i) - bend} ${y} ${at(i)} ${y}` : `M${at(0)} ${y}`)).join("");
-    const text = [run.label, ...comparison.keys.map((key) => `${key}: ${run.settings[key] ?? "default"}`), `ELBO ${format(run.numbers.elbo)} nats`].join("\n");
+    const text = [run.label, ...comparison.keys.map((key) => `${key}: ${settingText(run.settings[key])}`), `ELBO ${format(run.numbers.elbo)} nats`].join("\n");
     group.append(mark("path", { d, class: "line", stroke: colour(index), "stroke-dasharray": dashes(index) }, id, text));
   }
-  return [el("div", { class: "scroll plain" }, drawing)];
+  const told = el("span", { class: "key", role: "status" });
+  const clear = el("button", { type: "button", "data-key": "clear", onclick: () => { state.brushes.clear(); grips.forEach((grip) => grip.show()); choose(); } }, "Clear");
+  const inside = (run) => [...state.brushes].every(([i, [from, to]]) => axes[i].place(run) >= from && axes[i].place(run) <= to);
+  const choose = () => {
+    for (const id of comparison.runs) OUT[inside(DATA.runs[id]) ? "delete" : "add"](id);
+    const kept = comparison.runs.filter((id) => !OUT.has(id)).length;
+    told.textContent = state.brushes.size ? `${kept} of ${comparison.runs.length} runs selected` : "";
+    clear.hidden = !state.brushes.size;
+    fade();
+  };
+  const grips = axes.map((_, i) => brush(at(i), [top - 8, height - bottom + 8], state.brushes, i, choose));
+  drawing.append(...grips.flatMap((grip) => grip.nodes));
+  choose();
+  return [el("div", { class: "scroll plain" }, drawing), el("div", { class: "legend" }, told, clear)];
+}
+
+/** An axis' range, dragged with a pointer; a press without a drag takes it away. `brushes` keeps it as [from, to] in px. */
+function brush(x, [top, bottom], brushes, key, changed) {
+  const band = svg("rect", { class: "brush", x: x - 8, width: 16 });
+  const grip = svg("rect", { class: "grip", x: x - 18, width: 36, y: top, height: bottom - top, "data-axis": key });
+  const show = () => {
+    const [from, to] = brushes.get(key) ?? [0, 0];
+    put(band, { y: from, height: to - from }, []);
+  };
+  const at = (event) => {
+    const box = grip.getBoundingClientRect();
+    return Math.min(Math.max(linear([box.top, box.bottom], [top, bottom])(event.clientY), top), bottom);
+  };
+  let start = null;
+  const drag = (now) => {
+    if (start === null) return;
+    Math.abs(now - start) > 3 ? brushes.set(key, [Math.min(start, now), Math.max(start, now)]) : brushes.delete(key);
+    show();
+    changed();
+  };
+  grip.addEventListener("pointerdown", (event) => { grip.setPointerCapture(event.pointerId); start = at(event); drag(start); });
+  grip.addEventListener("pointermove", (event) => drag(at(event)));
+  for (const name of ["pointerup", "pointercancel"]) grip.addEventListener(name, () => (start = null));
+  show();
+  return { show, nodes: [band, grip] };
+}
+
+/** Those labels that keep a line's height from the one before. */
+function spaced(marks) {
+  let last = Infinity;
+  return [...marks].sort((a, b) => b[1] - a[1]).filter(([, place]) => last - place >= 13 && ((last = place), true));
 }
 
 function elboAxis(values, span) {
@@ -245,6 +325,5 @@ function settingAxis(key, values, span) {
   const log = distinct.every((v) => finite(v) && v > 0) && distinct.at(-1) / distinct[0] >= 20;
   const by = log ? Math.log : Number;
   const scale = distinct.every(finite) && distinct.length > 1 ? (v) => linear(extent([by(distinct[0]), by(distinct.at(-1))], 0.02), span)(by(v)) : even;
-  const text = (value) => (value === null ? "default" : finite(value) ? String(value).replace("-", "−") : String(value));
-  return { name, unit: log ? "log scale" : "", marks: distinct.map((v) => [text(v), scale(v)]), place: (run) => scale(run.settings[key]) };
+  return { name, unit: log ? "log scale" : "", marks: spaced(distinct.map((v) => [settingText(v), scale(v)])), place: (run) => scale(run.settings[key]) };
 }

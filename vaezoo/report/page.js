@@ -2,20 +2,26 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const NAMES = {
-  elbo: "ELBO", kl_dim: "Rate by dimension", kl: "Rate", distortion: "Distortion", log_p: "log p(x)", bits_per_dim: "Bits per dim", fid: "FID", kid: "KID", mig: "MIG",
-  wall_seconds: "Time", train_images_per_second: "Speed", peak_memory_mb: "Memory", log_px: "log p(x | z)",
+  kl_dim: "Rate by dimension", kl: "Rate", log_p: "log p(x)", log_p_samples: "K of log p(x)", log_p_images: "Images of log p(x)",
+  difference: "Difference to the best", wall_seconds: "Time", train_images_per_second: "Speed", peak_memory_mb: "Memory", log_px: "log p(x | z)",
 };
-const nameOf = (key) => NAMES[key] ?? key.replaceAll("_", " ").replace(/^./, (letter) => letter.toUpperCase());
+const INITIALS = /\b(elbo|kl|tc|mi|fid|kid|knn|nmi|ari|psnr|ssim|mig|dci|sap|irs|auroc|aupr)\b|^./g;
+const nameOf = (key) => NAMES[key] ?? key.replaceAll("_", " ").replace(INITIALS, (word) => word.toUpperCase());
 const about = (key) => DATA.quantities[key] ?? DATA.quantities[key.split("/")[0]] ?? { unit: "", meaning: "", better: 0 };
 
-/** A table that is sorted by a click on a head. A column has head, unit, value(row) to sort by and cell(row). */
+/**
+ * A table that is sorted by a click on a head. A column has head, unit, value(row) to sort by and cell(row); one that is
+ * `more` is shown when asked for. A row has the places of its runs.
+ */
 function table(columns, rows, caption) {
   const body = el("tbody");
-  const draw = (order) => body.replaceChildren(...order.map((row) => el("tr",
-    row.open ? { class: "open", onclick: row.open } : {}, ...columns.map((column) => column.cell(row)))));
-  const heads = columns.map((column) => el("th", { scope: "col", class: column.text ? "text" : null, title: column.meaning || null },
+  const more = (column, node) => { node.classList.toggle("more", Boolean(column.more)); return node; };
+  const lines = new Map(rows.map((row) => [row, el("tr", { class: row.open ? "open" : null, onclick: row.open, "data-runs": row.runs.join(" ") },
+    ...columns.map((column) => more(column, column.cell(row))))]));
+  const draw = (order) => body.replaceChildren(...order.map((row) => lines.get(row)));
+  const heads = columns.map((column) => more(column, el("th", { scope: "col", class: column.text ? "text" : null, title: column.meaning || null },
     column.value ? el("button", { type: "button", onclick: () => sort(column) }, column.head) : column.head,
-    column.unit ? el("small", {}, column.unit) : null));
+    ...[column.unit, column.protocol].filter(Boolean).map((text) => el("small", {}, text)))));
   function sort(column) {
     const head = heads[columns.indexOf(column)];
     const first = column.text || column.better < 0 ? "ascending" : "descending";
@@ -29,9 +35,17 @@ function table(columns, rows, caption) {
     draw([...rows].sort((a, b) => missing(a) - missing(b) || (missing(a) ? 0 : sign * compare(column.value(a), column.value(b)))));
   }
   draw(rows);
-  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
+  const box = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
     el("table", {}, el("thead", {}, el("tr", {}, ...heads)), body));
+  const all = el("button", { type: "button", "aria-pressed": false, onclick: () => all.setAttribute("aria-pressed", box.classList.toggle("all")) },
+    `All ${columns.filter((column) => column.value && !column.text).length} columns of numbers`);
+  return el("div", {}, columns.some((column) => column.more) ? el("div", { class: "choice" }, all) : null, box);
 }
+
+/** A comparison's columns of numbers, with what all of them share: `of(key)` gives value and cell. */
+const numberColumns = (comparison, keys, of) => keys.map((key) => ({
+  head: nameOf(key), ...about(key), protocol: comparison.protocols[key], more: !comparison.leading.includes(key), ...of(key, about(key).better),
+}));
 
 const label = (index, text) => el("span", { class: "key" }, swatch(index), text);
 const withHalf = (text, half) => [text, half === null ? null : el("span", { class: "pm" }, ` ± ${half}`)].filter((part) => part !== null);
@@ -39,15 +53,14 @@ const withHalf = (text, half) => [text, half === null ? null : el("span", { clas
 /** Means over seeds, each with its interval. */
 function variantTable(comparison) {
   const rows = comparison.variants.map((variant, index) => ({ ...variant, index }));
-  const numbers = comparison.columns.map((key) => {
-    const { unit, meaning, better } = about(key);
+  const numbers = numberColumns(comparison, comparison.columns, (key, better) => {
     const values = rows.map((row) => row.numbers[key]?.mean);
-    const digits = digitsFor(values), known = values.filter(finite);
+    const digits = digitsFor(values, key), known = values.filter(finite);
     const best = rows.length > 1 && better && known.length ? (better > 0 ? Math.max : Math.min)(...known) : null;
     const value = (row) => row.numbers[key]?.mean ?? null;
-    const half = (row) => (finite(row.numbers[key]?.half) ? format(row.numbers[key].half, digits) : null);
+    const half = (row) => (row.numbers[key]?.half > 0 ? format(row.numbers[key].half, digits) : null);
     const cell = (row) => el("td", { class: value(row) !== null && value(row) === best ? "best" : null }, ...withHalf(format(value(row), digits), half(row)));
-    return { head: nameOf(key), unit, meaning, better, value, cell };
+    return { value, cell };
   });
   const model = { head: "Model", text: true, value: (row) => row.label, cell: (row) => el("th", { scope: "row", class: "text" }, label(row.index, row.label)) };
   const of = (row) => (row.tried > row.runs.length ? `${row.runs.length} of ${row.tried}` : String(row.runs.length));
@@ -57,16 +70,16 @@ function variantTable(comparison) {
 
 /** The runs, each with its pictures; a row opens the run. */
 function runTable(comparison) {
-  const rows = comparison.runs.map((id) => ({ ...DATA.runs[id], open: () => openRun(id) }));
+  const rows = comparison.runs.map((id) => ({ ...DATA.runs[id], runs: [id], open: () => openRun(id) }));
   const kinds = [...new Set(rows.flatMap((row) => row.pictures.map((picture) => picture.kind)))].slice(0, 3);
   const pictures = kinds.map((kind) => ({ head: nameOf(kind), text: true, cell: (row) => {
     const picture = row.pictures.find((other) => other.kind === kind);
     return el("td", { class: "text" }, picture ? el("img", { src: picture.source, alt: `${kind} of ${row.label}`, loading: "lazy" }) : "–");
   } }));
-  const numbers = comparison.columns.map((key) => {
-    const { unit, meaning, better } = about(key);
-    const digits = digitsFor(rows.map((row) => row.numbers[key]));
-    return { head: nameOf(key), unit, meaning, better, value: (row) => row.numbers[key] ?? null, cell: (row) => el("td", {}, ...numberOf(row, key, digits)) };
+  const keys = comparison.columns.filter((key) => rows.some((row) => key in row.numbers));
+  const numbers = numberColumns(comparison, keys, (key) => {
+    const digits = digitsFor(rows.map((row) => row.numbers[key]), key);
+    return { value: (row) => row.numbers[key] ?? null, cell: (row) => el("td", {}, ...numberOf(row, key, digits)) };
   });
   return table([runColumn(), ...pictures, ...numbers], rows, "Runs");
 }
@@ -80,11 +93,11 @@ function runColumn() {
 function numberOf(run, key, digits) {
   const error = run.numbers[`${key}_error`], ceiling = run.numbers[`${key}_ceiling`];
   const parts = withHalf(format(run.numbers[key], digits), finite(error) ? format(error, digits) : null);
-  return finite(ceiling) ? [...parts, el("span", { class: "pm" }, ` of ${format(ceiling, digits)}`)] : parts;
+  return finite(ceiling) ? [...parts, el("span", { class: "pm" }, ` ${about(key).better < 0 ? "at best" : "of"} ${format(ceiling, digits)}`)] : parts;
 }
 
 function failedTable(ids) {
-  const rows = ids.map((id) => ({ ...DATA.runs[id], open: () => openRun(id) }));
+  const rows = ids.map((id) => ({ ...DATA.runs[id], runs: [id], open: () => openRun(id) }));
   const text = (head, value) => ({ head, text: true, value, cell: (row) => el("td", { class: "text wrap" }, value(row)) });
   return table([runColumn(), text("Cause", (row) => row.cause), text("Command", (row) => row.command)], rows, "Runs that did not complete");
 }
@@ -93,9 +106,11 @@ function openRun(id) {
   const run = DATA.runs[id], dialog = document.querySelector("dialog");
   const names = Object.keys(run.numbers).filter((key) => !/_(error|ceiling)$/.test(key));
   const rows = names.map((key) => el("tr", {}, el("th", { scope: "row", class: "text" }, nameOf(key)),
-    el("td", {}, ...numberOf(run, key, digitsFor([run.numbers[key]]))),
+    el("td", {}, ...numberOf(run, key, digitsFor([run.numbers[key]], key))),
     el("td", { class: "text" }, [about(key).unit, about(key).meaning].filter(Boolean).join(": "))));
-  const pictures = run.pictures.map(({ kind, source }) => el("figure", {}, el("img", { src: source, alt: `${kind} of ${run.label}` }), el("figcaption", {}, kind)));
+  const caption = ({ kind, epoch }) => [nameOf(kind), epoch === null ? "" : `, epoch ${epoch}`, kind in DATA.captions ? `: ${DATA.captions[kind]}` : ""].join("");
+  const pictures = run.pictures.map((picture) => el("figure", {},
+    el("img", { src: picture.source, alt: `${picture.kind} of ${run.label}` }), el("figcaption", {}, caption(picture))));
   const facts = [["Command", el("code", {}, run.command)], ["Folder", el("code", {}, run.folder)],
     run.checkpoint ? ["Checkpoint tested", el("code", {}, run.checkpoint)] : null].filter(Boolean);
   const trained = run.steps ? `${format(run.epochs, 0)} epochs, ${format(run.steps, 0)} optimizer steps. ` : "";
@@ -134,21 +149,22 @@ function chart(title, caption, draw) {
     section.hidden = nodes === null;
     figure.replaceChildren(...(nodes ?? []), el("figcaption", {}, caption));
     if (focused) figure.querySelector(`[data-key="${focused}"]`)?.focus();
+    fade();
   };
   charts.push(() => { if (figure.clientWidth !== width || !width) { redraw(); width = figure.clientWidth; } });
   return section;
 }
 
 function comparisonSection(comparison) {
-  const state = { axis: "epoch", hidden: new Set() };
+  const state = { axis: "epoch", hidden: new Set(), brushes: new Map() };
   const intervals = "Mean over seeds ± half the 95 % confidence interval (Student's t); one seed has none. Best in bold. A number that only one model has is with its runs.";
-  const errors = "After ± stands the standard error that an evaluation gave, after “of” what a perfect answer gets under the same protocol. A row opens its run.";
+  const errors = "After ± stands the standard error that an evaluation gave, after “of” or “at best” what a perfect answer gets under the same protocol. A row opens its run.";
   return el("section", {}, el("h2", {}, comparison.scale), el("p", { class: "result" }, `${comparison.headline}.`),
     el("h3", {}, "Models"), el("p", { class: "soft" }, intervals), variantTable(comparison),
     el("div", { class: "charts" },
       chart("Rate and distortion", "Test set. Dashed lines join equal ELBOs, which their numbers tell: the lower left is better. Thin lines lead from a model's seeds to their mean. Point at one for its name and numbers.", (width) => ratePlane(comparison, width)),
       chart("ELBO over training", "Validation, and thin the training. The first epochs may lie below the frame.", (width, redraw) => curves(comparison, width, state, redraw))),
-    chart("What was varied", "A line is a run. Point at one to see it alone.", (width) => parallel(comparison, width)),
+    chart("What was varied", "A line is a run. Point at one to see it alone. Drag along one axis or several to select runs: all others fade, in every chart and table. A click on a selection clears it.", (width) => parallel(comparison, width, state)),
     el("h3", {}, "Runs"), el("p", { class: "soft" }, errors), runTable(comparison));
 }
 
@@ -174,7 +190,7 @@ function main() {
   const many = DATA.comparisons.length > 1;
   const left = DATA.left_out ? [el("p", { class: "soft" }, `${DATA.left_out} pictures would not fit into this page and are left out: they are in the runs' folders.`)] : [];
   const failed = DATA.incomplete.length;
-  const count = `${DATA.runs.length} runs${failed ? `, ${failed} of them not completed` : ""}`;
+  const count = `${DATA.runs.length} run${DATA.runs.length > 1 ? "s" : ""}${failed ? `, ${failed} not completed` : ""}`;
   document.querySelector("main").append(
     el("header", {}, el("h1", {}, DATA.title), el("p", { class: "soft" }, [count, DATA.date, ...DATA.versions].filter(Boolean).join(" · ")),
       ...(many ? [el("p", {}, `ELBOs of different things cannot be compared: ${DATA.comparisons.length} comparisons follow, each by itself.`)] : []), ...left),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from vaezoo.files import replace
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.report.runs import COST, QUANTITIES, Comparison, Point, Run, Variant, compare
+from vaezoo.report.runs import COST, QUANTITIES, Comparison, Point, Run, Variant, compare, difference
 
 LIMIT = 2_000_000  # bytes of the file
 POINTS = 30_000  # of all curves, at most
@@ -28,6 +28,19 @@ WIDEST, NARROWEST = 800, 160  # px that a picture is shrunk to
 LEADING = ("elbo", "log_p", "bits_per_dim", "kl", "distortion", "active_units", "codes_used")  # columns of the tables
 BESIDE = ("_error", "_ceiling")  # of a number, shown with it
 RELATIVE = ("loss", "log_px")  # numbers that a table over models leaves to each run: no common scale, or twice the same
+GENERATED = {"num_real": "{:,.0f} real", "num_generated": "{:,.0f} generated"}
+PROTOCOLS = {  # of a column, the numbers that say how its own were made: they stand in its head and are no columns
+    "log_p": {"log_p_samples": "K = {:,.0f}", "log_p_images": "{:,.0f} images"},
+    **dict.fromkeys(("fid", "kid", "precision", "recall", "density", "coverage"), GENERATED),
+}
+DIFFERENCE = Quantity("nats per image", "the test ELBO minus the best model's, seed by seed: negative for the worse")
+CAPTIONS = {  # of the pictures that ``vaezoo.callbacks.panels.frame`` puts under a title
+    "reconstructions": "validation images, each above its reconstruction",
+    "samples": "means of p(x | z), z drawn from the prior",
+    "traversals": "a latent dimension a row, the most used first, moved about one image's code by standard deviations",
+    "manifold": "the latent plane at equally spaced quantiles of the prior, z0 to the right, z1 upwards",
+}
+TITLE = 26  # px: the height of that title, too small to read in a thumbnail; the page has the captions as text
 
 
 def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
@@ -46,8 +59,10 @@ def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
     left = sum(len(run.pictures) for run in runs)
     for entry, run in zip(page["runs"], runs, strict=True):
         for kind, path in run.pictures.items():
-            if source := thumbnail(path, min(PICTURE_BYTES, room // left)):
-                entry["pictures"].append({"kind": kind, "source": source})
+            if source := thumbnail(path, min(PICTURE_BYTES, room // left), TITLE if kind in CAPTIONS else 0):
+                epoch = path.stem.rpartition("-")[2]
+                told = {"kind": kind, "epoch": int(epoch) if epoch.isdigit() else None}
+                entry["pictures"].append(told | {"source": source})
                 room -= len(source) + 50
             else:
                 page["left_out"] += 1
@@ -76,11 +91,13 @@ def contents(runs: Sequence[Run], file: Path, title: str) -> dict[str, Any]:
     return {
         "title": title,
         "date": ended(runs),
-        "versions": sorted({", ".join(made(run.summary)) for run in runs} - {""}),
+        "versions": list(dict.fromkeys(part for run in runs for part in made(run.summary))),
         "runs": [described(run, labels.get(id(run)), file, keys, points) for run in runs],
         "comparisons": [compared(c, place) for c in comparisons],
         "incomplete": [i for i, run in enumerate(runs) if not run.completed],
         "quantities": {name: quantity._asdict() for name, quantity in quantities(runs).items()},
+        "captions": CAPTIONS,
+        "costs": COST,
         "left_out": 0,
     }
 
@@ -95,35 +112,54 @@ def quantities(runs: Sequence[Run]) -> dict[str, Quantity]:
     """What the numbers mean, as their summaries say: a ``Quantity``, or unit and meaning in one text."""
     told = {name: value for run in runs for name, value in run.summary.get("units", {}).items()}
     texts = {name: Quantity("", value) for name, value in told.items() if isinstance(value, str)}
-    return texts | QUANTITIES | {name: Quantity(*value) for name, value in told.items() if name not in texts}
+    full = {name: Quantity(*value) for name, value in told.items() if name not in texts}
+    return texts | QUANTITIES | {"difference": DIFFERENCE} | full
 
 
 def compared(comparison: Comparison, place: dict[int, int]) -> dict[str, Any]:
     """A comparison: its columns, variants, and runs by their place in the page's list.
 
-    A number that a single variant of several has, such as a term of its own loss, is no column: there is
-    nothing to compare it with, and the run's details have it.
+    The ``leading`` columns are shown at once, the others when asked for. A number that a single variant of several
+    has, such as a term of its own loss, is no column: there is nothing to compare it with, and the run's details
+    have it.
     """
     have = Counter(name for variant in comparison.variants for name in variant.numbers)
     names = [name for name in have if have[name] >= min(2, len(comparison.variants)) and not name.endswith(BESIDE)]
-    leading = [name for name in LEADING if name in names]
-    rest = [name for name in names if name not in {*LEADING, *COST, *RELATIVE}]
+    leading = [name for name in (*LEADING, *COST) if name in names]
+    if "elbo" in leading and len(comparison.variants) > 1:
+        leading.insert(1, "difference")
+    beside = {name for parts in PROTOCOLS.values() for name in parts}
+    rest = [name for name in names if name not in {*leading, *RELATIVE, *beside}]
+    best = comparison.variants[0]
     return {
         "scale": comparison.scale,
         "headline": comparison.headline,
         "keys": comparison.keys,
-        "columns": [*leading, *rest, *(name for name in COST if name in names)],
-        "variants": [summed(variant, place) for variant in comparison.variants],
+        "leading": leading,
+        "columns": [*leading, *rest],
+        "protocols": {name: told for name in names if (told := protocol(name, comparison.runs))},
+        "variants": [summed(variant, best, place) for variant in comparison.variants],
         "runs": [place[id(run)] for run in comparison.runs],
     }
 
 
-def summed(variant: Variant, place: dict[int, int]) -> dict[str, Any]:
-    """A variant's means and intervals."""
+def protocol(column: str, runs: Sequence[Run]) -> str:
+    """How a column's numbers were made, such as "K = 500, 1,000 images"; each way, where runs differ in it."""
+    parts = PROTOCOLS.get(column, {})
+    ways = sorted({tuple(run.numbers[name] for name in parts) for run in runs if parts.keys() <= run.numbers.keys()})
+    return " or ".join(", ".join(text.format(n) for text, n in zip(parts.values(), way, strict=True)) for way in ways)
+
+
+def summed(variant: Variant, best: Variant, place: dict[int, int]) -> dict[str, Any]:
+    """A variant's means and intervals, costs without, and its difference to the best."""
+    numbers = variant.numbers
+    numbers |= {name: numbers[name]._replace(half=math.nan) for name in COST if name in numbers}
+    if variant is not best and (gap := difference(variant, best)):
+        numbers["difference"] = gap
     return {
         "label": variant.label,
         "tried": variant.tried,
-        "numbers": {name: value._asdict() for name, value in variant.numbers.items()},
+        "numbers": {name: value._asdict() for name, value in numbers.items()},
         "runs": [place[id(run)] for run in variant.runs],
     }
 
@@ -164,13 +200,15 @@ def made(summary: dict[str, Any]) -> list[str]:
     return [*versions, *filter(None, [summary.get("device")]), *commit]
 
 
-def thumbnail(file: Path, spare: int) -> str | None:
-    """A picture as a data URI of at most ``spare`` bytes; None where that is too few, or the file is no picture.
+def thumbnail(file: Path, spare: int, top: int = 0) -> str | None:
+    """A picture below its uppermost ``top`` px as a data URI of at most ``spare`` bytes; None where that is too few,
+    or the file is no picture.
 
     It keeps its size and every pixel where it can; else it is compressed, and shrunk as far as needed.
     """
     try:
         image = Image.open(file).convert("RGB")
+        image = image.crop((0, min(top, image.height - 1), image.width, image.height))
     except OSError:
         return None
     if file.stat().st_size < spare and len(source := encoded(image, lossless=True)) <= spare:
