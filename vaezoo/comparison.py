@@ -6,16 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vaezoo.report.runs import COST, Comparison, Interval, Run, compare, difference
+from vaezoo.report.runs import COST, LEADING, Comparison, Interval, Run, compare, difference, protocol
 
-# What the table shows of each model, where its runs have it: name, heading, digits.
-COLUMNS = (
-    ("elbo", "test ELBO", 2), ("log_p", "log p(x)", 2), ("inference_gap", "inference gap", 2),
-    ("kl", "rate", 2), ("distortion", "distortion", 2),
-    ("bits_per_dim", "bits/dim", 3), ("active_units", "active units", 1), ("linear_probe", "linear probe", 3),
-    ("fid", "FID", 2), ("mig", "MIG", 3), ("udr", "UDR", 3), ("wall_seconds", "seconds", 0),
-    ("train_images_per_second", "images/s", 0), ("parameters", "parameters", 0), ("peak_memory_mb", "memory (MiB)", 0),
-)  # fmt: skip
+# Of what the table shows: heading and digits.
+HEADS = {
+    "elbo": ("test ELBO", 2), "log_p": ("log p(x)", 2), "inference_gap": ("inference gap", 2),
+    "bits_per_dim": ("bits/dim", 3), "kl": ("rate", 2), "distortion": ("distortion", 2),
+    "active_units": ("active units", 1), "codes_used": ("codes used", 1), "linear_probe": ("linear probe", 3),
+    "fid": ("FID", 2), "mig": ("MIG", 3), "udr": ("UDR", 3), "wall_seconds": ("seconds", 0),
+    "train_images_per_second": ("images/s", 0), "parameters": ("parameters", 0), "peak_memory_mb": ("memory (MiB)", 0),
+}  # fmt: skip
 
 READING = (
     "Means over seeds ± half the width of the 95 % interval (Student's t). Differences are taken seed by seed, so what "
@@ -36,12 +36,10 @@ def text(value: Interval, digits: int) -> str:
 def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Heads and cells, the best test ELBO first; the last column is the difference to it."""
     numbers = [variant.numbers for variant in comparison.variants]
-    columns = [column for column in COLUMNS if any(column[0] in row for row in numbers)]
-    heads = ["model", "seeds", *(head + ceiling(name, numbers) for name, head, _ in columns), "difference to the best"]
-    protocol = {(row["log_p_samples"].mean, row["log_p_images"].mean) for row in numbers if "log_p_samples" in row}
-    if "log p(x)" in heads and protocol:
-        told = " or ".join(f"K = {samples:,.0f}, {images:,.0f} images" for samples, images in sorted(protocol))
-        heads[heads.index("log p(x)")] = f"log p(x) ({told})"
+    columns = [(name, *HEADS[name]) for name in (*LEADING, *COST) if any(name in row for row in numbers)]
+    told = {name: protocol(name, comparison.runs) for name, _, _ in columns}
+    named = [f"{head} ({told[name]})" if told[name] else head for name, head, _ in columns]
+    heads = ["model", "seeds", *named, "difference to the best"]
     best = comparison.variants[0]
     lines = []
     for variant, row in zip(comparison.variants, numbers, strict=True):
@@ -51,12 +49,6 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         apart = "best" if variant is best else text(gap, 2) if gap else "-"
         lines.append([variant.label, f"{len(variant.runs)}/{variant.tried}", *cells, apart])
     return heads, lines
-
-
-def ceiling(name: str, numbers: Sequence[dict[str, Interval]]) -> str:
-    """What a column's head says of the most that can be had, where that is known."""
-    means = [row[f"{name}_ceiling"].mean for row in numbers if f"{name}_ceiling" in row]
-    return f" (ceiling {sum(means) / len(means):.3g})" if means else ""
 
 
 def markdown(runs: Sequence[Run], title: str) -> str:

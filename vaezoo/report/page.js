@@ -1,27 +1,27 @@
 // The page around the charts: heading, tables, and a run's details.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
+const layouts = []; // what is done again when the page's width changes
 const NAMES = {
   kl_dim: "Rate by dimension", kl: "Rate", log_p: "log p(x)", log_p_samples: "K of log p(x)", log_p_images: "Images of log p(x)",
   difference: "Difference to the best", wall_seconds: "Time", train_images_per_second: "Speed", peak_memory_mb: "Memory", log_px: "log p(x | z)",
 };
-const INITIALS = /\b(elbo|kl|tc|mi|fid|kid|knn|nmi|ari|psnr|ssim|mig|dci|sap|irs|auroc|aupr)\b|^./g;
+const INITIALS = /\b(elbo|kl|tc|mi|fid|kid|knn|nmi|ari|psnr|ssim|mig|dci|sap|irs|udr|auroc|aupr)\b|^./g;
 const nameOf = (key) => NAMES[key] ?? key.replaceAll("_", " ").replace(INITIALS, (word) => word.toUpperCase());
 const about = (key) => DATA.quantities[key] ?? DATA.quantities[key.split("/")[0]] ?? { unit: "", meaning: "", better: 0 };
 
 /**
- * A table that is sorted by a click on a head. A column has head, unit, value(row) to sort by and cell(row); one that is
- * `more` is shown when asked for. A row has the places of its runs.
+ * A table that is sorted by a click on a head. A column has head, unit, value(row) to sort by and cell(row); as many as
+ * there is room for are shown, the last ones when asked for. A row has the places of its runs.
  */
 function table(columns, rows, caption) {
   const body = el("tbody");
-  const more = (column, node) => { node.classList.toggle("more", Boolean(column.more)); return node; };
   const lines = new Map(rows.map((row) => [row, el("tr", { class: row.open ? "open" : null, onclick: row.open, "data-runs": row.runs.join(" ") },
-    ...columns.map((column) => more(column, column.cell(row))))]));
+    ...columns.map((column) => column.cell(row)))]));
   const draw = (order) => body.replaceChildren(...order.map((row) => lines.get(row)));
-  const heads = columns.map((column) => more(column, el("th", { scope: "col", class: column.text ? "text" : null, title: column.meaning || null },
+  const heads = columns.map((column) => el("th", { scope: "col", class: column.text ? "text" : null, title: column.meaning || null },
     column.value ? el("button", { type: "button", onclick: () => sort(column) }, column.head) : column.head,
-    ...[column.unit, column.protocol].filter(Boolean).map((text) => el("small", {}, text)))));
+    ...[column.unit, column.protocol].filter(Boolean).map((text) => el("small", {}, text))));
   function sort(column) {
     const head = heads[columns.indexOf(column)];
     const first = column.text || column.better < 0 ? "ascending" : "descending";
@@ -37,14 +37,22 @@ function table(columns, rows, caption) {
   draw(rows);
   const box = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
     el("table", {}, el("thead", {}, el("tr", {}, ...heads)), body));
-  const all = el("button", { type: "button", "aria-pressed": false, onclick: () => all.setAttribute("aria-pressed", box.classList.toggle("all")) },
+  const all = el("button", { type: "button", "aria-pressed": false, onclick: () => { all.setAttribute("aria-pressed", box.classList.toggle("all")); fit(); } },
     `All ${columns.filter((column) => column.value && !column.text).length} columns of numbers`);
-  return el("div", {}, columns.some((column) => column.more) ? el("div", { class: "choice" }, all) : null, box);
+  function fit() {
+    if (box.classList.contains("all")) return;
+    const cells = columns.map((_, i) => [heads[i], ...[...lines.values()].map((line) => line.children[i])]);
+    cells.flat().forEach((cell) => cell.classList.remove("more"));
+    all.hidden = box.scrollWidth <= box.clientWidth;
+    for (let i = columns.length - 1; i > 2 && box.scrollWidth > box.clientWidth; i -= 1) cells[i].forEach((cell) => cell.classList.add("more"));
+  }
+  layouts.push(fit);
+  return el("div", {}, el("div", { class: "choice" }, all), box);
 }
 
 /** A comparison's columns of numbers, with what all of them share: `of(key)` gives value and cell. */
 const numberColumns = (comparison, keys, of) => keys.map((key) => ({
-  head: nameOf(key), ...about(key), protocol: comparison.protocols[key], more: !comparison.leading.includes(key), ...of(key, about(key).better),
+  head: nameOf(key), ...about(key), protocol: comparison.protocols[key], ...of(key, about(key).better),
 }));
 
 const label = (index, text) => el("span", { class: "key" }, swatch(index), text);
@@ -89,11 +97,16 @@ function runColumn() {
   return { head: "Run", text: true, value: (row) => row.label, cell: (row) => el("th", { scope: "row", class: "text" }, button(row)) };
 }
 
-/** A run's number with its standard error and its ceiling, where it has them. */
+/** A run's number with its standard error, where it has one. */
 function numberOf(run, key, digits) {
-  const error = run.numbers[`${key}_error`], ceiling = run.numbers[`${key}_ceiling`];
-  const parts = withHalf(format(run.numbers[key], digits), finite(error) ? format(error, digits) : null);
-  return finite(ceiling) ? [...parts, el("span", { class: "pm" }, ` ${about(key).better < 0 ? "at best" : "of"} ${format(ceiling, digits)}`)] : parts;
+  const error = run.numbers[`${key}_error`];
+  return withHalf(format(run.numbers[key], digits), finite(error) ? format(error, digits) : null);
+}
+
+/** What is said of a number beside its name: what a perfect answer gets, the unit, and what it means. */
+function meaningOf(run, key) {
+  const ceiling = run.numbers[`${key}_ceiling`], { unit, meaning } = about(key);
+  return [finite(ceiling) ? `ceiling ${format(ceiling, digitsFor([ceiling], key))}` : "", unit, meaning].filter(Boolean).join(": ");
 }
 
 function failedTable(ids) {
@@ -107,7 +120,7 @@ function openRun(id) {
   const names = Object.keys(run.numbers).filter((key) => !/_(error|ceiling)$/.test(key));
   const rows = names.map((key) => el("tr", {}, el("th", { scope: "row", class: "text" }, nameOf(key)),
     el("td", {}, ...numberOf(run, key, digitsFor([run.numbers[key]], key))),
-    el("td", { class: "text" }, [about(key).unit, about(key).meaning].filter(Boolean).join(": "))));
+    el("td", { class: "text" }, meaningOf(run, key))));
   const caption = ({ kind, epoch }) => [nameOf(kind), epoch === null ? "" : `, epoch ${epoch}`, kind in DATA.captions ? `: ${DATA.captions[kind]}` : ""].join("");
   const pictures = run.pictures.map((picture) => el("figure", {},
     el("img", { src: picture.source, alt: `${picture.kind} of ${run.label}` }), el("figcaption", {}, caption(picture))));
@@ -139,7 +152,6 @@ function bars(name, values) {
 }
 
 /** A chart that is drawn anew when its width changes; `draw(width, redraw)` gives its nodes, or null for no chart. */
-const charts = [];
 function chart(title, caption, draw) {
   const figure = el("figure"), section = el("section", {}, el("h3", {}, title), figure);
   let width = 0;
@@ -151,14 +163,14 @@ function chart(title, caption, draw) {
     if (focused) figure.querySelector(`[data-key="${focused}"]`)?.focus();
     fade();
   };
-  charts.push(() => { if (figure.clientWidth !== width || !width) { redraw(); width = figure.clientWidth; } });
+  layouts.push(() => { if (figure.clientWidth !== width || !width) { redraw(); width = figure.clientWidth; } });
   return section;
 }
 
 function comparisonSection(comparison) {
   const state = { axis: "epoch", hidden: new Set(), brushes: new Map() };
-  const intervals = "Mean over seeds ± half the 95 % confidence interval (Student's t); one seed has none. Best in bold. A number that only one model has is with its runs.";
-  const errors = "After ± stands the standard error that an evaluation gave, after “of” or “at best” what a perfect answer gets under the same protocol. A row opens its run.";
+  const intervals = "Mean over seeds ± half the 95 % confidence interval (Student's t); one seed has none. Best in bold. A ceiling is what perfect codes, or as many training images, get under the same protocol. A number that only one model has is with its runs.";
+  const errors = "After ± stands the standard error that an evaluation gave. A row opens its run.";
   return el("section", {}, el("h2", {}, comparison.scale), el("p", { class: "result" }, `${comparison.headline}.`),
     el("h3", {}, "Models"), el("p", { class: "soft" }, intervals), variantTable(comparison),
     el("div", { class: "charts" },
@@ -198,7 +210,7 @@ function main() {
     ...(failed ? [el("section", {}, el("h2", {}, "Not completed"), failedTable(DATA.incomplete))] : []));
   const dialog = document.querySelector("dialog");
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  const redraw = () => charts.forEach((draw) => draw());
+  const redraw = () => layouts.forEach((lay) => lay());
   redraw();
   addEventListener("resize", redraw);
   showTips();

@@ -18,21 +18,27 @@ from PIL import Image
 
 from vaezoo.files import replace
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.report.runs import COST, QUANTITIES, Comparison, Point, Run, Variant, compare, difference
+from vaezoo.report.runs import (
+    COST,
+    LEADING,
+    PROTOCOLS,
+    QUANTITIES,
+    Comparison,
+    Point,
+    Run,
+    Variant,
+    compare,
+    difference,
+    protocol,
+)
 
 LIMIT = 2_000_000  # bytes of the file
 POINTS = 30_000  # of all curves, at most
 CURVE_POINTS = 150  # of one
 PICTURE_BYTES = 40_000  # of one picture, where there is room
 WIDEST, NARROWEST = 800, 160  # px that a picture is shrunk to
-LEADING = ("elbo", "log_p", "bits_per_dim", "kl", "distortion", "active_units", "codes_used")  # columns of the tables
 BESIDE = ("_error", "_ceiling")  # of a number, shown with it
 RELATIVE = ("loss", "log_px")  # numbers that a table over models leaves to each run: no common scale, or twice the same
-GENERATED = {"num_real": "{:,.0f} real", "num_generated": "{:,.0f} generated"}
-PROTOCOLS = {  # of a column, the numbers that say how its own were made: they stand in its head and are no columns
-    "log_p": {"log_p_samples": "K = {:,.0f}", "log_p_images": "{:,.0f} images"},
-    **dict.fromkeys(("fid", "kid", "precision", "recall", "density", "coverage"), GENERATED),
-}
 DIFFERENCE = Quantity("nats per image", "the test ELBO minus the best model's, seed by seed: negative for the worse")
 CAPTIONS = {  # of the pictures that ``vaezoo.callbacks.panels.frame`` puts under a title
     "reconstructions": "validation images, each above its reconstruction",
@@ -119,9 +125,9 @@ def quantities(runs: Sequence[Run]) -> dict[str, Quantity]:
 def compared(comparison: Comparison, place: dict[int, int]) -> dict[str, Any]:
     """A comparison: its columns, variants, and runs by their place in the page's list.
 
-    The ``leading`` columns are shown at once, the others when asked for. A number that a single variant of several
-    has, such as a term of its own loss, is no column: there is nothing to compare it with, and the run's details
-    have it.
+    The columns come in the order in which they are given up where a page is narrow, the last ones first. A number
+    that a single variant of several has, such as a term of its own loss, is no column: there is nothing to compare
+    it with, and the run's details have it.
     """
     have = Counter(name for variant in comparison.variants for name in variant.numbers)
     names = [name for name in have if have[name] >= min(2, len(comparison.variants)) and not name.endswith(BESIDE)]
@@ -135,19 +141,11 @@ def compared(comparison: Comparison, place: dict[int, int]) -> dict[str, Any]:
         "scale": comparison.scale,
         "headline": comparison.headline,
         "keys": comparison.keys,
-        "leading": leading,
         "columns": [*leading, *rest],
         "protocols": {name: told for name in names if (told := protocol(name, comparison.runs))},
         "variants": [summed(variant, best, place) for variant in comparison.variants],
         "runs": [place[id(run)] for run in comparison.runs],
     }
-
-
-def protocol(column: str, runs: Sequence[Run]) -> str:
-    """How a column's numbers were made, such as "K = 500, 1,000 images"; each way, where runs differ in it."""
-    parts = PROTOCOLS.get(column, {})
-    ways = sorted({tuple(run.numbers[name] for name in parts) for run in runs if parts.keys() <= run.numbers.keys()})
-    return " or ".join(", ".join(text.format(n) for text, n in zip(parts.values(), way, strict=True)) for way in ways)
 
 
 def summed(variant: Variant, best: Variant, place: dict[int, int]) -> dict[str, Any]:

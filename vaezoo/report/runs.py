@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,16 @@ QUANTITIES = {
     "train_images_per_second": Quantity("images/s", "speed of the training alone"),
     "parameters": Quantity("", "trainable numbers of the model"),
     "peak_memory_mb": Quantity("MiB", "most memory held by the process, or on its GPU where it has one"),
+}
+# What tables show first, in this order, where a run has it; and after that what it cost.
+LEADING = (
+    "elbo", "log_p", "inference_gap", "bits_per_dim", "kl", "distortion", "active_units", "codes_used", "linear_probe",
+    "fid", "mig", "udr",
+)  # fmt: skip
+GENERATED = {"num_real": "{:,.0f} real", "num_generated": "{:,.0f} generated"}
+PROTOCOLS = {  # of a column, the numbers that say how its own were made: they stand in its head and are no columns
+    "log_p": {"log_p_samples": "K = {:,.0f}", "log_p_images": "{:,.0f} images"},
+    **dict.fromkeys(("fid", "kid", "precision", "recall", "density", "coverage"), GENERATED),
 }
 COST = ("wall_seconds", "train_images_per_second", "parameters", "peak_memory_mb")
 
@@ -89,11 +100,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """All that the result may depend on, by key: groups' choices, then the config's own values."""
         parts = {part: self.config[part] for part in PARTS if part in self.config}
-        place = str(self.config.get("run_dir", self.folder))
+        places = [str(self.config.get("run_dir", self.folder)), str(home(self.summary) or self.folder)]
         values = {
             key: value
             for key, value in leaves(parts)
-            if key != "data.root" and "${" not in str(value) and place not in str(value)
+            if key != "data.root" and "${" not in str(value) and not any(place in str(value) for place in places)
         }
         name = self.summary.get("model") or self.choices.get("model") or self.chosen.get("model", "")
         settings = self.choices | self.chosen | values | {"model": name, "data": self.data, "seed": self.seed}
@@ -239,6 +250,18 @@ def difference(a: Variant, b: Variant, name: str = "elbo") -> Interval | None:
     return interval([ours[seed] - theirs[seed] for seed in shared]) if shared else None
 
 
+def protocol(column: str, runs: Sequence[Run]) -> str:
+    """How a column's numbers were made, such as "K = 500, 1,000 images", each way where runs differ in it; and what a
+    perfect answer gets so, where that is known.
+    """
+    parts = PROTOCOLS.get(column, {})
+    numbers = [run.numbers for run in runs]
+    ways = sorted({tuple(own[name] for name in parts) for own in numbers if parts.keys() <= own.keys()})
+    told = " or ".join(", ".join(text.format(n) for text, n in zip(parts.values(), way, strict=True)) for way in ways)
+    most = [own[f"{column}_ceiling"] for own in numbers if f"{column}_ceiling" in own]
+    return "; ".join(filter(None, [told, f"ceiling {np.mean(most):.3g}" if most else ""]))
+
+
 def compare(runs: Sequence[Run]) -> list[Comparison]:
     """The completed runs by what their ELBO is of, the kinds with most runs first."""
     completed = [run for run in runs if run.completed]
@@ -335,7 +358,7 @@ def short(key: str) -> str:
 
 def shown(value: Any) -> str:
     """A setting's value in words."""
-    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "default" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
@@ -394,10 +417,11 @@ def home(summary: dict[str, Any]) -> Path | None:
 
 
 def joined(runs: dict[Path, Run]) -> list[Run]:
-    """The runs, with evaluations made part of what they evaluate."""
-    alone = []
+    """The runs, with evaluations made part of what they evaluate, also where both have been moved since."""
+    trainings = {Path(run.config.get("run_dir", run.folder)): run for run in runs.values() if home(run.summary) is None}
+    places, alone = trainings | runs, []
     for run in runs.values():
-        trained = runs.get(home(run.summary) or run.folder)
+        trained = places.get(home(run.summary) or run.folder)
         if trained is None or trained is run or not same(run, trained):
             alone.append(run)
         else:
@@ -469,11 +493,11 @@ def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def number(text: str) -> Any:
     """A word of a command as a number, if it is one."""
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return value if math.isfinite(value) else text
+    for kind in (int, float):
+        with suppress(ValueError):
+            value = kind(text)
+            return value if math.isfinite(value) else text
+    return text
 
 
 def by_dimension(name: str) -> bool:
