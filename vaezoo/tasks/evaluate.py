@@ -47,7 +47,8 @@ def evaluate(
     run.model.to(run.trainer.strategy.root_device)  # Lightning leaves it on the CPU
     quantities, left_out = dict(QUANTITIES), {}
     notes: list[str] = []
-    for name in tqdm(names, "metrics", leave=False, disable=None):
+    for name in (bar := tqdm(names, leave=False, disable=None)):
+        bar.set_description(name)
         try:
             found = GROUPS[name](run, settings)
             values |= found.values

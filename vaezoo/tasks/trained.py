@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vaezoo.build import ConfigError
+from vaezoo.callbacks.progress import Progress
 from vaezoo.checkpoint import CONFIG_KEY, find_checkpoint, read_checkpoint, restore
 from vaezoo.data import ImageData
 from vaezoo.data.base import Split
@@ -23,10 +24,7 @@ from vaezoo.tasks import common
 TRAINING_BATCH = 500  # training images at a time, in a pass that trains nothing
 
 # What a command line may say besides the run: where things are and on what they run.
-CHANGEABLE = (
-    "task", "run", "run_dir", "resume", "data", "trainer", "logger", "callbacks", "debug", "trust", "threads",
-    "compile",
-)  # fmt: skip
+CHANGEABLE = ("task", "run", "run_dir", "resume", "data", "trainer", "debug", "trust", "threads", "compile")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +122,7 @@ def opened(config: dict[str, Any], path: Path, checkpoint: dict[str, Any]) -> Tr
     model, data = common.build_run(config)
     common.use_machine(config, model, data)
     restore(model, checkpoint, path)
-    trainer = common.build_trainer(config, [], [], enable_progress_bar=False, enable_checkpointing=False)
+    trainer = common.build_trainer(config, [], [Progress()], enable_checkpointing=False)
     data.prepare_data()
     data.setup()
     if data.shape != model.data_shape:
