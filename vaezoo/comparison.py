@@ -34,12 +34,12 @@ def text(value: Interval, digits: int) -> str:
 
 
 def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells, the best test ELBO first; the last column is the difference to it."""
+    """Heads and cells, the best test ELBO first; after the ELBO stands the difference to it."""
     numbers = [variant.numbers for variant in comparison.variants]
     columns = [(name, *HEADS[name]) for name in (*LEADING, *COST) if any(name in row for row in numbers)]
     told = {name: protocol(name, comparison.runs) for name, _, _ in columns}
     named = [f"{head} ({told[name]})" if told[name] else head for name, head, _ in columns]
-    heads = ["model", "seeds", *named, "difference to the best"]
+    heads = ["model", "seeds", named[0], "difference to the best", *named[1:]]
     best = comparison.variants[0]
     lines = []
     for variant, row in zip(comparison.variants, numbers, strict=True):
@@ -47,7 +47,7 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         cells = [text(shown[name], digits) if name in row else "-" for name, _, digits in columns]
         gap = None if variant is best else difference(variant, best)
         apart = "best" if variant is best else text(gap, 2) if gap else "-"
-        lines.append([variant.label, f"{len(variant.runs)}/{variant.tried}", *cells, apart])
+        lines.append([variant.label, f"{len(variant.runs)}/{variant.tried}", cells[0], apart, *cells[1:]])
     return heads, lines
 
 

@@ -92,31 +92,22 @@ def compare(
     groups = metrics if isinstance(metrics, str) else f"[{','.join(map(str, metrics))}]"
     images = "null" if num_images is None else num_images
     measured = [f"task.num_samples={num_samples}", f"task.num_images={images}", f"task.metrics={groups}"]
-    machine = [word for word in words if re.match(r"(trust|threads|trainer\.accelerator|trainer\.devices)=", word)]
-    members = []
-    for seed in seeds:
-        for model in models:
-            family, *own = shlex.split(str(model))
-            name = re.sub(r"[^\w.=-]+", "-", f"{model}-seed{seed}")
-            training, evaluation = folder / "runs" / name, folder / "evaluations" / name
-            fit = [f"model={family}", *own, f"seed={seed}", *words]
-            test = ["task=evaluate", f"run={quoted(training.resolve())}", *measured, *machine]
-            members.append(Member(str(model), seed, {training: fit, evaluation: test}))
-    for member in members[: len(models)]:  # what cannot be built is said now, not after hours
+    members = [member(folder, str(model), seed, words, measured) for seed in seeds for model in models]
+    for one in members[: len(models)]:  # what cannot be built is said now, not after hours
         with seeding.isolated(torch.device("cpu"), 0, "compare"):
-            common.build_run(plain_config(next(iter(member.stages.values()))))
+            common.build_run(plain_config(next(iter(one.stages.values()))))
     with jobs.relaying(), shown(members) as console:
-        for member in members:
-            for place, said in member.stages.items():
+        for one in members:
+            for place, said in one.stages.items():
                 number, _ = jobs.find(said)
                 if jobs.stopped is None and not jobs.complete(place):
                     jobs.run(said, jobs.make(number, said, str(place.relative_to(folder))))
                 if read_summary(place).get("status") != "completed":
                     break
             if not console.is_terminal:
-                console.print("  ".join(member.line()))
+                console.print("  ".join(one.line()))
     title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
-    places = [place for member in members for place in member.stages if (place / JOB_RECORD).exists()]
+    places = [place for one in members for place in one.stages if (place / JOB_RECORD).exists()]
     if "disentanglement" in asked and jobs.stopped is None:
         for part in comparison.compare(read_runs(places)):
             for variant in part.variants:
@@ -137,6 +128,17 @@ def compare(
         first = f"{failed[0].model} with seed {failed[0].seed}: {failed[0].cause}"
         raise ChildProcessError(f"{len(failed)} of {len(runs)} jobs failed, the first is {first}")
     common.write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
+
+
+def member(folder: Path, model: str, seed: int, words: list[str], measured: list[str]) -> Member:
+    """A model, with words of its own, and a seed: the commands of its training and its evaluation."""
+    family, *own = shlex.split(model)
+    name = re.sub(r"[^\w.=-]+", "-", f"{model}-seed{seed}")
+    training, evaluation = folder / "runs" / name, folder / "evaluations" / name
+    machine = [word for word in words if re.match(r"(trust|threads|trainer\.accelerator|trainer\.devices)=", word)]
+    fit = [f"model={family}", *own, f"seed={seed}", *words]
+    test = ["task=evaluate", f"run={quoted(training.resolve())}", *measured, *machine]
+    return Member(model, seed, {training: fit, evaluation: test})
 
 
 def agreement(variant: Variant, evaluations: Path, trust: list[str]) -> None:
@@ -204,11 +206,17 @@ def shown(members: Sequence[Member]) -> Iterator[Console]:
 
 
 def print_comparison(part: Comparison) -> None:
-    """The table over models, on the terminal."""
+    """The table over models, on the terminal: as many of the first columns as there is room for."""
     heads, lines = comparison.table(part)
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     table = Table(title=part.scale, title_justify="left")
-    for head in heads:
+    used, shown = 1, 0
+    for head, *cells in zip(heads, *lines, strict=True):
+        used += 3 + max(map(len, [*head.split(), *cells]))  # heads may break between words, numbers may not
+        if used > console.width and shown >= 4:
+            break
         table.add_column(head, justify="left" if head == "model" else "right")
+        shown += 1
     for cells in lines:
-        table.add_row(*cells, style="bold" if cells[-1] == "best" else None)
-    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
+        table.add_row(*cells[:shown], style="bold" if "best" in cells else None)
+    console.print(table)
