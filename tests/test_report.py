@@ -303,7 +303,8 @@ def test_columns_compare_something(tmp_path):
 
 
 def test_how_a_number_was_made_stands_in_its_columns_head(tmp_path):
-    made = {"log_p_samples": 500.0, "log_p_images": 1000.0, "fid": 2.0, "num_real": 10_000.0, "num_generated": 64.0}
+    made = {"log_p_samples": 500.0, "log_p_images": 1000.0, "fid": 2.0}
+    made |= {"num_features": 2048.0, "num_real": 10_000.0, "num_generated": 64.0}
     for i, samples in enumerate((500.0, 500.0, 5000.0)):
         test = {"elbo": -9.0, "log_p": -8.0} | made | {"log_p_samples": samples}
         make_run(tmp_path / "runs" / str(i), f"m{i}", test=test)
@@ -311,9 +312,9 @@ def test_how_a_number_was_made_stands_in_its_columns_head(tmp_path):
     (comparison,) = data_of((tmp_path / "report.html").read_text())["comparisons"]
     assert comparison["columns"][:3] == ["elbo", "difference", "log_p"]
     assert comparison["columns"][3] == "fid"
-    assert not {"log_p_samples", "num_real"} & set(comparison["columns"])
+    assert not {"log_p_samples", "num_features"} & set(comparison["columns"])
     assert comparison["protocols"] == {
-        "log_p": "K = 500, 1,000 images or K = 5,000, 1,000 images", "fid": "10,000 real, 64 generated",
+        "log_p": "K = 500, 1,000 images or K = 5,000, 1,000 images", "fid": "2,048 features, 10,000 real, 64 generated",
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ QUANTITIES = {
     "recall": Quantity("share of real images", "those within a generated image's 3 nearest neighbours", 1),
     "density": Quantity("ratio", "a fifth of the real images whose 5 nearest neighbours reach a generated image", 1),
     "coverage": Quantity("share of real images", "those whose 5 nearest neighbours reach a generated image", 1),
+    "num_features": Quantity("features", "dimensions of the space in which images are compared", 0),
     "num_real": Quantity("images", "real images that were compared", 0),
     "num_generated": Quantity("images", "generated images that were compared", 0),
     "psnr": Quantity("dB", "mean over images of -10 log10 MSE, pixels in [0, 1]", 1),
@@ -142,9 +143,10 @@ class SampleMetrics(Gathered):
     """Generated images against real ones, by their features (``vaezoo.metrics.features``).
 
     Kept: ``real`` (N, D) and ``fake`` (M, D), which may come in batches of different sizes. It computes ``fid``,
-    ``kid``, ``precision``, ``recall``, ``density``, ``coverage``, ``num_real`` and ``num_generated``. ``kid_error`` is
-    that of other real and generated images; ``precision_error`` and ``density_error`` that of other generated, and
-    ``recall_error`` and ``coverage_error`` that of other real images, the balls staying where they are.
+    ``kid``, ``precision``, ``recall``, ``density``, ``coverage``, ``num_features``, ``num_real`` and
+    ``num_generated``. ``kid_error`` is that of other real and generated images; ``precision_error`` and
+    ``density_error`` that of other generated, and ``recall_error`` and ``coverage_error`` that of other real images,
+    the balls staying where they are.
 
     What a perfect model gets under the same protocol is what as many real training images get: ``ceilings``.
     """
@@ -157,7 +159,8 @@ class SampleMetrics(Gathered):
         values = {"fid": fid(real, fake), "kid": distance, "kid_error": error}
         for name, part in manifolds(real, fake).items():
             values |= {name: float(part.mean()), f"{name}_error": float(part.std()) / math.sqrt(len(part))}
-        return values | {"num_real": float(len(real)), "num_generated": float(len(fake))}
+        counts = {"num_features": real.shape[1], "num_real": len(real), "num_generated": len(fake)}
+        return values | {name: float(count) for name, count in counts.items()}
 
 
 def ceilings(values: dict[str, float]) -> dict[str, float]:

@@ -43,7 +43,7 @@ LEADING = (
     "elbo", "log_p", "inference_gap", "bits_per_dim", "kl", "distortion", "active_units", "codes_used", "linear_probe",
     "fid", "mig", "udr",
 )  # fmt: skip
-GENERATED = {"num_real": "{:,.0f} real", "num_generated": "{:,.0f} generated"}
+GENERATED = {"num_features": "{:,.0f} features", "num_real": "{:,.0f} real", "num_generated": "{:,.0f} generated"}
 PROTOCOLS = {  # of a column, the numbers that say how its own were made: they stand in its head and are no columns
     "log_p": {"log_p_samples": "K = {:,.0f}", "log_p_images": "{:,.0f} images"},
     **dict.fromkeys(("fid", "kid", "precision", "recall", "density", "coverage"), GENERATED),

@@ -56,9 +56,7 @@ class Member(NamedTuple):
         return [self.model, str(self.seed), stands, "" if elbo is None else f"{elbo:.2f}"]
 
 
-def compare(
-    config: dict[str, Any], models: list, seeds: Any, num_samples: int, num_images: int | None, metrics: str | list
-) -> None:
+def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | list, **measured: Any) -> None:
     """Train each model with each seed, evaluate it, and lay it all side by side.
 
     Every training is a job of its own under ``runs/``, and its evaluation another one under ``evaluations/``.
@@ -69,7 +67,7 @@ def compare(
         config: the resolved config.
         models: names of configs in conf/model, each with further words of its own, if any.
         seeds: how many, from 0, or a list of them.
-        num_samples, num_images, metrics: as in ``evaluate``.
+        metrics, **measured: as in ``evaluate``.
 
     Raises:
         ConfigError: no models or seeds, or a word that each model or seed says by itself.
@@ -81,7 +79,7 @@ def compare(
             raise ConfigError(
                 f"{name}={value} should name one or more, each once: task=compare 'models=[mlp_vae,iwae]' seeds=3"
             )
-    Settings(num_samples, num_images).check()  # now, not after each training
+    Settings(**measured).check()  # now, not after each training
     asked = named(metrics)
     words, folder, start = passed_on(), Path(config["run_dir"]), time.perf_counter()
     if (folder / "runs").exists() and not config["resume"]:
@@ -89,10 +87,8 @@ def compare(
             f"{folder} holds a comparison: resume=auto goes on with it, or choose another hydra.run.dir"
         )
     jobs = Jobs(folder, program(HydraConfig.get()), bool(config["resume"]), group=f"compare-{folder.name}", log=True)
-    groups = metrics if isinstance(metrics, str) else f"[{','.join(map(str, metrics))}]"
-    images = "null" if num_images is None else num_images
-    measured = [f"task.num_samples={num_samples}", f"task.num_images={images}", f"task.metrics={groups}"]
-    members = [member(folder, str(model), seed, words, measured) for seed in seeds for model in models]
+    asks = [f"task.{key}={json.dumps(value)}" for key, value in {"metrics": metrics, **measured}.items()]
+    members = [member(folder, str(model), seed, words, asks) for seed in seeds for model in models]
     for one in members[: len(models)]:  # what cannot be built is said now, not after hours
         with seeding.isolated(torch.device("cpu"), 0, "compare"):
             common.build_run(plain_config(next(iter(one.stages.values()))))
@@ -130,14 +126,14 @@ def compare(
     common.write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
 
 
-def member(folder: Path, model: str, seed: int, words: list[str], measured: list[str]) -> Member:
+def member(folder: Path, model: str, seed: int, words: list[str], asks: list[str]) -> Member:
     """A model, with words of its own, and a seed: the commands of its training and its evaluation."""
     family, *own = shlex.split(model)
     name = re.sub(r"[^\w.=-]+", "-", f"{model}-seed{seed}")
     training, evaluation = folder / "runs" / name, folder / "evaluations" / name
     machine = [word for word in words if re.match(r"(trust|threads|trainer\.accelerator|trainer\.devices)=", word)]
     fit = [f"model={family}", *own, f"seed={seed}", *words]
-    test = ["task=evaluate", f"run={quoted(training.resolve())}", *measured, *machine]
+    test = ["task=evaluate", f"run={quoted(training.resolve())}", *asks, *machine]
     return Member(model, seed, {training: fit, evaluation: test})
 
 

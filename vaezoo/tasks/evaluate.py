@@ -20,6 +20,7 @@ def evaluate(
     metrics: str | list = "all",
     annealed: int = 0,
     outliers: str | None = None,
+    inception: str | None = None,
 ) -> None:
     """Test the best checkpoint of ``run``, on the data and with the settings of its own config.
 
@@ -34,8 +35,9 @@ def evaluate(
         metrics: names of groups (``vaezoo.tasks.groups``), or all.
         annealed: of so many test images, log p(x) by annealed importance sampling too (minutes); 0 leaves it out.
         outliers: a config of conf/data whose images the model has not been trained on.
+        inception: file of Inception's weights, by whose features samples are then judged.
     """
-    settings = Settings(num_samples, num_images, annealed, outliers, config["compile"]).check()
+    settings = Settings(num_samples, num_images, annealed, outliers, inception, config["compile"]).check()
     names = named(metrics)
     start = time.perf_counter()
     run = open_run(config)

@@ -54,6 +54,7 @@ class Settings(NamedTuple):
     num_images: int | None
     annealed: int = 0
     outliers: str | None = None
+    inception: str | None = None
     compiled: bool = False
 
     def check(self) -> "Settings":
@@ -238,12 +239,13 @@ def reconstruction(run: Trained, settings: Settings) -> Found:
 
 
 def samples(run: Trained, settings: Settings) -> Found:
-    """Images of the model against as many of the test set, by the features of a network trained here."""
-    judge = judge_of(run)
+    """Images of the model against as many of the test set, by the features of a network."""
+    judge = judge_of(run, settings.inception)
     context = in_turn(judge.labels, judge.num).to(run.model.device)
     with torch.no_grad(), seeding.isolated(run.model.device, run.model.seed, "samples"):
         images = [judge.drawn(run.model.sample(len(y), y)) for y in context.split(BATCH)]
-    values = judge.scores(torch.cat([judge.net(x) for x in images]))
+    bar = tqdm(images, "features of samples", disable=None, delay=1, leave=False)
+    values = judge.scores(torch.cat([judge.of(x) for x in bar]))
     return Found(values | judge.ceilings(), judge.metrics.QUANTITIES, judge.note)
 
 
@@ -254,7 +256,7 @@ def samplers(run: Trained, settings: Settings) -> Found:
     model = run.model
     if not isinstance(model, VAE) or model.prior.space != "real" or model.conditional:
         raise DoesNotApply(f"{type(model).__name__}'s codes are not vectors of R^D that x alone decides")
-    judge = judge_of(run)
+    judge = judge_of(run, settings.inception)
     with torch.no_grad(), seeding.isolated(model.device, model.seed, "codes"):
         passes = run.batches("train", CODES, "codes")
         codes = torch.cat([model(x, y, num_samples=1).latent.z[0].cpu() for x, y in passes])
@@ -263,41 +265,44 @@ def samplers(run: Trained, settings: Settings) -> Found:
     for name, fit in fitted.items():
         z = fit(codes, seed=model.seed).sample(judge.num, seed=model.seed)
         with torch.no_grad(), seeding.isolated(model.device, model.seed, "samples"):
-            features = [judge.net(judge.drawn(model.decode(part.to(model.device)))) for part in z.split(BATCH)]
+            features = [judge.of(judge.drawn(model.decode(part.to(model.device)))) for part in z.split(BATCH)]
         values[f"fid_{name}"] = judge.metrics.fid(judge.real, torch.cat(features))
         quantities[f"fid_{name}"] = judge.metrics.QUANTITIES["fid"]._replace(meaning=f"FID, z from {SAMPLERS[name]}")
     return Found(values, quantities, judge.note)
 
 
 @lru_cache(maxsize=1)
-def judge_of(run: Trained) -> "Judge":
+def judge_of(run: Trained, inception: str | None) -> "Judge":
     """The run's judge, made once for the groups that need it."""
-    return Judge(run)
+    return Judge(run, inception)
 
 
 class Judge:
-    """The test set's features, and what generated images are to be like.
+    """The test set's features, by Inception where its weights are given, and what generated images are to be like.
 
     Bits are compared with bits: where a model scores bits, they are drawn from its p(x | z); else the mean is taken,
     since a density's noise is not in the picture that one means.
     """
 
-    def __init__(self, run: Trained):
-        from vaezoo.metrics import features, samples
+    def __init__(self, run: Trained, inception: str | None):
+        from vaezoo.metrics import samples
 
         data = run.data
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vaezoo" / "features"
         self.metrics = samples
         self.run, self.labels, self.num = run, data.test.labels, len(data.test.images)
         self.bits = data.support == "binary"
-        self.net = features.features_for(data, cache)
+        self.net = network(run, inception)
         kind = "drawn from p(x | z)" if self.bits else "means of p(x | z)"
         self.note = f"samples are {kind}, judged by {self.net.describe()}; ceilings: what as many training images get"
         self.real = self.features("test")
 
     def features(self, split: str) -> Tensor:
         """Of as many of a split's images as the test set has, as the model sees them, (N, 64)."""
-        return torch.cat([self.net(x.cpu()) for x, _ in self.run.batches(split, self.num, "features")])
+        return torch.cat([self.of(x) for x, _ in self.run.batches(split, self.num, "features")])
+
+    def of(self, x: Tensor) -> Tensor:
+        """The features of images, on the CPU."""
+        return self.net(x.to(next(self.net.parameters()).device)).cpu()
 
     def drawn(self, px: Distribution) -> Tensor:
         """The images that stand for p(x | z)."""
@@ -312,6 +317,18 @@ class Judge:
     def ceilings(self) -> dict[str, float]:
         """What as many training images get."""
         return self.metrics.ceilings(self.scores(self.features("train")))
+
+
+def network(run: Trained, inception: str | None) -> Any:
+    """Inception where its weights are given, on the run's device; else the one that is trained here."""
+    if inception is not None:
+        from vaezoo.metrics.inception import Inception
+
+        return Inception(inception).to(run.model.device)
+    from vaezoo.metrics.features import features_for
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vaezoo" / "features"
+    return features_for(run.data, cache)
 
 
 def disentanglement(run: Trained, settings: Settings) -> Found:
