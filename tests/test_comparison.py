@@ -155,6 +155,7 @@ def test_a_comparison(tmp_path):
         (["models=[mlp_vae]", "seed=3"], "seed=3: a comparison takes several, say 'seeds=[3]'"),
         (["models=[mlp_vae]", "task.metrics=[nosuch]"], "task.metrics=['nosuch'] should be all, or a list of"),
         (["models=[mlp_vae]", "task.num_images=1"], "task.num_images must be >= 2, got 1"),
+        (["models=[mlp_vae]", "task.inception=nowhere.pth"], "task.inception=nowhere.pth is no file"),
         (["models=[iwae]", "model=mlp_vae"], "model=mlp_vae: a comparison takes several, say 'models=[mlp_vae]'"),
         (["models=[mlp_vae,conv_va]"], "model=conv_va is not a choice, did you mean conv_vae?"),
         (['models=["beta_vae model.beta=-3"]'], "beta must be a finite number >= 0, got -3"),

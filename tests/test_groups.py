@@ -100,6 +100,31 @@ def test_real_images_judge_themselves():
     assert "SHA-256" in found.note
 
 
+def test_inception_judges_where_its_weights_are_given(monkeypatch, tmp_path):
+    """In place of the network trained here; a file of anything else is a mistake, and no group to leave out."""
+    pytest.importorskip("torch_fidelity")
+
+    class Few(torch.nn.Linear):  # in place of two minutes of Inception
+
+        def __init__(self, file):
+            super().__init__(64, 3)
+
+        def forward(self, x):
+            return super().forward(x.flatten(1)).detach()
+
+        def describe(self):
+            return "three features"
+
+    (tmp_path / "file").touch()
+    settings = SETTINGS._replace(inception=str(tmp_path / "file")).check()
+    with pytest.raises(ConfigError, match=r"task\.inception: .* holds no weights of Inception-v3"):
+        GROUPS["samples"](opened("mlp_vae"), settings)
+    monkeypatch.setattr("vaezoo.metrics.inception.Inception", Few)
+    found = GROUPS["samples"](opened("mlp_vae"), settings)
+    assert found.values["num_features"] == 3
+    assert "judged by three features" in found.note
+
+
 @pytest.mark.parametrize("name", sorted(LEFT_OUT["samplers"]))
 def test_samplers_are_for_vectors(name):
     with pytest.raises(DoesNotApply, match="not vectors of R"):

@@ -63,6 +63,8 @@ class Settings(NamedTuple):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"task.{name} must be >= {least}, got {value}")
+        if self.inception is not None and not Path(self.inception).is_file():
+            raise ConfigError(f"task.inception={self.inception} is no file: give one of torch-fidelity's weights")
         return self
 
 
@@ -324,7 +326,10 @@ def network(run: Trained, inception: str | None) -> Any:
     if inception is not None:
         from vaezoo.metrics.inception import Inception
 
-        return Inception(inception).to(run.model.device)
+        try:
+            return Inception(inception).to(run.model.device)
+        except ValueError as error:
+            raise ConfigError(f"task.inception: {error}") from error
     from vaezoo.metrics.features import features_for
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vaezoo" / "features"
