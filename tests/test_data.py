@@ -106,17 +106,29 @@ def test_every_example_once_an_epoch():
 
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_processes_share_the_examples(world):
-    """Evaluation sees each example once over all processes; training gives all equally many batches."""
+    """Evaluation has the batches of one process, in turn; training gives all equally many batches."""
     split = Split(torch.zeros(103, 1, 1, 1, dtype=torch.uint8), torch.arange(103))
 
     def parts(shuffle):
         return [Batches(split, 1, 10, shuffle=shuffle, rank=r, world_size=world) for r in range(world)]
 
-    seen = torch.cat([b.y for part in parts(False) for b in part])
-    assert torch.equal(seen.sort().values, torch.arange(103))
+    for rank, part in enumerate(parts(False)):
+        whole = list(torch.arange(103).split(10))[rank::world]
+        assert [b.y.tolist() for b in part] == [y.tolist() for y in whole]
+        assert len(part) == len(whole)
     training = parts(True)
     assert len({len(part) for part in training}) == len({len(part.order(0)) for part in training}) == 1
     assert len(torch.cat([part.order(0) for part in training]).unique()) == 103
+
+
+@pytest.mark.parametrize(("world", "sizes"), [(1, [20]), (2, [10, 10]), (3, [6, 6, 6, 2]), (30, [1] * 20)])
+def test_few_examples_are_shared_too(world, sizes):
+    """A process without a batch would wait for the others, or they for it."""
+    data = ready(RandomImages((1, 2, 2)))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=world, current_epoch=0)
+    batches = data.val_dataloader()
+    batches.rank, batches.world_size = 0, 1
+    assert [len(batch.x) for batch in batches] == sizes
 
 
 @needs_mnist

@@ -1,5 +1,6 @@
 """Images held as one uint8 tensor, or made by the batch; batches with no work per example."""
 
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -63,8 +64,9 @@ class Batches:
     The order of epoch e is a function of (seed, e) and a binarisation drawn afresh is one of
     (seed, e, batch, process); nothing else is remembered, so any epoch can be had again.
 
-    Each process takes every ``world_size``-th example of the order. In training the order is filled
-    up from its start until all processes have equally many; in evaluation every example is seen once.
+    In training each process takes every ``world_size``-th example of the order, which is filled up from its
+    start until all have equally many. In evaluation they take whole batches in turn, the same ones as a single
+    process, and every example is seen once.
 
     Args:
         split: the data, uint8.
@@ -98,15 +100,16 @@ class Batches:
         """This process's example indices in this epoch."""
         num = len(self.split.images)
         if not self.shuffle:
-            return torch.arange(self.rank, num, self.world_size)
+            return torch.cat(torch.arange(num).split(self.batch_size)[self.rank :: self.world_size])
         order = torch.randperm(num, generator=seeding.generator(self.seed, "order", epoch))
         missing = -num % self.world_size
         return torch.cat([order, order[:missing]])[self.rank :: self.world_size]
 
     def __len__(self) -> int:
-        num = len(self.split.images)
-        mine = -(-num // self.world_size) if self.shuffle else len(range(self.rank, num, self.world_size))
-        return -(-mine // self.batch_size)
+        num, size = len(self.split.images), self.batch_size
+        if self.shuffle:
+            return math.ceil(math.ceil(num / self.world_size) / size)
+        return len(range(self.rank, math.ceil(num / size), self.world_size))
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch()
@@ -382,7 +385,14 @@ class ImageData(pl.LightningDataModule):
         return Chunks(batches, size, first, workers)
 
     def val_dataloader(self) -> Batches:
-        return self.batches(self.val, training=False, batch_size=self.eval_batch_size)
+        return self.evaluation(self.val)
 
     def test_dataloader(self) -> Batches:
-        return self.batches(self.test, training=False, batch_size=self.eval_batch_size)
+        return self.evaluation(self.test)
+
+    def evaluation(self, split: Split) -> Batches:
+        """An iterable over a split for evaluation, in smaller batches where a process would have none."""
+        batches = self.batches(split, training=False, batch_size=self.eval_batch_size)
+        if math.ceil(len(split.images) / batches.batch_size) < batches.world_size:
+            batches.batch_size = max(1, len(split.images) // batches.world_size)
+        return batches

@@ -29,7 +29,8 @@ class LatentVariableModel(Training):
     ``kl_dim/*`` of each latent dimension and ``active_units``. Every value is a sum over the examples
     divided by their number.
 
-    All noise of a step is a function of (seed, epoch, batch, process).
+    All noise of a training step is a function of (seed, epoch, batch, process), that of evaluation one of (seed,
+    batch): the same on one process as on several, where these take whole batches in turn.
 
     Attributes:
         latent_shape: shape of one z, and
@@ -160,7 +161,7 @@ class LatentVariableModel(Training):
 
     def prepare(self, number: int) -> None:
         self.objective.advance(self.trainer.global_step)
-        self.name_noise("train", self.current_epoch, number)
+        self.name_noise("train", self.current_epoch, number, self.global_rank)
 
     def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[str, ...], Tensor]:
         trace = self(x, y)
@@ -169,17 +170,21 @@ class LatentVariableModel(Training):
         means = [value.detach().mean(dtype=wide(value)) for value in values.values()]
         return terms["loss"], tuple(values), torch.stack(means)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.name_noise("val", batch_idx)  # the same noise every epoch: what moves is the model
-        self.step("val", batch)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.evaluate("val", batch, batch_idx, dataloader_idx)  # the same noise every epoch: what moves is the model
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.name_noise("test", batch_idx)
-        self.step("test", batch)
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.evaluate("test", batch, batch_idx, dataloader_idx)
+
+    def evaluate(self, stage: str, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
+        """A step of validation or test, with the noise of its batch, counted over all processes."""
+        number = batch_idx * self.trainer.world_size + self.global_rank
+        self.name_noise(stage, number, dataloader_idx)
+        self.step(stage, batch)
 
     def name_noise(self, *keys: str | int) -> None:
-        """Start the default random stream at (seed, *keys, process)."""
-        seeding.reseed(self.device, self.seed, *keys, self.global_rank)
+        """Start the default random stream at (seed, *keys)."""
+        seeding.reseed(self.device, self.seed, *keys)
 
     def step(self, stage: str, batch: Batch) -> None:
         """Pass a batch through the model and add it to the stage's means."""
