@@ -99,7 +99,6 @@ def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
     Raises:
         ConfigError: no run, or a word that would change what was trained.
     """
-    common.quiet()
     task = HydraConfig.get().runtime.choices["task"]
     if not config["run"]:
         raise ConfigError(f"task={task} needs run=PATH, a trained run's folder such as outputs/DATE/TIME")
@@ -119,6 +118,7 @@ def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
 
 def opened(config: dict[str, Any], path: Path, checkpoint: dict[str, Any]) -> Trained:
     """The run of a checkpoint, with the settings of a config."""
+    common.quiet()
     model, data = common.build_run(config)
     common.use_machine(config, model, data)
     restore(model, checkpoint, path)
