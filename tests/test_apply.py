@@ -57,6 +57,7 @@ def test_reconstructions_and_codes(cli, run):
     [
         (["task=sample", "num=0"], "num=0 should be a whole number >= 1"),
         (["task=encode", "split=all"], "split=all is not one of train, val, test"),
+        (["task=encode", "logger=csv"], "logger=csv cannot be changed: task=encode takes it"),
         (["task=encode", "model.latent_dim=3"], "model.latent_dim=3 cannot be changed: task=encode takes it"),
         (["task=report"], "task=report needs runs=PATH"),
         (["task=report", "runs=nowhere"], "runs=nowhere is not a folder"),

@@ -13,6 +13,7 @@ from test_cli import command
 
 from vaezoo import comparison
 from vaezoo.report.runs import Run, Variant, compare, interval
+from vaezoo.tasks.compare import agreements
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",
         "callbacks.panels=null")  # fmt: skip
@@ -78,6 +79,37 @@ def test_log_p_tells_its_protocol():
     assert "log p(x) (K = 500, 1,000 images)" in heads
 
 
+def test_without_an_elbo_there_is_no_difference():
+    runs = made("a", [-90.0])
+    del runs[0].summary["test"]["elbo"]
+    heads, lines = comparison.table(compare(runs)[0])
+    assert "difference to the best" not in heads
+    assert len(heads) == len(lines[0])
+    runs = made("a", [-90.0])
+    runs[0].summary |= {"test": {}, "wall_seconds": None}
+    assert comparison.table(compare(runs)[0]) == (["model", "seeds"], [["a", "1/1"]])
+
+
+def test_udr_has_no_interval():
+    """Its values share their pairs of models: they are no sample."""
+    runs = made("a", [-90.0, -92.0])
+    for run, score in zip(runs, (0.2, 0.4), strict=True):
+        run.summary["test"] |= {"udr": score, "udr_ceiling": 0.9, "udr_models": 2.0}
+    heads, ((*_, cell, _seconds),) = comparison.table(compare(runs)[0])
+    assert heads[-2] == "UDR (2 seeds; ceiling 0.9)"
+    assert cell == "0.300"
+
+
+def test_without_a_checkpoint_there_is_no_udr_and_all_else(tmp_path, capsys):
+    runs = made("a", [-90.0, -92.0])
+    for run in runs:
+        run.summary["test"] |= {"kl_dim/000": 1.0, "kl_dim/001": 2.0}
+        (tmp_path / run.folder.name).mkdir()
+        (tmp_path / run.folder.name / "summary.json").write_text('{"status": "completed", "test": {}, "units": {}}')
+    agreements(runs, tmp_path, [])
+    assert "no UDR of a: a-0 does not exist" in capsys.readouterr().err
+
+
 def test_kinds_of_data_are_not_compared():
     """log p of bits and of levels: two tables, no difference between them."""
     runs = [*made("a", [-90.0, -92.0]), *made("b", [-900.0, -910.0], scored="levels")]
@@ -101,6 +133,14 @@ def test_failures_are_rows():
     runs = [*made("a", [-90.0]), failed]
     (part,) = compare([*runs, Run(Path("a-1"), ["model=a", "seed=1"], {"status": "failed"}, config={"seed": 1})])
     assert [line[:3] for line in comparison.table(part)[1]] == [["a", "1/2", "-90.00"], ["c", "0/1", "-"]]
+    parts = compare([*runs, *made("a", [-50.0], scored="levels")])  # where most runs are, and there alone
+    assert [variant.label for part in parts for variant in part.variants] == ["a", "c", "a"]
+    twins = [Run(Path(x), [f"model={x}", "optimizer.lr=0.00031415"], {"status": "failed"}) for x in "cd"]
+    twins.append(Run(Path("e"), ["model=c", "optimizer.lr=0.000314151"], {"status": "failed"}))
+    (part,) = compare([*made("a", [-90.0]), *twins])
+    assert [(v.label, v.tried) for v in part.variants[1:]] == [
+        ("c lr=0.00031415", 1), ("d lr=0.00031415", 1), ("c lr=0.000314151", 1),
+    ]  # fmt: skip
     assert "| c | - | out \\| of memory |" in comparison.markdown(runs, "all")
     rows = list(csv.DictReader(io.StringIO(comparison.as_csv(runs))))
     assert [row["status"] for row in rows] == ["completed", "out | of memory"]
@@ -155,7 +195,8 @@ def test_a_comparison(tmp_path):
         (["models=[mlp_vae]", "seed=3"], "seed=3: a comparison takes several, say 'seeds=[3]'"),
         (["models=[mlp_vae]", "task.metrics=[nosuch]"], "task.metrics=['nosuch'] should be all, or a list of"),
         (["models=[mlp_vae]", "task.num_images=1"], "task.num_images must be >= 2, got 1"),
-        (["models=[mlp_vae]", "task.inception=nowhere.pth"], "task.inception=nowhere.pth is no file"),
+        (["models=[mlp_vae]", "task.inception=nowhere.pth"], "task.inception=nowhere.pth: "),
+        (["models=[mlp_vae]", "task.outliers=nosuch"], "data=nosuch is not a choice"),
         (["models=[iwae]", "model=mlp_vae"], "model=mlp_vae: a comparison takes several, say 'models=[mlp_vae]'"),
         (["models=[mlp_vae,conv_va]"], "model=conv_va is not a choice, did you mean conv_vae?"),
         (['models=["beta_vae model.beta=-3"]'], "beta must be a finite number >= 0, got -3"),

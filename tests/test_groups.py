@@ -10,9 +10,10 @@ import pytest
 import torch
 from test_contract import MODELS, make
 
-from vaezoo.annealed import anneal
+from vaezoo.annealed import anneal, simulate
 from vaezoo.build import ConfigError
 from vaezoo.data import Digits, Sprites
+from vaezoo.evidence import estimate
 from vaezoo.tasks.groups import GROUPS, DoesNotApply, Settings
 from vaezoo.tasks.trained import Trained
 
@@ -70,6 +71,18 @@ def test_log_p_tells_its_protocol():
     assert (values["log_p_samples"], values["log_p_images"]) == (5, 20)
 
 
+def test_the_inference_gap():
+    """Of the same draws; none of a code without noise, whose draws are all alike."""
+    run = opened("mlp_vae")
+    (x, y) = next(run.batches("test", 20))
+    truth = estimate(run.model, x, y, num_samples=5)
+    values = GROUPS["likelihood"](run, SETTINGS).values
+    gap = truth.log_px - truth.elbo
+    assert values["inference_gap"] == pytest.approx(float(gap.mean()), rel=1e-6)
+    assert values["inference_gap_error"] == pytest.approx(float(gap.std()) / 20**0.5, rel=1e-6)
+    assert "inference_gap" not in GROUPS["likelihood"](opened("vq_vae"), SETTINGS).values
+
+
 @pytest.mark.parametrize("group", ["likelihood", "latent", "probes", "reconstruction", "samples"])
 def test_the_same_digits_whatever_the_batches(group):
     """Twice, and with other batches: to rounding, for matrix products round by their size."""
@@ -116,9 +129,9 @@ def test_inception_judges_where_its_weights_are_given(monkeypatch, tmp_path):
             return "three features"
 
     (tmp_path / "file").touch()
-    settings = SETTINGS._replace(inception=str(tmp_path / "file")).check()
-    with pytest.raises(ConfigError, match=r"task\.inception: .* holds no weights of Inception-v3"):
-        GROUPS["samples"](opened("mlp_vae"), settings)
+    settings = SETTINGS._replace(inception=str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"task\.inception=.*file: .* holds no weights of Inception-v3"):
+        settings.check()
     monkeypatch.setattr("vaezoo.metrics.inception.Inception", Few)
     found = GROUPS["samples"](opened("mlp_vae"), settings)
     assert found.values["num_features"] == 3
@@ -174,7 +187,12 @@ def test_annealed(monkeypatch):
     assert abs(found.values["annealed_gap"]) < 1
     assert 0 < found.values["annealed_gain"] < 5  # over 5 importance samples
     run.data.eval_batch_size = 2
+    own: list = []
+    monkeypatch.setattr("vaezoo.annealed.simulate", lambda *args, **how: own.append(simulate(*args, **how)) or own[-1])
     parts = GROUPS["annealed"](run, SETTINGS._replace(annealed=3))
     for name in ("log_p_annealed", "annealed_gain"):
         assert parts.values[name] == pytest.approx(found.values[name], abs=1e-3)
+    (first, _), (second, _) = own
+    assert (len(first), len(second)) == (2, 1)
+    assert not torch.equal(first[:1], second)  # each part has images of its own
     assert found.values["log_p_annealed"] == pytest.approx(-45, abs=5)  # 64 fair coins have -44.4

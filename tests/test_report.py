@@ -201,6 +201,45 @@ def test_evaluation_of_the_best_weights_adds_its_numbers_to_the_run(tmp_path, we
     assert len(compare(runs)[0].variants) == num
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("moves", [1, 2])
+def test_a_comparison_that_was_moved_is_still_one(tmp_path, moves, order):
+    """Also where another one has taken its place, or both have been moved from there: each keeps its own numbers."""
+    for beta in (1, 2):
+        here, words = tmp_path / "here", [f"model.beta={beta}"]
+        trained = make_run(here / "runs" / "a", elbo=-100.0 * beta, overrides=words)
+        evaluated = {"test": {"elbo": -100.0 * beta, "fid": float(beta)}, "task": "evaluate"}
+        best = f"{trained}/checkpoints/best.ckpt"
+        make_run(here / "evaluations" / "a", overrides=words, checkpoint=best, **evaluated)
+        if beta <= moves:
+            here.rename(tmp_path / f"there{beta}")
+    folders = [tmp_path / "there1", tmp_path / ("there2" if moves == 2 else "here")]
+    runs = read_runs(folders[::order])
+    assert sorted((run.settings["model.beta"], run.numbers["fid"]) for run in runs) == [(1, 1), (2, 2)]
+
+
+def test_an_evaluation_of_another_training_in_the_same_place_stays_alone(tmp_path):
+    for beta in (1, 2):
+        shutil.rmtree(tmp_path / "a", ignore_errors=True)
+        trained = make_run(tmp_path / "a", overrides=[f"model.beta={beta}"])
+        if beta == 1:
+            make_run(tmp_path / "b", checkpoint=f"{trained}/checkpoints/best.ckpt", task="evaluate")
+    assert len(read_runs([tmp_path])) == 2
+
+
+def test_other_bits_of_the_same_images_are_not_compared():
+    runs = [Run(tmp, config={"data": {"binarize": "dynamic", "split_seed": seed}}) for seed in (0, 1) for tmp in "ab"]
+    assert len({run.scale for run in runs}) == 2
+    assert Run("a", config={"data": {"split_seed": 1}}).scale == Run("b", config={"data": {}}).scale  # nothing is drawn
+
+
+def test_a_refused_command_is_no_run(sweep):
+    """Neither a failed training without anything of it, unless it is a job."""
+    (sweep / "refused").mkdir()
+    (sweep / "refused" / "summary.json").write_text('{"status": "failed", "error": "data.shape is wrong"}')
+    assert len(read_runs([sweep])) == 7
+
+
 @pytest.mark.parametrize("path", ["", "checkpoints/best.ckpt"])
 def test_an_evaluation_that_failed_is_one_of_its_run(tmp_path, path):
     """Not one of the model that its own command line, which names none, would have trained."""

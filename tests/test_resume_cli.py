@@ -14,7 +14,7 @@ from conftest import REPO
 
 from vaezoo.files import held, replace
 from vaezoo.jobs import cause
-from vaezoo.resume import resumed
+from vaezoo.resume import enlarges, resumed
 from vaezoo.run import config_folder
 from vaezoo.signals import Stopped
 from vaezoo.sweep import print_table
@@ -379,6 +379,32 @@ def test_the_cause_in_an_exit_code():
     assert [cause(code) for code in (-11, 143, 7)] == [
         "killed by SIGSEGV", "interrupted by SIGTERM", "ended with exit code 7"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "grows"),
+    [
+        ("seeds=2", "seeds=3", True),
+        ("seeds=2", "seeds=[0,1,7]", True),
+        ("seeds=2", "", True),  # three
+        ("", "seeds=5", True),
+        ("", "seeds=[5]", False),
+        ("seeds=[1,2]", "seeds=2", False),
+        ("models=[mlp_vae]", "models=[mlp_vae,'iwae optimizer.lr=1']", True),
+        ("models=[mlp_vae,iwae]", "models=[mlp_vae]", False),
+        ("task.num_samples=5", "task.num_samples=50", True),  # the trainings are the same
+        ("trainer.max_epochs=5", "trainer.max_epochs=50", False),
+        ("seeds=2", "seeds=1,2", False),
+        ("seeds=2.5", "seeds=3", True),
+        ("task=fit", "seeds=3", False),
+        ("", "task=fit", False),
+    ],
+)
+def test_a_comparison_that_grows(before, now, grows):
+    """What is there must be part of what is asked for."""
+    common = ["task=compare", "models=[mlp_vae]", "data=mnist"]
+    words = [[*common, *filter(None, [own])] for own in (now, before)]
+    assert enlarges(*words, defaults={"seeds": 3, "models": []}) == grows
 
 
 def test_what_a_run_that_goes_on_says_of_its_config():

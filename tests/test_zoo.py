@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO, config
-from test_contract import MODELS
+from test_contract import MODELS, bits
+
+from vaezoo.build import build
 
 BREAK_THE_MOULD = {"vq_vae", "ladder_vae", "cvae"}
 
@@ -54,3 +56,12 @@ def test_little_is_copied():
         copied, total = copied + len(inside), total + len(lines)
     assert total > 3000
     assert copied / total < 0.05, f"{copied} of {total} lines"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPO / "conf" / "experiment").glob("*.yaml")))
+def test_an_experiment_is_one_that_can_be_built(name):
+    """And what it says of the README is so."""
+    model = build(config("model", f"experiment={name}"), "model")
+    x = bits(2, *config("data.shape", f"experiment={name}"))
+    assert model(x).elbo.isfinite().all()
+    assert f"experiment={name}" in (REPO / "README.md").read_text()

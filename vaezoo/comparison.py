@@ -38,16 +38,18 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     numbers = [variant.numbers for variant in comparison.variants]
     columns = [(name, *HEADS[name]) for name in (*LEADING, *COST) if any(name in row for row in numbers)]
     told = {name: protocol(name, comparison.runs) for name, _, _ in columns}
-    named = [f"{head} ({told[name]})" if told[name] else head for name, head, _ in columns]
-    heads = ["model", "seeds", named[0], "difference to the best", *named[1:]]
     best = comparison.variants[0]
+    heads = ["model", "seeds", *(f"{head} ({told[name]})" if told[name] else head for name, head, _ in columns)]
     lines = []
     for variant, row in zip(comparison.variants, numbers, strict=True):
-        shown = {name: value._replace(half=0.0) if name in COST else value for name, value in row.items()}
-        cells = [text(shown[name], digits) if name in row else "-" for name, _, digits in columns]
-        gap = None if variant is best else difference(variant, best)
-        apart = "best" if variant is best else text(gap, 2) if gap else "-"
-        lines.append([variant.label, f"{len(variant.runs)}/{variant.tried}", cells[0], apart, *cells[1:]])
+        cells = [text(row[name], digits) if name in row else "-" for name, _, digits in columns]
+        lines.append([variant.label, f"{len(variant.runs)}/{variant.tried}", *cells])
+    if any("elbo" in row for row in numbers):  # then it is the first column, and the best comes first
+        place = heads.index("test ELBO") + 1
+        heads.insert(place, "difference to the best")
+        for variant, line in zip(comparison.variants, lines, strict=True):
+            gap = difference(variant, best)
+            line.insert(place, "best" if variant is best else text(gap, 2) if gap else "-")
     return heads, lines
 
 

@@ -96,12 +96,14 @@ def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) 
     template = str(value(said, place) or yaml.safe_load(defaults.read_text())["hydra"][kind]["dir"])
     folders = candidates(template, kind)
     words = essential(said.values())
+    comparing = yaml.safe_load((defaults.parent / "task" / "compare.yaml").read_text())
 
     def goes_on(folder: Path) -> bool:
         there = recorded(folder, kind) or []
         # The jobs of a sweep may well differ in nothing else.
         unfinished = kind == "run" and read_summary(folder).get("status") != "completed"
-        return alike(there, words) or enlarges(words, there) or (unfinished and alike(trained(there), trained(words)))
+        same = alike(there, words) or (unfinished and alike(trained(there), trained(words)))
+        return same or enlarges(words, there, comparing)
 
     folder = next(filter(goes_on, folders), None)
     if folder is None:
@@ -137,17 +139,23 @@ def alike(words: Iterable[str], others: Iterable[str]) -> bool:
     return sorted(essential(words)) == sorted(essential(others))
 
 
-def enlarges(words: Iterable[str], others: Iterable[str]) -> bool:
-    """Whether a comparison asks for all that another one asks for, and for more models or seeds."""
+def enlarges(words: Iterable[str], others: Iterable[str], defaults: dict[str, Any]) -> bool:
+    """Whether a comparison asks for the models and seeds of another one, and maybe for more, or for other numbers of
+    each: its trainings are then parts of this one.
+    """
     now, then = by_key(words), by_key(others)
+    if value(now, "task") != "compare" or value(then, "task") != "compare":
+        return False
 
     def several(said: dict[str, str], key: str) -> set[str]:
-        found = value(said, key)
-        return set(map(str, range(found) if isinstance(found, int) else found or ()))
+        found = value(said, key) if key in said else defaults[key]
+        listed = range(found) if type(found) is int else found if isinstance(found, list) else ()
+        return set(map(str, listed))
 
-    rest = ([word for key, word in said.items() if key not in SEVERAL] for said in (now, then))
-    more = all(several(now, key) >= several(then, key) for key in SEVERAL)
-    return value(now, "task") == "compare" and more and alike(*rest)
+    def rest(said: dict[str, str]) -> list[str]:
+        return [word for key, word in said.items() if key not in SEVERAL and not key.startswith("task.")]
+
+    return all(several(now, key) >= several(then, key) for key in SEVERAL) and alike(rest(now), rest(then))
 
 
 def trained(words: Iterable[str]) -> list[str]:
@@ -194,7 +202,7 @@ def value(said: dict[str, str], key: str) -> Any:
     return OverridesParser.create().parse_override(said[key]).value() if key in said else None
 
 
-def quoted(path: Path) -> str:
-    """A path as the value of a Hydra override."""
+def quoted(path: Path | str) -> str:
+    """A path, or any text, as the value of a Hydra override."""
     text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"

@@ -32,7 +32,10 @@ MIN_EXAMPLES = 10  # of each value of each factor, so that both parts of a split
 ACTIVE_SD = 0.05  # below it a dimension has no vote in the FactorVAE score
 INFORMATIVE = 0.01  # nats: with less KL a dimension does not count in the UDR
 UDR_CEILING = 0.9  # of the lasso: what models with the same uncorrelated dimensions reach
-UDR = Quantity("fraction", "unsupervised disentanglement ranking: do other seeds' dimensions tell this model's?", 1)
+UDR = {
+    "udr": Quantity("fraction", "unsupervised disentanglement ranking: do other seeds find the same dimensions?", 1),
+    "udr_models": Quantity("models", "that were compared with each other for it"),
+}
 
 QUANTITIES = {
     "beta_vae": Quantity("accuracy", "which factor a set of pairs shares, told from their mean |z - z'|", 1),

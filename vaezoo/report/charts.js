@@ -78,7 +78,7 @@ function swatch(i) {
 const OUT = new Set();
 function fade() {
   for (const node of document.querySelectorAll("[data-runs]")) {
-    node.classList.toggle("out", node.dataset.runs.split(" ").every((id) => OUT.has(Number(id))));
+    node.classList.toggle("out", node.dataset.runs !== "" && node.dataset.runs.split(" ").every((id) => OUT.has(Number(id))));
   }
 }
 

@@ -149,9 +149,8 @@ def compared(comparison: Comparison, place: dict[int, int]) -> dict[str, Any]:
 
 
 def summed(variant: Variant, best: Variant, place: dict[int, int]) -> dict[str, Any]:
-    """A variant's means and intervals, costs without, and its difference to the best."""
+    """A variant's means and intervals, and its difference to the best."""
     numbers = variant.numbers
-    numbers |= {name: numbers[name]._replace(half=math.nan) for name in COST if name in numbers}
     if variant is not best and (gap := difference(variant, best)):
         numbers["difference"] = gap
     return {

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -46,9 +47,12 @@ LEADING = (
 GENERATED = {"num_features": "{:,.0f} features", "num_real": "{:,.0f} real", "num_generated": "{:,.0f} generated"}
 PROTOCOLS = {  # of a column, the numbers that say how its own were made: they stand in its head and are no columns
     "log_p": {"log_p_samples": "K = {:,.0f}", "log_p_images": "{:,.0f} images"},
+    "udr": {"udr_models": "{:,.0f} seeds"},
     **dict.fromkeys(("fid", "kid", "precision", "recall", "density", "coverage"), GENERATED),
 }
 COST = ("wall_seconds", "train_images_per_second", "parameters", "peak_memory_mb")
+# Means over seeds without an interval: what a machine took, and what is one number of all seeds together.
+BARE = (*COST, "udr")
 
 
 class Point(NamedTuple):
@@ -207,7 +211,8 @@ class Variant:
     def numbers(self) -> dict[str, Interval]:
         """Over the seeds, each quantity that any of them has."""
         names = dict.fromkeys(name for run in self.runs for name in run.numbers)
-        return {name: interval(self.values(name)) for name in names}
+        found = {name: interval(self.values(name)) for name in names}
+        return found | {name: found[name]._replace(half=math.nan) for name in BARE if name in found}
 
 
 @dataclass
@@ -332,10 +337,10 @@ def hopeless(lost: Sequence[Run], completed: Sequence[Run]) -> list[Variant]:
     """The variants of which every run has failed."""
     together = [*completed, *lost]
     keys = differing(together)
-    seeds: dict[str, set[Any]] = {}
+    groups: dict[Any, list[Run]] = {}
     for run in lost:
-        seeds.setdefault(label(run, together, keys), set()).add(run.seed)
-    return [Variant(name, [], len(tried)) for name, tried in seeds.items()]
+        groups.setdefault(tuple(run.settings.get(key) for key in keys), []).append(run)
+    return [Variant(label(runs[0], together, keys), [], len({run.seed for run in runs})) for runs in groups.values()]
 
 
 def rank(variant: Variant) -> float:
@@ -358,7 +363,7 @@ def short(key: str) -> str:
 
 def shown(value: Any) -> str:
     """A setting's value in words."""
-    return "default" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
@@ -418,22 +423,27 @@ def home(summary: dict[str, Any]) -> Path | None:
 
 def joined(runs: dict[Path, Run]) -> list[Run]:
     """The runs, with evaluations made part of what they evaluate, also where both have been moved since."""
-    trainings = {Path(run.config.get("run_dir", run.folder)): run for run in runs.values() if home(run.summary) is None}
-    places, alone = trainings | runs, []
+    trainings = [run for run in runs.values() if home(run.summary) is None]
+    alone = []
     for run in runs.values():
-        trained = places.get(home(run.summary) or run.folder)
-        if trained is None or trained is run or not same(run, trained):
+        # Where folders were moved and others took their names, the one that lies nearest to the evaluation.
+        found = [trained for trained in trainings if trained is not run and same(run, trained)]
+        if not found:
             alone.append(run)
-        else:
-            for name in ("test", "units"):
-                trained.summary[name] = trained.summary.get(name, {}) | run.summary.get(name, {})
+            continue
+        nearest = max(found, key=lambda trained: len(os.path.commonpath([run.folder, trained.folder])))
+        for name in ("test", "units"):
+            nearest.summary[name] = nearest.summary.get(name, {}) | run.summary.get(name, {})
     return alone
 
 
 def same(run: Run, trained: Run) -> bool:
-    """Whether an evaluation and the run it is of have tested the same weights on the same images."""
-    weights = run.settings.get("checkpoint") == trained.settings.get("checkpoint")
-    return run.completed and trained.completed and weights and run.scale == trained.scale
+    """Whether a run is an evaluation of another one: of its best weights, from there, on the same images."""
+    there = {trained.folder, Path(trained.config.get("run_dir", trained.folder))}
+    if not (run.completed and trained.completed and home(run.summary) in there and run.scale == trained.scale):
+        return False
+    keys = {key for key in (*run.settings, *trained.settings) if key.startswith(("model.", "optimizer.", "scheduler."))}
+    return all(run.settings.get(key) == trained.settings.get(key) for key in ("checkpoint", "seed", *keys))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -494,7 +504,7 @@ def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def number(text: str) -> Any:
     """A word of a command as a number, if it is one."""
     for kind in (int, float):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             value = kind(text)
             return value if math.isfinite(value) else text
     return text

@@ -87,7 +87,7 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
             f"{folder} holds a comparison: resume=auto goes on with it, or choose another hydra.run.dir"
         )
     jobs = Jobs(folder, program(HydraConfig.get()), bool(config["resume"]), group=f"compare-{folder.name}", log=True)
-    asks = [f"task.{key}={json.dumps(value)}" for key, value in {"metrics": metrics, **measured}.items()]
+    asks = [f"task.{key}={plain_word(value)}" for key, value in {"metrics": metrics, **measured}.items()]
     members = [member(folder, str(model), seed, words, asks) for seed in seeds for model in models]
     for one in members[: len(models)]:  # what cannot be built is said now, not after hours
         with seeding.isolated(torch.device("cpu"), 0, "compare"):
@@ -95,8 +95,8 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     with jobs.relaying(), shown(members) as console:
         for one in members:
             for place, said in one.stages.items():
-                number, _ = jobs.find(said)
-                if jobs.stopped is None and not jobs.complete(place):
+                number, found = jobs.find(said)  # an evaluation with other settings is another job
+                if jobs.stopped is None and not (found and jobs.complete(found)):
                     jobs.run(said, jobs.make(number, said, str(place.relative_to(folder))))
                 if read_summary(place).get("status") != "completed":
                     break
@@ -105,9 +105,7 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
     places = [place for one in members for place in one.stages if (place / JOB_RECORD).exists()]
     if "disentanglement" in asked and jobs.stopped is None:
-        for part in comparison.compare(read_runs(places)):
-            for variant in part.variants:
-                agreement(variant, folder / "evaluations", config["trust"])
+        agreements(read_runs(places), folder / "evaluations", config["trust"])
     runs = read_runs(places)
     replace(folder / "comparison.csv", comparison.as_csv(runs))
     replace(folder / "comparison.md", comparison.markdown(runs, title))
@@ -137,6 +135,16 @@ def member(folder: Path, model: str, seed: int, words: list[str], asks: list[str
     return Member(model, seed, {training: fit, evaluation: test})
 
 
+def agreements(runs: Sequence[Run], evaluations: Path, trust: list[str]) -> None:
+    """``agreement`` of every variant that allows it."""
+    for part in comparison.compare(runs):
+        for variant in part.variants:
+            try:
+                agreement(variant, evaluations, trust)
+            except (ValueError, OSError) as error:  # a checkpoint or data that are gone, codes that are no numbers
+                print(f"no UDR of {variant.label}: {error}", file=sys.stderr)
+
+
 def agreement(variant: Variant, evaluations: Path, trust: list[str]) -> None:
     """Write the UDR of a variant's runs, which takes several seeds, into the summaries of their evaluations."""
     from vaezoo.metrics import disentanglement
@@ -153,9 +161,16 @@ def agreement(variant: Variant, evaluations: Path, trust: list[str]) -> None:
         codes.append(trained.codes("test", CODES)[0].flatten(1))
     for run, score in zip(runs, disentanglement.udr(codes, kls), strict=True):
         summary = summaries[run.folder]
-        summary["test"] |= {"udr": score, "udr_ceiling": disentanglement.UDR_CEILING}
-        summary["units"] |= {"udr": disentanglement.UDR}
+        summary["test"] |= {"udr": score, "udr_ceiling": disentanglement.UDR_CEILING, "udr_models": float(len(runs))}
+        summary["units"] |= disentanglement.UDR
         replace(evaluations / run.folder.name / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def plain_word(value: Any) -> str:
+    """A setting as the value of a Hydra override."""
+    if isinstance(value, list):
+        return f"[{','.join(map(plain_word, value))}]"
+    return "null" if value is None else quoted(value) if isinstance(value, str) else str(value)
 
 
 def plain_config(words: list[str]) -> dict[str, Any]:

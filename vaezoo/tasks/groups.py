@@ -63,8 +63,15 @@ class Settings(NamedTuple):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"task.{name} must be >= {least}, got {value}")
-        if self.inception is not None and not Path(self.inception).is_file():
-            raise ConfigError(f"task.inception={self.inception} is no file: give one of torch-fidelity's weights")
+        if self.outliers is not None:
+            data_config(self.outliers)
+        if self.inception is not None:
+            from vaezoo.metrics.inception import Inception
+
+            try:
+                Inception(self.inception)
+            except (ValueError, OSError, ImportError) as error:
+                raise ConfigError(f"task.inception={self.inception}: {error}") from error
         return self
 
 
@@ -85,7 +92,9 @@ def likelihood(run: Trained, settings: Settings) -> Found:
     values |= {"log_p_samples": float(settings.num_samples), "log_p_images": float(len(found.log_px))}
     draws = ""
     if settings.num_samples > 1:
-        values |= average("inference_gap", found.log_px - found.elbo) | {"log_p_draw_error": found.draw_error}
+        values["log_p_draw_error"] = found.draw_error
+        if found.draw_error:  # else all draws are one, as a VQ-VAE's, and tell of no other code
+            values |= average("inference_gap", found.log_px - found.elbo)
         draws = (
             f" ({found.draw_error:.3f} of it from the draws, of which {found.ess.median():,.0f} count in the median "
             f"image and {found.ess.min():,.0f} in the worst)"
@@ -326,10 +335,7 @@ def network(run: Trained, inception: str | None) -> Any:
     if inception is not None:
         from vaezoo.metrics.inception import Inception
 
-        try:
-            return Inception(inception).to(run.model.device)
-        except ValueError as error:
-            raise ConfigError(f"task.inception: {error}") from error
+        return Inception(inception).to(run.model.device)
     from vaezoo.metrics.features import features_for
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vaezoo" / "features"
@@ -383,12 +389,18 @@ def anomaly(run: Trained, settings: Settings) -> Found:
     return Found(values, quantities, f"{theirs} told from {ours}: an AUROC below 0.5 takes the others for the likelier")
 
 
-def other_data(run: Trained, name: str) -> ImageData:
-    """Another data set, as the run's own is seen: binarised alike, found in the same folder."""
+def data_config(name: str) -> dict[str, Any]:
+    """The config of conf/data with this name."""
     from hydra import compose
     from omegaconf import OmegaConf
 
     config: Any = OmegaConf.to_container(compose("config", [f"data={name}"]).data, resolve=True)
+    return config
+
+
+def other_data(run: Trained, name: str) -> ImageData:
+    """Another data set, as the run's own is seen: binarised alike, found in the same folder."""
+    config = data_config(name)
     own = run.config["data"]
     config |= {key: own[key] for key in ("binarize", "root") if key in own and key in config}
     data: ImageData = build(config, "data", tuple(run.config["trust"]), seed=run.config["seed"])

@@ -104,6 +104,7 @@ def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
         raise ConfigError(f"task={task} needs run=PATH, a trained run's folder such as outputs/DATE/TIME")
     path = find_checkpoint(config["run"])
     checkpoint = read_checkpoint(path)
+    checkpoint[CONFIG_KEY]["data"].pop("eval_batch_size", None)  # an option once
     saved = checkpoint[CONFIG_KEY] | {"run_dir": config["run_dir"], "trust": config["trust"]}
     words = overrides()
     fixed = [text for text in words if text.split(".")[0].split("=")[0] not in (*CHANGEABLE, *own)]
