@@ -13,6 +13,8 @@ from conftest import RandomImages
 from vaezoo.callbacks.anneal import LinearWarmup
 from vaezoo.callbacks.checkpoints import Best, Last
 from vaezoo.callbacks.early_stopping import EarlyStopping
+from vaezoo.callbacks.ema import EMA
+from vaezoo.callbacks.progress import Progress
 from vaezoo.models import VAE
 from vaezoo.schedulers import cosine
 from vaezoo.signals import Stopped, request
@@ -107,6 +109,37 @@ def test_killed_anywhere(tmp_path, settings):
         assert resumed == record
         assert torch.equal(result[0], whole[0])
         assert result[1:] == whole[1:]
+
+
+class DiesAtTheEnd(pl.Callback):
+    """Of the last epoch, when its last step is done and saved."""
+
+    def on_train_epoch_end(self, trainer, *_):
+        if trainer.global_step == trainer.max_steps:
+            raise Killed
+
+
+def test_killed_after_its_last_step_amid_an_epoch(tmp_path):
+    """Nothing is left to train, but the epoch's end: means, weights that are averaged, the number of epochs."""
+
+    def attempt(folder, *callbacks, resume=False):
+        pl.seed_everything(3, verbose=False)
+        model = VAE((1, 5, 4), latent_dim=2, seed=3)
+        data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, seed=3)
+        callbacks = [*callbacks, EMA(decay=0.5), Last(folder, every_seconds=0), Progress()]
+        trainer = pl.Trainer(max_epochs=3, max_steps=17, accelerator="cpu", logger=False, enable_model_summary=False,
+                             num_sanity_val_steps=0, callbacks=callbacks)  # fmt: skip
+        trainer.fit(model, data, ckpt_path=folder / "last.ckpt" if resume else None)
+        return torch.cat([p.detach().flatten() for p in model.parameters()]), trainer.current_epoch, model.results
+
+    whole = attempt(tmp_path / "whole")
+    with pytest.raises(Killed):
+        attempt(tmp_path / "killed", DiesAtTheEnd())
+    for _ in range(2):  # and as often as it is said again
+        weights, epochs, results = attempt(tmp_path / "killed", resume=True)
+        assert torch.equal(weights, whole[0])
+        assert (epochs, results) == whole[1:] == (2, whole[2])
+    assert whole[2]["train"]["elbo"] < 0
 
 
 def test_a_validation_inside_an_accumulation_window_moves_nothing(tmp_path):

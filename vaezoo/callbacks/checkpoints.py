@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,19 @@ class Best(Checkpoint):
         self.score = state_dict["score"]
 
 
+def run(loop: Any) -> None:
+    """The fit loop's ``run``, which does nothing where there is no step left to take: of an epoch that was cut short by
+    ``max_steps``, or an early stop, and by a kill after its last step, the end is made up for.
+    """
+    before = loop.epoch_progress.current.processed
+    cut_short = loop.epoch_progress.current.started > before
+    type(loop).run(loop)
+    if cut_short and loop.epoch_progress.current.processed == before:
+        loop.on_run_start()
+        loop.on_advance_end()
+        loop.on_run_end()
+
+
 class Last(Checkpoint):
     """Keeps the training's state as ``last.ckpt``, from which it goes on bit for bit.
 
@@ -63,6 +77,11 @@ class Last(Checkpoint):
         self.path, self.every_seconds = Path(dirpath, "last.ckpt"), every_seconds
         self.due = math.inf
         self.saved: str | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let a run that goes on from its last step, amid an epoch, end that epoch and the training."""
+        loop: Any = trainer.fit_loop
+        loop.run = partial(run, loop)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if request.listening:

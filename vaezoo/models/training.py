@@ -257,7 +257,7 @@ class Training(pl.LightningModule):
     def what_diverged(self, then: str) -> str:
         """What was not finite, in which step, on which examples: those of the batches at fault, if the loss tells."""
         broken = [name for name, p in self.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-        batches = [batch for batch in self.window if not batch[0].isfinite()]
+        batches = [batch for batch in self.window if not batch[0].isfinite()][:1]  # it may have broken those after it
         what = "the loss" if batches or not broken else f"the gradient of {broken[0]}"
         batches = batches or self.window
         seen = [i for _, examples in batches if examples is not None for i in examples.tolist()]
