@@ -90,13 +90,37 @@ def test_without_an_elbo_there_is_no_difference():
     assert comparison.table(compare(runs)[0]) == (["model", "seeds"], [["a", "1/1"]])
 
 
+def test_what_some_seeds_have_alone_says_so():
+    runs = made("a", [-90.0, -92.0])
+    runs[0].summary["test"]["fid"] = 3.0
+    heads, (line,) = comparison.table(compare(runs)[0])
+    assert line[heads.index("FID")] == "3.00 (of 1)"
+
+
+def test_what_is_best_at_best():
+    """One number for all, or none: of models of different sizes each has its own."""
+    runs = made("a", [-90.0, -92.0])
+    for run, (mig, units) in zip(runs, [(0.9, 5.0), (0.91, 6.0)], strict=True):
+        run.summary["test"] |= {"mig": 0.1, "mig_ceiling": mig, "active_units": 4.0, "active_units_ceiling": units}
+    heads, _ = comparison.table(compare(runs)[0])
+    assert {"MIG (at best 0.905)", "active units"} <= set(heads)
+
+
+def test_collapse_is_told():
+    runs = made("a", [-90.0])
+    runs[0].summary["notes"] = ["log p(x) is so", "posterior collapse: rate 0.00 nats: try model.free_bits=0.1"]
+    assert "- a, seed 0: posterior collapse: rate 0.00" in comparison.markdown(runs, "t", Path())
+    runs[0].summary["notes"] = ["no collapse: 3 of 3 dimensions active, they carry at least 2 nats of x"]
+    assert "collapse" not in comparison.markdown(runs, "t", Path())
+
+
 def test_udr_has_no_interval():
     """Its values share their pairs of models: they are no sample."""
     runs = made("a", [-90.0, -92.0])
     for run, score in zip(runs, (0.2, 0.4), strict=True):
         run.summary["test"] |= {"udr": score, "udr_ceiling": 0.9, "udr_models": 2.0}
     heads, ((*_, cell, _seconds),) = comparison.table(compare(runs)[0])
-    assert heads[-2] == "UDR (2 seeds; ceiling 0.9)"
+    assert heads[-2] == "UDR (2 seeds; at best 0.9)"
     assert cell == "0.300"
 
 
@@ -113,7 +137,7 @@ def test_without_a_checkpoint_there_is_no_udr_and_all_else(tmp_path, capsys):
 def test_kinds_of_data_are_not_compared():
     """log p of bits and of levels: two tables, no difference between them."""
     runs = [*made("a", [-90.0, -92.0]), *made("b", [-900.0, -910.0], scored="levels")]
-    text = comparison.markdown(runs, "both")
+    text = comparison.markdown(runs, "both", Path())
     assert text.count("| model | seeds |") == 2
     assert "a - b" not in text
 
@@ -122,7 +146,7 @@ def test_an_evaluation_names_the_checkpoint_it_is_of():
     """Where it stands by itself: its own folder has none."""
     training, evaluation = made("a", [-90.0, -91.0])
     evaluation.summary["checkpoint"] = "elsewhere/checkpoints/last.ckpt"
-    text = comparison.markdown([training, evaluation], "both")
+    text = comparison.markdown([training, evaluation], "both", Path())
     assert "| completed | a-0/checkpoints/best.ckpt |" in text
     assert "| completed | elsewhere/checkpoints/last.ckpt |" in text
 
@@ -141,8 +165,8 @@ def test_failures_are_rows():
     assert [(v.label, v.tried) for v in part.variants[1:]] == [
         ("c lr=0.00031415", 1), ("d lr=0.00031415", 1), ("c lr=0.000314151", 1),
     ]  # fmt: skip
-    assert "| c | - | out \\| of memory |" in comparison.markdown(runs, "all")
-    rows = list(csv.DictReader(io.StringIO(comparison.as_csv(runs))))
+    assert "| c | - | out \\| of memory |" in comparison.markdown(runs, "all", Path())
+    rows = list(csv.DictReader(io.StringIO(comparison.as_csv(runs, Path()))))
     assert [row["status"] for row in rows] == ["completed", "out | of memory"]
     assert float(rows[0]["elbo"]) == -90
 
@@ -182,6 +206,12 @@ def test_a_comparison(tmp_path):
     assert len(rows) == 2
     assert float(rows[0]["udr"]) == again["udr"]
     assert all(0 < float(row["udr"]) < float(row["udr_ceiling"]) == 0.9 for row in rows)
+    # Other numbers of each: the trainings are those that are there.
+    done = command(*words, "seeds=[3,4]", "task.metrics=[latent]", "hydra.run.dir=all", "resume=auto", cwd=tmp_path)
+    assert training.stat().st_mtime_ns == before
+    assert "mutual_information" in json.loads(evaluation.read_text())["test"]
+    assert "error: 2 of 4 jobs failed, the first is beta_vae-optimizer.lr=1e30-seed3: training div" in done.stderr
+    assert "training examples" not in done.stderr
     done = command(*words, "seeds=[4]", "hydra.run.dir=all", "resume=auto", cwd=tmp_path)
     assert "all holds the run of another command" in done.stderr
 
@@ -190,16 +220,18 @@ def test_a_comparison(tmp_path):
     ("words", "sentence"),
     [
         ([], "models=[] should name one or more"),
+        (["models=[mlp_vae]", "seeds=[0,x]"], "seeds=[0, 'x'] should be how many, or a list of whole numbers >= 0"),
+        (["models=[mlp_vae]", "seeds=[-1]"], "and -1 is none"),
         (["models=[mlp_vae]", "seeds=0"], "seeds=[] should name one or more"),
         (["models=[mlp_vae]", "seeds=[1,1]"], "seeds=[1, 1] should name one or more, each once"),
         (["models=[mlp_vae]", "seed=3"], "seed=3: a comparison takes several, say 'seeds=[3]'"),
         (["models=[mlp_vae]", "task.metrics=[nosuch]"], "task.metrics=['nosuch'] should be all, or a list of"),
         (["models=[mlp_vae]", "task.num_images=1"], "task.num_images must be >= 2, got 1"),
         (["models=[mlp_vae]", "task.inception=nowhere.pth"], "task.inception=nowhere.pth: "),
-        (["models=[mlp_vae]", "task.outliers=nosuch"], "data=nosuch is not a choice"),
+        (["models=[mlp_vae]", "task.outliers=nosuch"], "task.outliers=nosuch is not a choice, choose from"),
         (["models=[iwae]", "model=mlp_vae"], "model=mlp_vae: a comparison takes several, say 'models=[mlp_vae]'"),
         (["models=[mlp_vae,conv_va]"], "model=conv_va is not a choice, did you mean conv_vae?"),
-        (['models=["beta_vae model.beta=-3"]'], "beta must be a finite number >= 0, got -3"),
+        (['models=["beta_vae model.beta=-3"]'], "beta_vae model.beta=-3: model: beta must be a finite number >= 0, got -3"),
     ],
 )
 def test_mistakes(cli, words, sentence):

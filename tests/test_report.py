@@ -233,6 +233,22 @@ def test_other_bits_of_the_same_images_are_not_compared():
     assert Run("a", config={"data": {"split_seed": 1}}).scale == Run("b", config={"data": {}}).scale  # nothing is drawn
 
 
+def test_evaluations_of_a_training_that_is_not_there_are_one(tmp_path):
+    """Each adds what it has measured; those of other weights stay apart."""
+    gone = make_run(tmp_path / "elsewhere")
+    for i, (name, weights) in enumerate([("fid", "best"), ("mig", "best"), ("mig", "last")]):
+        test = {"elbo": -100.0, name: float(i)}
+        checkpoint = f"{gone}/checkpoints/{weights}.ckpt"
+        make_run(tmp_path / "here" / f"{i}", test=test, checkpoint=checkpoint, task="evaluate")
+    runs = read_runs([tmp_path / "here"])
+    assert [(run.test.get("fid"), run.test["mig"]) for run in runs] == [(0, 1), (None, 2)]
+
+
+def test_what_was_made_with_a_run_is_none(sweep):
+    make_run(sweep / "samples", task="sample")
+    assert len(read_runs([sweep])) == 7
+
+
 def test_a_refused_command_is_no_run(sweep):
     """Neither a failed training without anything of it, unless it is a job."""
     (sweep / "refused").mkdir()
@@ -254,6 +270,7 @@ def test_an_evaluation_that_failed_is_one_of_its_run(tmp_path, path):
     (tmp_path / "z").mkdir()
     told = {"status": "failed", "error": "why", "model": "mlp_vae", "config": config | {"run": str(trained / path)}}
     (tmp_path / "z" / "summary.json").write_text(json.dumps(told))
+    (tmp_path / "z" / "job.json").write_text('{"job": 9, "overrides": []}')
     runs = read_runs([tmp_path])
     assert [(run.model, run.seed, run.completed) for run in runs] == [
         ("iwae", 3, True), ("mlp_vae", 1, True), ("iwae", 3, False),
@@ -587,7 +604,7 @@ def test_browser_shows_tables_and_charts_without_an_error(sweep, tmp_path):
     assert "<b>" not in body
     assert html.escape(NASTY, quote=False) in body
     assert "2 of 4" in body
-    assert "<small>ceiling 0.9</small>" in body
+    assert "<small>at best 0.9</small>" in body
 
 
 def test_figures_are_written_for_each_kind(sweep, tmp_path):

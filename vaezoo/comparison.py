@@ -3,7 +3,9 @@
 import csv
 import io
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from vaezoo.report.runs import COST, LEADING, Comparison, Interval, Run, compare, difference, protocol
@@ -20,10 +22,10 @@ HEADS = {
 READING = (
     "Means over seeds ± half the width of the 95 % interval (Student's t). Differences are taken seed by seed, so what "
     "a seed does to both falls out of them: where the interval holds 0, these seeds do not tell the two apart; each is "
-    "for itself, not corrected for their number. log p(x) is an importance-weighted bound, of some of the test images; "
-    "the inference gap is by how much it is above the ELBO of the same images. These, rate and distortion are in nats "
-    "per image of the test set. A ceiling is what perfect codes, or as many training images, get. Costs are means, and "
-    "seconds those of the training."
+    "for itself, not corrected for their number. log p(x) is an importance-weighted bound, of as many of the test "
+    "images as its head says; the inference gap is by how much it is above the ELBO of the same images and draws. "
+    "These, rate and distortion are in nats per image of the test set. 'At best' is what perfect codes, or as many "
+    "training images, get. Costs are means, and seconds those of the training."
 )
 
 
@@ -31,6 +33,13 @@ def text(value: Interval, digits: int) -> str:
     """``-91.10 ± 0.20``; without an interval where there is but one value, or all are alike."""
     mean = f"{value.mean:,.{digits}f}"
     return f"{mean} ± {value.half:,.{digits}f}" if value.half > 0 else mean
+
+
+def cell(value: Interval | None, digits: int, seeds: int) -> str:
+    """A value of a model; and of how many of its seeds, where not all of them have it."""
+    if value is None:
+        return "-"
+    return text(value, digits) + (f" (of {value.num})" if value.num < seeds else "")
 
 
 def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -42,7 +51,7 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     heads = ["model", "seeds", *(f"{head} ({told[name]})" if told[name] else head for name, head, _ in columns)]
     lines = []
     for variant, row in zip(comparison.variants, numbers, strict=True):
-        cells = [text(row[name], digits) if name in row else "-" for name, _, digits in columns]
+        cells = [cell(row.get(name), digits, len(variant.runs)) for name, _, digits in columns]
         lines.append([variant.label, f"{len(variant.runs)}/{variant.tried}", *cells])
     if any("elbo" in row for row in numbers):  # then it is the first column, and the best comes first
         place = heads.index("test ELBO") + 1
@@ -53,12 +62,14 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return heads, lines
 
 
-def markdown(runs: Sequence[Run], title: str) -> str:
-    """A table for each kind of data that log p is of, differences between all pairs, and every run."""
+def markdown(runs: Sequence[Run], title: str, root: Path) -> str:
+    """A table for each kind of data that log p is of, differences between all pairs, and every run; paths from root."""
     lines = [f"# {title}", ""]
     for comparison in compare(runs):
         lines += [f"## {comparison.scale}", "", *pipes(*table(comparison)), "", READING, ""]
         variants = comparison.variants
+        said = [f"- {verdict}" for verdict in comparison.verdicts]
+        lines += [*said, ""] if said else []
         pairs = [
             [f"{a.label} - {b.label}", text(gap, 2)]
             for i, a in enumerate(variants)
@@ -70,10 +81,12 @@ def markdown(runs: Sequence[Run], title: str) -> str:
     rows = []
     for run in runs:
         checkpoint = run.summary.get("checkpoint", f"{run.folder}/checkpoints/best.ckpt")  # an evaluation names its own
-        elbo, status = f"{run.test.get('elbo', math.nan):.3f}", "completed"
-        row = [elbo, status, checkpoint] if run.completed else ["-", run.cause, str(run.folder)]
+        place = os.path.relpath(checkpoint if run.completed else run.folder, root)
+        elbo = f"{run.test.get('elbo', math.nan):.3f}" if run.completed else "-"
+        row = [elbo, "completed" if run.completed else run.cause, place]
         rows.append([run.folder.name, *row])
-    return "\n".join([*lines, "## Runs", "", *pipes(["run", "test ELBO", "status", "best checkpoint"], rows), ""])
+    heads = ["run", "test ELBO", "status", "best checkpoint, or folder"]
+    return "\n".join([*lines, "## Runs", "", *pipes(heads, rows), ""])
 
 
 def pipes(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
@@ -85,14 +98,15 @@ def pipes(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     return [line(heads), "|" + "---|" * len(heads), *map(line, lines)]
 
 
-def as_csv(runs: Sequence[Run]) -> str:
-    """Every run with every number."""
+def as_csv(runs: Sequence[Run], root: Path) -> str:
+    """Every run with every number; folders from root."""
     names = sorted({name for run in runs for name in run.numbers})
     out = io.StringIO()
     writer = csv.DictWriter(out, ["model", "seed", "status", "scored", *names, "folder"])
     writer.writeheader()
     for run in runs:
         status = "completed" if run.completed else run.cause
-        row: dict[str, Any] = {"model": run.model, "seed": run.seed, "status": status, "folder": str(run.folder)}
+        folder = os.path.relpath(run.folder, root)
+        row: dict[str, Any] = {"model": run.model, "seed": run.seed, "status": status, "folder": folder}
         writer.writerow(run.numbers | row | {"scored": run.summary.get("scored", "")})
     return out.getvalue()

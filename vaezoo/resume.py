@@ -110,7 +110,9 @@ def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) 
         if "${" in template:
             print(f"resume=auto: no {kind} of this command to go on with, a new one starts", flush=True)
         elif folders:
-            raise ConfigError(f"{template} holds the {kind} of another command: choose another {place}")
+            grows = " (a comparison can have more models and seeds, and other task.* words)"
+            told = grows if value(said, "task") == "compare" else ""
+            raise ConfigError(f"{template} holds the {kind} of another command{told}: choose another {place}")
         return argv
     same = alike(recorded(folder, kind) or (), words)
     if kind == "run" and same and complete(folder):

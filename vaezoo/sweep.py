@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def brief(error: str) -> str:
+    """An error without the examples that a diverged training names: they are dozens."""
+    return re.sub(r" \(training examples [\d, ]+\)", "", error)
+
+
 def jobs(sweep_dir: Path) -> dict[Path, dict[str, Any]]:
     """The folders of a sweep's jobs, with each job's number and overrides."""
     return {file.parent: json.loads(file.read_text()) for file in sweep_dir.rglob(JOB_RECORD)}
@@ -49,7 +55,7 @@ def rows(sweep_dir: Path) -> list[dict[str, Any]]:
                 "test_kl": test.get("kl"),
                 "test_distortion": -test["log_px"] if "log_px" in test else None,
                 "seconds": summary.get("wall_seconds"),
-                "status": summary.get("error") or summary.get("status", "not finished"),
+                "status": brief(summary.get("error") or summary.get("status", "not finished")),
                 "folder": str(folder.relative_to(sweep_dir)),
             }
         )

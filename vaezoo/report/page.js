@@ -106,7 +106,7 @@ function numberOf(run, key, digits) {
 /** What is said of a number beside its name: what a perfect answer gets, the unit, and what it means. */
 function meaningOf(run, key) {
   const ceiling = run.numbers[`${key}_ceiling`], { unit, meaning } = about(key);
-  return [finite(ceiling) ? `ceiling ${format(ceiling, digitsFor([ceiling], key))}` : "", unit, meaning].filter(Boolean).join(": ");
+  return [finite(ceiling) ? `at best ${format(ceiling, digitsFor([ceiling], key))}` : "", unit, meaning].filter(Boolean).join(": ");
 }
 
 function failedTable(ids) {
@@ -131,6 +131,7 @@ function openRun(id) {
     el("button", { class: "close", type: "button", onclick: () => dialog.close() }, "Close"),
     el("h2", { id: "run" }, run.label), el("p", { class: "soft" }, run.cause === null ? `${run.scale}. ${trained}${run.made}` : run.made),
     ...(run.cause === null ? [] : [el("p", { class: "result" }, `Not completed: ${run.cause}`)]),
+    ...(run.verdict ? [el("p", {}, `${run.verdict}.`)] : []),
     el("div", { class: "pictures" }, ...pictures),
     ...(rows.length ? [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Numbers" },
       el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "text" }, "Test number"), el("th", { scope: "col" }, "Value"), el("th", { scope: "col", class: "text" }, "Unit and meaning"))), el("tbody", {}, ...rows)))] : []),
@@ -169,9 +170,9 @@ function chart(title, caption, draw) {
 
 function comparisonSection(comparison) {
   const state = { axis: "epoch", hidden: new Set(), brushes: new Map() };
-  const intervals = "Mean over seeds ± half the 95 % confidence interval (Student's t); one seed has none. Best in bold. A ceiling is what perfect codes, or as many training images, get under the same protocol. A number that only one model has is with its runs.";
+  const intervals = "Mean over seeds ± half the 95 % confidence interval (Student's t); one seed has none. Best in bold. “At best” tells what perfect codes, or as many training images, get under the same protocol. A number that only one model has is with its runs.";
   const errors = "After ± stands the standard error that an evaluation gave. A row opens its run.";
-  return el("section", {}, el("h2", {}, comparison.scale), el("p", { class: "result" }, `${comparison.headline}.`),
+  return el("section", {}, el("h2", {}, comparison.scale), el("p", { class: "result" }, `${comparison.headline}.`), ...comparison.verdicts.map((verdict) => el("p", {}, `${verdict}.`)),
     el("h3", {}, "Models"), el("p", { class: "soft" }, intervals), variantTable(comparison),
     el("div", { class: "charts" },
       chart("Rate and distortion", "Test set. Dashed lines join equal ELBOs, which their numbers tell: the lower left is better. Thin lines lead from a model's seeds to their mean. Point at one for its name and numbers.", (width) => ratePlane(comparison, width)),

@@ -29,6 +29,8 @@ from vaezoo.report.runs import (
     Variant,
     compare,
     difference,
+    differing,
+    label,
     protocol,
 )
 
@@ -91,7 +93,9 @@ def contents(runs: Sequence[Run], file: Path, title: str) -> dict[str, Any]:
     """All that the page shows, as JSON will have it."""
     comparisons = compare(runs)
     place = {id(run): i for i, run in enumerate(runs)}
-    labels = {id(run): variant.label for c in comparisons for variant in c.variants for run in variant.runs}
+    every = differing(runs)
+    labels = {id(run): label(run, runs, every) for run in runs if not run.completed}
+    labels |= {id(run): variant.label for c in comparisons for variant in c.variants for run in variant.runs}
     keys = sorted({key for c in comparisons for key in c.keys})
     points = min(CURVE_POINTS, POINTS // (2 * len(runs)))
     return {
@@ -140,6 +144,7 @@ def compared(comparison: Comparison, place: dict[int, int]) -> dict[str, Any]:
     return {
         "scale": comparison.scale,
         "headline": comparison.headline,
+        "verdicts": comparison.verdicts,
         "keys": comparison.keys,
         "columns": [*leading, *rest],
         "protocols": {name: told for name in names if (told := protocol(name, comparison.runs))},
@@ -169,6 +174,7 @@ def described(run: Run, label: str | None, file: Path, keys: Sequence[str], poin
         "model": run.model,
         "seed": run.seed,
         "cause": None if run.completed else run.cause,
+        "verdict": run.verdict,
         "scale": run.scale,
         "numbers": run.numbers,
         "bars": {name: [float(f"{value:.4g}") for value in values] for name, values in run.bars.items()},

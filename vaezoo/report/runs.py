@@ -18,7 +18,7 @@ from scipy import stats
 
 from vaezoo.build import ConfigError
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.sweep import JOB_RECORD, essential, jobs, read_summary
+from vaezoo.sweep import JOB_RECORD, brief, essential, jobs, read_summary
 
 TASKS = ("fit", "evaluate")  # whose folders are runs; a report's own is none
 PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # of a config, that a result depends on
@@ -92,7 +92,13 @@ class Run:
     @property
     def cause(self) -> str:
         """Why it did not complete."""
-        return self.summary.get("error") or self.summary.get("status", "not finished")
+        return brief(self.summary.get("error") or self.summary.get("status", "not finished"))
+
+    @property
+    def verdict(self) -> str:
+        """What an evaluation found of unused dimensions, in words; empty where there is nothing to say."""
+        bad = ("posterior collapse", " dimensions are unused")
+        return next((note for note in self.summary.get("notes", []) if any(part in note for part in bad)), "")
 
     @cached_property
     def chosen(self) -> dict[str, Any]:
@@ -232,6 +238,12 @@ class Comparison:
     runs: list[Run]
 
     @property
+    def verdicts(self) -> list[str]:
+        """What the evaluations found of unused dimensions."""
+        said = [(variant.label, run) for variant in self.variants for run in variant.runs if run.verdict]
+        return [f"{name}, seed {run.seed}: {run.verdict}" for name, run in said]
+
+    @property
     def headline(self) -> str:
         """The best variant, and whether the seeds tell it from the next (the 95 % interval of the paired t)."""
         ranked = [variant for variant in self.variants if variant.values("elbo")]
@@ -263,8 +275,9 @@ def protocol(column: str, runs: Sequence[Run]) -> str:
     numbers = [run.numbers for run in runs]
     ways = sorted({tuple(own[name] for name in parts) for own in numbers if parts.keys() <= own.keys()})
     told = " or ".join(", ".join(text.format(n) for text, n in zip(parts.values(), way, strict=True)) for way in ways)
-    most = [own[f"{column}_ceiling"] for own in numbers if f"{column}_ceiling" in own]
-    return "; ".join(filter(None, [told, f"ceiling {np.mean(most):.3g}" if most else ""]))
+    most = [own.get(f"{column}_ceiling", math.nan) for own in numbers if column in own]
+    shared = bool(most) and np.ptp(most) <= 0.05 * abs(np.mean(most))  # models of different sizes have none in common
+    return "; ".join(filter(None, [told, f"at best {np.mean(most):.3g}" if shared else ""]))
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
@@ -394,10 +407,9 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     """The run in a folder; None where another task than training and evaluation left it, or a refused command."""
     summary = read_summary(folder)
     config = summary.get("config") or read_config(folder)
-    task = str((config.get("task") or {}).get("_target_", "fit")).rpartition(".")[2]
+    task = summary.get("task") or str((config.get("task") or {}).get("_target_", "fit")).rpartition(".")[2]
     begun = any((folder / part).exists() for part in ("metrics.csv", "checkpoints", JOB_RECORD))
-    refused = task == "fit" and summary.get("status") == "failed" and not begun
-    if refused or (task not in TASKS and "test" not in summary):
+    if task not in TASKS or (summary.get("status") == "failed" and not begun):
         return None
     origin = home(summary) or folder
     if task == "evaluate" and config.get("run"):  # one that did not complete knows of itself alone
@@ -424,22 +436,23 @@ def home(summary: dict[str, Any]) -> Path | None:
 def joined(runs: dict[Path, Run]) -> list[Run]:
     """The runs, with evaluations made part of what they evaluate, also where both have been moved since."""
     trainings = [run for run in runs.values() if home(run.summary) is None]
-    alone = []
+    alone: list[Run] = []
     for run in runs.values():
         # Where folders were moved and others took their names, the one that lies nearest to the evaluation.
-        found = [trained for trained in trainings if trained is not run and same(run, trained)]
+        found = [trained for trained in trainings if same(run, trained)] or [one for one in alone if same(run, one)]
         if not found:
             alone.append(run)
             continue
         nearest = max(found, key=lambda trained: len(os.path.commonpath([run.folder, trained.folder])))
         for name in ("test", "units"):
             nearest.summary[name] = nearest.summary.get(name, {}) | run.summary.get(name, {})
+        nearest.summary["notes"] = run.summary.get("notes", [])
     return alone
 
 
 def same(run: Run, trained: Run) -> bool:
-    """Whether a run is an evaluation of another one: of its best weights, from there, on the same images."""
-    there = {trained.folder, Path(trained.config.get("run_dir", trained.folder))}
+    """Whether a run is an evaluation of another one, or of what that is one of: of the same weights and images."""
+    there = {trained.folder, Path(trained.config.get("run_dir", trained.folder)), home(trained.summary)} - {None}
     if not (run.completed and trained.completed and home(run.summary) in there and run.scale == trained.scale):
         return False
     keys = {key for key in (*run.settings, *trained.settings) if key.startswith(("model.", "optimizer.", "scheduler."))}

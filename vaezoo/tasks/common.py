@@ -181,7 +181,7 @@ def git_commit() -> str | None:
 def print_results(
     title: str, values: dict[str, float], quantities: dict[str, Quantity], notes: list[str]
 ) -> None:
-    """The numbers on the terminal, each ± its standard error and of its ceiling where they are known."""
+    """The numbers on the terminal, each ± its standard error and with its ceiling where they are known."""
     from rich.console import Console
     from rich.table import Table
 
@@ -192,7 +192,7 @@ def print_results(
             if (error := values.get(f"{name}_error")) is not None:
                 shown += f" ± {error:.3f}"
             if (ceiling := values.get(f"{name}_ceiling")) is not None:
-                shown += f" (ceiling {ceiling:.3g})"
+                shown += f" (at best {ceiling:.3g})"
             table.add_row(f"{name} {ARROWS[quantity.better]}", shown, f"{quantity.unit}, {quantity.meaning}")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     console.print(table)

@@ -31,7 +31,7 @@ from vaezoo.report import read_runs, write_figures, write_report
 from vaezoo.report.runs import Comparison, Run, Variant
 from vaezoo.resume import quoted
 from vaezoo.signals import Stopped
-from vaezoo.sweep import JOB_RECORD, read_summary
+from vaezoo.sweep import JOB_RECORD, brief, read_summary
 from vaezoo.tasks import common
 from vaezoo.tasks.groups import CODES, Settings, named
 from vaezoo.tasks.trained import opened
@@ -51,7 +51,8 @@ class Member(NamedTuple):
         training, evaluation = self.stages
         fit, test = read_summary(training), read_summary(evaluation)
         begun = "in training" if (training / "metrics.csv").exists() else "waits"
-        stands = test.get("error") or fit.get("error") or test.get("status") or ("trained" if fit else begun)
+        error = test.get("error") or fit.get("error")
+        stands = brief(error) if error else test.get("status") or ("trained" if fit else begun)
         elbo = fit.get("test", {}).get("elbo")
         return [self.model, str(self.seed), stands, "" if elbo is None else f"{elbo:.2f}"]
 
@@ -79,6 +80,8 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
             raise ConfigError(
                 f"{name}={value} should name one or more, each once: task=compare 'models=[mlp_vae,iwae]' seeds=3"
             )
+    if wrong := [seed for seed in seeds if type(seed) is not int or seed < 0]:
+        raise ConfigError(f"seeds={seeds} should be how many, or a list of whole numbers >= 0, and {wrong[0]} is none")
     Settings(**measured).check()  # now, not after each training
     asked = named(metrics)
     words, folder, start = passed_on(), Path(config["run_dir"]), time.perf_counter()
@@ -91,13 +94,17 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     members = [member(folder, str(model), seed, words, asks) for seed in seeds for model in models]
     for one in members[: len(models)]:  # what cannot be built is said now, not after hours
         with seeding.isolated(torch.device("cpu"), 0, "compare"):
-            common.build_run(plain_config(next(iter(one.stages.values()))))
+            try:
+                common.build_run(plain_config(next(iter(one.stages.values()))))
+            except ValueError as error:
+                raise ConfigError(f"{one.model}: {error}") from error
     with jobs.relaying(), shown(members) as console:
         for one in members:
             for place, said in one.stages.items():
-                number, found = jobs.find(said)  # an evaluation with other settings is another job
+                number, found = jobs.find(said)
+                afresh = [] if found else ["resume=null"]  # what may be there is an evaluation with other settings
                 if jobs.stopped is None and not (found and jobs.complete(found)):
-                    jobs.run(said, jobs.make(number, said, str(place.relative_to(folder))))
+                    jobs.run([*said, *afresh], jobs.make(number, said, str(place.relative_to(folder))))
                 if read_summary(place).get("status") != "completed":
                     break
             if not console.is_terminal:
@@ -107,8 +114,8 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     if "disentanglement" in asked and jobs.stopped is None:
         agreements(read_runs(places), folder / "evaluations", config["trust"])
     runs = read_runs(places)
-    replace(folder / "comparison.csv", comparison.as_csv(runs))
-    replace(folder / "comparison.md", comparison.markdown(runs, title))
+    replace(folder / "comparison.csv", comparison.as_csv(runs, folder))
+    replace(folder / "comparison.md", comparison.markdown(runs, title, folder))
     write_report(runs, folder / "report.html", title)
     write_figures(runs, folder / "figures")
     for part in comparison.compare(runs):
@@ -119,7 +126,7 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     log_table(config, runs)
     failed = [run for run in runs if not run.completed]
     if failed:
-        first = f"{failed[0].model} with seed {failed[0].seed}: {failed[0].cause}"
+        first = f"{failed[0].folder.name}: {failed[0].cause}"
         raise ChildProcessError(f"{len(failed)} of {len(runs)} jobs failed, the first is {first}")
     common.write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
 
@@ -185,7 +192,7 @@ def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:
         loggers = build(config["logger"], "logger", tuple(config["trust"])).values()
         for logger in loggers:
             if isinstance(logger, WandbLogger):
-                heads, *lines = csv.reader(io.StringIO(comparison.as_csv(runs)))
+                heads, *lines = csv.reader(io.StringIO(comparison.as_csv(runs, Path(config["run_dir"]))))
                 logger.log_table("comparison", columns=heads, data=lines)
 
 

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, Independent, Normal
 from tqdm import tqdm
 
 from vaezoo import seeding
-from vaezoo.build import ConfigError, build
+from vaezoo.build import ConfigError, build, suggest
 from vaezoo.callbacks.panels import in_turn
 from vaezoo.data import FactorData, ImageData
 from vaezoo.evidence import Evidence, estimate
@@ -392,9 +392,14 @@ def anomaly(run: Trained, settings: Settings) -> Found:
 def data_config(name: str) -> dict[str, Any]:
     """The config of conf/data with this name."""
     from hydra import compose
+    from hydra.errors import MissingConfigException
     from omegaconf import OmegaConf
 
-    config: Any = OmegaConf.to_container(compose("config", [f"data={name}"]).data, resolve=True)
+    try:
+        composed = compose("config", [f"data={name}"])
+    except MissingConfigException as error:
+        raise ConfigError(f"task.outliers={name} is not a choice, {suggest(name, error.options or [])}") from error
+    config: Any = OmegaConf.to_container(composed.data, resolve=True)
     return config
 
 
