@@ -109,7 +109,7 @@ def test_what_is_best_at_best():
 def test_collapse_is_told():
     runs = made("a", [-90.0])
     runs[0].summary["notes"] = ["log p(x) is so", "posterior collapse: rate 0.00 nats: try model.free_bits=0.1"]
-    assert "- a, seed 0: posterior collapse: rate 0.00" in comparison.markdown(runs, "t", Path())
+    assert "- a, 1 of 1 seeds: posterior collapse: rate 0.00" in comparison.markdown(runs, "t", Path())
     runs[0].summary["notes"] = ["no collapse: 3 of 3 dimensions active, they carry at least 2 nats of x"]
     assert "collapse" not in comparison.markdown(runs, "t", Path())
 

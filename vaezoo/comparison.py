@@ -31,7 +31,7 @@ READING = (
 
 def text(value: Interval, digits: int) -> str:
     """``-91.10 ± 0.20``; without an interval where there is but one value, or all are alike."""
-    mean = f"{value.mean:,.{digits}f}"
+    mean = f"{value.mean:z,.{digits}f}"
     return f"{mean} ± {value.half:,.{digits}f}" if value.half > 0 else mean
 
 

@@ -217,7 +217,7 @@ def verdict(values: dict[str, float]) -> str:
     rate = told + values["aggregate_kl"]
     if unused == total or told < LEAST_INFORMATION:
         return (
-            f"posterior collapse: rate {rate:.2f} nats, of which {told:.2f} tell of x: the decoder ignores z; try "
+            f"posterior collapse: rate {rate:z.2f} nats, of which {told:z.2f} tell of x: the decoder ignores z; try "
             f"callbacks/anneal=linear, model.free_bits=0.1, a smaller model.beta or a weaker decoder"
         )
     if total - unused < FEW * total:

@@ -15,7 +15,7 @@ const svg = (name, attributes = {}, ...children) => put(document.createElementNS
 
 function format(value, digits = 2) {
   if (value === null || value === undefined) return "–";
-  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: "negative" }; // no minus zero
   return value.toLocaleString("en-US", options).replace("-", "−");
 }
 

@@ -185,7 +185,7 @@ class Interval(NamedTuple):
 
 def signed(value: float) -> str:
     """Two digits, and a minus as wide as a plus."""
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:z.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -240,8 +240,8 @@ class Comparison:
     @property
     def verdicts(self) -> list[str]:
         """What the evaluations found of unused dimensions."""
-        said = [(variant.label, run) for variant in self.variants for run in variant.runs if run.verdict]
-        return [f"{name}, seed {run.seed}: {run.verdict}" for name, run in said]
+        said = [(variant, [run.verdict for run in variant.runs if run.verdict]) for variant in self.variants]
+        return [f"{v.label}, {len(bad)} of {len(v.runs)} seeds: {bad[0]}" for v, bad in said if bad]
 
     @property
     def headline(self) -> str:
