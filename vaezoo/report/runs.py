@@ -276,7 +276,7 @@ def protocol(column: str, runs: Sequence[Run]) -> str:
     ways = sorted({tuple(own[name] for name in parts) for own in numbers if parts.keys() <= own.keys()})
     told = " or ".join(", ".join(text.format(n) for text, n in zip(parts.values(), way, strict=True)) for way in ways)
     most = [own.get(f"{column}_ceiling", math.nan) for own in numbers if column in own]
-    shared = bool(most) and np.ptp(most) <= 0.05 * abs(np.mean(most))  # models of different sizes have none in common
+    shared = bool(most) and np.ptp(most) <= 0.1 * abs(np.mean(most))  # models of other sizes have another
     return "; ".join(filter(None, [told, f"at best {np.mean(most):.3g}" if shared else ""]))
 
 
