@@ -371,6 +371,21 @@ def test_a_batch_that_is_left_out_moves_no_buffer(accumulate):
     assert model.moving == 10  # of 11 batches
 
 
+def test_a_broken_batch_stops_the_training_at_once():
+    """Amid an accumulation window too: no other batch, and no checkpoint, comes between."""
+    seen = []
+
+    class Broken(VAE):
+        def losses(self, x, y):
+            seen.append(self.last + 1)
+            loss, names, row = super().losses(x, y)
+            return loss * (torch.nan if seen[-1] == 5 else 1.0), names, row  # the second one of the window
+
+    with pytest.raises(ValueError, match="the loss is not finite in step 1 "):
+        trainer(accumulate_grad_batches=4, max_epochs=1).fit(make(Broken), data())
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(("mode", "kept"), [("max", [1.0, 3.0]), ("min", [1.0, 0.0])])
 def test_the_best_is_kept(tmp_path, mode, kept):
     """Of equals the first; what is not finite never."""

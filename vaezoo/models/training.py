@@ -194,6 +194,8 @@ class Training(pl.LightningModule):
             self.manual_backward(loss / accumulate if accumulate > 1 else loss)
             if self.pending >= accumulate or number + 1 == self.batches_per_epoch:
                 self.update()
+            elif self.on_nan == "stop" and self.device.type == "cpu":
+                self.check_finite()  # now: a codebook would hand it on to the next batch, and to a checkpoint
         if not sound:  # codebooks and running means, which the forward pass moves
             for buffer, value in zip(self.buffers(), before, strict=True):
                 buffer.copy_(value)
