@@ -12,6 +12,7 @@ from scipy import stats
 from test_cli import command
 
 from vaezoo import comparison
+from vaezoo.metrics.latent import verdict
 from vaezoo.report.runs import Run, Variant, compare, interval
 from vaezoo.tasks.compare import agreements
 
@@ -108,10 +109,11 @@ def test_what_is_best_at_best():
 
 def test_collapse_is_told():
     runs = made("a", [-90.0])
-    runs[0].summary["notes"] = ["log p(x) is so", "posterior collapse: rate 0.00 nats: try model.free_bits=0.1"]
-    assert "- a, 1 of 1 seeds: posterior collapse: rate 0.00" in comparison.markdown(runs, "t", Path())
-    runs[0].summary["notes"] = ["no collapse: 3 of 3 dimensions active, they carry at least 2 nats of x"]
-    assert "collapse" not in comparison.markdown(runs, "t", Path())
+    found = {"active_units": 0.0, "active_units_ceiling": 20.0, "mutual_information": 5.0, "aggregate_kl": 1.0}
+    for unused, told in {20: "posterior collapse: rate", 18: "18 of 20 dimensions are unused", 3: None}.items():
+        runs[0].summary["notes"] = ["log p(x) is so", verdict(found | {"collapsed_units": float(unused)})]
+        text = comparison.markdown(runs, "t", Path())
+        assert f"- a, 1 of 1 seeds: {told}" in text if told else "seeds:" not in text
 
 
 def test_udr_has_no_interval():

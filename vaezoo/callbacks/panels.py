@@ -25,6 +25,7 @@ COLUMNS = 8  # images side by side
 CELL = 56  # px: smaller images are enlarged to this or a little more
 LIMIT = 1280  # px: a grid's longer side, separators and labels apart
 GAP = 4  # px between images
+TITLE = 26  # px: the height of a title
 
 
 def to_rgb(images: Tensor) -> Picture:
@@ -85,7 +86,7 @@ def frame(
     height, width, _ = picture.shape
     large, font = ImageFont.load_default(15), ImageFont.load_default(13)
     left = max((int(font.getlength(label)) + 12 for label in (corner, *rows) if label), default=0)
-    top = 44 if columns else 26
+    top = TITLE + 18 * bool(columns)
     spare = max(0, int(large.getlength(title)) + 2 * GAP - left - width)  # a long title over a narrow picture
     sheet = Image.new("RGB", (left + width + spare, top + height), "white")
     sheet.paste(Image.fromarray(picture), (left, top))

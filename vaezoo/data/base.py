@@ -208,7 +208,7 @@ class ImageData(pl.LightningDataModule):
     Attributes:
         binary: the images are 0 and 255 alone, so that all four give the same and nothing is drawn.
         eval_batch_size: examples in a pass of evaluation. It is no option: a pass draws its noise together, so that
-            another size would give other numbers. 100 are as fast as any on a CPU; a class of larger images may set it.
+            another size would give other numbers. A class of larger images may set its own.
 
     Args:
         shape: (C, H, W) of the images; checked when they are read. None: whatever is read.

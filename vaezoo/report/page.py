@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vaezoo.callbacks.panels import TITLE
 from vaezoo.files import replace
 from vaezoo.metrics.quantities import Quantity
 from vaezoo.report.runs import (
@@ -42,13 +43,13 @@ WIDEST, NARROWEST = 800, 160  # px that a picture is shrunk to
 BESIDE = ("_error", "_ceiling")  # of a number, shown with it
 RELATIVE = ("loss", "log_px")  # numbers that a table over models leaves to each run: no common scale, or twice the same
 DIFFERENCE = Quantity("nats per image", "the test ELBO minus the best model's, seed by seed: negative for the worse")
-CAPTIONS = {  # of the pictures that ``vaezoo.callbacks.panels.frame`` puts under a title
+# Of the pictures that ``frame`` puts under a title: too small to read in a thumbnail, it is cut off there.
+CAPTIONS = {
     "reconstructions": "validation images, each above its reconstruction",
     "samples": "means of p(x | z), z drawn from the prior",
     "traversals": "a latent dimension a row, the most used first, moved about one image's code by standard deviations",
     "manifold": "the latent plane at equally spaced quantiles of the prior, z0 to the right, z1 upwards",
 }
-TITLE = 26  # px: the height of that title, too small to read in a thumbnail; the page has the captions as text
 
 
 def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
