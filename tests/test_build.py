@@ -19,11 +19,11 @@ NODE = {"_target_": "vaezoo.models.BetaVAE", "data_shape": [1, 4, 4], "beta": 2,
 
 
 def test_builds_nested_nodes_and_partials():
-    model = build({**NODE, "encoder": {"_target_": "vaezoo.nets.MLP", "_partial_": True, "hidden": [7]}})
+    model = build({**NODE, "encoder": {"_target_": "vaezoo.nets.MLP", "_partial_": True, "hidden": [7]}}, "model")
     assert type(model) is BetaVAE
     assert model.objective.configured["beta"] == 2
     assert model.encoder.net.layers[0].out_features == 7
-    factory = build({"_target_": "vaezoo.nets.MLP", "_partial_": True})
+    factory = build({"_target_": "vaezoo.nets.MLP", "_partial_": True}, "model.encoder")
     assert isinstance(factory, partial)
     assert factory.func is MLP
 
@@ -74,18 +74,18 @@ def test_untrusted_targets_never_run(target):
 
 
 def test_own_packages_can_be_trusted():
-    assert build({"_target_": "fractions.Fraction", "numerator": 3}, trust=("fractions",)) == 3
+    assert build({"_target_": "fractions.Fraction", "numerator": 3}, "model", trust=("fractions",)) == 3
 
 
 def test_every_choice_of_every_part_builds():
     for kind in ("encoder", "decoder"):
         for net in ("mlp", "conv"):
-            build(config("model", f"model/{kind}={net}", "data=mnist"))
+            build(config("model", f"model/{kind}={net}", "data=mnist"), "model")
     for data in ("digits", "mnist", "fashion_mnist", "kmnist", "cifar10"):
         node = config("data", f"data={data}", "data.binarize=none")
-        assert build(node).shape == tuple(node["shape"])
+        assert build(node, "data").shape == tuple(node["shape"])
     for name in ("adam", "adamw"):
-        build(config("optimizer", f"optimizer={name}"))([torch.nn.Parameter(torch.zeros(1))])
+        build(config("optimizer", f"optimizer={name}"), "optimizer")([torch.nn.Parameter(torch.zeros(1))])
 
 
 def save(folder: Path, model, node):
@@ -98,7 +98,7 @@ def save(folder: Path, model, node):
 def test_load_refuses_what_is_broken(tmp_path):
     """Truncated, empty, foreign, non-finite, misfitting and missing: one sentence each."""
     node = json.loads(json.dumps(NODE))
-    good = save(tmp_path / "run", build(NODE), node)
+    good = save(tmp_path / "run", build(NODE, "model"), node)
     assert isinstance(load(tmp_path / "run"), VAE)
 
     def bad(content: bytes | None = None, **change):

@@ -265,7 +265,7 @@ def test_lightning_saves_and_loads_by_it(name, tmp_path):
     node = config("model", f"model={name}", "data.shape=[1,9,7]", "model.latent_dim=3", *small, *nets)
 
     def fit(epochs, **kwargs):
-        model = build(node, optimizer=lambda p: torch.optim.Adam(p, 1e-3), seed=0)
+        model = build(node, "model", optimizer=lambda p: torch.optim.Adam(p, 1e-3), seed=0)
         model.config = {"model": node, "seed": 0}
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
         callbacks = [pl.callbacks.ModelCheckpoint(tmp_path, "last", enable_version_counter=False)]

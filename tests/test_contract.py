@@ -32,7 +32,7 @@ def overrides(name, net="conv", shape=(1, 9, 7), *more):
 
 def make(name, *more, net="conv", shape=(1, 9, 7), **kwargs):
     torch.manual_seed(0)
-    return build(config("model", *overrides(name, net, shape, *more)), **kwargs)
+    return build(config("model", *overrides(name, net, shape, *more)), "model", **kwargs)
 
 
 def labels(num):

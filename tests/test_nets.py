@@ -13,7 +13,7 @@ SHAPES = [(1, 28, 20), (3, 64, 64), (2, 33, 17), (4, 8, 8), (1, 1, 5)]
 
 
 def preset(part, name):
-    return build(config(f"model.{part}", f"model/{part}={name}"), part)
+    return build(config(f"model.{part}", f"model/{part}={name}"), f"model.{part}")
 
 
 def parameters(net):

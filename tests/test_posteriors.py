@@ -418,7 +418,7 @@ def test_sigma_vae_brings_its_own_likelihood():
     """Its config names none, and another is refused."""
     node = config("model", "model=sigma_vae", "data.shape=[1,4,4]", "model.min_scale=0.02")
     assert "likelihood" not in node
-    model = build(node)
+    model = build(node, "model")
     assert model.likelihood.min_scale == 0.02
     assert "byte" in model.likelihood.scores
     with pytest.raises(ConfigError, match="SigmaVAE brings its own"):

@@ -1,25 +1,77 @@
-"""From a plain config to objects: the one place where a name becomes a class.
+"""Build objects from plain config nodes, from a closed list of classes.
 
-A node ``{"_target_": "package.Class", **arguments}`` becomes an instance, with ``"_partial_": True``
-a ``functools.partial`` of it. This is Hydra's convention, read without Hydra so that a checkpoint
-can rebuild its model anywhere; and since a checkpoint may come from anywhere, only names below
-trusted packages are followed. Names and simple types are compared with the signature first.
+A node ``{"_target_": "package.Class", **arguments}`` becomes an instance, or with ``"_partial_": True`` a
+``functools.partial`` of it. This is Hydra's convention, read without Hydra, so that a checkpoint can rebuild its model
+anywhere.
+
+A config may come from a stranger's checkpoint or run folder, and then it is data: it must not run anything. Each place
+of a config therefore admits classes of one kind alone (``PLACES``): subclasses of a base class that are defined in a
+named package, and some targets by their full names. A target is checked before any of its arguments is built; names
+are compared with the target's signature, and plain values with its type hints.
 """
 
 import difflib
 import inspect
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
-TRUSTED = ("vaezoo", "torch.nn", "torch.optim", "torchmetrics", "lightning.pytorch")
 SIMPLE = (bool, int, float, str)
+
+
+class Place(NamedTuple):
+    """What one place of a config may name.
+
+    Args:
+        noun: what it is, for messages.
+        base: full name of a class: every subclass that is public and defined in ``packages`` is admitted.
+        packages: names of packages.
+        others: full names of further targets.
+    """
+
+    noun: str
+    base: str | None = None
+    packages: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+PARTS = (
+    "vaezoo.families", "vaezoo.flows", "vaezoo.nets", "vaezoo.objectives", "vaezoo.posteriors", "vaezoo.priors",
+    "vaezoo.quantizer", "vaezoo.spherical", "torch.nn",
+)  # fmt: skip
+TASKS = (
+    "vaezoo.tasks.fit.fit", "vaezoo.tasks.evaluate.evaluate", "vaezoo.tasks.compare.compare",
+    "vaezoo.tasks.report.report", "vaezoo.tasks.apply.sample", "vaezoo.tasks.apply.reconstruct",
+    "vaezoo.tasks.apply.encode",
+)  # fmt: skip
+
+# No function is admitted except by its full name, and no class whose constructor writes, deletes or starts anything:
+# tests/test_security.py calls all of them. Nodes inside the model's node are its parts; no other node holds nodes.
+PLACES = {
+    "model": Place("model", "vaezoo.models.LatentVariableModel", ("vaezoo.models",)),
+    "model part": Place("part of a model", "torch.nn.Module", PARTS, ("vaezoo.posteriors.diagonal_normal",)),
+    "optimizer": Place("optimizer", "torch.optim.Optimizer", ("torch.optim",)),
+    "scheduler": Place(
+        "schedule", "torch.optim.lr_scheduler.LRScheduler", ("torch.optim",), ("vaezoo.schedulers.cosine",)
+    ),
+    "data": Place("data module", "lightning.pytorch.LightningDataModule", ("vaezoo.data",)),
+    "trainer": Place("trainer", others=("lightning.pytorch.Trainer",)),
+    "callbacks": Place("callback", "lightning.pytorch.Callback", ("vaezoo.callbacks", "lightning.pytorch.callbacks")),
+    "logger": Place(
+        "logger",
+        "lightning.pytorch.loggers.Logger",
+        ("vaezoo.callbacks", "lightning.pytorch.loggers"),
+        ("vaezoo.callbacks.loggers.wandb_logger",),
+    ),
+    "task": Place("task", others=TASKS),
+}
 
 
 class ConfigError(ValueError):
@@ -33,18 +85,18 @@ def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
     return f"did you mean {prefix}{close[0]}?" if close else f"choose from {', '.join(names)}"
 
 
-def build(node: Any, at: str = "", trust: Sequence[str] = (), **extra: Any) -> Any:
-    """The object that a config node describes; containers and plain values are themselves.
+def build(node: Any, at: str, trust: Sequence[str] = (), **extra: Any) -> Any:
+    """Build the object that a config node describes; containers are built item by item, plain values stay.
 
     Args:
         node: plain dicts, lists and values.
-        at: the node's path, for messages.
-        trust: packages trusted beside vaezoo's own parts.
+        at: the node's path, such as ``model.encoder``. Its first name says which classes are admitted (``PLACES``).
+        trust: the user's own packages: any of their classes and functions is admitted, at any place.
         **extra: further arguments of the outermost target, as they are.
 
     Raises:
-        ConfigError: a number that is not finite, an unknown or untrusted target, an unknown or missing argument, a
-            wrong type, or a ValueError of the target itself, which then begins with the node's path.
+        ConfigError: a number that is not finite; a target that does not exist or is not admitted; an unknown or missing
+            argument; a wrong type; or a ValueError of the target itself, which then begins with the node's path.
     """
     if isinstance(node, list):
         return [build(item, f"{at}[{i}]", trust) for i, item in enumerate(node)]
@@ -52,14 +104,12 @@ def build(node: Any, at: str = "", trust: Sequence[str] = (), **extra: Any) -> A
         raise ConfigError(f"{at}={node} should be a finite number")
     if not isinstance(node, dict):
         return node
+    target = locate(node["_target_"], at, trust) if "_target_" in node else None
     arguments = {
-        key: build(value, f"{at}.{key}" if at else key, trust)
-        for key, value in node.items()
-        if key not in ("_target_", "_partial_")
+        key: build(value, f"{at}.{key}", trust) for key, value in node.items() if key not in ("_target_", "_partial_")
     }
-    if "_target_" not in node:
+    if target is None:
         return arguments
-    target = locate(node["_target_"], at, trust)
     check(target, arguments, at, complete=not node.get("_partial_") and not extra)
     if node.get("_partial_"):
         return partial(target, **arguments, **extra)
@@ -69,30 +119,60 @@ def build(node: Any, at: str = "", trust: Sequence[str] = (), **extra: Any) -> A
         raise ConfigError(str(error) if str(error).startswith(at) else f"{at}: {error}") from error
     except TypeError as error:
         if twice := re.search(r"multiple values for keyword argument '(\w+)'", str(error)):
-            raise ConfigError(f"{at}.{twice[1]}: {target.__qualname__} brings its own, leave it out") from error
+            raise ConfigError(
+                f"{at}.{twice[1]}: {target.__qualname__} sets this argument itself, remove it from the config"
+            ) from error
         raise
 
 
-def locate(path: str, at: str, trust: Sequence[str] = ()) -> Callable:
-    """The class or function with this dotted name, in a trusted package by both name and origin."""
-    trusted = (*TRUSTED, *trust)
+def inside(name: str, packages: Iterable[str]) -> bool:
+    """Whether a dotted name is one of the packages or lies below one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
-    def inside(name: str) -> bool:
-        return any(name == package or name.startswith(f"{package}.") for package in trusted)
 
-    where = f"{at}._target_" if at else "_target_"
-    if not inside(path):
+def find_place(at: str) -> Place:
+    """The entry of ``PLACES`` for a node's path."""
+    root = re.split(r"[.\[]", at, maxsplit=1)[0]
+    return PLACES["model part" if root == "model" and at != "model" else root]
+
+
+def locate(path: Any, at: str, trust: Sequence[str] = ()) -> Callable:
+    """Return the class or function with this full name, if it is admitted at this place of the config.
+
+    Only a module that is loaded already, or one of vaezoo's own, is looked into; importing another one would run it.
+
+    Raises:
+        ConfigError: it is not admitted, or does not exist.
+    """
+    where = f"{at}._target_"
+    place = find_place(at)
+    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    named = path in place.others
+    public = all(part.isidentifier() and not part.startswith("_") for part in (*module.split("."), name))
+    trusted = public and inside(path, trust)
+    if not (trusted or named or (public and inside(path, place.packages))):
+        whose = ", ".join((*place.packages, *trust)) or " or ".join(place.others)
         raise ConfigError(
-            f"{where}={path} is not in a trusted package ({', '.join(trusted)}): name your own with 'trust=[PACKAGE]'"
+            f"{where}={path} is not in a trusted package ({whose}): name a {place.noun} of these, "
+            f"or trust your own package with 'trust=[PACKAGE]'"
         )
-    module, _, name = path.rpartition(".")
     try:
-        target = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        importable = trusted or named or module in place.packages or inside(module, ("vaezoo",))
+        target = getattr(import_module(module) if importable else sys.modules[module], name)
+    except (ImportError, AttributeError, KeyError) as error:
         raise ConfigError(f"{where}={path} does not exist ({error})") from error
-    if not callable(target) or not inside(target.__module__):  # a trusted module also holds what it imports
-        raise ConfigError(f"{where}={path} is not a class or function of a trusted package")
+    own = trusted and callable(target) and inside(target.__module__, trust)  # not what a trusted module imports
+    if not (own or named or is_subclass(target, place)):
+        raise ConfigError(f"{where}={path} is not a {place.noun}: name a class that is one, or leave it out")
     return target
+
+
+def is_subclass(target: Any, place: Place) -> bool:
+    """Whether a target is a class that a place admits by its base class and by the package that defines it."""
+    if place.base is None or not isinstance(target, type) or not inside(target.__module__, place.packages):
+        return False
+    module, _, name = place.base.rpartition(".")
+    return issubclass(target, getattr(import_module(module), name))
 
 
 def signature(target: Callable) -> tuple[set[str], dict[str, Any], list[str], bool]:
@@ -125,7 +205,7 @@ def signature(target: Callable) -> tuple[set[str], dict[str, Any], list[str], bo
 def check(target: Callable, arguments: dict[str, Any], at: str, complete: bool) -> None:
     """Compare arguments with the target's signature: names, simple types, and what is missing."""
     names, hints, required, any_name = signature(target)
-    prefix = f"{at}." if at else ""
+    prefix = f"{at}."
     for name, value in arguments.items():
         if name not in names and not any_name:
             hint = suggest(name, names, prefix)

@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import sys
-import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,16 +15,22 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import io as lightning_io
 from lightning.pytorch.utilities import rank_zero_only
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from vaezoo.archive import find_unreadable, leaves, read_archive
 from vaezoo.build import build
 from vaezoo.models import LatentVariableModel
 
 CONFIG_KEY = "vaezoo_config"
 RESUMABLE = ("global_step", "loops", "optimizer_states")  # what training again needs beside the weights
-PLAIN = (type(None), bool, int, float, str)
 # Where a number that is not finite makes a checkpoint worthless. Weight averaging has its average in state_dict.
 TRAINED = ("state_dict", "current_model_state", "optimizer_states")
+LARGE = 10**7  # a whole number in a model's config may be as large, or as large as the checkpoint
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class ForeignCheckpoint(ValueError):
+    """A checkpoint that vaezoo did not write."""
 
 
 @rank_zero_only
@@ -60,6 +64,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     try:
         return _read(find_checkpoint(path))
+    except ForeignCheckpoint:
+        raise
     except ValueError as error:
         raise ValueError(f"{error}: use another checkpoint of the run, or train again") from error
 
@@ -142,29 +148,113 @@ def clean(folder: str | Path) -> None:
 
 
 def restore(model: torch.nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Put a checkpoint's weights into a model, or say in one sentence why they do not fit."""
+    """Put a checkpoint's weights into a model.
+
+    Raises:
+        ValueError: names, shapes or kinds of numbers do not fit.
+    """
+    check_weights(model, checkpoint, path)
+    model.load_state_dict(checkpoint["state_dict"])
+
+
+def check_weights(model: torch.nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Raise a ValueError if a checkpoint's weights are not those of a model: names, shapes and kinds of numbers.
+
+    Floating-point weights may have another precision than the model, as those of ``trainer.precision=bf16-true``.
+    """
+    expected, given = model.state_dict(), checkpoint["state_dict"]
+    for name in [*expected, *given]:
+        if name not in given or name not in expected:
+            fault = f"{name} is only in the {'model' if name in expected else 'checkpoint'}"
+        elif not isinstance(given[name], torch.Tensor):
+            fault = f"{name} is a {type(given[name]).__name__}"
+        elif given[name].shape != expected[name].shape:
+            fault = f"{name} is {tuple(given[name].shape)}, the model's is {tuple(expected[name].shape)}"
+        elif given[name].dtype != expected[name].dtype and not (
+            given[name].is_floating_point() and expected[name].is_floating_point()
+        ):
+            fault = f"{name} is {given[name].dtype}, the model's is {expected[name].dtype}"
+        else:
+            continue
+        raise ValueError(f"{path} does not fit its own config ({fault})")
+
+
+def check_config(checkpoint: dict[str, Any], path: str | Path, trust: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the config of a checkpoint, after its model was built without memory and its weights compared with it.
+
+    A config from a stranger may describe a model of any size; one with more parameters than the checkpoint has numbers
+    is refused while it is built. Packages of the user's own may not build on torch's meta device: they are trusted.
+
+    Raises:
+        ValueError: the config is incomplete, builds no model, or the weights do not fit.
+    """
+    config = checkpoint[CONFIG_KEY]
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict) or type(config.get("seed")) is not int:
+        raise ValueError(f"{path} does not hold the config of a run: it needs a model and a seed")
+    if not trust:
+        stored = sum(value.numel() for value in checkpoint["state_dict"].values() if isinstance(value, torch.Tensor))
+        for name, value in leaves(config["model"], "model"):
+            if isinstance(value, int) and value > max(stored, LARGE):
+                raise ValueError(f"{path} has {name}={value} in its config, and holds {stored:,} numbers alone")
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), limited_parameters(2 * stored + 1000):
+            model = build_model(config, path)
+        check_weights(model, checkpoint, path)
+    return config
+
+
+def build_model(config: dict[str, Any], path: str | Path, trust: tuple[str, ...] = ()) -> LatentVariableModel:
+    """Build the model of a checkpoint's config.
+
+    Raises:
+        ValueError: it builds none.
+    """
     try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its own config ({str(error).splitlines()[-1].strip()})") from error
+        return build(config["model"], "model", trust, seed=config["seed"])
+    except ValueError:
+        raise
+    except Exception as error:  # parts that do not go together raise whatever their code leads to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} has a config that builds no model ({reason})") from error
+
+
+@contextmanager
+def limited_parameters(most: int) -> Iterator[None]:
+    """Raise a ValueError as soon as the modules that are made in this block have more than ``most`` parameters."""
+    total = 0
+
+    def count(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> None:
+        nonlocal total
+        total += 0 if parameter is None else parameter.numel()
+        if total > most:
+            raise ValueError("the config describes a model that is larger than the checkpoint")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load(path: str | Path, trust: tuple[str, ...] = ()) -> LatentVariableModel:
-    """A trained model, on the CPU and in eval mode: ``encode``, ``decode``, ``sample``, ``log_marginal``.
+    """Load a trained model, on the CPU and in eval mode: ``encode``, ``decode``, ``sample``, ``log_marginal``.
+
+    A checkpoint is data: loading one from a stranger runs none of its content and writes nothing, as long as ``trust``
+    is empty.
 
     Args:
-        path: a run folder (its best checkpoint is taken) or a checkpoint.
+        path: a run folder (its best checkpoint is loaded) or a checkpoint.
         trust: packages of your own that the model's config may name.
 
     Raises:
         FileNotFoundError: no checkpoint there.
-        ValueError: it cannot be read, or holds broken weights.
+        ValueError: it cannot be read, holds broken weights, or names something that no model is made of.
     """
-    checkpoint = read_checkpoint(path)
-    config = checkpoint[CONFIG_KEY]
-    model = build(config["model"], "model", trust, seed=config["seed"])
+    checkpoint, path = read_checkpoint(path), find_checkpoint(path)
+    config = check_config(checkpoint, path, trust)
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(config, path, trust)
     model.config = config
-    restore(model, checkpoint, find_checkpoint(path))
+    restore(model, checkpoint, path)
     return model.eval()
 
 
@@ -200,50 +290,33 @@ def _read(path: Path) -> dict[str, Any]:
             listed += _listed(path)  # again: a run may be replacing both just now
             if listed and hashlib.file_digest(file, "sha256").hexdigest() not in listed:
                 raise ValueError(f"its SHA-256 is not the one in {_sidecar(path).name}")
-            # torch looks at no checksum, and reads the directory its own way (with one bit of it flipped, a tensor
-            # is whatever lay in memory): what it gets is a new archive, of parts whose checksums are right.
-            verified = io.BytesIO()
-            with zipfile.ZipFile(file) as archive, zipfile.ZipFile(verified, "w") as copy:
-                for part in archive.infolist():
-                    copy.writestr(part.filename, archive.read(part))
-            verified.seek(0)
-            checkpoint = torch.load(verified, map_location="cpu", weights_only=True)
+            checkpoint = read_archive(file)
     except Exception as error:  # torch raises what it likes: pickle, zip, runtime, end of file
         said = error.strerror if isinstance(error, OSError) else str(error).strip()  # without the path once more
         reason = (said or type(error).__name__).splitlines()[0].split(". ")[0]
         raise ValueError(f"{path} is not a readable checkpoint ({reason})") from error
     if fault := _fault(checkpoint):
+        if isinstance(checkpoint, dict) and CONFIG_KEY not in checkpoint:
+            raise ForeignCheckpoint(
+                f"{path} {fault}: if a Trainer of your own saved it, build the model and give it the weights with "
+                f"model.load_state_dict(torch.load(FILE, weights_only=True)['state_dict'])"
+            )
         raise ValueError(f"{path} {fault}")
     return checkpoint
 
 
 def _fault(checkpoint: Any) -> str | None:
-    """What makes a content unfit to be a checkpoint, for writing and for reading; None if nothing does."""
-    for key in (CONFIG_KEY, "state_dict"):
-        if not isinstance(checkpoint, dict) or key not in checkpoint:
-            return f"is not a checkpoint of a vaezoo run (it has no {key})"
-    for name, value in _leaves(checkpoint):
-        if type(value) in (torch.Tensor, torch.nn.Parameter):
-            if name.partition(".")[0] in TRAINED and not value.isfinite().all():
-                return f"holds numbers that are not finite, in {name}"
-        elif type(value) not in PLAIN:  # not a subclass either: a numpy float is a float, and cannot be read back
-            return f"holds a {type(value).__name__} in {name}, where only tensors and plain values can be read back"
+    """Describe what makes a content unfit to be a checkpoint, for writing and for reading; None if nothing does."""
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        return "is not a checkpoint of a vaezoo run (it has no state_dict)"
+    if CONFIG_KEY not in checkpoint:
+        return f"is not a checkpoint of a vaezoo run (it has no {CONFIG_KEY})"
+    if unreadable := find_unreadable(checkpoint):
+        return f"holds {unreadable}, but only dense tensors and plain values can be read back"
+    for name, value in leaves(checkpoint):
+        if isinstance(value, torch.Tensor) and name.partition(".")[0] in TRAINED and not value.isfinite().all():
+            return f"holds numbers that are not finite, in {name}"
     return None
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value inside dicts, lists and tuples, and every key, with the path to it."""
-    if type(value) in (dict, OrderedDict):
-        items = value.items()
-    elif type(value) in (list, tuple):
-        items = enumerate(value)
-    else:
-        yield name, value
-        return
-    for key, part in items:
-        at = f"{name}.{key}" if name else str(key)
-        yield at, key
-        yield from _leaves(part, at)
 
 
 def _replace(data: memoryview, path: Path, previous: Path | None) -> None:

@@ -26,7 +26,7 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it.
     """
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("a") as file:  # "w" would empty the file that a link of this name points to
         try:
             # A lock of the process: its forked workers, which may outlive it for seconds, do not have it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,6 +27,12 @@ ASIDE = (
     "callbacks.progress", "logger", "data.root", "data.num_workers", "debug", "trust",
 )  # fmt: skip
 
+# Keys and config groups that a resumed run inherits from the record in its folder.
+INHERITED = (
+    "model", "data", "optimizer", "scheduler", "trainer", "logger", "callbacks", "experiment", "name", "seed",
+    "threads", "compile", "on_nan", "debug",
+)  # fmt: skip
+
 # What a comparison that goes on may have more of.
 SEVERAL = ("models", "seeds")
 
@@ -86,8 +92,41 @@ def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
         raise ConfigError(f"{said['trainer.max_epochs']} is less than the {done} epochs of {folder}: ask for more")
     if not news and complete(folder):
         return None
-    inherited = [word for key, word in own.items() if key not in said and key != "resume"]
+    inherited = inheritable((word for key, word in own.items() if key not in said), folder)
     return sent(argv, said, "run", folder, said["run"], [*inherited, "resume=auto"], same=not news)
+
+
+def inheritable(words: Iterable[str], folder: Path) -> list[str]:
+    """Return the recorded overrides that resuming a run takes over from its folder.
+
+    The folder may come from a stranger, so its record must not decide what is trusted, how Hydra works or which task
+    runs, and no path in it is followed except that of the data, which are only read.
+
+    Args:
+        words: the recorded overrides.
+        folder: the run's folder.
+
+    Raises:
+        ConfigError: an override names a path or reads the environment, or a link would lead a write out of the folder.
+    """
+    kept = []
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        names = (override.key_or_group, *([override.package] if override.package else []))
+        if not all(re.split("[./]", name)[0] in INHERITED for name in names):
+            continue
+        word = str(override.input_line)
+        value = word.partition("=")[2].replace("${run_dir}/", "")
+        if override.key_or_group != "data.root" and re.search(r"[/\\~]|\.\.|oc\.env", value):
+            raise ConfigError(
+                f"{word} is recorded in {folder} and names a path or a variable of this machine: if you want that, say "
+                f"{word} on this command line too"
+            )
+        kept.append(word)
+    for path in folder.rglob("*"):
+        outside = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+        if outside and path.relative_to(folder).parts[0] != "wandb":  # whose log files are links of W&B's own
+            raise ConfigError(f"{path} is a link out of the run's folder, which resuming would write to: remove it")
+    return kept
 
 
 def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) -> list[str] | None:

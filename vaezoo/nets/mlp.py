@@ -14,15 +14,17 @@ from vaezoo.nets.linear import Linear
 
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """The elementwise function of ``torch.nn.functional`` with this name.
+    """Return the elementwise function of ``torch.nn.functional`` with this name.
 
     Raises:
         ValueError: torch has none of that name.
     """
-    function = getattr(F, name, None)
-    with suppress(TypeError):  # of a function of another kind
-        if function is not None and function(torch.zeros(1)).shape == (1,):
-            return function
+    function = None if name.startswith("_") else getattr(F, name, None)
+    if callable(function) and not isinstance(function, type):
+        with suppress(Exception):  # of a function of another kind
+            output = function(torch.zeros(1))
+            if isinstance(output, Tensor) and output.shape == (1,):
+                return function
     raise ValueError(f"activation={name}: torch.nn.functional has no such function; try relu, tanh, gelu or silu")
 
 

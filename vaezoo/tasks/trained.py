@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from vaezoo.build import ConfigError
 from vaezoo.callbacks.progress import Progress
-from vaezoo.checkpoint import CONFIG_KEY, find_checkpoint, read_checkpoint, restore
+from vaezoo.checkpoint import check_config, find_checkpoint, read_checkpoint, restore
 from vaezoo.data import ImageData
 from vaezoo.data.base import Split
 from vaezoo.models import LatentVariableModel
@@ -87,25 +87,31 @@ class Trained:
 
 
 def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
-    """The run that ``run=PATH`` names, with the settings of its own config.
+    """Open the run that ``run=PATH`` names, with the settings of its own config.
 
-    What the command line says of data and trainer goes before the run's config: a choice
-    (``data=fashion_mnist``, ``trainer=cpu``) replaces it, a key (``data.root=...``) is set in it.
+    What the command line says of data and trainer goes before the run's config: a choice (``data=fashion_mnist``,
+    ``trainer=cpu``) replaces it, a key (``data.root=...``) is set in it. Which packages are trusted is said on this
+    command line alone, and data are downloaded only into a folder that it names.
 
     Args:
         config: the resolved config.
         own: keys of the task itself.
 
     Raises:
-        ConfigError: no run, or a word that would change what was trained.
+        ConfigError: no run, an incomplete config in it, or an override that would change what was trained.
     """
     task = HydraConfig.get().runtime.choices["task"]
     if not config["run"]:
         raise ConfigError(f"task={task} needs run=PATH, a trained run's folder such as outputs/DATE/TIME")
     path = find_checkpoint(config["run"])
     checkpoint = read_checkpoint(path)
-    checkpoint[CONFIG_KEY]["data"].pop("eval_batch_size", None)  # an option once
-    saved = checkpoint[CONFIG_KEY] | {"run_dir": config["run_dir"], "trust": config["trust"]}
+    saved = check_config(checkpoint, path, tuple(config["trust"]))
+    for part in ("data", "trainer", "optimizer", "scheduler"):
+        if not isinstance(saved.get(part), dict):
+            raise ConfigError(f"{path} holds no config of {part}: task={task} needs the checkpoint of a run")
+    saved = {key: config[key] for key in ("threads", "compile", "on_nan", "name")} | saved
+    saved |= {"run_dir": config["run_dir"], "trust": config["trust"]}
+    saved["data"].pop("eval_batch_size", None)  # an option once
     words = overrides()
     fixed = [text for text in words if text.split(".")[0].split("=")[0] not in (*CHANGEABLE, *own)]
     if fixed:
@@ -114,17 +120,18 @@ def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
     saved |= {group: config[group] for group in chosen}
     said = [text for text in words if text.startswith(("data.", "trainer."))]
     merged: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(said)))
-    return opened(merged, path, checkpoint)
+    return opened(merged, path, checkpoint, download="data" in chosen or any("data.root=" in text for text in said))
 
 
-def opened(config: dict[str, Any], path: Path, checkpoint: dict[str, Any]) -> Trained:
-    """The run of a checkpoint, with the settings of a config."""
+def opened(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], download: bool = False) -> Trained:
+    """Open the run of a checkpoint with the settings of a config; ``download`` data that are missing, or refuse."""
     common.quiet()
     model, data = common.build_run(config)
     common.use_machine(config, model, data)
     restore(model, checkpoint, path)
     trainer = common.build_trainer(config, [], [Progress()], enable_checkpointing=False)
-    data.prepare_data()
+    if download:
+        data.prepare_data()
     data.setup()
     if data.shape != model.data_shape:
         raise ConfigError(f"{path} is of images {model.data_shape}, those of {type(data).__name__} are {data.shape}")

@@ -1,0 +1,181 @@
+"""A checkpoint or a run folder of a stranger is data: nothing in it runs, and a broken one is one sentence."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPO, config
+
+from vaezoo.build import ConfigError, build
+from vaezoo.checkpoint import load, read_checkpoint
+from vaezoo.models import BetaVAE
+
+OLD = REPO / "tests" / "data" / "f317a8e.ckpt"  # written by the version of that commit
+MODELS = sorted(path.stem for path in (REPO / "conf" / "model").glob("*.yaml"))
+
+
+def test_nothing_of_a_stranger_runs():
+    """A part of the campaign: calls of all that a config can name, payloads, archives, records; the hook notices."""
+    words = [sys.executable, str(REPO / "tests" / "campaign" / "security.py"), "--json", "--every", "29"]
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert {kind: found["effects"] for kind, found in figures.items() if found["effects"]} == {}
+    assert done.returncode == 0
+    assert figures["control"]["actions"] == 6
+    assert figures["called at model"]["targets"] >= len(MODELS) - 2  # mlp_vae and conv_vae are one class
+    assert figures["called at model.encoder"]["targets"] > 100
+    assert figures["payloads"]["payloads"] >= 60
+    assert figures["payloads"]["attempts"] > 200
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_loads_from_its_checkpoint(name, tmp_path):
+    """Whatever the zoo has passes the closed list, and its weights come back to the bit."""
+    small = [f"model.{part}.hidden=[8]" for part in ("encoder", "decoder")]
+    nets = ["model/encoder=mlp", "model/decoder=mlp", "data.shape=[1,5,3]", "model.latent_dim=3"]
+    node = config("model", f"model={name}", *nets, *small)
+    model = build(node, "model", seed=3)
+    content = {"state_dict": model.state_dict(), "vaezoo_config": {"model": node, "seed": 3}}
+    torch.save(content, tmp_path / "a.ckpt")
+    before = torch.random.get_rng_state()
+    loaded = load(tmp_path / "a.ckpt")
+    assert torch.equal(torch.random.get_rng_state(), before)  # the caller's random stream stays as it was
+    assert type(loaded) is type(model)
+    for key, value in loaded.state_dict().items():
+        assert torch.equal(value, content["state_dict"][key]), key
+
+
+def test_a_checkpoint_of_an_earlier_version_loads(cli):
+    model = load(OLD)
+    assert type(model) is BetaVAE
+    assert model.objective.configured["beta"] == 4.0
+    code, _out, err, run = cli("task=evaluate", f"run={OLD}", "task.metrics=[]", "threads=1")
+    assert code == 0, err
+    test = json.loads((run / "summary.json").read_text())["test"]
+    assert test["elbo"] == pytest.approx(ELBO, abs=1e-3)
+    assert test["kl"] == pytest.approx(KL, abs=1e-3)
+
+
+ELBO, KL = -27.85479547712538, 0.5082562488089833  # from that version's own summary
+
+
+@pytest.mark.parametrize(
+    ("at", "target"),
+    [
+        ("model", "vaezoo.nets.MLP"),  # of the right package, of another kind
+        ("model.encoder", "vaezoo.models.base.math.sqrt"),
+        ("model.encoder", "vaezoo.nets.mlp.glorot"),  # a function
+        ("model.encoder", "torch.nn.functional.relu"),
+        ("model.encoder", "vaezoo.metrics.inception.Inception"),  # reads a file
+        ("optimizer", "torch.nn.Linear"),
+        ("optimizer", "torch.optim.optimizer.torch.load"),
+        ("scheduler", "torch.optim.Adam"),
+        ("scheduler", "vaezoo.schedulers.LambdaLR.__init__"),
+        ("data", "vaezoo.models.VAE"),
+        ("data", "lightning.pytorch.LightningDataModule"),
+        ("trainer", "lightning.pytorch.Callback"),
+        ("trainer", "vaezoo.tasks.fit.fit"),
+        ("callbacks", "lightning.pytorch.Trainer"),
+        ("callbacks.best", "vaezoo.files.replace"),
+        ("logger", "vaezoo.callbacks.loggers.last_id"),
+        ("task", "vaezoo.tasks.common.write_summary"),
+        ("task", "vaezoo.tasks.fit.read_checkpoint"),
+    ],
+)
+def test_each_place_admits_its_own_kind_alone(at, target):
+    with pytest.raises(ConfigError, match=rf"^{at}\._target_="):
+        build({"_target_": target}, at)
+
+
+def test_a_target_is_checked_before_its_arguments_are_built():
+    """The inner node is fine by itself, and must not be built on the way to a refusal."""
+    built = []
+
+    class Recording(dict):
+        def items(self):
+            built.append(True)
+            return super().items()
+
+    inner = Recording(_target_="vaezoo.nets.MLP", _partial_=True)
+    with pytest.raises(ConfigError, match="not in a trusted package"):
+        build({"_target_": "os.system", "command": inner}, "model.encoder")
+    assert not built
+    build({"_target_": "vaezoo.models.VAE", "data_shape": [1, 3, 3], "encoder": inner}, "model")
+    assert built
+
+
+def changed(tmp_path, **parts):
+    """The old checkpoint with other parts."""
+    path = tmp_path / "changed.ckpt"
+    torch.save(read_checkpoint(OLD) | parts, path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_weights_of_another_kind_are_refused(tmp_path, dtype):
+    """They would be cast, and load."""
+    state = read_checkpoint(OLD)["state_dict"]
+    name = next(key for key in state if key.endswith("weight"))
+    with pytest.raises(ValueError, match=rf"does not fit its own config \({name} is {dtype}"):
+        load(changed(tmp_path, state_dict=state | {name: state[name].to(dtype)}))
+    half = {key: value.bfloat16() if value.is_floating_point() else value for key, value in state.items()}
+    assert load(changed(tmp_path, state_dict=half)).dtype == torch.float32  # as trainer.precision=bf16-true saves it
+
+
+def test_a_checkpoint_of_a_trainer_of_ones_own(tmp_path):
+    """It has weights and no config: the sentence says how to use it."""
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6"}, tmp_path / "own.ckpt")
+    with pytest.raises(ValueError, match=r"it has no vaezoo_config\): if a Trainer of your own .*load_state_dict"):
+        load(tmp_path / "own.ckpt")
+
+
+@pytest.fixture
+def own_package(tmp_path, monkeypatch):
+    """A package of the user's own, in the folder that commands run in, which leaves a file if it is imported."""
+    text = f"import pathlib\nfrom vaezoo.models import VAE\npathlib.Path({str(tmp_path / 'imported')!r}).touch()\n"
+    (tmp_path / "ownpackage.py").write_text(text + "class Mine(VAE):\n    pass\n")
+    yield tmp_path / "imported"
+    sys.modules.pop("ownpackage", None)
+
+
+def test_trust_is_never_inherited_from_a_file(cli, own_package, tmp_path):
+    """Neither from a checkpoint's config nor from a run folder's record; said on this command line, it works."""
+    short = ("logger=none", "callbacks.panels=null", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
+    mine = "model._target_=ownpackage.Mine"
+    code, _out, err, run = cli(*short, "trust=[ownpackage]", mine, "trainer.max_epochs=1")
+    assert code == 0, err
+    own_package.unlink()
+    sys.modules.pop("ownpackage")
+    assert read_checkpoint(run)["vaezoo_config"]["trust"] == ["ownpackage"]
+    with pytest.raises(ConfigError, match="trust your own package with"):
+        load(run)
+    for words in (["task=sample", f"run={run}", "num=2"], [f"run={run}", "trainer.max_epochs=2"]):
+        code, _out, err, _ = cli(*words)
+        assert code == 1
+        assert "model._target_=ownpackage.Mine is not in a trusted package" in err
+        assert not own_package.exists()
+    for words in (["task=sample", f"run={run}", "num=2"], [f"run={run}", "trainer.max_epochs=2"]):
+        code, _out, err, _ = cli(*words, "trust=[ownpackage]")
+        assert code == 0, err
+    assert own_package.exists()
+    assert load(run, trust=("ownpackage",)).latent_shape == (20,)
+
+
+def test_a_link_out_of_a_run_folder_is_not_written_through(cli, tmp_path):
+    """A stranger's folder may hold links to files of the user's."""
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    short = ("logger=csv", "callbacks.panels=null", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
+    _code, _out, _err, run = cli(*short, "trainer.max_epochs=1")
+    for name in (".lock", "metrics.csv"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(victim)
+        code, _out, err, _ = cli(f"run={run}", "trainer.max_epochs=2")
+        assert code == 1
+        assert f"{name} is a link out of the run's folder" in err
+        assert victim.read_text() == "untouched"
+        (run / name).unlink()
