@@ -180,26 +180,37 @@ def check_weights(model: torch.nn.Module, checkpoint: dict[str, Any], path: str 
 
 
 def check_config(checkpoint: dict[str, Any], path: str | Path, trust: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the config of a checkpoint, after its model was built without memory and its weights compared with it.
-
-    A config from a stranger may describe a model of any size; one with more parameters than the checkpoint has numbers
-    is refused while it is built. Packages of the user's own may not build on torch's meta device: they are trusted.
+    """Return the config of a checkpoint, if its model can be built and has the checkpoint's weights.
 
     Raises:
-        ValueError: the config is incomplete, builds no model, or the weights do not fit.
+        ValueError: the config is incomplete, describes another model, or one that is larger than the checkpoint.
     """
     config = checkpoint[CONFIG_KEY]
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict) or type(config.get("seed")) is not int:
         raise ValueError(f"{path} does not hold the config of a run: it needs a model and a seed")
-    if not trust:
-        stored = sum(value.numel() for value in checkpoint["state_dict"].values() if isinstance(value, torch.Tensor))
-        for name, value in leaves(config["model"], "model"):
-            if isinstance(value, int) and value > max(stored, LARGE):
-                raise ValueError(f"{path} has {name}={value} in its config, and holds {stored:,} numbers alone")
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), limited_parameters(2 * stored + 1000):
-            model = build_model(config, path)
-        check_weights(model, checkpoint, path)
+    if not trust:  # a config from a stranger may describe a model of any size
+        check_size(config, checkpoint, path)
     return config
+
+
+def check_size(config: dict[str, Any], checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Build the model of a config on torch's meta device, without memory, and compare it with a checkpoint's weights.
+
+    Raises:
+        ValueError: it has more parameters than the checkpoint has numbers, or others.
+    """
+    stored = sum(value.numel() for value in checkpoint["state_dict"].values() if isinstance(value, torch.Tensor))
+    for name, value in leaves(config["model"], "model"):
+        if isinstance(value, int) and value > max(stored, LARGE):
+            raise ValueError(f"{path} has {name}={value} in its config, and holds {stored:,} numbers alone")
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), limited_parameters(2 * stored + 1000):
+            model = build(config["model"], "model", seed=config["seed"])
+    except ValueError:
+        raise
+    except Exception:  # a class that computes with its weights while it is made: building it for real tells
+        return
+    check_weights(model, checkpoint, path)
 
 
 def build_model(config: dict[str, Any], path: str | Path, trust: tuple[str, ...] = ()) -> LatentVariableModel:
