@@ -125,17 +125,21 @@ class LatentVariableModel(Training):
         """Adapt what starts from data to training examples x (N, *data_shape): most have nothing that does."""
 
     def setup(self, stage: str) -> None:
-        """Learn from the data module, if it is one of ours, the training set's size and, once in the model's
-        life, where to start: p(x | z) at the mean training image, and ``start``. Weights from a checkpoint come
-        after this. Then pass two examples, so that parts that do not go together say so before the first step.
+        """Compare the data module, if it is one of ours, with the model, and learn from it the training set's size
+        and, once in the model's life, where to start: p(x | z) at the mean training image, and ``start``. Weights
+        from a checkpoint come after this. Then pass two examples, so that parts that do not go together say so before
+        the first step.
         """
         super().setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
         self.objective.num_data = getattr(data, "num_train", None)
-        if stage != "fit" or self.objective.num_data is None:
+        if self.objective.num_data is None:
             return
+        self.check_support(data)
         if tuple(data.shape) != self.data_shape:
             raise ValueError(f"data_shape is {self.data_shape}, but {type(data).__name__}'s images are {data.shape}")
+        if stage != "fit":
+            return
         x, y = (part.to(self.device) for part in data.examples(2 if self.started else 1000))
         with seeding.isolated(self.device, self.seed, "start"):
             if not self.started:
@@ -144,6 +148,38 @@ class LatentVariableModel(Training):
                 self.started.fill_(1)
             with evaluating(self):
                 self.objective(self(x[:2].type(self.dtype), y[:2]))
+
+    def check_support(self, data: Any) -> None:
+        """Raise a ValueError if the likelihood cannot score the kind of data that an ``ImageData`` makes."""
+        scores = self.likelihood.scores
+        if data.support not in scores:
+            fix = "data.binarize=dynamic" if "binary" in scores else "data.binarize=none"
+            raise ValueError(
+                f"the likelihood {type(self.likelihood).__name__} scores {' or '.join(sorted(scores))} "
+                f"data, but data.binarize={data.binarize} makes them {data.support}: "
+                f"use {fix} or another model/likelihood"
+            )
+
+    def check_data(self, batch: Batch) -> None:
+        """Raise a ValueError if a batch does not have the shape and the kind of data that the model takes."""
+        x, y = batch
+        for name, value in {"x": x, "y": y}.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"{name} of Batch(x, y) is a {type(value).__name__}: give a tensor"
+                    + ", torch.zeros(len(x)) if there are no labels" * (name == "y")
+                )
+        if x.shape[1:] != self.data_shape or y.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"Batch(x, y) has the shapes {tuple(x.shape)} and {tuple(y.shape)}: data_shape={self.data_shape} takes "
+                f"x of shape {('B', *self.data_shape)} and y of shape (B, ...)".replace("'", "")
+            )
+        # NaN and infinity are not refused here: they make the loss NaN, and on_nan says what happens then.
+        self.likelihood.check(x.where(x.isfinite(), 0))
+        self.check_labels(y)
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise a ValueError for labels that the model cannot take; only a conditional model looks at them."""
 
     def on_fit_start(self) -> None:
         """Refuse a training whose loss or gradient would silently be another one."""
@@ -189,6 +225,7 @@ class LatentVariableModel(Training):
     def step(self, stage: str, batch: Batch) -> None:
         """Pass a batch through the model and add it to the stage's means."""
         self.check_batch(batch)
+        self.check_first(stage, batch)
         trace = self(batch.x, batch.y)
         terms = self.objective(trace)
         size = len(batch.x)

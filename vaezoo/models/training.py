@@ -100,6 +100,7 @@ class Training(pl.LightningModule):
         self.gradient_norm = torch.zeros(())
         self.skipped = 0
         self.train_means = ExampleMean()
+        self.checked: set[str] = set()  # stages whose first batch has been checked
 
     # What a model defines.
 
@@ -115,6 +116,10 @@ class Training(pl.LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is made from."""
 
+    @abstractmethod
+    def check_data(self, batch: Batch) -> None:
+        """Raise a ValueError for data that the model cannot take."""
+
     # From Lightning's turns to batches.
 
     def configure_callbacks(self) -> list:
@@ -126,6 +131,7 @@ class Training(pl.LightningModule):
         return []
 
     def setup(self, stage: str) -> None:
+        self.checked.clear()
         if stage == "fit":
             self.pending, self.gradients = 0, []  # of a training that broke off, or of a checkpoint that was tested
             if self.taken:
@@ -160,6 +166,12 @@ class Training(pl.LightningModule):
                 f"vaezoo.models.training.Batch: let its data set or its collate_fn return Batch(x, y)"
             )
 
+    def check_first(self, stage: str, batch: Batch) -> None:
+        """Check the data of a stage's first batch: to check every batch would slow the training down."""
+        if stage not in self.checked:
+            self.check_data(batch)
+            self.checked.add(stage)
+
     def training_step(self, batch: Batch | Chunk, batch_idx: int) -> None:
         """Train on one ``Batch``, or on the parts of a ``Chunk`` one after another."""
         self.check_batch(batch)
@@ -177,6 +189,7 @@ class Training(pl.LightningModule):
     def train_on(self, part: Numbered) -> None:
         """Forward, backward and, where the gradients of enough batches are together, an optimizer step."""
         number, examples, batch = part
+        self.check_first("train", batch)
         self.prepare(number)
         batch = self.trainer.precision_plugin.convert_input(Batch(*(value.to(self.device) for value in batch)))
         before = [buffer.clone() for buffer in self.buffers()] if self.on_nan == "skip" else []

@@ -68,14 +68,7 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     if "root" in data_config:  # so that the run can be evaluated from another folder
         data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
     data: ImageData = build(data_config, "data", trust, seed=seed)
-    scores = model.likelihood.scores
-    if data.support not in scores:
-        fix = "data.binarize=dynamic" if "binary" in scores else "data.binarize=none"
-        raise ValueError(
-            f"the likelihood {type(model.likelihood).__name__} scores {' or '.join(sorted(scores))} "
-            f"data, but data.binarize={data_config['binarize']} makes them {data.support}: "
-            f"use {fix} or another model/likelihood"
-        )
+    model.check_support(data)
     model.config = config
     return model, data
 
