@@ -1,6 +1,7 @@
 """Data modules: splits, binarisation, order and processes."""
 
 import gzip
+import re
 import struct
 import sys
 from types import SimpleNamespace
@@ -189,7 +190,8 @@ def test_bad_settings(settings, words):
 
 IMAGES = torch.arange(6 * 16).reshape(6, 1, 4, 4).to(torch.uint8)
 LABELS = torch.arange(6)
-WITH_NAN = (IMAGES / 255).index_put((torch.tensor(4), torch.tensor(0), torch.tensor(1), torch.tensor(2)), torch.tensor(torch.nan))
+WITH_NAN = IMAGES / 255
+WITH_NAN[4, 0, 1, 2] = torch.nan
 
 
 class Own(ImageData):
@@ -207,7 +209,7 @@ class Own(ImageData):
     ("images", "words"),
     [
         (WITH_NAN, "hold NaN or infinity in row 4: repair or leave out that image"),
-        (IMAGES.numpy(), "are a ndarray: give a uint8 tensor, as torch.from_numpy makes one"),
+        (IMAGES.numpy(), "are a ndarray: give a uint8 tensor, as by torch.from_numpy"),
         (IMAGES / 255, "are torch.float32 in [0, 0.372549]: multiply by 255 and convert to uint8, (255 * images)"),
         (IMAGES > 50, "are torch.bool in [0, 1]: multiply by 255 and convert to uint8"),
         (IMAGES / 127.5 - 1, "are torch.float32 in [-1, -0.254902]: scale to 0 ... 255 and convert to uint8"),
@@ -230,7 +232,7 @@ def test_images_that_are_refused(images, words, name):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (None, "labels of the training set of Own.read() are a NoneType: give a tensor with a row for each image, torch"),
+        (None, "set of Own.read() are a NoneType: give a tensor with a row for each image, torch.zeros(6)"),
         (LABELS[:5], "have the shape (5,), but there are 6 images: give one row for each image"),
         (torch.tensor(3), "have the shape (), but there are 6 images"),
         (["cat"] * 6, "are a list of 6: give a tensor"),
@@ -238,25 +240,23 @@ def test_images_that_are_refused(images, words, name):
     ],
 )
 def test_labels_that_are_refused(labels, words):
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(ValueError, match=re.escape(words)):
         Own(Split(IMAGES, labels), Split(IMAGES, LABELS)).setup()
-    assert words in str(refusal.value)
 
 
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        (Split(IMAGES, LABELS), "the training set of Own.read() is a torch.uint8 tensor of shape (6, 1, 4, 4): return Split"),
-        (IMAGES, "Own.read() returned a torch.uint8 tensor of shape (6, 1, 4, 4): return two, Split(images, labels)"),
+        (Split(IMAGES, LABELS), "training set of Own.read() is a torch.uint8 tensor of shape (6, 1, 4, 4): return"),
+        (IMAGES, "Own.read() returned a torch.uint8 tensor of shape (6, 1, 4, 4): return two Split(images, labels)"),
         ((Split(IMAGES, LABELS),) * 3, "Own.read() returned a tuple of 3: return two"),
         ((Split(IMAGES, LABELS), (IMAGES, LABELS, LABELS)), "the test set of Own.read() is a tuple of 3"),
         ((Split(IMAGES, LABELS), Split(IMAGES[..., 1:], LABELS)), "shape (1, 4, 4) and test images of shape (1, 4, 3)"),
     ],
 )
 def test_what_read_returns_is_checked(parts, words):
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(ValueError, match=re.escape(words)):
         Own(parts).setup()
-    assert words in str(refusal.value)
 
 
 def test_plain_pairs_are_splits():

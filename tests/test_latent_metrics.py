@@ -85,7 +85,7 @@ def test_equal_posteriors():
     exact = float(kl_divergence(Normal(0.7, 0.4), Normal(0.0, 1.0))) * 3
     many = measure(make(torch.full((4000, 3), 0.7, dtype=FLOAT), 0.4), num_draws=4000)
     assert abs(many["aggregate_kl"] - exact) < 3 * many["aggregate_kl_error"]
-    assert math.isnan(measure(make(torch.zeros(1, 2, dtype=FLOAT), 1.0))["aggregate_kl_error"])
+    assert not any(name.endswith("_error") for name in measure(make(torch.zeros(1, 2, dtype=FLOAT), 1.0)))  # of one
 
 
 def three_by_quadrature():

@@ -56,7 +56,7 @@ def drawn(model: pl.LightningModule, data=None, **kwargs) -> dict[str, np.ndarra
     data = data or small_digits()
     data.setup()
     with torch.no_grad():
-        return Panels("unused", **kwargs).pictures(model.eval(), data.val_dataloader(), "epoch 1")
+        return Panels("unused", **kwargs).pictures(model.eval(), data.val_dataloader(), "4 steps (1 epoch)")
 
 
 def read(path: Path) -> np.ndarray:
@@ -509,7 +509,7 @@ def test_wandb_gets_the_same_picture(tmp_path, monkeypatch):
         (logged,) = files.glob(f"media/images/panels/{kind}_*.png")
         assert np.array_equal(read(logged), read(path))
         assert read(logged).mean() > 20
-        assert values[f"panels/{kind}"]._caption == "epoch 1, step 4"
+        assert values[f"panels/{kind}"]._caption == "4 steps (1 epoch)"
 
 
 def test_tensorboard_gets_the_same_picture(tmp_path):

@@ -13,11 +13,11 @@ from vaezoo.metrics.samples import (
     QUANTITIES,
     ReconstructionMetrics,
     SampleMetrics,
-    ceilings,
     distances,
     fid,
     kid,
     manifolds,
+    references,
     scale_weights,
     similarities,
     structure,
@@ -160,7 +160,7 @@ def test_distances_of_near_images_keep_their_digits():
 
 
 def test_sample_metrics(monkeypatch):
-    """Batches and chunks change nothing; all numbers are floats with a unit; ceilings take their names from them."""
+    """Batches and chunks change nothing; all numbers are floats with a unit; references take their names from them."""
     x, y = normal(0, 60, 8).float(), (1.2 * normal(1, 50, 8)).float()
     metric = SampleMetrics()
     metric.update(real=x, fake=y)
@@ -182,7 +182,7 @@ def test_sample_metrics(monkeypatch):
         assert type(value) is float
         assert name.removesuffix("_error") in QUANTITIES
     names = ("fid", "kid", "precision", "recall", "density", "coverage")
-    assert ceilings(whole) == {f"{name}_ceiling": whole[name] for name in names}
+    assert references(whole) == {f"{name}_reference": whole[name] for name in names}
 
 
 def test_too_few_images():

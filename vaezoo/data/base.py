@@ -78,7 +78,7 @@ def check_split(split: Any, where: str) -> Split:
     images, labels = split
     sample = images[:1] if isinstance(images, LazyImages) else images
     if not isinstance(sample, Tensor):
-        raise ValueError(f"the images of {where} are {outline(sample)}: give a uint8 tensor, as torch.from_numpy makes one")
+        raise ValueError(f"the images of {where} are {outline(sample)}: give a uint8 tensor, as by torch.from_numpy")
     if len(images.shape) != 4:
         raise ValueError(f"the images of {where} have the shape {tuple(images.shape)}: give (N, C, H, W)")
     if min(images.shape) == 0:
@@ -104,9 +104,9 @@ def describe_pixels(images: Tensor) -> str:
         row = int((~finite).flatten(1).any(1).nonzero()[0])
         return f"hold NaN or infinity in row {row}: repair or leave out that image"
     low, high = images.min().item(), images.max().item()
-    if 0 <= low and high <= 1:
+    if low >= 0 and high <= 1:
         advice = "multiply by 255 and convert to uint8, (255 * images).round().to(torch.uint8)"
-    elif 0 <= low and high <= 255:
+    elif low >= 0 and high <= 255:
         advice = "convert to uint8, images.round().to(torch.uint8)"
     else:
         advice = "scale to 0 ... 255 and convert to uint8"
@@ -380,9 +380,10 @@ class ImageData(pl.LightningDataModule):
         """
         owner = f"{type(self).__name__}.read()"
         if not isinstance(splits, tuple | list) or len(splits) != 2:
-            raise ValueError(f"{owner} returned {outline(splits)}: return two, Split(images, labels) of training and test")
+            raise ValueError(f"{owner} returned {outline(splits)}: return two Split(images, labels), training and test")
         train, test = (
-            check_split(split, f"the {name} set of {owner}") for name, split in zip(("training", "test"), splits, strict=True)
+            check_split(split, f"the {name} set of {owner}")
+            for name, split in zip(("training", "test"), splits, strict=True)
         )
         if train.images.shape[1:] != test.images.shape[1:]:
             raise ValueError(
@@ -437,6 +438,17 @@ class ImageData(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
 
+    @property
+    def chunk_size(self) -> int:
+        """Training batches that are handed at a time to the trainer that this module is attached to."""
+        trainer = self.trainer
+        if trainer is None:
+            return self.chunk
+        # Where the trainer counts batches (limit_train_batches=10, where 1 is one and 1.0 all), a chunk is one.
+        limits = (trainer.limit_train_batches, trainer.val_check_interval)
+        counted = any(type(limit) is not float or limit != 1.0 for limit in limits)
+        return 1 if counted or trainer.max_steps >= 0 else self.chunk  # else the last step would be amid a chunk
+
     def train_dataloader(self) -> Chunks:
         assert self.train is not None
         split, workers = self.held(self.train), self.num_workers
@@ -446,17 +458,11 @@ class ImageData(pl.LightningDataModule):
         batches = self.batches(split, training=True, batch_size=self.batch_size)
         if (trainer := self.trainer) is None:
             return Chunks(batches, self.chunk, num_workers=workers)
-        # Where the trainer counts batches (limit_train_batches=10, where 1 is one and 1.0 all), a chunk is one.
-        limits = (trainer.limit_train_batches, trainer.val_check_interval)
-        size = self.chunk if all(type(limit) is float and limit == 1.0 for limit in limits) else 1
-        if trainer.max_steps >= 0:
-            size = 1  # so that the training can go on from its last step
-
         def first() -> int:
             done = trainer.fit_loop.batch_idx + 1
             return done if done < trainer.num_training_batches else 0  # an epoch that is over begins anew
 
-        return Chunks(batches, size, first, workers)
+        return Chunks(batches, self.chunk_size, first, workers)
 
     def val_dataloader(self) -> Batches:
         return self.evaluation(self.val)

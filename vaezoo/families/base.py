@@ -72,7 +72,7 @@ class Family(nn.Module):
 def require_tensor(value: object) -> None:
     """Raise a ValueError for what is not a tensor, such as a numpy array."""
     if not isinstance(value, Tensor):
-        raise ValueError(f"expected a torch.Tensor, got a {type(value).__name__}: convert it, as in torch.from_numpy(x)")
+        raise ValueError(f"expected a torch.Tensor, got a {type(value).__name__}: convert it, torch.from_numpy(x)")
 
 
 def soft_floor(x: Tensor, floor: float) -> Tensor:

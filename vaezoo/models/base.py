@@ -1,10 +1,11 @@
 """The narrow waist: what callbacks, metrics and tasks may use of a model."""
 
 import math
+import sys
 from abc import abstractmethod
 from contextlib import suppress
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,7 +17,7 @@ from vaezoo.conditional import Conditional, Shape
 from vaezoo.evidence import evaluating
 from vaezoo.families import Family
 from vaezoo.metrics.mean import ExampleMean, wide
-from vaezoo.models.training import Batch, Training
+from vaezoo.models.training import ADVICE, Batch, Training
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 
@@ -99,6 +100,44 @@ class LatentVariableModel(Training):
         """p(x | z) at ``num`` draws z ~ p(z): take its ``.mean`` or ``.sample()``."""
 
     # What all have.
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # a checkpoint of a run has its settings in itself
+        cls, checkpoint_path: Any, map_location: Any = None, trust: tuple[str, ...] = (), **settings: Any
+    ) -> Self:
+        """A trained model, in eval mode, as its run's own config describes it: ``vaezoo.load``, by Lightning's name.
+
+        A checkpoint that a ``Trainer`` of your own has written holds no config: then ``settings`` are the model's
+        arguments, as for any LightningModule.
+
+        Args:
+            checkpoint_path: a run folder (its best checkpoint is taken) or a checkpoint.
+            map_location: device to move the model to; the CPU if None.
+            trust: packages of your own that the model's config may name.
+            **settings: arguments of the model, which must not contradict the checkpoint's config.
+
+        Raises:
+            ValueError: the checkpoint is of another class, or a setting contradicts its config.
+        """
+        from vaezoo.checkpoint import CONFIG_KEY, find_checkpoint, load
+
+        path = find_checkpoint(checkpoint_path)
+        try:
+            model = load(path, trust)
+        except ValueError as error:
+            if f"has no {CONFIG_KEY}" not in str(error):
+                raise
+            return super().load_from_checkpoint(path, map_location, **{"weights_only": True, **settings})
+        if not isinstance(model, cls):
+            name = type(model).__name__
+            raise ValueError(f"{path} holds a {name}, which is no {cls.__name__}: use {name}.load_from_checkpoint")
+        config: dict[str, Any] = model.config or {}
+        saved = {"seed": config["seed"], **config["model"]}
+        for name, value in settings.items():
+            known = saved.get(name)
+            if value != known and not (isinstance(value, tuple) and list(value) == known):
+                raise ValueError(f"{name}={value!r} contradicts the config of {path}, {name}={known!r}: leave it out")
+        return model if map_location is None else model.to(map_location)
 
     @property
     def likelihood(self) -> Family:
@@ -284,8 +323,9 @@ class LatentVariableModel(Training):
             means |= zip(self.names, means.pop("row"), strict=True)
         values = {name: float(value) for name, value in means.items() if value.dim() == 0}
         if "elbo_square" in values:
-            variance = values.pop("elbo_square") - values["elbo"] ** 2
-            values["elbo_error"] = math.sqrt(max(variance, 0.0) / max(self.means(stage).num - 1, 1))
+            variance, num = values.pop("elbo_square") - values["elbo"] ** 2, self.means(stage).num
+            if num > 1:  # one example has no spread
+                values["elbo_error"] = math.sqrt(max(variance, 0.0) / (num - 1))
         values |= self.latent_summary(means)
         if self.likelihood.scores == {"byte"}:
             values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))
@@ -315,6 +355,13 @@ class LatentVariableModel(Training):
 
     def on_validation_epoch_end(self) -> None:
         self.log_stage("val")
+        elbo = self.results["val"].get("elbo", 0.0)
+        if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(elbo):
+            what = f"val/elbo is {elbo} in the validation after step {self.trainer.global_step}"
+            if self.on_nan == "stop":
+                raise ValueError(f"training diverged: {what}: {ADVICE}, and look for NaN in the validation data")
+            if self.trainer.is_global_zero:
+                print(f"{what}: no best checkpoint is made of it, the training goes on", file=sys.stderr, flush=True)
 
     def on_test_epoch_end(self) -> None:
         self.log_stage("test")

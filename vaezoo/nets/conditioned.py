@@ -40,6 +40,6 @@ class Conditioned(nn.Module):
                 f"give context=labels, a tensor"
             )
         if context.is_floating_point():
-            raise ValueError(f"class labels must be whole numbers, got {context.dtype}: convert them, as in labels.long()")
+            raise ValueError(f"class labels must be whole numbers, got {context.dtype}: convert them by labels.long()")
         code = self.embedding(context.long()).to(inputs.dtype).unflatten(1, self.code_shape)
         return self.net(torch.cat([inputs, code], 1), context)
