@@ -212,6 +212,21 @@ def test_psnr_by_hand():
     assert similarities(x, x)["psnr"].isinf().all()
 
 
+def test_infinite_psnr_is_no_number():
+    """One exact reconstruction of three: counted, and in no mean; an error needs two images."""
+    x = images(0, 3, 1, 12, 12)
+    y = x.clone()
+    y[1:] *= 0.9
+    metric = ReconstructionMetrics()
+    metric.update(x[:2], y[:2])
+    metric.update(x[2:], y[2:])
+    values = metric.compute()
+    assert (set(values), metric.num_exact) == ({"ssim", "ssim_error"}, 1)
+    one = ReconstructionMetrics()
+    one.update(x[1:2], y[1:2])
+    assert (set(one.compute()), one.num_exact) == ({"psnr", "ssim"}, 0)
+
+
 def test_ssim_by_brute_force():
     """Wang's formula at every position of the 11x11 window within the image."""
     x, y = images(0, 2, 1, 14, 13).double(), images(1, 2, 1, 14, 13).double() * 0.5 + 0.1

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from vaezoo.build import ConfigError, build
 from vaezoo.callbacks.anneal import LinearWarmup
-from vaezoo.families import ContinuousBernoulli, DiscretizedLogistic, OptimalScaleNormal
+from vaezoo.callbacks.checkpoints import Best
+from vaezoo.families import ContinuousBernoulli, DiscretizedLogistic, FixedScaleNormal, OptimalScaleNormal
 from vaezoo.flows import PlanarPosterior
 from vaezoo.models import (
     CVAE,
@@ -290,3 +291,43 @@ def test_arrays_that_are_no_tensors(name):
     if name == "cvae":
         with pytest.raises(ValueError, match=r"class labels must be whole numbers, got torch\.float32"):
             model.encode(BITS, CLASSES / 10)
+
+
+@pytest.mark.parametrize(("num", "known"), [(1, False), (2, True)])
+def test_one_example_has_no_error(num, known):
+    model = VAE((1, 8, 8))
+    Trainer(accelerator="cpu", **QUIET).test(model, loader(BITS[:num], CLASSES[:num]), verbose=False)
+    assert ("elbo_error" in model.results["test"]) == known
+
+
+SAVING = QUIET | {"enable_checkpointing": True}
+
+
+def grey(x):
+    """A model of real numbers, in which NaN goes through."""
+    return VAE((1, 8, 8), likelihood=FixedScaleNormal(), on_nan=x)
+
+
+def test_nan_in_validation_stops_the_training(tmp_path):
+    broken = BITS.clone()
+    broken[3, 0, 0, 0] = torch.nan
+    trainer = Trainer(accelerator="cpu", **SAVING, max_epochs=3, callbacks=[Best(tmp_path)])
+    with pytest.raises(ValueError, match=r"^training diverged: val/elbo is nan in the validation after step 2: try "):
+        trainer.fit(grey("stop"), loader(BITS), loader(broken))
+    assert trainer.global_step == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_nan_in_validation_may_be_skipped(tmp_path, capsys):
+    """One sentence for each, no checkpoint; early stopping takes it for no improvement and not for the end."""
+    broken = BITS.clone()
+    broken[3, 0, 0, 0] = torch.nan
+    words = ("callbacks/early_stopping=default", "callbacks.early_stopping.patience=2")
+    callbacks = [Best(tmp_path), build(config("callbacks.early_stopping", *words))]
+    trainer = Trainer(accelerator="cpu", **SAVING, max_epochs=9, callbacks=callbacks)
+    trainer.fit(grey("skip"), loader(BITS), loader(broken))
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("val/elbo is nan")]
+    assert told[0].startswith("val/elbo is nan in the validation after step 2: no best checkpoint is made of it, the ")
+    assert len(told) == trainer.current_epoch == 2
+    assert not list(tmp_path.iterdir())
+    assert callbacks[0].score is None

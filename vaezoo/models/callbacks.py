@@ -7,7 +7,7 @@ from lightning.pytorch import callbacks
 
 # They would do nothing or something wrong, since the loop optimizes by itself, several batches in each of Lightning's
 # steps, or could not be resumed to the bit.
-REFUSED: dict[type, str] = {
+REFUSED: dict[type[pl.Callback], str] = {
     callbacks.BackboneFinetuning: "no model has a backbone: freeze parts with a subclass of BaseFinetuning",
     callbacks.BatchSizeFinder: "set data.batch_size",
     callbacks.GradientAccumulationScheduler: "set trainer.accumulate_grad_batches",
@@ -19,7 +19,7 @@ REFUSED: dict[type, str] = {
     callbacks.ThroughputMonitor: "use callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs images/s",
 }
 # They count or look at single batches, and Lightning hands them only every ``data.chunk``-th one.
-NEED_EVERY_BATCH: dict[type, str] = {
+NEED_EVERY_BATCH: dict[type[pl.Callback], str] = {
     callbacks.DeviceStatsMonitor: "",
     callbacks.LearningRateMonitor: "callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs the learning rate",
     callbacks.ModelCheckpoint: "callbacks.last (vaezoo.callbacks.checkpoints.Last)",
@@ -30,7 +30,7 @@ NEED_EVERY_BATCH: dict[type, str] = {
 def check_callbacks(trainer: Any) -> None:
     """Raise a ValueError if a callback of the trainer does not work with our training loop."""
     chunk = getattr(trainer.datamodule, "chunk_size", 1)
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: pl.Callback
         name = type(callback).__name__
         for kind, advice in REFUSED.items():
             if isinstance(callback, kind):

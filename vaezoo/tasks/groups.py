@@ -252,8 +252,9 @@ def reconstruction(run: Trained, settings: Settings) -> Found:
         size = "x".join(map(str, run.model.data_shape[1:]))
         notes.append(f"images of {size} are too small for {' and '.join(missing)}")
     if exact := metric.num_exact:
-        equal = "reconstruction equals its image" if exact == 1 else "reconstructions equal their images"
-        notes.append(f"psnr is left out: {exact} of {int(metric.count)} {equal} exactly (infinite PSNR)")
+        equal = "equals its image" if exact == 1 else "equal their images"
+        num = int(metric.count)
+        notes.append(f"psnr is left out: {exact} of {num} reconstructions {equal} exactly (infinite PSNR)")
     return Found(values, metrics.QUANTITIES, "; ".join(notes))
 
 
