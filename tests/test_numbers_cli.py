@@ -84,8 +84,8 @@ def test_a_checkpoint_decides_for_itself(cli, tmp_path):
         VAE.load_from_checkpoint(best, latent_dim=20)
     with pytest.raises(ValueError, match=r"data_shape=\(1, 9, 9\) contradicts .*, data_shape=\[1, 8, 8\]: leave"):
         VAE.load_from_checkpoint(best, data_shape=(1, 9, 9))
-    with pytest.raises(ValueError, match=r"free_bits=1.0 contradicts .*, free_bits=.*: leave it out"):
-        VAE.load_from_checkpoint(best, free_bits=1.0)
+    with pytest.raises(ValueError, match=r"on_nan='skip' is not in the config of .*, which decides: leave it out"):
+        VAE.load_from_checkpoint(best, on_nan="skip")
     with pytest.raises(ValueError, match=r"holds a VAE, which is no BetaVAE: use VAE.load_from_checkpoint"):
         BetaVAE.load_from_checkpoint(best)
 

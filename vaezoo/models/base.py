@@ -134,9 +134,12 @@ class LatentVariableModel(Training):
         config: dict[str, Any] = model.config or {}
         saved = {"seed": config["seed"], **config["model"]}
         for name, value in settings.items():
-            known = saved.get(name)
-            if value != known and not (isinstance(value, tuple) and list(value) == known):
-                raise ValueError(f"{name}={value!r} contradicts the config of {path}, {name}={known!r}: leave it out")
+            if name not in saved:
+                raise ValueError(f"{name}={value!r} is not in the config of {path}, which decides: leave it out")
+            if (list(value) if isinstance(value, tuple) else value) != saved[name]:
+                raise ValueError(
+                    f"{name}={value!r} contradicts the config of {path}, {name}={saved[name]!r}: leave it out"
+                )
         return model if map_location is None else model.to(map_location)
 
     @property

@@ -94,7 +94,7 @@ class Training(pl.LightningModule):
         self.automatic_optimization = False
         self.taken: tuple[Any, Any] | None = None  # the trainer's accumulation and clipping, while it is checked
         self.compute = self.losses
-        self.batches_per_epoch: int | float = 0
+        self.batches_per_epoch: int | float = math.inf
         self.pending = 0
         self.gradients: list[Tensor | None] = []  # those that wait, in a run that is about to go on
         self.window: list[tuple[Tensor, Tensor | None]] = []  # loss and examples of each batch of the optimizer step
