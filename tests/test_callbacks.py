@@ -1,6 +1,7 @@
 """Schedules, weight averaging, early stopping and the step-wise measurements."""
 
 import math
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -11,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from vaezoo.callbacks.anneal import Cyclical, LinearWarmup
 from vaezoo.callbacks.monitor import Monitor
+from vaezoo.callbacks.progress import planned, trained
 from vaezoo.models import VAE, BetaVAE
 from vaezoo.schedulers import cosine
 
@@ -174,3 +176,12 @@ def test_same_seed_same_weights():
 
     assert torch.equal(run(1), run(1, noise=17))
     assert not torch.equal(run(1), run(2))
+
+
+def test_a_length_in_words():
+    assert trained(200, 0.0348) == "200 steps (0.035 epochs)"
+    assert trained(1, 1) == "1 step (1 epoch)"
+    assert trained(2750, 12.5) == "2,750 steps (12.50 epochs)"
+    limits = {(50, -1): "50 epochs", (1, 200): "1 epoch or 200 steps", (-1, 200): "200 steps", (None, -1): "no end"}
+    for (epochs, steps), text in limits.items():
+        assert planned(SimpleNamespace(max_epochs=epochs, max_steps=steps)) == text

@@ -13,7 +13,9 @@ from test_cli import command
 
 from vaezoo import comparison
 from vaezoo.metrics.latent import verdict
+from vaezoo.metrics.quantities import Quantity
 from vaezoo.report.runs import Run, Variant, compare, interval
+from vaezoo.tasks.common import print_results
 from vaezoo.tasks.compare import agreements
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",
@@ -240,3 +242,24 @@ def test_mistakes(cli, words, sentence):
     code, _out, err, _folder = cli("task=compare", *words)
     assert code == 1
     assert sentence in err
+
+
+def test_what_training_images_get_is_a_reference():
+    """No bound: a model may be above it. Summaries of older versions call it a ceiling and read the same."""
+    tables = []
+    for end in ("reference", "ceiling"):
+        runs = made("a", [-90.0, -92.0])
+        for run in runs:
+            run.summary["test"] |= {"fid": 0.05, f"fid_{end}": 0.0662, "mig": 0.1, "mig_ceiling": 0.9}
+        tables.append(comparison.table(compare(runs)[0]))
+        assert runs[0].numbers["fid_reference"] == 0.0662
+    assert {"FID (training images: 0.0662)", "MIG (at best 0.9)"} <= set(tables[0][0])
+    assert tables[0] == tables[1]
+
+
+def test_a_reference_is_printed_as_one(capsys):
+    values = {"recall": 0.942, "recall_error": 0.01, "recall_reference": 0.908, "mig": 0.1, "mig_ceiling": 0.9}
+    print_results("t", values, {name: Quantity("share", "x", 1) for name in ("recall", "mig")}, [])
+    out = capsys.readouterr().out
+    assert "0.942 ± 0.010 (training images: 0.908)" in out
+    assert "0.100 (at best 0.9)" in out

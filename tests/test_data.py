@@ -1,6 +1,7 @@
 """Data modules: splits, binarisation, order and processes."""
 
 import gzip
+import re
 import struct
 import sys
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import torch
 from conftest import DATA, RandomImages, needs_mnist
 
 from vaezoo.data import CIFAR10, KMNIST, MNIST, Batches, Digits
-from vaezoo.data.base import Split, bernoulli
+from vaezoo.data.base import ImageData, LazyImages, Split, bernoulli
 
 
 def ready(data):
@@ -185,6 +186,96 @@ def test_colour_images_become_channels_first():
 def test_bad_settings(settings, words):
     with pytest.raises(ValueError, match=words):
         ready(RandomImages((1, 4, 4), **settings))
+
+
+IMAGES = torch.arange(6 * 16).reshape(6, 1, 4, 4).to(torch.uint8)
+LABELS = torch.arange(6)
+WITH_NAN = IMAGES / 255
+WITH_NAN[4, 0, 1, 2] = torch.nan
+
+
+class Own(ImageData):
+    """Data as a user hands them over: training and test set are what they are said to be."""
+
+    def __init__(self, train, test=None):
+        super().__init__(val_size=1, batch_size=2, binarize="none")
+        self.parts = train if test is None else (train, test)
+
+    def read(self):
+        return self.parts
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (WITH_NAN, "hold NaN or infinity in row 4: repair or leave out that image"),
+        (IMAGES.numpy(), "are a ndarray: give a uint8 tensor, as by torch.from_numpy"),
+        (IMAGES / 255, "are torch.float32 in [0, 0.372549]: multiply by 255 and convert to uint8, (255 * images)"),
+        (IMAGES > 50, "are torch.bool in [0, 1]: multiply by 255 and convert to uint8"),
+        (IMAGES / 127.5 - 1, "are torch.float32 in [-1, -0.254902]: scale to 0 ... 255 and convert to uint8"),
+        (IMAGES.int() * 257, "are torch.int32 in [0, 24415]: scale to 0 ... 255 and convert to uint8"),
+        (IMAGES.long(), "are torch.int64 in [0, 95]: convert to uint8, images.round().to(torch.uint8)"),
+        (IMAGES[:, 0], "have the shape (6, 4, 4): give (N, C, H, W)"),
+        (IMAGES[:0], "holds no images, its shape is (0, 1, 4, 4): give at least one"),
+    ],
+)
+@pytest.mark.parametrize("name", ["training", "test"])
+def test_images_that_are_refused(images, words, name):
+    """In one sentence that names the class, the set, what is wrong and what to do; of a broken image, its row."""
+    wrong, right = Split(images, LABELS[: len(images)]), Split(IMAGES, LABELS)
+    data = Own(wrong, right) if name == "training" else Own(right, wrong)
+    with pytest.raises(ValueError, match=f"the {name} set of Own.read") as refusal:
+        data.setup()
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (None, "set of Own.read() are a NoneType: give a tensor with a row for each image, torch.zeros(6)"),
+        (LABELS[:5], "have the shape (5,), but there are 6 images: give one row for each image"),
+        (torch.tensor(3), "have the shape (), but there are 6 images"),
+        (["cat"] * 6, "are a list of 6: give a tensor"),
+        (LABELS.numpy(), "are a ndarray: give a tensor"),
+    ],
+)
+def test_labels_that_are_refused(labels, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Own(Split(IMAGES, labels), Split(IMAGES, LABELS)).setup()
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (Split(IMAGES, LABELS), "training set of Own.read() is a torch.uint8 tensor of shape (6, 1, 4, 4): return"),
+        (IMAGES, "Own.read() returned a torch.uint8 tensor of shape (6, 1, 4, 4): return two Split(images, labels)"),
+        ((Split(IMAGES, LABELS),) * 3, "Own.read() returned a tuple of 3: return two"),
+        ((Split(IMAGES, LABELS), (IMAGES, LABELS, LABELS)), "the test set of Own.read() is a tuple of 3"),
+        ((Split(IMAGES, LABELS), Split(IMAGES[..., 1:], LABELS)), "shape (1, 4, 4) and test images of shape (1, 4, 3)"),
+    ],
+)
+def test_what_read_returns_is_checked(parts, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Own(parts).setup()
+
+
+def test_plain_pairs_are_splits():
+    data = Own((IMAGES, LABELS), [IMAGES, LABELS])
+    data.setup()
+    assert [len(split.images) for split in (data.train, data.val, data.test)] == [5, 1, 6]
+
+
+def test_images_that_are_made_later_are_checked_by_one():
+    """Not all of them are made to look at them."""
+    made = []
+
+    def make(index):
+        made.extend(index.tolist())
+        return IMAGES[index] / 255
+
+    with pytest.raises(ValueError, match=r"are torch.float32 in \[0, 0.05"):
+        Own(Split(LazyImages(make, LABELS), LABELS), Split(IMAGES, LABELS)).setup()
+    assert set(made) == {0}
 
 
 def test_nothing_to_download_from(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The groups of metrics that an evaluation measures, over the zoo: what applies, and the same digits again."""
 
 import math
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from test_contract import MODELS, make
 from vaezoo.annealed import anneal, simulate
 from vaezoo.build import ConfigError
 from vaezoo.data import Digits, Sprites
+from vaezoo.data.base import Split
 from vaezoo.evidence import estimate
 from vaezoo.tasks.groups import GROUPS, DoesNotApply, Settings
 from vaezoo.tasks.trained import Trained
@@ -61,7 +63,7 @@ def test_every_model(name, group):
     found = GROUPS[group](run, SETTINGS)
     assert found.values
     assert all(math.isfinite(value) for value in found.values.values())
-    bare = {key.removesuffix("_error").removesuffix("_ceiling") for key in set(found.values) - set(found.quantities)}
+    bare = {re.sub("_(error|ceiling|reference)$", "", key) for key in set(found.values) - set(found.quantities)}
     assert bare <= set(found.quantities)
 
 
@@ -106,10 +108,10 @@ def test_the_default_stream_is_left_alone():
 
 
 def test_real_images_judge_themselves():
-    """The ceiling is what training images get, and it is far better than what a model gets that knows nothing."""
+    """The reference is what training images get, far better than what a model gets that knows nothing."""
     found = GROUPS["samples"](opened("mlp_vae"), SETTINGS)
-    assert found.values["fid"] > 5 * found.values["fid_ceiling"]
-    assert found.values["coverage"] < found.values["coverage_ceiling"]
+    assert found.values["fid"] > 5 * found.values["fid_reference"]
+    assert found.values["coverage"] < found.values["coverage_reference"]
     assert "SHA-256" in found.note
 
 
@@ -196,3 +198,66 @@ def test_annealed(monkeypatch):
     assert (len(first), len(second)) == (2, 1)
     assert not torch.equal(first[:1], second)  # each part has images of its own
     assert found.values["log_p_annealed"] == pytest.approx(-45, abs=5)  # 64 fair coins have -44.4
+
+
+def shortened(name, num):
+    """A run whose test set has ``num`` images."""
+    run = opened(name)
+    run.data.test = run.data.test.select(torch.arange(num))
+    return run
+
+
+@pytest.mark.parametrize(("name", "fits"), [("ladder_vae", False), ("full_cov_vae", False), ("mlp_vae", True)])
+def test_scores_that_apply_are_given(monkeypatch, name, fits):
+    """Likelihood regret fits one diagonal normal; without one there are the four other scores, and a note."""
+    monkeypatch.setattr("vaezoo.tasks.groups.other_data", lambda run, outliers: run.data)
+    found = GROUPS["anomaly"](opened(name), SETTINGS._replace(num_images=3, outliers="digits"))
+    scores = {"elbo", "log_p", "reconstruction", "typicality"} | ({"likelihood_regret"} if fits else set())
+    assert {f"{name}_{score}" for name in ("auroc", "aupr", "fpr95") for score in scores} == {
+        key for key in found.values if not key.endswith("_error")
+    }
+    assert ("likelihood regret is left out: it fits one layer with a diagonal normal" in found.note) != fits
+
+
+def test_an_exact_reconstruction_is_stated(monkeypatch):
+    """Its PSNR is infinite: no mean is given, and the note counts them; the other numbers stay."""
+    run = shortened("mlp_vae", 9)
+    monkeypatch.setattr(type(run.model), "encode", lambda self, x, y: x)
+
+    class Exact:
+        def __init__(self, x):
+            exact = (x == run.data.test.images[3].float()).flatten(1).all(1)
+            self.mean = torch.where(exact.reshape(-1, 1, 1, 1), x, 0.5)
+
+    monkeypatch.setattr(type(run.model), "decode", lambda self, z, y: Exact(z))
+    found = GROUPS["reconstruction"](run, SETTINGS)
+    assert "psnr is left out: 1 of 9 reconstructions equals its image exactly (infinite PSNR)" in found.note
+    assert not any(key.startswith("psnr") for key in found.values)
+
+
+def test_one_image_has_no_error():
+    """In no group: neither a key, nor a word in the notes."""
+    run = shortened("mlp_vae", 1)
+    for group in ("likelihood", "latent", "reconstruction"):
+        found = GROUPS[group](run, SETTINGS)
+        assert [key for key in found.values if key.endswith("_error")] == ["log_p_draw_error"] * (group == "likelihood")
+        assert all(math.isfinite(value) for value in found.values.values())
+        assert "nan" not in found.note
+        assert "±" not in found.note
+
+
+def test_few_images_have_a_distance_and_no_neighbours():
+    found = GROUPS["samples"](shortened("mlp_vae", 4), SETTINGS)
+    assert {"fid", "kid", "fid_reference"} <= set(found.values)
+    assert "recall" not in found.values
+    assert "4 images are too few for precision, recall and their like" in found.note
+
+
+def test_few_codes_have_the_samplers_that_they_allow(monkeypatch):
+    """Ten normals cannot be fitted to nine codes; a flow can."""
+    monkeypatch.setattr("vaezoo.samplers.ROUNDS", 1)
+    run = shortened("mlp_vae", 9)
+    run.data.train = Split(run.data.train.images[:9], run.data.train.labels[:9])
+    found = GROUPS["samplers"](run, SETTINGS)
+    assert set(found.values) == {"fid_flow", "fid_two_stage"}
+    assert "fid_gmm is left out: num_components must be from 1 to the number of codes, 9, got 10" in found.note

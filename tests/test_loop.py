@@ -398,3 +398,28 @@ def test_the_best_is_kept(tmp_path, mode, kept):
         best.on_validation_end(trainer, None)
     assert saved == kept
     assert best.score == kept[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "callbacks", "expected"),
+    [
+        ({"max_epochs": 2}, [], 2),
+        ({"max_steps": 5}, [], 5 / 11),
+        ({"max_steps": 22}, [], 2),
+        ({"max_steps": 2, "accumulate_grad_batches": 4}, [], 8 / 11),
+        ({"limit_train_batches": 4, "max_epochs": 3}, [], 3),
+        ({"limit_train_batches": 4, "max_steps": 6}, [], 1.5),
+        ({"val_check_interval": 3, "max_epochs": 1}, [], 1),
+        ({"max_epochs": 1}, [Breaks(None)], 8 / 11),  # two turns of four batches each
+    ],
+    ids=str,
+)
+def test_epochs_are_counted_with_their_fraction(tmp_path, settings, callbacks, expected):
+    """A whole number of them is an int; a checkpoint holds it, and a further fit counts anew."""
+    model = make()
+    for _ in range(1 if callbacks else 2):
+        fit = trainer(Last(tmp_path), *callbacks, **{"max_epochs": -1, **settings})
+        fit.fit(model, data(4))
+        assert model.epochs == expected
+        assert type(model.epochs) is type(expected)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["vaezoo_state"]["epochs"] == expected

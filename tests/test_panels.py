@@ -20,6 +20,7 @@ from vaezoo.data.base import Split
 from vaezoo.families import FixedScaleNormal
 from vaezoo.models import VAE
 from vaezoo.models.training import Batch
+from vaezoo.report.runs import drawn_at, read_pictures
 from vaezoo.trace import Latent, Trace
 
 
@@ -51,12 +52,12 @@ def trained(
     return trainer
 
 
-def drawn(model: pl.LightningModule, data=None, **kwargs) -> dict[str, np.ndarray]:
+def drawn(model: pl.LightningModule, data=None, when="4 steps (1 epoch)", **kwargs) -> dict[str, np.ndarray]:
     """The pictures of a model as it is."""
     data = data or small_digits()
     data.setup()
     with torch.no_grad():
-        return Panels("unused", **kwargs).pictures(model.eval(), data.val_dataloader(), "epoch 1")
+        return Panels("unused", **kwargs).pictures(model.eval(), data.val_dataloader(), when)
 
 
 def read(path: Path) -> np.ndarray:
@@ -509,7 +510,7 @@ def test_wandb_gets_the_same_picture(tmp_path, monkeypatch):
         (logged,) = files.glob(f"media/images/panels/{kind}_*.png")
         assert np.array_equal(read(logged), read(path))
         assert read(logged).mean() > 20
-        assert values[f"panels/{kind}"]._caption == "epoch 1, step 4"
+        assert values[f"panels/{kind}"]._caption == "4 steps (1 epoch)"
 
 
 def test_tensorboard_gets_the_same_picture(tmp_path):
@@ -525,3 +526,17 @@ def test_tensorboard_gets_the_same_picture(tmp_path):
         logged.write_bytes(image.encoded_image_string)
         assert image.step == 4
         assert np.array_equal(read(logged), read(path))
+
+
+def test_a_picture_within_an_epoch_says_so(tmp_path):
+    """Drawn in the middle of an epoch, or in one that was cut short: by its name, in its title, and in the report."""
+    trained(small_vae(), Panels(str(tmp_path / "amid")), epochs=2, val_check_interval=3)
+    assert {name[-12:] for name in names(tmp_path / "amid")} >= {"0001.750.png"}
+    model = small_vae()
+    trained(model, Panels(str(tmp_path / "cut")), epochs=-1, max_steps=1)
+    assert names(tmp_path / "cut") == {f"{kind}-0000.250.png" for kind in ("reconstructions", "samples", "traversals")}
+    expected = drawn(model, when="1 step (0.25 epochs)")["samples"]
+    assert np.array_equal(read(tmp_path / "cut" / "samples-0000.250.png"), expected)
+    (tmp_path / "cut" / "samples-0000.100.png").touch()
+    newest = read_pictures(tmp_path / "cut")["samples"]
+    assert drawn_at(newest) == 0.25

@@ -164,3 +164,13 @@ def test_digits():
 def test_no_examples():
     with pytest.raises(ValueError, match="Probes has seen no examples: call update first"):
         Probes().gathered()
+
+
+def test_one_scored_example_has_no_error():
+    code = torch.cat([torch.zeros(6, 1), torch.ones(6, 1), torch.zeros(1, 1)])
+    y, split = torch.tensor([0] * 6 + [1] * 6 + [0]), torch.tensor([0] * 12 + [1])
+    metric = Probes()
+    metric.update(code=code, y=y, split=split)
+    values = metric.compute()
+    assert values["knn"] == 1
+    assert not any(name.endswith("_error") for name in values)

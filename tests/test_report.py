@@ -21,7 +21,7 @@ from vaezoo.callbacks.panels import frame
 from vaezoo.report import read_runs, write_figures, write_report
 from vaezoo.report.figures import MARKERS, curves, placed, rate_plane
 from vaezoo.report.page import LIMIT, thumbnail
-from vaezoo.report.runs import Run, compare, differing, interval
+from vaezoo.report.runs import Run, compare, differing, interval, read_curves
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
@@ -624,3 +624,11 @@ def test_run_without_anything_but_a_folder(tmp_path):
     assert (run.model, run.cause, run.numbers) == ("", "not finished", {})
     write_report([run], tmp_path / "report.html", "nothing")
     assert write_figures([run], tmp_path) == []
+
+
+def test_curves_know_how_long_an_epoch_is(tmp_path):
+    """From the summary: a run that has ended amid its first epoch has not trained one."""
+    (tmp_path / "metrics.csv").write_text("epoch,step,val/elbo\n0,99,-5\n0,199,-4\n")
+    curves = read_curves(tmp_path / "metrics.csv", {"steps": 200, "epochs": 0.25})
+    assert [point.epoch for point in curves["val"]] == [0.125, 0.25]
+    assert [point.epoch for point in read_curves(tmp_path / "metrics.csv", {})["val"]] == [0.5, 1.0]

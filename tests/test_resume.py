@@ -130,7 +130,11 @@ def test_killed_after_its_last_step_amid_an_epoch(tmp_path):
         trainer = pl.Trainer(max_epochs=3, max_steps=17, accelerator="cpu", logger=False, enable_model_summary=False,
                              num_sanity_val_steps=0, callbacks=callbacks)  # fmt: skip
         trainer.fit(model, data, ckpt_path=folder / "last.ckpt" if resume else None)
-        return torch.cat([p.detach().flatten() for p in model.parameters()]), trainer.current_epoch, model.results
+        return (
+            torch.cat([p.detach().flatten() for p in model.parameters()]),
+            (trainer.current_epoch, model.epochs),
+            model.results,
+        )
 
     whole = attempt(tmp_path / "whole")
     with pytest.raises(Killed):
@@ -138,7 +142,7 @@ def test_killed_after_its_last_step_amid_an_epoch(tmp_path):
     for _ in range(2):  # and as often as it is said again
         weights, epochs, results = attempt(tmp_path / "killed", resume=True)
         assert torch.equal(weights, whole[0])
-        assert (epochs, results) == whole[1:] == (2, whole[2])
+        assert (epochs, results) == whole[1:] == ((2, 1.7), whole[2])  # 17 steps of 10
     assert whole[2]["train"]["elbo"] < 0
 
 

@@ -13,11 +13,11 @@ from vaezoo.metrics.samples import (
     QUANTITIES,
     ReconstructionMetrics,
     SampleMetrics,
-    ceilings,
     distances,
     fid,
     kid,
     manifolds,
+    references,
     scale_weights,
     similarities,
     structure,
@@ -160,7 +160,7 @@ def test_distances_of_near_images_keep_their_digits():
 
 
 def test_sample_metrics(monkeypatch):
-    """Batches and chunks change nothing; all numbers are floats with a unit; ceilings take their names from them."""
+    """Batches and chunks change nothing; all numbers are floats with a unit; references take their names from them."""
     x, y = normal(0, 60, 8).float(), (1.2 * normal(1, 50, 8)).float()
     metric = SampleMetrics()
     metric.update(real=x, fake=y)
@@ -182,7 +182,7 @@ def test_sample_metrics(monkeypatch):
         assert type(value) is float
         assert name.removesuffix("_error") in QUANTITIES
     names = ("fid", "kid", "precision", "recall", "density", "coverage")
-    assert ceilings(whole) == {f"{name}_ceiling": whole[name] for name in names}
+    assert references(whole) == {f"{name}_reference": whole[name] for name in names}
 
 
 def test_too_few_images():
@@ -210,6 +210,21 @@ def test_psnr_by_hand():
     assert values.compute() == pytest.approx({"psnr": 30, "psnr_error": 10}, rel=1e-5)
     assert torch.equal(similarities(x, y + 1)["psnr"], similarities(x, torch.ones_like(x))["psnr"])
     assert similarities(x, x)["psnr"].isinf().all()
+
+
+def test_infinite_psnr_is_no_number():
+    """One exact reconstruction of three: counted, and in no mean; an error needs two images."""
+    x = images(0, 3, 1, 12, 12)
+    y = x.clone()
+    y[1:] *= 0.9
+    metric = ReconstructionMetrics()
+    metric.update(x[:2], y[:2])
+    metric.update(x[2:], y[2:])
+    values = metric.compute()
+    assert (set(values), metric.num_exact) == ({"ssim", "ssim_error"}, 1)
+    one = ReconstructionMetrics()
+    one.update(x[1:2], y[1:2])
+    assert (set(one.compute()), one.num_exact) == ({"psnr", "ssim"}, 0)
 
 
 def test_ssim_by_brute_force():

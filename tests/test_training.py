@@ -7,10 +7,12 @@ import pytest
 import torch
 from conftest import RandomImages, config
 from lightning.pytorch import Callback, Trainer
+from torch.utils.data import DataLoader
 
 from vaezoo.build import ConfigError, build
 from vaezoo.callbacks.anneal import LinearWarmup
-from vaezoo.families import OptimalScaleNormal
+from vaezoo.callbacks.checkpoints import Best
+from vaezoo.families import ContinuousBernoulli, DiscretizedLogistic, FixedScaleNormal, OptimalScaleNormal
 from vaezoo.flows import PlanarPosterior
 from vaezoo.models import (
     CVAE,
@@ -25,6 +27,7 @@ from vaezoo.models import (
     SigmaVAE,
     VampVAE,
 )
+from vaezoo.models.training import Batch
 from vaezoo.objectives import ImportanceWeighted, TotalCorrelation
 from vaezoo.priors import VampPrior
 from vaezoo.spherical import HypersphericalUniform
@@ -35,7 +38,7 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 def fit(model, **settings):
     trainer = Trainer(accelerator="cpu", **QUIET, **settings)
-    trainer.fit(model, RandomImages((1, 5, 5)))
+    trainer.fit(model, RandomImages((1, 5, 5), binarize="dynamic" if "binary" in model.likelihood.scores else "none"))
     return trainer
 
 
@@ -189,3 +192,144 @@ def test_a_part_that_the_paper_brings_itself(overrides):
 def test_data_of_another_shape():
     with pytest.raises(ValueError, match=r"data_shape is \(1, 6, 6\), but RandomImages's images are \(1, 5, 5\)"):
         fit(VAE((1, 6, 6)), max_steps=1)
+
+
+BITS = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()
+CLASSES = torch.arange(8)
+
+
+def loader(x, y=CLASSES):
+    """A user's own loader: batches of four."""
+    starts = range(0, len(x), 4)
+    batches = [Batch(x[i : i + 4], y[i : i + 4] if isinstance(y, torch.Tensor) else y) for i in starts]
+    return DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
+
+
+@pytest.mark.parametrize("stage", ["train", "val", "validate", "test"])
+@pytest.mark.parametrize(
+    ("model", "x", "y", "words"),
+    [
+        (VAE, 255 * BITS, CLASSES, r"Bernoulli scores 0 and 1 alone, got values in \[0.0, 255.0\]: binarise them"),
+        (VAE, 2 * BITS - 1, CLASSES, r"Bernoulli scores 0 and 1 alone, got values in \[-1.0, 1.0\]"),
+        (VAE, BITS / 2, CLASSES, r"Bernoulli scores 0 and 1 alone, got values in \[0.0, 0.5\]"),
+        (partial(VAE, likelihood=ContinuousBernoulli()), 255 * BITS, CLASSES, r"in \[0, 1\], .*: divide bytes by 255"),
+        (partial(VAE, likelihood=DiscretizedLogistic()), BITS / 2, CLASSES, r"scores the levels k / 255 of 8-bit data"),
+        (VAE, BITS[..., 1:], CLASSES, r"\(4, 1, 8, 7\) and \(4,\): data_shape=\(1, 8, 8\) takes x of shape \(B, 1, "),
+        (VAE, BITS.flatten(1), CLASSES, r"has the shapes \(4, 64\) and \(4,\)"),
+        (VAE, BITS, CLASSES[:1], r"has the shapes \(4, 1, 8, 8\) and \(1,\)"),
+        (VAE, BITS, None, r"y of Batch\(x, y\) is a NoneType: give a tensor, torch.zeros\(len\(x\)\) if there"),
+        (VAE, BITS.numpy(), CLASSES, r"x of Batch\(x, y\) is a ndarray: give a tensor$"),
+        (CVAE, BITS, CLASSES / 10, "class labels must be whole numbers, got torch.float32: convert them"),
+        (CVAE, BITS, -CLASSES, "labels run from -3 to 0: number the classes from 0"),
+        (CVAE, BITS, CLASSES + 7, "num_classes=10, but the labels run from 7 to 10: use model.num_classes=11"),
+    ],
+)
+def test_the_first_batch_is_checked(stage, model, x, y, words):
+    """In training, validation and test, whoever made the loader; what is wrong is said before any number is."""
+    bad = loader(x, y)
+    trainer = Trainer(accelerator="cpu", **QUIET, max_epochs=1)
+    model, good = model((1, 8, 8)), loader(BITS)
+    loaders = {"train": (bad, None), "val": (good, bad)}.get(stage, (bad,))
+    with pytest.raises(ValueError, match=words):
+        getattr(trainer, "fit" if len(loaders) == 2 else stage)(model, *loaders)
+    assert trainer.global_step == (2 if stage == "val" else 0)
+
+
+def test_one_batch_a_stage_is_checked(monkeypatch):
+    """Not each: it would slow the training down. A further fit checks again; a resumed run draws the same noise."""
+    seen = []
+    check = VAE.check_data
+    monkeypatch.setattr(VAE, "check_data", lambda self, batch: seen.append(len(batch.x)) or check(self, batch))
+    model = VAE((1, 8, 8))
+    for _ in range(2):
+        Trainer(accelerator="cpu", **QUIET, max_epochs=3).fit(model, loader(BITS), loader(BITS[:7], CLASSES[:7]))
+    assert seen == [4, 4] * 2
+
+
+def test_a_number_that_is_not_finite_is_left_to_on_nan():
+    """Data that are broken here and there do not depend on which batch comes first."""
+    x = BITS.clone()
+    x[1, 0, 2, 3] = torch.nan
+    model = VAE((1, 8, 8), on_nan="skip")
+    Trainer(accelerator="cpu", **QUIET, max_epochs=1).fit(model, loader(x))
+    assert model.skipped == 1
+    with pytest.raises(ValueError, match="training diverged: the loss is not finite in step 0"):
+        Trainer(accelerator="cpu", **QUIET, max_epochs=1).fit(VAE((1, 8, 8)), loader(x))
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_data_and_likelihood_are_compared_in_python(stage):
+    """As on the command line, in every stage."""
+    act = getattr(Trainer(accelerator="cpu", **QUIET, max_steps=1), stage)
+    with pytest.raises(ValueError, match=r"Bernoulli scores binary data, but data.binarize=none makes them byte: use"):
+        act(VAE((1, 5, 5)), RandomImages((1, 5, 5), binarize="none"))
+    with pytest.raises(ValueError, match=r"data_shape is \(1, 6, 6\), but RandomImages's images are \(1, 5, 5\)"):
+        act(VAE((1, 6, 6)), RandomImages((1, 5, 5)))
+
+
+def test_levels_are_scored_as_they_were_rounded():
+    """All 256 of them, in each dtype, and none between."""
+    levels = torch.arange(256) / 255
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        DiscretizedLogistic().check(levels.to(dtype))
+    for shift in (1e-5, 0.5 / 255):
+        with pytest.raises(ValueError, match=r"\(255 \* x\).round\(\) / 255"):
+            DiscretizedLogistic().check(levels[:-1] + shift)
+
+
+@pytest.mark.parametrize("name", ["mlp_vae", "cvae", "ladder_vae", "vq_vae", "vamp_vae", "planar_vae", "s_vae"])
+def test_arrays_that_are_no_tensors(name):
+    """One sentence that says how to convert them, wherever they come in."""
+    model = build(config("model", f"model={name}", "model.data_shape=[1,8,8]")).eval()
+    x, y = BITS.numpy(), CLASSES
+    z = model.encode(BITS, y).detach().numpy()
+    calls = [lambda: model(x, y), lambda: model.encode(x, y), lambda: model.decode(z, y)]
+    calls += [lambda: model.log_marginal(x, y)]
+    if name == "cvae":
+        calls += [lambda: model.encode(BITS, y.numpy()), lambda: model.sample(8, y.numpy())]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"expected a torch.Tensor, got a ndarray: convert it, torch.from_numpy"):
+            call()
+    if name == "cvae":
+        with pytest.raises(ValueError, match=r"class labels must be whole numbers, got torch\.float32"):
+            model.encode(BITS, CLASSES / 10)
+
+
+@pytest.mark.parametrize(("num", "known"), [(1, False), (2, True)])
+def test_one_example_has_no_error(num, known):
+    model = VAE((1, 8, 8))
+    Trainer(accelerator="cpu", **QUIET).test(model, loader(BITS[:num], CLASSES[:num]), verbose=False)
+    assert ("elbo_error" in model.results["test"]) == known
+
+
+SAVING = QUIET | {"enable_checkpointing": True}
+
+
+def grey(x):
+    """A model of real numbers, in which NaN goes through."""
+    return VAE((1, 8, 8), likelihood=FixedScaleNormal(), on_nan=x)
+
+
+def test_nan_in_validation_stops_the_training(tmp_path):
+    broken = BITS.clone()
+    broken[3, 0, 0, 0] = torch.nan
+    trainer = Trainer(accelerator="cpu", **SAVING, max_epochs=3, callbacks=[Best(tmp_path)])
+    with pytest.raises(ValueError, match=r"^training diverged: val/elbo is nan in the validation after step 2: try "):
+        trainer.fit(grey("stop"), loader(BITS), loader(broken))
+    assert trainer.global_step == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_nan_in_validation_may_be_skipped(tmp_path, capsys):
+    """One sentence for each, no checkpoint; early stopping takes it for no improvement and not for the end."""
+    broken = BITS.clone()
+    broken[3, 0, 0, 0] = torch.nan
+    words = ("callbacks/early_stopping=default", "callbacks.early_stopping.patience=2")
+    callbacks = [Best(tmp_path), build(config("callbacks.early_stopping", *words))]
+    trainer = Trainer(accelerator="cpu", **SAVING, max_epochs=9, callbacks=callbacks)
+    trainer.fit(grey("skip"), loader(BITS), loader(broken))
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("val/elbo is nan")]
+    assert told[0].startswith("val/elbo is nan in the validation after step 2: no best checkpoint is made of it, the ")
+    assert len(told) == trainer.current_epoch == 2
+    assert not list(tmp_path.iterdir())
+    assert callbacks[0].score is None

@@ -24,8 +24,9 @@ READING = (
     "a seed does to both falls out of them: where the interval holds 0, these seeds do not tell the two apart; each is "
     "for itself, not corrected for their number. log p(x) is an importance-weighted bound, of as many of the test "
     "images as its head says; the inference gap is by how much it is above the ELBO of the same images and draws. "
-    "These, rate and distortion are in nats per image of the test set. 'At best' is what perfect codes, or as many "
-    "training images, get. Costs are means, and seconds those of the training."
+    "These, rate and distortion are in nats per image of the test set. 'At best' is what perfect codes get; "
+    "'training images' is what as many of these get in place of generated ones, a reference that a model may surpass. "
+    "Costs are means, and seconds those of the training."
 )
 
 

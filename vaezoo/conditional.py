@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from vaezoo.families import Family
+from vaezoo.families import Family, require_tensor
 
 Shape = Sequence[int]
 NetFactory = Callable[[Shape, Shape], nn.Module]
@@ -37,6 +37,9 @@ class Network(nn.Module):
             context: whatever else is conditioned on, (B, *shape) for the last batch dimension;
                 networks that are not conditional ignore it.
         """
+        require_tensor(inputs)
+        if context is not None:
+            require_tensor(context)
         batch = inputs.shape[: inputs.dim() - len(self.in_shape)]
         if len(batch) == 0 or inputs.shape[len(batch) :] != self.in_shape:
             raise ValueError(f"expected a batch of shape (*batch, {str(self.in_shape)[1:]}, got {tuple(inputs.shape)}")

@@ -1,10 +1,12 @@
 """Small files that a kill leaves whole, and folders that one process holds."""
 
 import fcntl
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vaezoo.build import ConfigError
 
@@ -17,6 +19,15 @@ def replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+
+
+def finite(value: Any) -> Any:
+    """The same without NaN and infinities, which JSON does not know: null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

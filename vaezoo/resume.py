@@ -89,7 +89,7 @@ def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
             raise ConfigError(f"{word} cannot be changed: {folder} goes on with what its own command said")
     done, asked = read_summary(folder).get("epochs", 0), value(said, "trainer.max_epochs")
     if isinstance(asked, int) and 0 <= asked < done:
-        raise ConfigError(f"{said['trainer.max_epochs']} is less than the {done} epochs of {folder}: ask for more")
+        raise ConfigError(f"{said['trainer.max_epochs']} is less than the {done:g} epochs of {folder}: ask for more")
     if not news and complete(folder):
         return None
     inherited = inheritable((word for key, word in own.items() if key not in said), folder)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from vaezoo.callbacks.progress import trained
 from vaezoo.evidence import evaluating
 from vaezoo.models.base import LatentVariableModel
 from vaezoo.models.training import Batch
@@ -223,13 +224,13 @@ def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def show(logger: Any, pictures: dict[str, Picture], epoch: int, step: int) -> None:
+def show(logger: Any, pictures: dict[str, Picture], when: str, step: int) -> None:
     """Log the pictures to a logger that can show them; any other is left alone."""
     names = {f"panels/{kind}": picture for kind, picture in pictures.items()}
     if isinstance(logger, WandbLogger):
         import wandb
 
-        images = {name: wandb.Image(p, caption=f"epoch {epoch}, step {step}") for name, p in names.items()}
+        images = {name: wandb.Image(p, caption=when) for name, p in names.items()}
         logger.experiment.log({**images, "trainer/global_step": step})
     elif isinstance(logger, TensorBoardLogger):
         for name, picture in names.items():
@@ -252,7 +253,8 @@ class Panels(pl.Callback):
     drawn when it ends: list this callback after the averaging one.)
 
     Args:
-        folder: where the files go, as ``samples-0010.png``; made when needed.
+        folder: where the files go, as ``samples-0010.png`` after 10 epochs and ``samples-0000.035.png`` after a
+            fraction of one; made when needed.
         every_n_epochs: epochs from one drawing to the next; >= 1.
         num_images: largest number of images in ``reconstructions`` and ``samples``; >= 2.
         seed: names the noise of the samples.
@@ -304,15 +306,17 @@ class Panels(pl.Callback):
         if not trainer.is_global_zero:
             return
         assert self.data is not None
-        with evaluating(pl_module), isolated(pl_module.device, self.seed, "panels"):
-            loader = self.data.val_dataloader()
-            pictures = self.pictures(cast(LatentVariableModel, pl_module), loader, f"epoch {epoch}")
+        model = cast(LatentVariableModel, pl_module)
+        when = trained(trainer.global_step, model.epochs)
+        number = f"{model.epochs:04d}" if isinstance(model.epochs, int) else f"{model.epochs:08.3f}"
+        with evaluating(model), isolated(model.device, self.seed, "panels"):
+            pictures = self.pictures(model, self.data.val_dataloader(), when)
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         for kind, picture in pictures.items():
-            Image.fromarray(picture).save(folder / f"{kind}-{epoch:04d}.png")
+            Image.fromarray(picture).save(folder / f"{kind}-{number}.png")
         for logger in trainer.loggers:
-            show(logger, pictures, epoch, trainer.global_step)
+            show(logger, pictures, when, trainer.global_step)
 
     def pictures(self, model: LatentVariableModel, loader: Iterable[Batch], when: str) -> dict[str, Picture]:
         """Every picture that this model allows, by its kind."""

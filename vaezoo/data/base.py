@@ -5,7 +5,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -56,6 +56,61 @@ class Split(NamedTuple):
         """Some of the examples."""
         images = self.images
         return Split(images.select(which) if isinstance(images, LazyImages) else images[which], self.labels[which])
+
+
+def outline(value: Any) -> str:
+    """The type of a value for messages, with its size if it has one."""
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    size = f" of {len(value)}" if isinstance(value, list | tuple) else ""
+    return f"a {type(value).__name__}{size}"
+
+
+def check_split(split: Any, where: str) -> Split:
+    """The split, if its images and labels are what ``ImageData`` takes.
+
+    Args:
+        split: what ``read`` returned: a ``Split``, or any pair of images and labels.
+        where: names it in messages.
+    """
+    if not isinstance(split, tuple | list) or len(split) != 2:
+        raise ValueError(f"{where} is {outline(split)}: return Split(images, labels)")
+    images, labels = split
+    sample = images[:1] if isinstance(images, LazyImages) else images
+    if not isinstance(sample, Tensor):
+        raise ValueError(f"the images of {where} are {outline(sample)}: give a uint8 tensor, as by torch.from_numpy")
+    if len(images.shape) != 4:
+        raise ValueError(f"the images of {where} have the shape {tuple(images.shape)}: give (N, C, H, W)")
+    if min(images.shape) == 0:
+        raise ValueError(f"{where} holds no images, its shape is {tuple(images.shape)}: give at least one")
+    if sample.dtype != torch.uint8:
+        raise ValueError(f"the images of {where} {describe_pixels(sample)}")
+    if not isinstance(labels, Tensor):
+        raise ValueError(
+            f"the labels of {where} are {outline(labels)}: give a tensor with a row for each image, "
+            f"torch.zeros({len(images)}) if there are none"
+        )
+    if labels.shape[:1] != (len(images),):
+        raise ValueError(
+            f"the labels of {where} have the shape {tuple(labels.shape)}, but there are {len(images)} images: "
+            f"give one row for each image"
+        )
+    return Split(images, labels)
+
+
+def describe_pixels(images: Tensor) -> str:
+    """What is wrong with images that are not uint8, and how to convert them."""
+    if not (finite := images.isfinite()).all():
+        row = int((~finite).flatten(1).any(1).nonzero()[0])
+        return f"hold NaN or infinity in row {row}: repair or leave out that image"
+    low, high = images.min().item(), images.max().item()
+    if low >= 0 and high <= 1:
+        advice = "multiply by 255 and convert to uint8, (255 * images).round().to(torch.uint8)"
+    elif low >= 0 and high <= 255:
+        advice = "convert to uint8, images.round().to(torch.uint8)"
+    else:
+        advice = "scale to 0 ... 255 and convert to uint8"
+    return f"are {images.dtype} in [{low:g}, {high:g}]: {advice}"
 
 
 class Batches:
@@ -296,7 +351,7 @@ class ImageData(pl.LightningDataModule):
         """Read, check, split and binarise the data, once."""
         if self.train is not None:
             return
-        full, test = self.read()
+        full, test = self.checked(self.read())
         shape = tuple(full.images.shape[1:])
         if self.shape is not None and self.shape != shape:
             raise ValueError(f"data.shape is {self.shape}, but the images of {type(self).__name__} are {shape}")
@@ -316,6 +371,26 @@ class ImageData(pl.LightningDataModule):
             self.train = self.fixed(self.train, "train")
         self.val = self.fixed(full.select(val), "val")
         self.test = self.fixed(test, "test")
+
+    def checked(self, splits: Any) -> tuple[Split, Split]:
+        """The training and the test set that ``read`` has returned.
+
+        Raises:
+            ValueError: they are not two pairs of images and labels that fit each other.
+        """
+        owner = f"{type(self).__name__}.read()"
+        if not isinstance(splits, tuple | list) or len(splits) != 2:
+            raise ValueError(f"{owner} returned {outline(splits)}: return two Split(images, labels), training and test")
+        train, test = (
+            check_split(split, f"the {name} set of {owner}")
+            for name, split in zip(("training", "test"), splits, strict=True)
+        )
+        if train.images.shape[1:] != test.images.shape[1:]:
+            raise ValueError(
+                f"{owner} returned training images of shape {tuple(train.images.shape[1:])} and test images of shape "
+                f"{tuple(test.images.shape[1:])}: give all images one shape (C, H, W)"
+            )
+        return train, test
 
     def fixed(self, split: Split, name: str) -> Split:
         """The split as it is seen every time: bytes, thresholded bits, or bits drawn once."""
@@ -363,6 +438,17 @@ class ImageData(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
 
+    @property
+    def chunk_size(self) -> int:
+        """Training batches that are handed at a time to the trainer that this module is attached to."""
+        trainer = self.trainer
+        if trainer is None:
+            return self.chunk
+        # Where the trainer counts batches (limit_train_batches=10, where 1 is one and 1.0 all), a chunk is one.
+        limits = (trainer.limit_train_batches, trainer.val_check_interval)
+        counted = any(type(limit) is not float or limit != 1.0 for limit in limits)
+        return 1 if counted or trainer.max_steps >= 0 else self.chunk  # else the last step would be amid a chunk
+
     def train_dataloader(self) -> Chunks:
         assert self.train is not None
         split, workers = self.held(self.train), self.num_workers
@@ -372,17 +458,11 @@ class ImageData(pl.LightningDataModule):
         batches = self.batches(split, training=True, batch_size=self.batch_size)
         if (trainer := self.trainer) is None:
             return Chunks(batches, self.chunk, num_workers=workers)
-        # Where the trainer counts batches (limit_train_batches=10, where 1 is one and 1.0 all), a chunk is one.
-        limits = (trainer.limit_train_batches, trainer.val_check_interval)
-        size = self.chunk if all(type(limit) is float and limit == 1.0 for limit in limits) else 1
-        if trainer.max_steps >= 0:
-            size = 1  # so that the training can go on from its last step
-
         def first() -> int:
             done = trainer.fit_loop.batch_idx + 1
             return done if done < trainer.num_training_batches else 0  # an epoch that is over begins anew
 
-        return Chunks(batches, size, first, workers)
+        return Chunks(batches, self.chunk_size, first, workers)
 
     def val_dataloader(self) -> Batches:
         return self.evaluation(self.val)

@@ -11,7 +11,7 @@ elementwise; posteriors whose dimensions depend on each other are in ``vaezoo.po
 * ``real``: any number.
 """
 
-from vaezoo.families.base import Family, soft_floor
+from vaezoo.families.base import Family, require_tensor, soft_floor
 from vaezoo.families.bernoulli import Bernoulli, ContinuousBernoulli, ContinuousBernoulliDistribution
 from vaezoo.families.discrete import (
     Categorical,
@@ -37,5 +37,6 @@ __all__ = [
     "Normal",
     "OptimalScaleNormal",
     "SharedScaleNormal",
+    "require_tensor",
     "soft_floor",
 ]

@@ -44,10 +44,35 @@ class Family(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raise a ValueError for data that this family cannot score; too slow for a training step."""
+        require_tensor(x)
+        if "real" in self.scores:
+            return
+        name, got = type(self).__name__, f"got values in [{x.min()}, {x.max()}]"
         if self.scores == {"binary"} and not ((x == 0) | (x == 1)).all():
-            raise ValueError(f"{type(self).__name__} scores 0 and 1 alone, got values in [{x.min()}, {x.max()}]")
-        if "real" not in self.scores and not ((x >= 0) & (x <= 1)).all():
-            raise ValueError(f"{type(self).__name__} scores values in [0, 1], got [{x.min()}, {x.max()}]")
+            raise ValueError(
+                f"{name} scores 0 and 1 alone, {got}: binarise them, or choose a likelihood of grey values "
+                f"such as ContinuousBernoulli"
+            )
+        if not ((x >= 0) & (x <= 1)).all():
+            raise ValueError(
+                f"{name} scores values in [0, 1], {got}: divide bytes by 255, or choose a likelihood of any real "
+                f"number such as Normal"
+            )
+        if self.scores == {"byte"}:
+            levels = 255 * x.double()
+            types = {torch.float32, x.dtype} if x.is_floating_point() else {torch.float32}  # float64 may come from it
+            rounding = 510 * max(torch.finfo(dtype).eps for dtype in types)
+            if not ((levels - levels.round()).abs() <= rounding).all():
+                raise ValueError(
+                    f"{name} scores the levels k / 255 of 8-bit data, {got} between them: round them, "
+                    f"(255 * x).round() / 255, or choose a likelihood of grey values such as ContinuousBernoulli"
+                )
+
+
+def require_tensor(value: object) -> None:
+    """Raise a ValueError for what is not a tensor, such as a numpy array."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"expected a torch.Tensor, got a {type(value).__name__}: convert it, torch.from_numpy(x)")
 
 
 def soft_floor(x: Tensor, floor: float) -> Tensor:

@@ -9,8 +9,8 @@ class Gathered(Metric):
     """Keeps tensors whose first dimension counts examples, over batches and processes, until ``compute``.
 
     A metric names what it keeps and defines ``compute``, which finds all of it in ``gathered()``. What it gives
-    is a dict of floats; next to NAME may stand ``NAME_error``, its standard error, and ``NAME_ceiling``, what a
-    perfect answer gets under the same protocol.
+    is a dict of floats; next to NAME may stand ``NAME_error``, its standard error, ``NAME_ceiling``, what a
+    perfect answer gets under the same protocol, and ``NAME_reference``, what real images get, which is no bound.
 
     Attributes:
         keeps: names of the tensors: the arguments of ``update``.

@@ -95,10 +95,14 @@ def log_aggregate(factors: Sequence[Distribution], draws: Sequence[Tensor]) -> t
 
 
 def expectation(name: str, values: Tensor) -> dict[str, float]:
-    """The mean of (M,) draws and its standard error, which is nan for one draw."""
-    num, mean = len(values), values.mean()
-    error = ((values - mean).square().sum() / (num * (num - 1))).sqrt()
-    return {name: float(mean), f"{name}_error": float(error)}
+    """The mean of (M,) draws and, if there are several, its standard error.
+
+    Each draw has an example of its own, so the error is that of other examples and other draws from their posteriors.
+    That q(z) is of these examples too adds nothing to first order: a change d of q(z) moves E[log q(z)] by
+    int d(z) dz = 0.
+    """
+    found = {name: float(values.mean())}
+    return found | {f"{name}_error": float(values.std()) / math.sqrt(len(values))} if len(values) > 1 else found
 
 
 def information(log_q: Tensor, log_qz: Tensor, log_prior: Tensor, num: int) -> dict[str, float]:
@@ -121,7 +125,8 @@ class LatentMetrics(Gathered):
 
     Gives ``active_units`` (ceiling: D), ``active_units_kl`` and ``collapsed_units`` where there is a KL for each
     dimension, ``mutual_information`` (ceiling: log N), ``aggregate_kl``, ``total_correlation`` and
-    ``dimension_wise_kl``; the last four with their standard errors over the draws, for these very N examples.
+    ``dimension_wise_kl``; the last four with their standard errors, those of other examples and draws from their
+    posteriors (``expectation``).
 
     ``update`` takes
 

@@ -23,7 +23,7 @@ class Probes(Gathered):
     """How well simple classifiers and a clustering find the labels in a code; all are scikit-learn's.
 
     Fitted on the fit split, accuracies on the score split, with the binomial standard error
-    sqrt(a (1 - a) / number scored):
+    sqrt(a (1 - a) / number scored) if more than one is scored:
 
         linear_probe: multinomial logistic regression with its default L2 penalty (C = 1), on codes with mean 0
             and variance 1 in the fit split.
@@ -84,7 +84,9 @@ class Probes(Gathered):
         values: dict[str, float] = {}
         for name, classifier in classifiers.items():
             accuracy = float(classifier.fit(x[fit], labels[fit]).score(x[score], labels[score]))
-            values |= {name: accuracy, f"{name}_error": math.sqrt(accuracy * (1 - accuracy) / scored)}
+            values[name] = accuracy
+            if scored > 1:
+                values[f"{name}_error"] = math.sqrt(accuracy * (1 - accuracy) / scored)
         truth = labels[score]
         clusters = KMeans(len(set(truth.tolist())), n_init=10, random_state=self.seed).fit_predict(x[score])
         return {

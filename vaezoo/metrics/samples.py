@@ -148,7 +148,7 @@ class SampleMetrics(Gathered):
     ``density_error`` that of other generated, and ``recall_error`` and ``coverage_error`` that of other real images,
     the balls staying where they are.
 
-    What a perfect model gets under the same protocol is what as many real training images get: ``ceilings``.
+    What as many real training images get under the same protocol is their reference: ``references``.
     """
 
     keeps = ("real", "fake")
@@ -156,22 +156,24 @@ class SampleMetrics(Gathered):
     def compute(self) -> dict[str, float]:
         real, fake = self.gathered().values()
         distance, error = kid(real, fake)
-        values = {"fid": fid(real, fake), "kid": distance, "kid_error": error}
-        for name, part in manifolds(real, fake).items():
-            values |= {name: float(part.mean()), f"{name}_error": float(part.std()) / math.sqrt(len(part))}
+        values = {"fid": fid(real, fake), "kid": distance} | ({"kid_error": error} if math.isfinite(error) else {})
+        if len(real) > DENSITY_REACH and len(fake) > REACH:  # else an image has too few neighbours
+            for name, part in manifolds(real, fake).items():
+                values |= {name: float(part.mean()), f"{name}_error": float(part.std()) / math.sqrt(len(part))}
         counts = {"num_features": real.shape[1], "num_real": len(real), "num_generated": len(fake)}
         return values | {name: float(count) for name, count in counts.items()}
 
 
-def ceilings(values: dict[str, float]) -> dict[str, float]:
-    """``NAME_ceiling`` of each metric, from what ``SampleMetrics`` gave for real images in place of generated ones.
+def references(values: dict[str, float]) -> dict[str, float]:
+    """``NAME_reference`` of each metric, from what ``SampleMetrics`` gave for real images in place of generated ones.
 
     Training images stand in for a perfect model's samples, as many as were generated: their FID to the test set,
-    ``fid_ceiling``, is the bias of that N, and what is left of it is how training and test set differ.
-    Where fewer than all test images are taken, they must be drawn at random: MNIST's first 5,000 are easier ones.
+    ``fid_reference``, is the bias of that N, and what is left of it is how training and test set differ. It is no
+    bound: samples that are all alike can have more precision, and samples that are spread wide more recall.
+    If fewer than all test images are taken, they must be drawn at random: MNIST's first 5,000 are easier ones.
     """
     judged = [name for name, quantity in QUANTITIES.items() if quantity.better and name in values]
-    return {f"{name}_ceiling": values[name] for name in judged}
+    return {f"{name}_reference": values[name] for name in judged}
 
 
 def scale_weights(height: int, width: int) -> tuple[float, ...]:
@@ -238,19 +240,29 @@ def similarities(x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 class ReconstructionMetrics(ExampleMean):
     """Means over images of ``similarities``: ``psnr``, ``ssim``, ``ms_ssim``; beside each its standard error over
-    the images. The mean of PSNRs is not the PSNR of the mean error.
+    the images, if there are several. The mean of PSNRs is not the PSNR of the mean error; it is left out if one of
+    them is infinite.
+
+    Attributes:
+        num_exact: reconstructions that equal their image exactly, whose PSNR is infinite; known after ``compute``.
     """
+
+    num_exact = 0
 
     def update(self, x: Tensor, y: Tensor) -> None:  # type: ignore[override]  # of images, not of their values
         """Add a batch of originals x and reconstructions y, as ``similarities``."""
         values = similarities(x, y)
+        values["exact"] = values["psnr"].isinf().double()
         super().update(values | {f"{name}_square": value.square() for name, value in values.items()})
 
     def compute(self) -> dict[str, float]:  # type: ignore[override]
         means = {name: float(mean) for name, mean in super().compute().items()}
+        num = int(self.count)
+        self.num_exact = round(means.pop("exact") * num)
         values: dict[str, float] = {}
-        for name in [name for name in means if not name.endswith("_square")]:
-            variance = means[f"{name}_square"] - means[name] ** 2
-            error = math.sqrt(max(0.0, variance) / (int(self.count) - 1)) if self.count > 1 else math.nan
-            values |= {name: means[name], f"{name}_error": error}
+        for name in [name for name in means if not name.endswith("_square") and math.isfinite(means[name])]:
+            values[name] = means[name]
+            if num > 1:
+                variance = means[f"{name}_square"] - means[name] ** 2
+                values[f"{name}_error"] = math.sqrt(max(0.0, variance) / (num - 1))
         return values

@@ -1,10 +1,11 @@
 """The narrow waist: what callbacks, metrics and tasks may use of a model."""
 
 import math
+import sys
 from abc import abstractmethod
 from contextlib import suppress
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,7 +17,7 @@ from vaezoo.conditional import Conditional, Shape
 from vaezoo.evidence import evaluating
 from vaezoo.families import Family
 from vaezoo.metrics.mean import ExampleMean, wide
-from vaezoo.models.training import Batch, Training
+from vaezoo.models.training import ADVICE, Batch, Training
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 
@@ -100,6 +101,47 @@ class LatentVariableModel(Training):
 
     # What all have.
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # a checkpoint of a run has its settings in itself
+        cls, checkpoint_path: Any, map_location: Any = None, trust: tuple[str, ...] = (), **settings: Any
+    ) -> Self:
+        """A trained model, in eval mode, as its run's own config describes it: ``vaezoo.load``, by Lightning's name.
+
+        A checkpoint that a ``Trainer`` of your own has written holds no config: then ``settings`` are the model's
+        arguments, as for any LightningModule.
+
+        Args:
+            checkpoint_path: a run folder (its best checkpoint is taken) or a checkpoint.
+            map_location: device to move the model to; the CPU if None.
+            trust: packages of your own that the model's config may name.
+            **settings: arguments of the model, which must not contradict the checkpoint's config.
+
+        Raises:
+            ValueError: the checkpoint is of another class, or a setting contradicts its config.
+        """
+        from vaezoo.checkpoint import CONFIG_KEY, find_checkpoint, load
+
+        path = find_checkpoint(checkpoint_path)
+        try:
+            model = load(path, trust)
+        except ValueError as error:
+            if f"has no {CONFIG_KEY}" not in str(error):
+                raise
+            return super().load_from_checkpoint(path, map_location, **{"weights_only": True, **settings})
+        if not isinstance(model, cls):
+            name = type(model).__name__
+            raise ValueError(f"{path} holds a {name}, which is no {cls.__name__}: use {name}.load_from_checkpoint")
+        config: dict[str, Any] = model.config or {}
+        saved = {"seed": config["seed"], **config["model"]}
+        for name, value in settings.items():
+            if name not in saved:
+                raise ValueError(f"{name}={value!r} is not in the config of {path}, which decides: leave it out")
+            if (list(value) if isinstance(value, tuple) else value) != saved[name]:
+                raise ValueError(
+                    f"{name}={value!r} contradicts the config of {path}, {name}={saved[name]!r}: leave it out"
+                )
+        return model if map_location is None else model.to(map_location)
+
     @property
     def likelihood(self) -> Family:
         """The family of p(x | z): it knows which data it can score."""
@@ -125,17 +167,21 @@ class LatentVariableModel(Training):
         """Adapt what starts from data to training examples x (N, *data_shape): most have nothing that does."""
 
     def setup(self, stage: str) -> None:
-        """Learn from the data module, if it is one of ours, the training set's size and, once in the model's
-        life, where to start: p(x | z) at the mean training image, and ``start``. Weights from a checkpoint come
-        after this. Then pass two examples, so that parts that do not go together say so before the first step.
+        """Compare the data module, if it is one of ours, with the model, and learn from it the training set's size
+        and, once in the model's life, where to start: p(x | z) at the mean training image, and ``start``. Weights
+        from a checkpoint come after this. Then pass two examples, so that parts that do not go together say so before
+        the first step.
         """
         super().setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
         self.objective.num_data = getattr(data, "num_train", None)
-        if stage != "fit" or self.objective.num_data is None:
+        if self.objective.num_data is None:
             return
+        self.check_support(data)
         if tuple(data.shape) != self.data_shape:
             raise ValueError(f"data_shape is {self.data_shape}, but {type(data).__name__}'s images are {data.shape}")
+        if stage != "fit":
+            return
         x, y = (part.to(self.device) for part in data.examples(2 if self.started else 1000))
         with seeding.isolated(self.device, self.seed, "start"):
             if not self.started:
@@ -144,6 +190,38 @@ class LatentVariableModel(Training):
                 self.started.fill_(1)
             with evaluating(self):
                 self.objective(self(x[:2].type(self.dtype), y[:2]))
+
+    def check_support(self, data: Any) -> None:
+        """Raise a ValueError if the likelihood cannot score the kind of data that an ``ImageData`` makes."""
+        scores = self.likelihood.scores
+        if data.support not in scores:
+            fix = "data.binarize=dynamic" if "binary" in scores else "data.binarize=none"
+            raise ValueError(
+                f"the likelihood {type(self.likelihood).__name__} scores {' or '.join(sorted(scores))} "
+                f"data, but data.binarize={data.binarize} makes them {data.support}: "
+                f"use {fix} or another model/likelihood"
+            )
+
+    def check_data(self, batch: Batch) -> None:
+        """Raise a ValueError if a batch does not have the shape and the kind of data that the model takes."""
+        x, y = batch
+        for name, value in {"x": x, "y": y}.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"{name} of Batch(x, y) is a {type(value).__name__}: give a tensor"
+                    + ", torch.zeros(len(x)) if there are no labels" * (name == "y")
+                )
+        if x.shape[1:] != self.data_shape or y.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"Batch(x, y) has the shapes {tuple(x.shape)} and {tuple(y.shape)}: data_shape={self.data_shape} takes "
+                f"x of shape {('B', *self.data_shape)} and y of shape (B, ...)".replace("'", "")
+            )
+        # NaN and infinity are not refused here: they make the loss NaN, and on_nan says what happens then.
+        self.likelihood.check(x.where(x.isfinite(), 0))
+        self.check_labels(y)
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise a ValueError for labels that the model cannot take; only a conditional model looks at them."""
 
     def on_fit_start(self) -> None:
         """Refuse a training whose loss or gradient would silently be another one."""
@@ -189,6 +267,7 @@ class LatentVariableModel(Training):
     def step(self, stage: str, batch: Batch) -> None:
         """Pass a batch through the model and add it to the stage's means."""
         self.check_batch(batch)
+        self.check_first(stage, batch)
         trace = self(batch.x, batch.y)
         terms = self.objective(trace)
         size = len(batch.x)
@@ -247,8 +326,9 @@ class LatentVariableModel(Training):
             means |= zip(self.names, means.pop("row"), strict=True)
         values = {name: float(value) for name, value in means.items() if value.dim() == 0}
         if "elbo_square" in values:
-            variance = values.pop("elbo_square") - values["elbo"] ** 2
-            values["elbo_error"] = math.sqrt(max(variance, 0.0) / max(self.means(stage).num - 1, 1))
+            variance, num = values.pop("elbo_square") - values["elbo"] ** 2, self.means(stage).num
+            if num > 1:  # one example has no spread
+                values["elbo_error"] = math.sqrt(max(variance, 0.0) / (num - 1))
         values |= self.latent_summary(means)
         if self.likelihood.scores == {"byte"}:
             values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))
@@ -278,6 +358,13 @@ class LatentVariableModel(Training):
 
     def on_validation_epoch_end(self) -> None:
         self.log_stage("val")
+        elbo = self.results["val"].get("elbo", 0.0)
+        if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(elbo):
+            what = f"val/elbo is {elbo} in the validation after step {self.trainer.global_step}"
+            if self.on_nan == "stop":
+                raise ValueError(f"training diverged: {what}: {ADVICE}, and look for NaN in the validation data")
+            if self.trainer.is_global_zero:
+                print(f"{what}: no best checkpoint is made of it, the training goes on", file=sys.stderr, flush=True)
 
     def on_test_epoch_end(self) -> None:
         self.log_stage("test")

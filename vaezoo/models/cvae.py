@@ -46,13 +46,25 @@ class CVAE(VAE):
             raise ValueError("prior: the pseudo-inputs of a VampPrior have no label, choose another one")
 
     def start(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Check that the training labels are classes that the model has."""
+        if context is None:
+            raise ValueError("a cvae needs one class label for each example, and this data's labels are none")
+        self.check_labels(context)
         super().start(x, context)
-        if context is None or context.dim() != 1:
-            shape = "none" if context is None else f"of shape {tuple(context.shape[1:])}"
-            raise ValueError(f"a cvae needs one class label for each example, and this data's labels are {shape}")
-        if not 0 <= int(context.min()) <= int(context.max()) < self.num_classes:
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Refuse labels that are not one class of the model for each example."""
+        if labels.dim() != 1:
             raise ValueError(
-                f"num_classes={self.num_classes}, but the training labels run from {int(context.min())} to "
-                f"{int(context.max())}: use model.num_classes={int(context.max()) + 1}"
+                f"a cvae needs one class label for each example, and this data's labels are of shape "
+                f"{tuple(labels.shape[1:])}"
+            )
+        if labels.is_floating_point():
+            raise ValueError(f"class labels must be whole numbers, got {labels.dtype}: convert them by labels.long()")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0:
+            raise ValueError(f"labels run from {low} to {high}: number the classes from 0")
+        if high >= self.num_classes:
+            raise ValueError(
+                f"num_classes={self.num_classes}, but the labels run from {low} to {high}: "
+                f"use model.num_classes={high + 1}"
             )

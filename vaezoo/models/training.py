@@ -15,8 +15,10 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaezoo.metrics.mean import ExampleMean
+from vaezoo.models.callbacks import check_callbacks
 
 ON_NAN = ("stop", "skip")
+ADVICE = "try a smaller optimizer.lr, trainer.gradient_clip_val=1 or on_nan=skip"
 OptimizerFactory = Callable[[Any], Optimizer]  # from parameters or groups of them
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
@@ -67,6 +69,8 @@ class Training(pl.LightningModule):
         names: of the last training batch's means, and
         row: these means, (names,).
         last: the last training batch's number in its epoch; -1 before the first.
+        epochs: epochs trained, with the fraction of one that was cut short; an int if there is none. An epoch is the
+            trainer's, of which ``trainer.limit_train_batches`` may take a part.
         gradient_norm: the last step's, before clipping, 0-dim.
         skipped: steps without an update, for on_nan=skip.
         train_means: over the epoch so far.
@@ -90,16 +94,18 @@ class Training(pl.LightningModule):
         self.automatic_optimization = False
         self.taken: tuple[Any, Any] | None = None  # the trainer's accumulation and clipping, while it is checked
         self.compute = self.losses
-        self.batches_per_epoch: int | float = 0
+        self.batches_per_epoch: int | float = math.inf
         self.pending = 0
         self.gradients: list[Tensor | None] = []  # those that wait, in a run that is about to go on
         self.window: list[tuple[Tensor, Tensor | None]] = []  # loss and examples of each batch of the optimizer step
         self.names: tuple[str, ...] = ()
         self.row = torch.zeros(0)
         self.last = -1
+        self.epochs: int | float = 0
         self.gradient_norm = torch.zeros(())
         self.skipped = 0
         self.train_means = ExampleMean()
+        self.checked: set[str] = set()  # stages whose first batch has been checked
 
     # What a model defines.
 
@@ -115,18 +121,27 @@ class Training(pl.LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is made from."""
 
+    @abstractmethod
+    def check_data(self, batch: Batch) -> None:
+        """Raise a ValueError for data that the model cannot take."""
+
     # From Lightning's turns to batches.
 
     def configure_callbacks(self) -> list:
-        """Hide from Lightning's check what it refuses in manual optimisation, and we do; ``setup`` gives it back."""
+        """Refuse callbacks that do not work with this loop, before they do anything. Hide from Lightning's check what
+        it refuses in manual optimisation, and we do; ``setup`` gives it back.
+        """
         trainer = self.trainer
         if trainer.state.fn == TrainerFn.FITTING:
+            check_callbacks(trainer)
             self.taken = trainer.accumulate_grad_batches, trainer.gradient_clip_val
             trainer.accumulate_grad_batches, trainer.gradient_clip_val = 1, None
         return []
 
     def setup(self, stage: str) -> None:
+        self.checked.clear()
         if stage == "fit":
+            self.epochs = 0
             self.pending, self.gradients = 0, []  # of a training that broke off, or of a checkpoint that was tested
             if self.taken:
                 self.trainer.accumulate_grad_batches, self.trainer.gradient_clip_val = self.taken
@@ -160,6 +175,12 @@ class Training(pl.LightningModule):
                 f"vaezoo.models.training.Batch: let its data set or its collate_fn return Batch(x, y)"
             )
 
+    def check_first(self, stage: str, batch: Batch) -> None:
+        """Check the data of a stage's first batch: to check every batch would slow the training down."""
+        if stage not in self.checked:
+            self.check_data(batch)
+            self.checked.add(stage)
+
     def training_step(self, batch: Batch | Chunk, batch_idx: int) -> None:
         """Train on one ``Batch``, or on the parts of a ``Chunk`` one after another."""
         self.check_batch(batch)
@@ -177,6 +198,7 @@ class Training(pl.LightningModule):
     def train_on(self, part: Numbered) -> None:
         """Forward, backward and, where the gradients of enough batches are together, an optimizer step."""
         number, examples, batch = part
+        self.check_first("train", batch)
         self.prepare(number)
         batch = self.trainer.precision_plugin.convert_input(Batch(*(value.to(self.device) for value in batch)))
         before = [buffer.clone() for buffer in self.buffers()] if self.on_nan == "skip" else []
@@ -185,6 +207,8 @@ class Training(pl.LightningModule):
         if sound:
             self.train_means.update({"row": self.row}, len(batch.x))
         self.last = number
+        done = (number + 1) / self.batches_per_epoch
+        self.epochs = self.current_epoch + (1 if done == 1 else done)
         if self.pending == 0:
             self.window.clear()
         self.window.append((loss.detach(), examples))
@@ -244,8 +268,7 @@ class Training(pl.LightningModule):
     def check_finite(self) -> None:
         """Stop the training where a loss or gradient of the last optimizer step is not finite."""
         if not self.is_finite():
-            advice = "try a smaller optimizer.lr, trainer.gradient_clip_val=1 or on_nan=skip"
-            raise ValueError(f"training diverged: {self.what_diverged(advice)}")
+            raise ValueError(f"training diverged: {self.what_diverged(ADVICE)}")
 
     @property
     def scaled(self) -> bool:
@@ -306,6 +329,7 @@ class Training(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vaezoo_state"] = {
             "skipped": self.skipped,
+            "epochs": self.epochs,
             "names": list(self.names),
             "train_means": self.train_means.snapshot(),
             "pending": self.pending,
@@ -315,6 +339,7 @@ class Training(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["vaezoo_state"]
         self.skipped, self.names = state["skipped"], tuple(state["names"])
+        self.epochs = state.get("epochs", checkpoint.get("epoch", 0))  # older checkpoints count whole ones
         # The sums are over all processes: the first one has them, the others know of them, for all will add them up.
         sums = state["train_means"]
         self.train_means.restore(sums if self.global_rank == 0 else {name: 0 * value for name, value in sums.items()})

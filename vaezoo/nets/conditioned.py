@@ -39,5 +39,7 @@ class Conditioned(nn.Module):
                 f"a model conditioned on classes needs one label for each of {len(inputs)} inputs, got {got}: "
                 f"give context=labels, a tensor"
             )
+        if context.is_floating_point():
+            raise ValueError(f"class labels must be whole numbers, got {context.dtype}: convert them by labels.long()")
         code = self.embedding(context.long()).to(inputs.dtype).unflatten(1, self.code_shape)
         return self.net(torch.cat([inputs, code], 1), context)

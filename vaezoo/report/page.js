@@ -103,10 +103,14 @@ function numberOf(run, key, digits) {
   return withHalf(format(run.numbers[key], digits), finite(error) ? format(error, digits) : null);
 }
 
-/** What is said of a number beside its name: what a perfect answer gets, the unit, and what it means. */
+/** What is said of a number beside its name: its bound or its reference, the unit, and what it means. */
 function meaningOf(run, key) {
-  const ceiling = run.numbers[`${key}_ceiling`], { unit, meaning } = about(key);
-  return [finite(ceiling) ? `at best ${format(ceiling, digitsFor([ceiling], key))}` : "", unit, meaning].filter(Boolean).join(": ");
+  const { unit, meaning } = about(key);
+  const beside = (end, words) => {
+    const value = run.numbers[key + end];
+    return finite(value) ? `${words} ${format(value, digitsFor([value], key))}` : "";
+  };
+  return [beside("_ceiling", "at best"), beside("_reference", "training images:"), unit, meaning].filter(Boolean).join(": ");
 }
 
 function failedTable(ids) {
@@ -115,18 +119,21 @@ function failedTable(ids) {
   return table([runColumn(), text("Cause", (row) => row.cause), text("Command", (row) => row.command)], rows, "Runs that did not complete");
 }
 
+/** A number of epochs: whole, or with three digits of the fraction. */
+const epochsOf = (epochs) => format(epochs, Number.isInteger(epochs) ? 0 : 3);
+
 function openRun(id) {
   const run = DATA.runs[id], dialog = document.querySelector("dialog");
-  const names = Object.keys(run.numbers).filter((key) => !/_(error|ceiling)$/.test(key));
+  const names = Object.keys(run.numbers).filter((key) => !/_(error|ceiling|reference)$/.test(key));
   const rows = names.map((key) => el("tr", {}, el("th", { scope: "row", class: "text" }, nameOf(key)),
     el("td", {}, ...numberOf(run, key, digitsFor([run.numbers[key]], key))),
     el("td", { class: "text" }, meaningOf(run, key))));
-  const caption = ({ kind, epoch }) => [nameOf(kind), epoch === null ? "" : `, epoch ${epoch}`, kind in DATA.captions ? `: ${DATA.captions[kind]}` : ""].join("");
+  const caption = ({ kind, epoch }) => [nameOf(kind), epoch === null ? "" : `, epoch ${epochsOf(epoch)}`, kind in DATA.captions ? `: ${DATA.captions[kind]}` : ""].join("");
   const pictures = run.pictures.map((picture) => el("figure", {},
     el("img", { src: picture.source, alt: `${picture.kind} of ${run.label}` }), el("figcaption", {}, caption(picture))));
   const facts = [["Command", el("code", {}, run.command)], ["Folder", el("code", {}, run.folder)],
     run.checkpoint ? ["Checkpoint tested", el("code", {}, run.checkpoint)] : null].filter(Boolean);
-  const trained = run.steps ? `${format(run.epochs, 0)} epochs, ${format(run.steps, 0)} optimizer steps. ` : "";
+  const trained = run.steps ? `${epochsOf(run.epochs)} epochs, ${format(run.steps, 0)} optimizer steps. ` : "";
   dialog.replaceChildren(
     el("button", { class: "close", type: "button", onclick: () => dialog.close() }, "Close"),
     el("h2", { id: "run" }, run.label), el("p", { class: "soft" }, run.cause === null ? `${run.scale}. ${trained}${run.made}` : run.made),

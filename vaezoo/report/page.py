@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from vaezoo.callbacks.panels import TITLE
-from vaezoo.files import replace
+from vaezoo.files import finite, replace
 from vaezoo.metrics.quantities import Quantity
 from vaezoo.report.runs import (
+    BESIDE,
     COST,
     LEADING,
     PROTOCOLS,
@@ -31,6 +32,7 @@ from vaezoo.report.runs import (
     compare,
     difference,
     differing,
+    drawn_at,
     label,
     protocol,
 )
@@ -40,7 +42,7 @@ POINTS = 30_000  # of all curves, at most
 CURVE_POINTS = 150  # of one
 PICTURE_BYTES = 40_000  # of one picture, where there is room
 WIDEST, NARROWEST = 800, 160  # px that a picture is shrunk to
-BESIDE = ("_error", "_ceiling")  # of a number, shown with it
+APART = ("_error", *BESIDE)  # of a number, shown with it
 RELATIVE = ("loss", "log_px")  # numbers that a table over models leaves to each run: no common scale, or twice the same
 DIFFERENCE = Quantity("nats per image", "the test ELBO minus the best model's, seed by seed: negative for the worse")
 # Of the pictures that ``frame`` puts under a title: too small to read in a thumbnail, it is cut off there.
@@ -69,8 +71,7 @@ def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
     for entry, run in zip(page["runs"], runs, strict=True):
         for kind, path in run.pictures.items():
             if source := thumbnail(path, min(PICTURE_BYTES, room // left), TITLE if kind in CAPTIONS else 0):
-                epoch = path.stem.rpartition("-")[2]
-                told = {"kind": kind, "epoch": int(epoch) if epoch.isdigit() else None}
+                told = {"kind": kind, "epoch": drawn_at(path)}
                 entry["pictures"].append(told | {"source": source})
                 room -= len(source) + 50
             else:
@@ -135,7 +136,7 @@ def compared(comparison: Comparison, place: dict[int, int]) -> dict[str, Any]:
     it with, and the run's details have it.
     """
     have = Counter(name for variant in comparison.variants for name in variant.numbers)
-    names = [name for name in have if have[name] >= min(2, len(comparison.variants)) and not name.endswith(BESIDE)]
+    names = [name for name in have if have[name] >= min(2, len(comparison.variants)) and not name.endswith(APART)]
     leading = [name for name in (*LEADING, *COST) if name in names]
     if "elbo" in leading and len(comparison.variants) > 1:
         leading.insert(1, "difference")
@@ -232,12 +233,3 @@ def encoded(image: Image.Image, **how: Any) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", **how)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def finite(value: Any) -> Any:
-    """The same without NaN and infinities, which JSON does not know: null."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -44,12 +44,16 @@ LEADING = (
     "elbo", "log_p", "inference_gap", "bits_per_dim", "kl", "distortion", "active_units", "codes_used", "linear_probe",
     "fid", "mig", "udr",
 )  # fmt: skip
+SAMPLE_METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
 GENERATED = {"num_features": "{:,.0f} features", "num_real": "{:,.0f} real", "num_generated": "{:,.0f} generated"}
 PROTOCOLS = {  # of a column, the numbers that say how its own were made: they stand in its head and are no columns
     "log_p": {"log_p_samples": "K = {:,.0f}", "log_p_images": "{:,.0f} images"},
     "udr": {"udr_models": "{:,.0f} seeds"},
-    **dict.fromkeys(("fid", "kid", "precision", "recall", "density", "coverage"), GENERATED),
+    **dict.fromkeys(SAMPLE_METRICS, GENERATED),
 }
+# What may stand beside a column's name: a bound, or what real images get, which a model's may be better than.
+BESIDE = {"_ceiling": "at best", "_reference": "training images:"}
+RENAMED = {f"{name}_ceiling": f"{name}_reference" for name in SAMPLE_METRICS}  # in summaries of older versions
 COST = ("wall_seconds", "train_images_per_second", "parameters", "peak_memory_mb")
 # Means over seeds without an interval: what a machine took, and what is one number of all seeds together.
 BARE = (*COST, "udr")
@@ -148,9 +152,9 @@ class Run:
 
     @property
     def test(self) -> dict[str, float]:
-        """All test numbers."""
+        """All test numbers, by their present names."""
         test = self.summary.get("test", {})
-        return {name: float(value) for name, value in test.items() if isinstance(value, int | float)}
+        return {RENAMED.get(name, name): float(value) for name, value in test.items() if isinstance(value, int | float)}
 
     @cached_property
     def numbers(self) -> dict[str, float]:
@@ -268,16 +272,19 @@ def difference(a: Variant, b: Variant, name: str = "elbo") -> Interval | None:
 
 
 def protocol(column: str, runs: Sequence[Run]) -> str:
-    """How a column's numbers were made, such as "K = 500, 1,000 images", each way where runs differ in it; and what a
-    perfect answer gets so, where that is known.
+    """How a column's numbers were made, such as "K = 500, 1,000 images", each way if runs differ in it; and their
+    bound, or what training images get, if it is known and about the same for all runs.
     """
     parts = PROTOCOLS.get(column, {})
     numbers = [run.numbers for run in runs]
     ways = sorted({tuple(own[name] for name in parts) for own in numbers if parts.keys() <= own.keys()})
     told = " or ".join(", ".join(text.format(n) for text, n in zip(parts.values(), way, strict=True)) for way in ways)
-    most = [own.get(f"{column}_ceiling", math.nan) for own in numbers if column in own]
-    shared = bool(most) and np.ptp(most) <= 0.1 * abs(np.mean(most))  # models of other sizes have another
-    return "; ".join(filter(None, [told, f"at best {np.mean(most):.3g}" if shared else ""]))
+    found = [told]
+    for end, words in BESIDE.items():
+        values = [own.get(f"{column}{end}", math.nan) for own in numbers if column in own]
+        if values and np.ptp(values) <= 0.1 * abs(np.mean(values)):  # models of other sizes have another bound
+            found.append(f"{words} {np.mean(values):.3g}")
+    return "; ".join(filter(None, found))
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
@@ -424,7 +431,8 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     choices = runtime.get("choices", {})
     return Run(
         folder, essential(overrides), summary, choices, config,
-        read_curves(origin / "metrics.csv"), read_pictures(origin / "panels"),
+        read_curves(origin / "metrics.csv", summary if origin == folder else read_summary(origin)),
+        read_pictures(origin / "panels"),
     )  # fmt: skip
 
 
@@ -472,10 +480,11 @@ def read_yaml(file: Path) -> Any:
         return None
 
 
-def read_curves(file: Path) -> dict[str, list[Point]]:
+def read_curves(file: Path, summary: dict[str, Any]) -> dict[str, list[Point]]:
     """Validation and training ELBO from a ``metrics.csv``, where it has them.
 
-    Its rows count steps and epochs from 0. A validation amid an epoch gets the fraction of it that was trained.
+    Its rows count steps and epochs from 0. A validation amid an epoch gets the fraction of it that was trained. How
+    many steps an epoch has, the run's summary knows; without one, the longest epoch of the file counts as whole.
     """
     if not file.exists():
         return {}
@@ -486,18 +495,26 @@ def read_curves(file: Path) -> dict[str, list[Point]]:
     for split in ("val", "train"):
         found = [(*place, row.get(f"{split}/elbo")) for place, row in zip(places, rows, strict=True)]
         marks = [(step, epoch, float(cell)) for step, epoch, cell in found if cell and math.isfinite(float(cell))]
-        per_epoch = max((step / epoch for step, epoch, _ in marks), default=1.0)  # as at the ends of epochs
+        longest = max((step / epoch for step, epoch, _ in marks), default=1.0)  # as at the ends of epochs
+        per_epoch = summary["steps"] / summary["epochs"] if summary.get("epochs") else longest
         curves[split] = [Point(step / per_epoch, step, elbo) for step, _, elbo in marks]
     return curves
 
 
 def read_pictures(folder: Path) -> dict[str, Path]:
-    """The newest picture of each kind, from files such as ``samples-0010.png``."""
+    """The newest picture of each kind, from files such as ``samples-0010.png`` and ``samples-0000.035.png``."""
     newest: dict[str, Path] = {}
-    for file in sorted(folder.glob("*-*.png"), key=natural):
+    for file in sorted(folder.glob("*-*.png"), key=lambda file: drawn_at(file) or 0.0):
         newest[file.stem.rpartition("-")[0]] = file
     order = [*PICTURES, *sorted(newest.keys() - set(PICTURES))]
     return {kind: newest[kind] for kind in order if kind in newest}
+
+
+def drawn_at(file: Path) -> float | None:
+    """The epochs of training after which a picture was drawn, as its name says; None if it does not."""
+    with suppress(ValueError):
+        return float(file.stem.rpartition("-")[2])
+    return None
 
 
 def natural(path: Path) -> list[Any]:

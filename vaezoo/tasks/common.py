@@ -20,6 +20,7 @@ import torch
 import vaezoo
 from vaezoo.build import ConfigError, build
 from vaezoo.data import ImageData
+from vaezoo.files import finite
 from vaezoo.machine import hide_missing_gpu, keep_heap, set_threads
 from vaezoo.metrics.quantities import QUANTITIES, Quantity
 from vaezoo.models import LatentVariableModel
@@ -32,6 +33,9 @@ def quiet() -> None:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()  # it would print each line twice beside Hydra
         logging.getLogger(name).setLevel(logging.ERROR)
+    table = logging.getLogger("lightning.pytorch.callbacks.model_summary")  # asked for by name, it is no chatter
+    table.setLevel(logging.INFO)
+    table.handlers = [logging.StreamHandler()]
     # On a machine without a GPU, torch.compile tells where CUDA would be.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for message in (
@@ -68,14 +72,7 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     if "root" in data_config:  # so that the run can be evaluated from another folder
         data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
     data: ImageData = build(data_config, "data", trust, seed=seed)
-    scores = model.likelihood.scores
-    if data.support not in scores:
-        fix = "data.binarize=dynamic" if "binary" in scores else "data.binarize=none"
-        raise ValueError(
-            f"the likelihood {type(model.likelihood).__name__} scores {' or '.join(sorted(scores))} "
-            f"data, but data.binarize={data_config['binarize']} makes them {data.support}: "
-            f"use {fix} or another model/likelihood"
-        )
+    model.check_support(data)
     model.config = config
     return model, data
 
@@ -153,7 +150,7 @@ def write_summary(
         "git_commit": git_commit(),
         "config": config,
     }
-    Path(config["run_dir"], "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    Path(config["run_dir"], "summary.json").write_text(json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
     return summary
 
 
@@ -181,7 +178,7 @@ def git_commit() -> str | None:
 def print_results(
     title: str, values: dict[str, float], quantities: dict[str, Quantity], notes: list[str]
 ) -> None:
-    """The numbers on the terminal, each ± its standard error and with its ceiling where they are known."""
+    """The numbers on the terminal, each ± its standard error and with its bound or reference if they are known."""
     from rich.console import Console
     from rich.table import Table
 
@@ -193,6 +190,8 @@ def print_results(
                 shown += f" ± {error:.3f}"
             if (ceiling := values.get(f"{name}_ceiling")) is not None:
                 shown += f" (at best {ceiling:.3g})"
+            if (reference := values.get(f"{name}_reference")) is not None:
+                shown += f" (training images: {reference:.3g})"
             table.add_row(f"{name} {ARROWS[quantity.better]}", shown, f"{quantity.unit}, {quantity.meaning}")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     console.print(table)

@@ -1,5 +1,6 @@
 """Test a trained run again, and measure all that its model and data allow: the same call, the same digits."""
 
+import math
 import time
 from typing import Any
 
@@ -53,7 +54,9 @@ def evaluate(
         bar.set_description(name)
         try:
             found = GROUPS[name](run, settings)
-            values |= found.values
+            broken = [key for key, value in found.values.items() if not math.isfinite(value)]
+            values |= {key: value for key, value in found.values.items() if key not in broken}
+            notes += [f"{', '.join(broken)} left out: not a finite number"] if broken else []
             quantities |= found.quantities
             notes += [found.note] if found.note not in ("", *notes) else []
         except ConfigError:

@@ -13,7 +13,7 @@ from vaezoo.build import build
 from vaezoo.callbacks.checkpoints import Best
 from vaezoo.callbacks.loggers import CSV, TensorBoard
 from vaezoo.callbacks.monitor import Monitor
-from vaezoo.callbacks.progress import epochs
+from vaezoo.callbacks.progress import trained
 from vaezoo.checkpoint import CONFIG_KEY, CheckpointIO, clean, newest_checkpoint, read_checkpoint, restore, say
 from vaezoo.data import ImageData
 from vaezoo.metrics.quantities import QUANTITIES
@@ -74,7 +74,7 @@ def summarise(
     callbacks: list = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
     best = next((c for c in callbacks if isinstance(c, Best) and c.score is not None), None)
     monitor = next((c for c in callbacks if isinstance(c, Monitor)), None)
-    progress: dict[str, Any] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+    progress: dict[str, Any] = {"epochs": model.epochs, "steps": trainer.global_step}
     validation = model.results.get("val", {})
     if best:
         trainer.strategy.barrier("best checkpoint written")
@@ -91,7 +91,7 @@ def summarise(
         scored=common.scored(model, data),
         test=values,
         last_val=validation,
-        objective=best.score if best else values["elbo"],
+        objective=best.score if best else validation.get("elbo"),
         **progress,
         wall_seconds=round(time.perf_counter() - start, 2),
         train_images_per_second=round(monitor.images / monitor.seconds, 1) if monitor and monitor.seconds else None,
@@ -100,7 +100,7 @@ def summarise(
     speed = summary["train_images_per_second"]
     title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set, log p of {summary['scored']}"
     notes = [
-        f"{epochs(trainer.current_epoch)} in {summary['wall_seconds']:.0f} s"
+        f"{trained(progress['steps'], progress['epochs'])} in {summary['wall_seconds']:.0f} s"
         + (f", {speed:,.0f} images/s in training" if speed else ""),  # one that had ended before trains no more
         f"run folder: {config['run_dir']}",
     ]

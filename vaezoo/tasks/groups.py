@@ -99,11 +99,13 @@ def likelihood(run: Trained, settings: Settings) -> Found:
             f" ({found.draw_error:.3f} of it from the draws, of which {found.ess.median():,.0f} count in the median "
             f"image and {found.ess.min():,.0f} in the worst)"
         )
+    num = len(found.log_px)
+    error = f" ± {found.error:.2f} nats, the standard error over {num:,} images{draws}"
     return Found(
         values,
         QUANTITIES,
-        f"log p(x) by {settings.num_samples:,} importance sample{'s' * (settings.num_samples > 1)}: {found.mean:.2f} ± "
-        f"{found.error:.2f} nats, the standard error over {len(found.log_px):,} images{draws}",
+        f"log p(x) by {settings.num_samples:,} importance sample{'s' * (settings.num_samples > 1)}: "
+        f"{found.mean:.2f}{error if num > 1 else ' nats, of one image'}",
     )
 
 
@@ -227,7 +229,7 @@ def probes(run: Trained, settings: Settings) -> Found:
     if run.data.test.labels.dim() != 1:
         raise DoesNotApply("the data has factors in place of labels: see disentanglement")
     if len(run.data.test.labels.unique()) < 2:
-        raise DoesNotApply("the data has no labels")
+        raise DoesNotApply("the test set has fewer than two classes")
     metric = metrics.Probes()
     for judged, (name, num) in enumerate((("train", CODES), ("test", None))):
         codes, labels = run.codes(name, num)
@@ -245,8 +247,15 @@ def reconstruction(run: Trained, settings: Settings) -> Found:
             metric.update(x.cpu(), run.model.decode(run.model.encode(x, y), y).mean.cpu())
     values = metric.compute()
     missing = [name for name in ("ssim", "ms_ssim") if name not in values]
-    small = f"images of {'x'.join(map(str, run.model.data_shape[1:]))} are too small for {' and '.join(missing)}"
-    return Found(values, metrics.QUANTITIES, small if missing else "")
+    notes = []
+    if missing:
+        size = "x".join(map(str, run.model.data_shape[1:]))
+        notes.append(f"images of {size} are too small for {' and '.join(missing)}")
+    if exact := metric.num_exact:
+        equal = "equals its image" if exact == 1 else "equal their images"
+        num = int(metric.count)
+        notes.append(f"psnr is left out: {exact} of {num} reconstructions {equal} exactly (infinite PSNR)")
+    return Found(values, metrics.QUANTITIES, "; ".join(notes))
 
 
 def samples(run: Trained, settings: Settings) -> Found:
@@ -257,7 +266,8 @@ def samples(run: Trained, settings: Settings) -> Found:
         images = [judge.drawn(run.model.sample(len(y), y)) for y in context.split(BATCH)]
     bar = tqdm(images, "features of samples", disable=None, delay=1, leave=False)
     values = judge.scores(torch.cat([judge.of(x) for x in bar]))
-    return Found(values | judge.ceilings(), judge.metrics.QUANTITIES, judge.note)
+    missing = "" if "recall" in values else f"; {judge.num} images are too few for precision, recall and their like"
+    return Found(values | judge.references(), judge.metrics.QUANTITIES, judge.note + missing)
 
 
 def samplers(run: Trained, settings: Settings) -> Found:
@@ -271,15 +281,19 @@ def samplers(run: Trained, settings: Settings) -> Found:
     with torch.no_grad(), seeding.isolated(model.device, model.seed, "codes"):
         passes = run.batches("train", CODES, "codes")
         codes = torch.cat([model(x, y, num_samples=1).latent.z[0].cpu() for x, y in passes])
-    values, quantities = {}, {}
+    values, quantities, notes = {}, {}, [judge.note]
     fitted: dict[str, Any] = {"gmm": fits.gmm, "flow": fits.flow, "two_stage": fits.two_stage}
     for name, fit in fitted.items():
-        z = fit(codes, seed=model.seed).sample(judge.num, seed=model.seed)
+        try:
+            z = fit(codes, seed=model.seed).sample(judge.num, seed=model.seed)
+        except ValueError as reason:
+            notes.append(f"fid_{name} is left out: {reason}")
+            continue
         with torch.no_grad(), seeding.isolated(model.device, model.seed, "samples"):
             features = [judge.of(judge.drawn(model.decode(part.to(model.device)))) for part in z.split(BATCH)]
         values[f"fid_{name}"] = judge.metrics.fid(judge.real, torch.cat(features))
         quantities[f"fid_{name}"] = judge.metrics.QUANTITIES["fid"]._replace(meaning=f"FID, z from {SAMPLERS[name]}")
-    return Found(values, quantities, judge.note)
+    return Found(values, quantities, "; ".join(notes))
 
 
 @lru_cache(maxsize=1)
@@ -304,7 +318,7 @@ class Judge:
         self.bits = data.support == "binary"
         self.net = network(run, inception)
         kind = "drawn from p(x | z)" if self.bits else "means of p(x | z)"
-        self.note = f"samples are {kind}, judged by {self.net.describe()}; ceilings: what as many training images get"
+        self.note = f"samples are {kind}, judged by {self.net.describe()}; training images: what as many of them get"
         self.real = self.features("test")
 
     def features(self, split: str) -> Tensor:
@@ -325,9 +339,9 @@ class Judge:
         metric.update(real=self.real, fake=fake)
         return metric.compute()
 
-    def ceilings(self) -> dict[str, float]:
+    def references(self) -> dict[str, float]:
         """What as many training images get."""
-        return self.metrics.ceilings(self.scores(self.features("train")))
+        return self.metrics.references(self.scores(self.features("train")))
 
 
 def network(run: Trained, inception: str | None) -> Any:
@@ -367,8 +381,9 @@ def anomaly(run: Trained, settings: Settings) -> Found:
     training = run.batches("train", num, "log p(x)")
     entropy = float(metrics.scores(run.model, training, ["log_p"])["log_p"].mean())
     with seeding.isolated(run.model.device, run.model.seed, "posterior"):
-        q = type(run.model(*next(run.batches("test", 1))).latents[0].q)
-    names = [name for name in metrics.SCORES if name != "likelihood_regret" or q is Independent]
+        latents = run.model(*next(run.batches("test", 1))).latents
+    fits = len(latents) == 1 and isinstance(latents[0].q, Independent) and type(latents[0].q.base_dist) is Normal
+    names = [name for name in metrics.SCORES if name != "likelihood_regret" or fits]
     scored = [
         metrics.scores(run.model, of.batches("test", num, f"scores of {type(of.data).__name__}"), names, entropy)
         for of in (run, strange)
@@ -386,7 +401,11 @@ def anomaly(run: Trained, settings: Settings) -> Found:
             meaning = f"{quantity.meaning}; by {metrics.SCORES[name].meaning}"
             quantities[f"{key}_{name}"] = quantity._replace(meaning=meaning)
     ours, theirs = (f"{len(of.split('test', num).images):,} of {type(of.data).__name__}" for of in (run, strange))
-    return Found(values, quantities, f"{theirs} told from {ours}: an AUROC below 0.5 takes the others for the likelier")
+    note = f"{theirs} told from {ours}: an AUROC below 0.5 takes the others for the likelier"
+    if not fits:
+        note += "; likelihood regret is left out: it fits one layer with a diagonal normal posterior, which is not " \
+            f"what {type(run.model).__name__} has"
+    return Found(values, quantities, note)
 
 
 def data_config(name: str) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""Lightning's callbacks: which of them do not work with the training loop of this package, and what to use instead."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch import callbacks
+
+# They would do nothing or something wrong, since the loop optimizes by itself, several batches in each of Lightning's
+# steps, or could not be resumed to the bit.
+REFUSED: dict[type[pl.Callback], str] = {
+    callbacks.BackboneFinetuning: "no model has a backbone: freeze parts with a subclass of BaseFinetuning",
+    callbacks.BatchSizeFinder: "set data.batch_size",
+    callbacks.GradientAccumulationScheduler: "set trainer.accumulate_grad_batches",
+    callbacks.LearningRateFinder: "set optimizer.lr, or sweep over it: -m optimizer.lr=1e-3,1e-4",
+    callbacks.ModelPruning: "its masks are in no checkpoint: prune a trained model with torch.nn.utils.prune",
+    callbacks.OnExceptionCheckpoint: "use callbacks.last (vaezoo.callbacks.checkpoints.Last)",
+    callbacks.SpikeDetection: "use on_nan=skip or trainer.gradient_clip_val",
+    callbacks.StochasticWeightAveraging: "use callbacks/ema=default (vaezoo.callbacks.ema.EMA)",
+    callbacks.ThroughputMonitor: "use callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs images/s",
+}
+# They count or look at single batches, and Lightning hands them only every ``data.chunk``-th one.
+NEED_EVERY_BATCH: dict[type[pl.Callback], str] = {
+    callbacks.DeviceStatsMonitor: "",
+    callbacks.LearningRateMonitor: "callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs the learning rate",
+    callbacks.ModelCheckpoint: "callbacks.last (vaezoo.callbacks.checkpoints.Last)",
+    callbacks.WeightAveraging: "callbacks/ema=default (vaezoo.callbacks.ema.EMA)",
+}
+
+
+def check_callbacks(trainer: Any) -> None:
+    """Raise a ValueError if a callback of the trainer does not work with our training loop."""
+    chunk = getattr(trainer.datamodule, "chunk_size", 1)
+    for callback in trainer.callbacks:  # type: pl.Callback
+        name = type(callback).__name__
+        for kind, advice in REFUSED.items():
+            if isinstance(callback, kind):
+                raise ValueError(f"the callback {name} does not work with vaezoo's training loop: {advice}")
+        for kind, instead in NEED_EVERY_BATCH.items():
+            if isinstance(callback, kind) and chunk > 1 and counts_batches(callback):
+                other = f" or {instead}" if instead else ""
+                raise ValueError(
+                    f"the callback {name} would be called after every {chunk} batches only: use data.chunk=1{other}"
+                )
+
+
+def counts_batches(callback: pl.Callback) -> bool:
+    """Whether it needs a call for each batch: not our own, which have one, nor a checkpoint that counts epochs."""
+    if isinstance(callback, callbacks.ModelCheckpoint):
+        return "'every_n_train_steps': 0" not in callback.state_key
+    return not hasattr(callback, "on_batch")
