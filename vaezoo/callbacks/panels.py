@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from vaezoo.callbacks.loggers import guarded
 from vaezoo.evidence import evaluating
 from vaezoo.models.base import LatentVariableModel
 from vaezoo.models.training import Batch
@@ -312,7 +313,7 @@ class Panels(pl.Callback):
         for kind, picture in pictures.items():
             Image.fromarray(picture).save(folder / f"{kind}-{epoch:04d}.png")
         for logger in trainer.loggers:
-            show(logger, pictures, epoch, trainer.global_step)
+            guarded(logger, show, logger, pictures, epoch, trainer.global_step)
 
     def pictures(self, model: LatentVariableModel, loader: Iterable[Batch], when: str) -> dict[str, Picture]:
         """Every picture that this model allows, by its kind."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import torch
 
 import vaezoo
 from vaezoo.build import ConfigError, build
+from vaezoo.callbacks.loggers import WandB, guarded
 from vaezoo.data import ImageData
+from vaezoo.files import replace
 from vaezoo.machine import hide_missing_gpu, keep_heap, set_threads
 from vaezoo.metrics.quantities import QUANTITIES, Quantity
 from vaezoo.models import LatentVariableModel
@@ -114,20 +116,30 @@ def scored(model: LatentVariableModel, data: ImageData) -> str:
 
 
 @contextmanager
-def finished() -> Iterator[None]:
-    """Close W&B's run whatever happens: a second one in this process would silently join it."""
+def logging_to(config: dict[str, Any]) -> Iterator[list[Any]]:
+    """The loggers of a config while a block runs, and whatever happens W&B's run closed after it: a second one in this
+    process would silently join it.
+    """
+    loggers: list[Any] = []
     try:
-        yield
+        loggers += filter(None, build(config["logger"], "logger", tuple(config["trust"])).values())
+        yield loggers
     except BaseException:
-        close_wandb(exit_code=1)
+        close_wandb(loggers, exit_code=1)
         raise
-    close_wandb(exit_code=0)
+    close_wandb(loggers, exit_code=0)
 
 
-def close_wandb(exit_code: int) -> None:
-    """Finish W&B's run, if this process has one."""
-    if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
+def close_wandb(loggers: list[Any], exit_code: int) -> None:
+    """Finish W&B's run, if this process has one; if its service is gone, let nothing be left of it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is None or wandb.run is None:
+        return
+    logger = next((logger for logger in loggers if isinstance(logger, WandB)), WandB(experiment=wandb.run))
+    guarded(logger, wandb.finish, exit_code=exit_code)
+    if logger.off:
+        with suppress(Exception):  # its connection is what has failed
+            wandb.teardown(exit_code)  # otherwise W&B tries once more when the interpreter exits, with a traceback
 
 
 def write_summary(
@@ -153,7 +165,7 @@ def write_summary(
         "git_commit": git_commit(),
         "config": config,
     }
-    Path(config["run_dir"], "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    replace(Path(config["run_dir"], "summary.json"), json.dumps(summary, indent=2) + "\n")
     return summary
 
 
