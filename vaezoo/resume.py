@@ -5,6 +5,7 @@ as ``run_dir``, and is in no other way special.
 """
 
 import glob
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,13 +88,28 @@ def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
     if not news and complete(folder):
         return None
     inherited = [word for key, word in own.items() if key not in said and key != "resume"]
+    root = original_root(folder)
+    if root and "data.root" not in said:
+        inherited = [*(word for word in inherited if not sets(word, ["data.root"])), f"data.root={quoted(root)}"]
     return sent(argv, said, "run", folder, said["run"], [*inherited, "resume=auto"])
+
+
+def original_root(folder: Path) -> str | None:
+    """The folder of a run's data when that is relative to another working directory than the present one."""
+    place = folder / RECORDS["run"]
+    try:
+        root = yaml.safe_load(place.with_name("config.yaml").read_text(encoding="utf-8"))["data"]["root"]
+        begun_in = yaml.safe_load(place.with_name("hydra.yaml").read_text(encoding="utf-8"))["hydra"]["runtime"]["cwd"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    relative = "${" not in root and not os.path.isabs(os.path.expanduser(root))
+    return os.path.join(begun_in, root) if relative and begun_in != os.getcwd() else None
 
 
 def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) -> list[str] | None:
     """The arguments for ``resume=auto``, of a "run" or a "sweep"."""
     place = f"hydra.{kind}.dir"
-    template = str(value(said, place) or yaml.safe_load(defaults.read_text())["hydra"][kind]["dir"])
+    template = str(value(said, place) or yaml.safe_load(defaults.read_text(encoding="utf-8"))["hydra"][kind]["dir"])
     folders = candidates(template, kind)
     words = essential(said.values())
 
@@ -129,7 +145,7 @@ def candidates(template: str, kind: str) -> list[Path]:
 def recorded(folder: Path, kind: str) -> list[str] | None:
     """The words of the command that a folder is from; None where it has no record of them."""
     try:
-        words = yaml.safe_load((folder / RECORDS[kind]).read_text())
+        words = yaml.safe_load((folder / RECORDS[kind]).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
     return words if isinstance(words, list) else None

@@ -45,7 +45,7 @@ class CSV(Logger):
         if (str(row["step"]), frozenset(row)) in self.there:
             return
         if row.keys() <= set(self.columns):
-            with self.file.open("a", newline="") as file:
+            with self.file.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
         else:
             rows = self.rows() if self.columns else []
@@ -73,7 +73,7 @@ class CSV(Logger):
         """The file's rows, without empty cells; of a line that a kill has cut short, nothing."""
         if not self.file.exists():
             return []
-        with self.file.open(newline="") as file:
+        with self.file.open(encoding="utf-8", newline="") as file:
             lines = [line for line in file if line.endswith("\n")]
         return [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(lines)]
 

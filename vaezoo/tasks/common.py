@@ -25,6 +25,7 @@ from vaezoo.files import replace
 from vaezoo.machine import hide_missing_gpu, keep_heap, set_threads
 from vaezoo.metrics.quantities import QUANTITIES, Quantity
 from vaezoo.models import LatentVariableModel
+from vaezoo.tasks.checks import check_optimizer, check_trainer
 
 ARROWS = {1: "↑", 0: " ", -1: "↓"}  # what is better
 
@@ -54,6 +55,7 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     trust, seed, data_config = tuple(config["trust"]), config["seed"], config["data"]
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r} should be a whole number from 0 to {2**32 - 1}")
+    check_optimizer(config["optimizer"] or {})
     pl.seed_everything(seed, verbose=False)  # before the model exists: its initial weights are drawn from it
     model: LatentVariableModel = build(
         config["model"],
@@ -93,11 +95,7 @@ def use_machine(config: dict[str, Any], model: LatentVariableModel, data: ImageD
 def build_trainer(config: dict[str, Any], loggers: list, callbacks: list, **settings: Any) -> pl.Trainer:
     """The trainer of a config."""
     trainer = config["trainer"] | settings
-    least = {"accumulate_grad_batches": 1, "gradient_clip_val": 0, "max_epochs": 1, "max_steps": 1}
-    for name, bound in least.items():
-        value, endless = trainer.get(name), name.startswith("max_")
-        if isinstance(value, int | float) and value < bound and not (endless and value == -1):
-            raise ConfigError(f"trainer.{name} must be >= {bound}{', or -1 for no end' * endless}, got {value}")
+    check_trainer(trainer)
     if not trainer.get("enable_progress_bar", True):  # Lightning refuses a bar of ours then
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
     return build(trainer, "trainer", logger=loggers, callbacks=callbacks, default_root_dir=config["run_dir"])

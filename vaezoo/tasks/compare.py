@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -31,6 +32,7 @@ from vaezoo.jobs import Jobs, program
 from vaezoo.report import read_runs, write_figures, write_report
 from vaezoo.report.runs import Comparison, Run, Variant
 from vaezoo.resume import quoted
+from vaezoo.sentences import sentence
 from vaezoo.signals import Stopped
 from vaezoo.sweep import JOB_RECORD, brief, read_summary
 from vaezoo.tasks import common
@@ -102,10 +104,11 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     members = [member(folder, str(model), seed, words, asks) for seed in seeds for model in models]
     for one in members[: len(models)]:  # what cannot be built is said now, not after hours
         with seeding.isolated(torch.device("cpu"), 0, "compare"):
+            said = next(iter(one.stages.values()))
             try:
-                common.build_run(plain_config(next(iter(one.stages.values()))))
-            except ValueError as error:
-                raise ConfigError(f"{one.model}: {error}") from error
+                common.build_run(plain_config(said))
+            except (HydraException, ValueError) as error:
+                raise ConfigError(f"{one.model}: {sentence(error, said)}") from error
     with jobs.relaying(), shown(members) as console:
         for one in members:
             for place, said in one.stages.items():

@@ -20,6 +20,7 @@ from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.models import LatentVariableModel
 from vaezoo.resume import CHANGEABLE, sets
 from vaezoo.tasks import common
+from vaezoo.tasks.checks import CheckTestShare
 
 # The parts of a config that a resumed run must have as it had them.
 FIXED = ("seed", "model", "data", "optimizer", "scheduler")
@@ -35,6 +36,7 @@ def fit(config: dict[str, Any]) -> None:
     common.use_machine(config, model, data)
     with signals.listen(), common.logging_to(config) as loggers:
         callbacks = [callback for callback in build(config["callbacks"], "callbacks", trust).values() if callback]
+        callbacks.append(CheckTestShare())
         trainer = common.build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
         checkpoint = go_on(config, loggers) if config["resume"] else None
         for logger in loggers:
