@@ -624,3 +624,15 @@ def test_run_without_anything_but_a_folder(tmp_path):
     assert (run.model, run.cause, run.numbers) == ("", "not finished", {})
     write_report([run], tmp_path / "report.html", "nothing")
     assert write_figures([run], tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [0, 30, 300])
+def test_a_truncated_picture_is_named(tmp_path, capsys, size):
+    """And left out: the page is written without it."""
+    rng = np.random.default_rng(0)
+    file = tmp_path / "samples-0001.png"
+    Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(file)
+    assert thumbnail(file, 100_000) is not None
+    file.write_bytes(file.read_bytes()[:size])
+    assert thumbnail(file, 100_000) is None
+    assert f"{file}: the picture cannot be read (" in capsys.readouterr().err

@@ -36,6 +36,10 @@ def sentence(error: BaseException, words: Sequence[str] | None = None) -> str:
     match = re.search(r"Could not override '(.+?)'", str(error))
     if isinstance(error, ConfigCompositionException) and match:
         return unknown_key(match[1], sys.argv[1:] if words is None else words)
+    if "Config group override must be a string or a list" in str(error):
+        pairs = [word.partition("=")[::2] for word in (sys.argv[1:] if words is None else words)]
+        said = next((f"{key}={value}" for key, value in pairs if Path(config_folder(), key).is_dir()), "the word")
+        return f"{said} is not a choice: name one of its group, `--help` lists them"
     if isinstance(error, OverrideParseException):
         reason = error.message.splitlines()[0]
         return f"{error.override} cannot be read ({reason}): lists and spaces need quotes, as in 'key=[1,2]'"

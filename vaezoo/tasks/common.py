@@ -69,6 +69,8 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     )
     if data_config.get("binarize") == "auto":
         data_config["binarize"] = "dynamic" if model.likelihood.scores == {"binary"} else "none"
+    if not isinstance(data_config.get("root", ""), str):
+        raise ConfigError(f"data.root={data_config['root']} should be the name of a folder")
     if "root" in data_config:  # so that the run can be evaluated from another folder
         data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
     data: ImageData = build(data_config, "data", trust, seed=seed)

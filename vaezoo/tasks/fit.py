@@ -35,8 +35,11 @@ def fit(config: dict[str, Any]) -> None:
     model, data = common.build_run(config)
     common.use_machine(config, model, data)
     with signals.listen(), common.logging_to(config) as loggers:
-        callbacks = [callback for callback in build(config["callbacks"], "callbacks", trust).values() if callback]
-        callbacks.append(CheckTestShare())
+        built = build(config["callbacks"], "callbacks", trust).values()
+        for name, callback in zip(config["callbacks"], built, strict=True):
+            if callback is not None and not isinstance(callback, pl.Callback):
+                raise ConfigError(f"callbacks.{name}={callback} should be null, or have the _target_ of a callback")
+        callbacks = [*filter(None, built), CheckTestShare()]
         trainer = common.build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
         checkpoint = go_on(config, loggers) if config["resume"] else None
         for logger in loggers:
