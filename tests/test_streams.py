@@ -13,10 +13,10 @@ import os, sys
 from vaezoo.streams import protect
 protect()
 for _ in range(3):
-    print("é" * 10_000)
-    print("é" * 10_000, file=sys.stderr, flush=True)
+    print(chr(233) * 10_000)
+    print(chr(233) * 10_000, file=sys.stderr, flush=True)
 if os.fork() == 0:  # as a worker of a loader
-    print("é", flush=True)
+    print(chr(233), flush=True)
     os._exit(0)
 os.wait()
 open("file", "w").write("whole")

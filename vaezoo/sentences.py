@@ -38,7 +38,8 @@ def sentence(error: BaseException, words: Sequence[str] | None = None) -> str:
         return unknown_key(match[1], sys.argv[1:] if words is None else words)
     if "Config group override must be a string or a list" in str(error):
         pairs = [word.partition("=")[::2] for word in (sys.argv[1:] if words is None else words)]
-        said = next((f"{key}={value}" for key, value in pairs if Path(config_folder(), key).is_dir()), "the word")
+        empty = (key for key, value in pairs if value == "null" and Path(config_folder(), key).is_dir())
+        said = f"{next(empty, 'the group')}=null"
         return f"{said} is not a choice: name one of its group, `--help` lists them"
     if isinstance(error, OverrideParseException):
         reason = error.message.splitlines()[0]

@@ -1,6 +1,5 @@
 """Settings that make no sense, refused before anything is built from them: the libraries take them, or say it badly."""
 
-import math
 import os
 import re
 from datetime import timedelta
@@ -106,10 +105,8 @@ def check_optimizer(optimizer: dict[str, Any]) -> None:
         ConfigError: names the first one, its value and what it should be.
     """
     betas = optimizer.get("betas", [0.9, 0.999])
-    if not (isinstance(betas, list) and len(betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in betas)):
-        numbers = isinstance(betas, list) and all(is_number(b) and not math.isfinite(b) for b in betas)
-        if not numbers:
-            raise ConfigError(f"optimizer.betas={betas} should be two numbers from 0 to below 1, as in [0.9,0.999]")
+    if not (isinstance(betas, list) and len(betas) == 2 and all(is_number(b) and not (b < 0 or b >= 1) for b in betas)):
+        raise ConfigError(f"optimizer.betas={betas} should be two numbers from 0 to below 1, as in [0.9,0.999]")
     for name in ("lr", "eps"):
         if is_number(value := optimizer.get(name, 1)) and value == 0:
             raise ConfigError(f"optimizer.{name} must be > 0, got {value}")
