@@ -150,8 +150,9 @@ class Killer(pl.Callback):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the service is found in /proc")
-def test_a_run_outlives_its_wandb_service(tmp_path):
+def test_a_run_outlives_its_wandb_service(tmp_path, monkeypatch):
     """Killed in mid-run: one sentence, exit code 0, and metrics.csv is whole."""
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # that of other tests
     (tmp_path / "killer.py").write_text(KILLER)
     words = ("trainer.max_epochs=3", "model.encoder.hidden=[8]", "callbacks.panels.every_n_epochs=1", "threads=1",
              "trust=[killer]", "+callbacks.killer._target_=killer.Killer", "hydra.run.dir=D")  # fmt: skip
