@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPO
+from conftest import REPO, config
 from PIL import Image
 from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 from torch.utils import cpp_extension
 
 import vaezoo
 import vaezoo.checkpoint
+from vaezoo.build import ConfigError
 from vaezoo.data import Digits
-from vaezoo.run import config_folder, sentence
+from vaezoo.run import arranged, config_folder, main, sentence
+from vaezoo.tasks.checks import check_optimizer, check_trainer
 from vaezoo.tasks.common import quiet
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
@@ -195,6 +197,32 @@ def test_options_of_training(cli, more):
         (["threads=0"], "threads=0 should be a whole number >= 1"),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
         (["optimizer.lr=1e30", "trainer.max_epochs=2"], "training diverged"),
+        (["threads=9999"], f"threads=9999 is more than the {os.cpu_count()} cores of this machine: use at most "),
+        (["trust=mypackage"], "trust=mypackage should be a list of packages, such as 'trust=[mypackage]'"),
+        (["callbacks.best.monitor=val/elob"], "callbacks.best.monitor=val/elob is not logged, did you mean val/elbo?"),
+        (["callbacks/early_stopping=default", "callbacks.early_stopping.patience=-1"], "patience must be >= 0, got -1"),
+        (["callbacks/early_stopping=default", "trainer.limit_val_batches=0"],
+         "callbacks.early_stopping.monitor=val/elbo needs a validation, and trainer.limit_val_batches=0 turns it off"),
+        (["callbacks.monitor=3"], "callbacks.monitor=3 should be null, or have the _target_ of a callback"),
+        (["scheduler=cosine", "scheduler.warmup_steps=-5"], "scheduler.warmup_steps must be >= 0, got -5"),
+        (["trainer.limit_test_batches=0.1"], "trainer.limit_test_batches=0.1 is less than one of the 4 test batches"),
+        (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9] should be two numbers from 0 to below 1"),
+        (["data.root=3"], "data.root=3 should be the name of a folder"),
+        (["scheduler=null"], "scheduler=null is not a choice: name one of its group, `--help` lists them"),
+        (["--epochs", "3"], "--epochs is not an option, keys are set as in KEY=VALUE: did you mean trainer.max"),
+        (["--cfg", "all of it"], "argument --cfg/-c: invalid choice: 'all of it'"),
+        (["lr=0.01"], "lr: there is no such key, did you mean optimizer.lr?"),
+        (["epochs=3"], "epochs: there is no such key, did you mean trainer.max_epochs?"),
+        (["optimizer.weight_decay=1"], "the config does not list it, but Adam takes it: add it with a plus, "
+         "+optimizer.weight_decay=1"),
+        (["logger=wandb", "logger.wandb.tags=[a]"], "takes it: add it with a plus, +logger.wandb.tags=[a]"),
+        (["logger=wandb", "logger.wandb.projekt=a"], "did you mean logger.wandb.project?"),
+        (["scheduler._target_=torch.optim.lr_scheduler.StepLR"], "the config does not list it, add it with a plus, "
+         "+scheduler._target_=torch.optim.lr_scheduler.StepLR"),
+        (["scheduler.warmup_steps=1"], "scheduler is empty: choose a scheduler, or add it with a plus"),
+        (["data=/a/folder"], "data=/a/folder is not a choice, choose from cifar10, digits, dsprites, fashion_mnist, "
+         "kmnist, mnist, sprites; a folder is named by data.root=/a/folder"),
+        (["model/encoder=foo"], "model/encoder=foo is not a choice, choose from"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -406,3 +434,94 @@ def test_two_processes(tmp_path):
     failed = command(*arguments, "data.batch_size=5000", cwd=tmp_path)
     assert failed.returncode == 1
     assert "data.batch_size=5000" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"limit_test_batches": 0}, "trainer.limit_test_batches=0 should be a number of batches >= 1, or a share"),
+        ({"limit_train_batches": 0.0}, "trainer.limit_train_batches=0.0 should be a number of batches >= 1"),
+        ({"limit_val_batches": 1.5}, "trainer.limit_val_batches=1.5 should be .* at most 1.0, or 0 for none"),
+        ({"overfit_batches": -1}, "trainer.overfit_batches=-1 should be a number"),
+        ({"val_check_interval": 0}, "trainer.val_check_interval=0 should be a number of batches >= 1"),
+        ({"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch must be >= 1, got 0"),
+        ({"log_every_n_steps": 0}, "trainer.log_every_n_steps must be >= 1, got 0"),
+        ({"num_sanity_val_steps": -2}, "trainer.num_sanity_val_steps must be >= 0, or -1 for all, got -2"),
+        ({"num_nodes": 0}, "trainer.num_nodes must be >= 1, got 0"),
+        ({"fast_dev_run": -1}, "trainer.fast_dev_run=-1 should be true, false or a number of batches >= 1"),
+        ({"max_time": 5}, "trainer.max_time=5 should be a time above 0, days:hours:minutes:seconds"),
+        ({"max_time": "00:00:00:00"}, "trainer.max_time=00:00:00:00 should be a time above 0"),
+        ({"max_time": {"seconds": 0}}, "should be a time above 0"),
+        ({"enable_progress_bar": 3}, "trainer.enable_progress_bar=3 should be true or false"),
+        ({"deterministic": "x"}, "trainer.deterministic=x should be true, false or warn"),
+        ({"profiler": 3}, "trainer.profiler=3 should be simple, advanced, pytorch or null"),
+        ({"accelerator": "tpu"}, "trainer.accelerator=tpu: this machine has "),
+        ({"accelerator": "cpu", "devices": -1}, "trainer.devices must be >= 1, got -1; -1 stands for all GPUs"),
+        ({"accelerator": "cpu", "devices": 0}, "trainer.devices must be >= 1, got 0$"),
+        ({"accelerator": "cpu", "devices": 9999}, "trainer.devices=9999 is more than this machine has cores: "),
+    ],
+)
+def test_trainer_settings_that_make_no_sense(settings, words):
+    """Refused by key, value and what it should be, before anything is built."""
+    with pytest.raises(ConfigError, match=words):
+        check_trainer(settings)
+
+
+def test_trainer_settings_that_make_sense():
+    check_trainer(config("trainer"))
+    for name, values in {
+        "limit_test_batches": [1, 0.5, 1.0, None], "limit_val_batches": [0, 0.0], "overfit_batches": [0.0, 3],
+        "max_epochs": [-1, 1, None], "max_time": ["00:00:00:01", {"hours": 1}, None], "fast_dev_run": [True, False, 2],
+        "num_sanity_val_steps": [-1, 0], "devices": [1, 2, "auto"], "deterministic": ["warn", True],
+    }.items():  # fmt: skip
+        for value in values:
+            check_trainer({"accelerator": "cpu", name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"eps": 0}, "optimizer.eps must be > 0, got 0"), ({"lr": 0.0}, "optimizer.lr must be > 0, got 0.0"),
+     ({"betas": 0.9}, "optimizer.betas=0.9 should be two numbers"), ({"betas": [0.9, 1]}, "should be two numbers")],
+)  # fmt: skip
+def test_optimizer_settings_that_make_no_sense(settings, words):
+    check_optimizer(config("optimizer"))
+    with pytest.raises(ConfigError, match=words):
+        check_optimizer(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["a=1", "-m", "seed=0,1"], ["--multirun", "a=1", "seed=0,1"]),
+        (["a=1", "--config-dir", "x", "b=2"], ["--config-dir=x", "a=1", "b=2"]),
+        (["--model.beta=4", "--seed=1", "a=2"], ["model.beta=4", "seed=1", "a=2"]),
+        (["a=1", "--cfg", "job", "--resolve"], ["--cfg=job", "--resolve", "a=1"]),
+        (["~a", "+b=-3"], ["~a", "+b=-3"]),
+        (["a=1", "--info"], ["--info=all", "a=1"]),
+    ],
+)
+def test_flags_may_stand_anywhere(given, found):
+    """And W&B's agent may put two dashes before a key."""
+    assert arranged(given) == found
+
+
+def test_from_a_notebook(cli, monkeypatch):
+    """A list of words is a command; without one, a notebook's own command line is none of ours."""
+    monkeypatch.setattr(sys, "argv", ["kernel", "-f", "kernel.json"])
+    main(["hydra.run.dir=D", *SHORT, "logger=none", "callbacks.panels=null"])
+    assert json.loads(Path("D/summary.json").read_text())["status"] == "completed"
+    assert sys.argv == ["kernel", "-f", "kernel.json"]
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    code, _out, err, _run = cli()
+    assert code == 1
+    assert err.splitlines()[-1].startswith("error: main() has no command line here: give a list, such as main([")
+
+
+def test_a_system_that_is_not_meant(tmp_path):
+    """One sentence in place of a missing module."""
+    code = "import runpy, sys; sys.modules['fcntl'] = None; sys.platform = 'win32'; sys.argv = ['run.py', '--help']; "
+    code += f"runpy.run_path({str(REPO / 'run.py')!r}, run_name='__main__')"
+    words = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(REPO)}, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", code], **words, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: vaezoo runs on Linux and macOS, not on win32: on Windows, install it in WSL\n"

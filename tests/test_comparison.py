@@ -235,6 +235,7 @@ def test_a_comparison(tmp_path):
         (["models=[mlp_vae]", "task.outliers=nosuch"], "task.outliers=nosuch is not a choice, choose from"),
         (["models=[iwae]", "model=mlp_vae"], "model=mlp_vae: a comparison takes several, say 'models=[mlp_vae]'"),
         (["models=[mlp_vae,conv_va]"], "model=conv_va is not a choice, did you mean conv_vae?"),
+        (['models=["beta_vae model.betta=2"]'], "beta_vae model.betta=2: model.betta: there is no such key, did"),
         (['models=["beta_vae model.beta=-3"]'], "beta_vae model.beta=-3: model: beta must be a finite number >= 0"),
     ],
 )
@@ -242,6 +243,7 @@ def test_mistakes(cli, words, sentence):
     code, _out, err, _folder = cli("task=compare", *words)
     assert code == 1
     assert sentence in err
+    assert len(err.splitlines()) == 1
 
 
 def test_what_training_images_get_is_a_reference():

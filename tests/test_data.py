@@ -4,6 +4,7 @@ import gzip
 import re
 import struct
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,7 +147,7 @@ def test_mnist_is_the_published_one():
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_idx_files_are_found(tmp_path, compressed):
+def test_idx_files_are_found(tmp_path, monkeypatch, compressed):
     """torchvision's layout is read as it lies, from any root."""
     raw = tmp_path / "KMNIST" / "raw"
     raw.mkdir(parents=True)
@@ -159,6 +160,7 @@ def test_idx_files_are_found(tmp_path, compressed):
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, num) + labels.tobytes())
         if compressed:
             (raw / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+    monkeypatch.setattr(KMNIST, "sizes", (50, 20))
     data = ready(KMNIST(root=str(tmp_path), val_size=10, batch_size=8, binarize="none"))
     assert data.shape == (1, 28, 28)
     assert np.array_equal(data.test.images[:, 0].numpy(), images)
@@ -313,3 +315,79 @@ def test_images_on_the_gpu_where_they_fit(monkeypatch, capsys):
         assert ("are held on cuda:0" in capsys.readouterr().out) == bool(expected)
     data.trainer.strategy.root_device = torch.device("cpu")
     assert data.held(data.train) is data.train
+
+
+def idx_files(raw, sizes=(5, 3)):
+    """A small data set in MNIST's format."""
+    raw.mkdir(parents=True)
+    for part, num in zip(("train", "t10k"), sizes, strict=True):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, num, 28, 28) + bytes(784 * num))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, num) + bytes([9] * num))
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "words"),
+    [
+        ("train-images-idx3-ubyte", lambda b: b[:-7], "its 3,929 bytes cannot be read"),
+        ("train-images-idx3-ubyte", lambda b: b + b"0", "its 3,937 bytes cannot be read"),
+        ("train-images-idx3-ubyte", lambda b: b"", "its 0 bytes cannot be read"),
+        ("t10k-images-idx3-ubyte", lambda b: b"\0\0\7\3" + b[4:], "its 2,368 bytes cannot be read"),
+        ("t10k-images-idx3-ubyte", lambda b: b"\0\0\x0d\3" + b[4:], "bytes cannot be read"),
+        ("t10k-images-idx3-ubyte", lambda b: struct.pack(">IIII", 2051, 3, 14, 56) + b[16:],
+         r"it holds \(3, 14, 56\) values and should hold \(3, 28, 28\)"),
+        ("train-labels-idx1-ubyte", lambda b: struct.pack(">II", 2049, 4) + b[8:-1], r"holds \(4,\) values"),
+        ("t10k-labels-idx1-ubyte", lambda b: b[:-1] + b"\xc8", "a label is 200 and should be one of 0 to 9"),
+        ("t10k-labels-idx1-ubyte", lambda b: b[:-1] + b"\x0a", "a label is 10 and"),
+    ],
+)  # fmt: skip
+def test_a_broken_idx_file_is_named(tmp_path, monkeypatch, name, spoil, words):
+    """Truncated, too long, of another kind, or with labels that there are not; as it was, it is read."""
+    monkeypatch.setattr(MNIST, "sizes", (5, 3))
+    file = tmp_path / "MNIST" / "raw" / name
+    idx_files(file.parent)
+    data = MNIST(root=str(tmp_path))
+    data.prepare_data()
+    assert [split.images.shape[0] for split in data.read()] == [5, 3]
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(ValueError, match=rf"{file} is not MNIST's file, .*{words}.*: delete it, and it is downloaded"):
+        data.read()
+
+
+def test_a_broken_cifar_file_is_named(tmp_path):
+    for name in CIFAR10.files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no pickle")
+    with pytest.raises(ValueError, match="cifar-10-batches-py/data_batch_1 is not CIFAR10's file, its checksum is ano"):
+        CIFAR10(root=str(tmp_path)).read()
+
+
+def test_a_download_is_whole_or_leaves_nothing(tmp_path, monkeypatch):
+    """What is there stays as it is; without the network not even a folder is made."""
+    from torchvision.datasets import mnist
+
+    monkeypatch.setattr(KMNIST, "sizes", (5, 3))
+    data = KMNIST(root=str(tmp_path / "a" / "root"))
+
+    def fails_late(url, download_root, filename, md5):
+        Path(download_root, filename).write_bytes(b"a part")
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(mnist, "download_and_extract_archive", fails_late)
+    with pytest.raises(FileNotFoundError, match="no route to host"):
+        data.prepare_data()
+    assert list(tmp_path.iterdir()) == []
+
+    idx_files(tmp_path / "source")
+
+    def works(url, download_root, filename, md5):
+        name = filename.removesuffix(".gz")
+        Path(download_root, name).write_bytes((tmp_path / "source" / name).read_bytes())
+
+    monkeypatch.setattr(mnist, "download_and_extract_archive", works)
+    raw = tmp_path / "a" / "root" / "KMNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, 3) + b"\1\2\3")
+    data.prepare_data()
+    assert len(list(raw.iterdir())) == 4
+    assert data.read()[1].labels.tolist() == [1, 2, 3]
+    assert sorted(path.name for path in (tmp_path / "a" / "root").iterdir()) == ["KMNIST"]

@@ -1,13 +1,18 @@
 """Loggers that an interrupted run goes on with as if nothing had happened."""
 
 import csv
+import os
+import sys
 
 import pytest
 import wandb
+from conftest import REPO
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_cli import command
 
-from vaezoo.callbacks.loggers import CSV, TensorBoard, wandb_logger
+from vaezoo.callbacks.loggers import CSV, Guarded, TensorBoard, guarded, wandb_logger
+from vaezoo.signals import Stopped
 
 # What a run of two epochs of 4 steps logs: after each second step, after each epoch, and in the test.
 ROWS = [
@@ -101,3 +106,70 @@ def test_wandb_goes_on_with_its_run(tmp_path):
     assert ids[0] == ids[1] != ids[2]
     assert wandb_logger(str(tmp_path / "empty"), resume="auto").experiment.id not in ids
     wandb.finish()
+
+
+class Broken(Guarded, CSVLogger):
+    """A logger that has lost its backend."""
+
+    @property
+    def experiment(self):
+        raise ConnectionResetError("Connection lost")
+
+
+def test_a_logger_that_fails_is_switched_off(tmp_path, capsys):
+    """One sentence, whatever is logged next; what a user asks to stop still stops."""
+    logger = Broken(str(tmp_path))
+    for _ in range(2):
+        logger.log_metrics({"a": 1.0}, step=0)
+        logger.log_hyperparams({"a": 1})
+        logger.save()
+        logger.finalize("success")
+    guarded(logger, pytest.fail, "is called though the logger is off")
+    assert logger.off
+    assert capsys.readouterr().err == "Broken logs no more (Connection lost): the run goes on without it\n"
+
+    def stopped():
+        raise Stopped(15)
+
+    with pytest.raises(Stopped):
+        guarded(Broken(str(tmp_path)), stopped)
+
+
+KILLER = """
+import os, signal, lightning.pytorch as pl
+from pathlib import Path
+
+class Killer(pl.Callback):
+    def on_train_epoch_end(self, trainer, model):
+        for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                if "wandb" in Path(f"/proc/{child}/cmdline").read_text() and trainer.current_epoch == 0:
+                    os.kill(int(child), signal.SIGKILL)
+                    Path("killed").touch()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the service is found in /proc")
+def test_a_run_outlives_its_wandb_service(tmp_path, monkeypatch):
+    """Killed in mid-run: one sentence, exit code 0, and metrics.csv is whole."""
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # that of other tests
+    (tmp_path / "killer.py").write_text(KILLER)
+    words = ("trainer.max_epochs=3", "model.encoder.hidden=[8]", "callbacks.panels.every_n_epochs=1", "threads=1",
+             "trust=[killer]", "+callbacks.killer._target_=killer.Killer", "hydra.run.dir=D")  # fmt: skip
+    done = command(*words, cwd=tmp_path, PYTHONPATH=os.pathsep.join([str(REPO), str(tmp_path)]))
+    assert (tmp_path / "killed").exists()
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("WandB logs no more (") == 1
+    assert "Traceback" not in done.stderr
+    rows = list(csv.DictReader((tmp_path / "D" / "metrics.csv").open()))
+    assert sum(bool(row["val/elbo"]) for row in rows) == 3
+    assert '"status": "completed"' in (tmp_path / "D" / "summary.json").read_text()
+
+
+def test_wandb_that_does_not_start_is_left_out(tmp_path, monkeypatch, capsys):
+    def dead(**_):
+        raise wandb.Error("no service")
+
+    monkeypatch.setattr(wandb, "init", dead)
+    assert wandb_logger(str(tmp_path)) is None
+    assert "W&B cannot log offline either (no service): it is left out" in capsys.readouterr().err

@@ -632,3 +632,15 @@ def test_curves_know_how_long_an_epoch_is(tmp_path):
     curves = read_curves(tmp_path / "metrics.csv", {"steps": 200, "epochs": 0.25})
     assert [point.epoch for point in curves["val"]] == [0.125, 0.25]
     assert [point.epoch for point in read_curves(tmp_path / "metrics.csv", {})["val"]] == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("size", [0, 30, 300])
+def test_a_truncated_picture_is_named(tmp_path, capsys, size):
+    """And left out: the page is written without it."""
+    rng = np.random.default_rng(0)
+    file = tmp_path / "samples-0001.png"
+    Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(file)
+    assert thumbnail(file, 100_000) is not None
+    file.write_bytes(file.read_bytes()[:size])
+    assert thumbnail(file, 100_000) is None
+    assert f"{file}: the picture cannot be read (" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,15 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
+from vaezoo import record
+from vaezoo.build import ConfigError
 from vaezoo.files import held, replace
-from vaezoo.jobs import cause
-from vaezoo.resume import enlarges, resumed
+from vaezoo.jobs import Jobs, cause
+from vaezoo.resume import complete, enlarges, resumed
 from vaezoo.run import config_folder
 from vaezoo.signals import Stopped
 from vaezoo.sweep import print_table
-from vaezoo.tasks.fit import differences
+from vaezoo.tasks.fit import differences, go_on
 
 DEFAULTS = Path(config_folder(), "config.yaml")
 
@@ -473,3 +476,204 @@ def test_a_run_cannot_go_on_to_fewer_epochs(tmp_path):
     with pytest.raises(ConfigError, match=r"trainer\.max_epochs=2 is less than the 5 epochs"):
         resumed([f"run={tmp_path}", "trainer.max_epochs=2"], Path("unused"))
     assert (tmp_path / "summary.json").read_text() == summary
+
+
+def finished(folder):
+    """A checkpoint, as a training leaves one."""
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"weights")
+
+
+def contents(folder):
+    """Every file below a folder but the lock, and the config that Hydra writes before a sweep starts."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", "multirun.yaml")]
+    return {path: path.read_bytes() for path in files}
+
+
+def test_the_record_is_what_hydra_would_write(cli, stub):
+    """Config, hydra and overrides, to the byte."""
+    words = stub()
+    code, *_ = cli(*words, "seed=3", "+note=${run_dir}", "hydra.run.dir=D", "hydra.output_subdir=theirs")
+    assert code == 0
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        assert Path("D", ".hydra", name).read_text() == Path("D", "theirs", name).read_text()
+
+
+def test_a_folder_with_results_is_refused_to_another_command(cli, stub):
+    """Nothing in it changes; a repeated training goes on with resume=auto alone; an attempt without results is none."""
+    words = [*stub(seed1="raise"), "hydra.run.dir=D"]
+    folder = Path("D")
+    code, *_ = cli(*words, "seed=1", "+note=first")
+    assert code == 1
+    (folder / "metrics.csv").write_text("of the first attempt")
+    code, *_ = cli(*words, "seed=0", "+note=second")  # it left no checkpoint
+    assert code == 0
+    assert not (folder / "metrics.csv").exists()
+    finished(folder)
+    before = contents(folder)
+    for more in (["seed=5", "+note=second"], ["seed=5", "+note=second", "resume=auto"], []):
+        code, _out, err, _new = cli(*words, *more)
+        assert code == 1
+        assert len(err.splitlines()) == 1
+        assert "D holds the run of another command" in err
+        assert contents(folder) == before
+    assert "(task=stub trust=[stub] seed=0 +note=second): choose another hydra.run.dir, or delete it" in err
+    code, _out, err, _new = cli(*words, "seed=0", "+note=second")
+    assert code == 1
+    assert err.startswith(f"error: {folder.resolve()} holds a run of this command: resume=auto goes on with it, or ")
+    assert contents(folder) == before
+    code, *_ = cli(f"{words[0]}", f"run={folder}", "trainer.max_epochs=9")
+    assert code == 0
+    shutil.rmtree(folder / ".hydra")
+    code, _out, err, _new = cli(*words, "seed=0")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "holds results without the record of their command" in err
+
+
+def test_the_same_evaluation_again(cli, stub):
+    """It replaces its own result; another one is refused."""
+    words = [*stub(), "hydra.run.dir=D"]
+    for _ in range(2):
+        code, *_ = cli(*words, "seed=1")
+        assert code == 0
+    assert tries(Path("D")) == ["None False", "None False"]
+    code, _out, err, _new = cli(*words, "seed=2")
+    assert code == 1
+    assert "holds the run of another command" in err
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_a_kill_while_the_record_is_written(cli, stub, monkeypatch, after):
+    """After any of its files: the folder can be used by either command, and no result changes its name."""
+    words = [*stub(seed1="raise"), "hydra.run.dir=D"]
+    cli(*words, "seed=1")
+    count = 0
+
+    def dying(path, text):
+        nonlocal count
+        count += 1
+        if count > after:
+            raise OSError("killed")
+        replace(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "replace", dying)
+        assert cli(*words, "seed=2")[0] == (1 if after < 3 else 0)
+    stub()
+    assert cli(*words, "seed=2")[0] == 0
+    assert "seed=2" in Path("D", ".hydra", "overrides.yaml").read_text()
+
+
+def test_a_sweep_in_an_old_folder(stub):
+    """Another sweep, the same one without resume and a run are refused, and nothing changes."""
+    first = [*stub(), "hydra.sweep.dir=S"]
+    with start("-m", *first, "seed=1") as process:
+        process.communicate()
+    before = contents(Path("S"))
+    for words, told in [
+        (["-m", *first, "seed=2"], "S holds the sweep of another command (task=stub trust=[stub] seed=1): choose"),
+        (["-m", *first, "seed=1"], "S holds this sweep: resume=auto goes on with it"),
+        ([*first, "seed=1", "hydra.run.dir=S"], "S holds a sweep: choose another hydra.run.dir"),
+    ]:
+        with start(*words) as process:
+            _out, err = process.communicate()
+        assert process.returncode == 1
+        assert told in err
+        assert len(err.splitlines()) == 1
+        assert contents(Path("S")) == before
+
+
+def test_a_run_goes_on_with_what_it_was_trained_with(cli):
+    """Another seed, model, data, optimizer or scheduler stops it; a default that one config alone has is told."""
+    small = ("logger=none", "callbacks.panels=null", "model.encoder.hidden=[8]")
+    code, _out, _err, run = cli("trainer.max_epochs=1", *small)
+    assert code == 0
+    config = summary(run)["config"]
+
+    def changed(key, value):
+        parts = key.split(".")
+        other = json.loads(json.dumps(config))
+        node = other
+        for part in parts[:-1]:
+            node = node.setdefault(part, {})
+        node[parts[-1]] = value
+        return other
+
+    assert go_on(config, []) == run / "checkpoints" / "last.ckpt"
+    for key, value in [
+        ("seed", 5), ("optimizer.lr", 0.1), ("model.latent_dim", 3), ("data.val_size", 10),
+        ("scheduler._target_", "vaezoo.schedulers.cosine"), ("model.encoder.hidden", [9]),
+    ]:  # fmt: skip
+        with pytest.raises(ConfigError, match=rf"was trained with {key}=.* and {key}=.* is asked for: start a new run"):
+            go_on(changed(key, value), [])
+    for key, value in [("model.news", 1), ("trainer.deterministic", True), ("threads", 1), ("trainer.max_epochs", 9)]:
+        assert go_on(changed(key, value), [])
+
+
+def test_relative_data_are_those_of_the_original_folder(cli, stub):
+    """run=D from another folder; what is said there is relative to that one."""
+    words = stub(seed0="raise")
+    _code, _out, _err, run = cli(*words, "data=mnist", "data.root=here")
+    Path("elsewhere").mkdir()
+    defaults = Path(config_folder(), "config.yaml")
+    home = Path.cwd()
+    assert f"data.root='{home}/here'" not in resumed([f"run={run}"], defaults)
+    os.chdir("elsewhere")
+    found = resumed([f"run={run}"], defaults)
+    assert f"data.root='{home}/here'" in found
+    assert "data.root=here" not in found
+    assert resumed([f"run={run}", "data.root=there"], defaults).count("data.root=there") == 1
+
+
+def test_a_comparison_is_complete_with_every_stage(tmp_path):
+    """One that an older version calls completed, though an evaluation is missing, goes on."""
+    done = '{"status": "completed"}'
+    for part in ("", "runs/a-seed0", "evaluations/a-seed0", "runs/b-seed0"):
+        (tmp_path / part).mkdir(parents=True, exist_ok=True)
+        (tmp_path / part / "summary.json").write_text(done)
+    assert not complete(tmp_path)
+    (tmp_path / "evaluations" / "b-seed0").mkdir()
+    (tmp_path / "evaluations" / "b-seed0" / "summary.json").write_text('{"status": "failed"}')
+    assert not complete(tmp_path)
+    (tmp_path / "evaluations" / "b-seed0" / "summary.json").write_text(done)
+    assert complete(tmp_path)
+
+
+def test_a_lost_parent_takes_its_job_with_it(stub):
+    """The job saves itself; the same sweep again waits for it and runs what is missing."""
+    words = ["-m", *stub(seed1="wait"), "seed=1,2"]
+    with start(*words) as process:
+        while not (ready := list(Path().glob("multirun/*/*/0/ready"))):
+            time.sleep(0.05)
+        process.kill()
+        process.communicate()  # until the job, which has the same pipes, is gone too
+    folder = ready[0].parent
+    assert (folder / "heard").read_text() == "SIGTERM\n"
+    assert summary(folder)["error"] == "interrupted by SIGTERM"
+    stub()
+    with start(*words, "resume=auto") as again:
+        _out, err = again.communicate()
+    assert (again.returncode, err) == (0, "")
+    assert [row["status"] for row in table(folder.parent).values()] == ["completed", "completed"]
+
+
+def test_a_job_waits_for_an_earlier_attempt(tmp_path, capsys):
+    """While that still has the folder nothing in it is touched."""
+    (tmp_path / "summary.json").write_text("{}")
+    jobs = Jobs(tmp_path, [], resume=True, group="g")
+    orphan = os.fork()
+    if orphan == 0:
+        with held(tmp_path):
+            (tmp_path / "locked").touch()
+            time.sleep(1)
+        os._exit(0)
+    while not (tmp_path / "locked").exists():
+        time.sleep(0.01)
+    assert not jobs.clear(tmp_path, seconds=0.1)
+    assert (tmp_path / "summary.json").exists()
+    assert jobs.clear(tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+    os.waitpid(orphan, 0)
+    waits, in_use, waits_again = capsys.readouterr().err.splitlines()
+    assert waits == waits_again == f"waiting for an earlier attempt in {tmp_path} to end"
+    assert in_use.endswith("wait for it or stop it; the other jobs go on")

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from vaezoo.signals import Stopped, listen, request, requeue
+from vaezoo.signals import PARENT, Stopped, listen, request, requeue, tied, watch
 
 
 def test_the_first_signal_is_noted_and_handlers_come_back(capfd):
@@ -46,3 +46,24 @@ def test_slurm_requeue(tmp_path, monkeypatch):
     assert "could not be requeued" in requeue(Stopped(signal.SIGUSR1))
 
 
+
+
+def test_who_has_lost_its_parent_stops(monkeypatch):
+    """SIGTERM, once; a process that trains with others, which may wait for them, gets it twice."""
+    parents, sent = iter([7, 7, 1] * 2), []
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(os, "kill", lambda pid, signum: sent.append((pid, signum)))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    for rank, times in (("0", 1), ("1", 2)):
+        sent.clear()
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        watch(7)
+        assert sent == [(os.getpid(), signal.SIGTERM)] * times
+
+
+def test_what_is_started_knows_its_parent(monkeypatch):
+    """While a command runs and no longer."""
+    monkeypatch.delenv(PARENT, raising=False)
+    with tied():
+        assert os.environ[PARENT] == str(os.getpid())
+    assert PARENT not in os.environ

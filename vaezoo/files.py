@@ -1,8 +1,8 @@
 """Small files that a kill leaves whole, and folders that one process holds."""
 
-import fcntl
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +10,16 @@ from typing import Any
 
 from vaezoo.build import ConfigError
 
+try:
+    import fcntl
+except ImportError:
+    sys.exit(f"error: vaezoo runs on Linux and macOS, not on {sys.platform}: on Windows, install it in WSL")
+
 
 def replace(path: Path, text: str) -> None:
-    """Write a text file: whenever the process is killed, the path holds the old text or the new one."""
+    """Write a UTF-8 text file: whenever the process is killed, the path holds the old text or the new one."""
     fresh = path.with_name(f".{path.name}.tmp")
-    with fresh.open("w", newline="") as file:
+    with fresh.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
-from vaezoo.files import replace
+from vaezoo.build import ConfigError
+from vaezoo.files import held, replace
 from vaezoo.resume import alike, quoted
 from vaezoo.signals import SIGNALS
 from vaezoo.sweep import JOB_RECORD, essential, jobs, read_summary
@@ -66,12 +68,34 @@ class Jobs:
 
     def run(self, words: Sequence[str], folder: Path) -> None:
         """One job, to its end, with a summary of the cause where it left none itself."""
-        (folder / "summary.json").unlink(missing_ok=True)  # an earlier attempt's
+        if not self.clear(folder):
+            return
         resume = ["resume=auto"] * (self.resume and not any(word.startswith("resume=") for word in words))
         place = f"hydra.run.dir={quoted(folder.resolve())}"
         code = self.call([*self.program, *words, *resume, place], folder / "job.log")
         if code != 0 and "status" not in read_summary(folder):
             replace(folder / "summary.json", json.dumps({"status": "failed", "error": cause(code)}) + "\n")
+
+    def clear(self, folder: Path, seconds: float = 60) -> bool:
+        """Remove an earlier attempt's summary, and say whether the job can start.
+
+        An attempt whose parent was killed may still be saving itself: it is waited for.
+        """
+        end, told = time.monotonic() + seconds, False
+        while self.stopped is None:
+            try:
+                with held(folder):
+                    (folder / "summary.json").unlink(missing_ok=True)
+                return True
+            except ConfigError as error:
+                if time.monotonic() > end:
+                    print(f"{error}; the other jobs go on", file=sys.stderr)
+                    return False
+                if not told:
+                    print(f"waiting for an earlier attempt in {folder} to end", file=sys.stderr, flush=True)
+                told = True
+                time.sleep(0.2)
+        return False
 
     def call(self, command: list[str], log: Path) -> int:
         """Run a job's command and return its exit code."""
@@ -103,8 +127,8 @@ class Jobs:
 
 def program(hydra: Any) -> list[str]:
     """What starts this program again, with the config folders it was given."""
-    main = sys.modules["__main__"]
-    start = ["-m", main.__spec__.name] if main.__spec__ else [os.path.abspath(sys.argv[0])]
+    script = Path(sys.argv[0])
+    start = [str(script.absolute())] if script.is_file() and script.name != "__main__.py" else ["-m", "vaezoo"]
     extra = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     return [sys.executable, *start, *(f"--config-dir={path}" for path in extra)]
 

@@ -5,6 +5,7 @@ as ``run_dir``, and is in no other way special.
 """
 
 import glob
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from vaezoo.build import ConfigError
 from vaezoo.sweep import SWEEP_RECORD, essential, read_summary
 
-# Where a folder keeps the words of its command: a run's are written by Hydra, a sweep's by its launcher.
+# Where a folder keeps the words of its command (``vaezoo.record`` and the launcher of sweeps write them).
 RECORDS = {"run": ".hydra/overrides.yaml", "sweep": SWEEP_RECORD}
 
 # What moves no bit of a training: where its data lie, what is shown of it and kept. Two commands that differ in
@@ -93,7 +94,22 @@ def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
     if not news and complete(folder):
         return None
     inherited = inheritable((word for key, word in own.items() if key not in said), folder)
-    return sent(argv, said, "run", folder, said["run"], [*inherited, "resume=auto"], same=not news)
+    root = original_root(folder)
+    if root and "data.root" not in said:
+        inherited = [*(word for word in inherited if not sets(word, ["data.root"])), f"data.root={quoted(root)}"]
+    return sent(argv, said, "run", folder, said["run"], [*inherited, "resume=auto"])
+
+
+def original_root(folder: Path) -> str | None:
+    """The folder of a run's data when that is relative to another working directory than the present one."""
+    place = folder / RECORDS["run"]
+    try:
+        root = yaml.safe_load(place.with_name("config.yaml").read_text(encoding="utf-8"))["data"]["root"]
+        begun_in = yaml.safe_load(place.with_name("hydra.yaml").read_text(encoding="utf-8"))["hydra"]["runtime"]["cwd"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    relative = "${" not in root and not os.path.isabs(os.path.expanduser(root))
+    return os.path.join(begun_in, root) if relative and begun_in != os.getcwd() else None
 
 
 def inheritable(words: Iterable[str], folder: Path) -> list[str]:
@@ -132,17 +148,16 @@ def inheritable(words: Iterable[str], folder: Path) -> list[str]:
 def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) -> list[str] | None:
     """The arguments for ``resume=auto``, of a "run" or a "sweep"."""
     place = f"hydra.{kind}.dir"
-    template = str(value(said, place) or yaml.safe_load(defaults.read_text())["hydra"][kind]["dir"])
+    template = str(value(said, place) or yaml.safe_load(defaults.read_text(encoding="utf-8"))["hydra"][kind]["dir"])
     folders = candidates(template, kind)
     words = essential(said.values())
-    comparing = yaml.safe_load((defaults.parent / "task" / "compare.yaml").read_text())
 
     def goes_on(folder: Path) -> bool:
         there = recorded(folder, kind) or []
         # The jobs of a sweep may well differ in nothing else.
         unfinished = kind == "run" and read_summary(folder).get("status") != "completed"
         same = alike(there, words) or (unfinished and alike(trained(there), trained(words)))
-        return same or enlarges(words, there, comparing)
+        return same or enlarges(words, there, comparison_defaults())
 
     folder = next(filter(goes_on, folders), None)
     if folder is None:
@@ -156,7 +171,7 @@ def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) 
     same = alike(recorded(folder, kind) or (), words)
     if kind == "run" and same and complete(folder):
         return None
-    return sent(argv, said, kind, folder, said["resume"], ["resume=auto"], same)
+    return sent(argv, said, kind, folder, said["resume"], ["resume=auto"])
 
 
 def candidates(template: str, kind: str) -> list[Path]:
@@ -169,7 +184,7 @@ def candidates(template: str, kind: str) -> list[Path]:
 def recorded(folder: Path, kind: str) -> list[str] | None:
     """The words of the command that a folder is from; None where it has no record of them."""
     try:
-        words = yaml.safe_load((folder / RECORDS[kind]).read_text())
+        words = yaml.safe_load((folder / RECORDS[kind]).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
     return words if isinstance(words, list) else None
@@ -178,6 +193,26 @@ def recorded(folder: Path, kind: str) -> list[str] | None:
 def alike(words: Iterable[str], others: Iterable[str]) -> bool:
     """Whether two commands ask for the same."""
     return sorted(essential(words)) == sorted(essential(others))
+
+
+def config_folder() -> str:
+    """conf/: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return str(next(path for path in (package / "conf", package.parent / "conf") if path.is_dir()))
+
+
+def continues(words: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether a command may resume the run of another one: they differ in keys that may change when resuming, or this
+    one is a larger comparison.
+    """
+    now, then = ({"task": "task=fit"} | by_key(essential(several)) for several in (words, others))
+    changed = [key for key in now.keys() | then.keys() if now.get(key) != then.get(key)]
+    return all(sets(key, CHANGEABLE) for key in changed) or enlarges(words, others, comparison_defaults())
+
+
+def comparison_defaults() -> dict[str, Any]:
+    """The keys of ``task=compare`` with their values."""
+    return yaml.safe_load(Path(config_folder(), "task", "compare.yaml").read_text(encoding="utf-8"))
 
 
 def enlarges(words: Iterable[str], others: Iterable[str], defaults: dict[str, Any]) -> bool:
@@ -212,22 +247,20 @@ def sets(word: str, keys: Iterable[str]) -> bool:
 def complete(folder: Path) -> bool:
     """Whether the run in a folder is complete; says so."""
     summary = read_summary(folder)
-    if summary.get("status") != "completed":
+    # Of a comparison, each model's training and its evaluation.
+    stages = [folder / part / run.name for run in folder.glob("runs/*") for part in ("runs", "evaluations")]
+    if any(read_summary(place).get("status") != "completed" for place in (folder, *stages)):
         return False
     elbo = summary.get("test", {}).get("elbo")
     print(f"{folder} is complete" + (f": test ELBO {elbo:.3f} nats per image" if elbo is not None else ""), flush=True)
     return True
 
 
-def sent(
-    argv: list[str], said: dict[str, str], kind: str, folder: Path, asks: str, words: list[str], same: bool
-) -> list[str]:
+def sent(argv: list[str], said: dict[str, str], kind: str, folder: Path, asks: str, words: list[str]) -> list[str]:
     """The arguments with the word that ``asks`` to go on replaced by ``words`` and the folder to go on in."""
     print(f"going on in {folder}", flush=True)
     place = f"hydra.{kind}.dir"
     words = [*words, f"{place}={quoted(folder)}"]
-    if kind == "run" and same:  # Hydra would write the same record again, and a kill meanwhile lose it
-        words.append("hydra.output_subdir=null")
     gone = (said.get("resume"), said.get(place))
     return [new for word in argv for new in (words if word == asks else [] if word in gone else [word])]
 

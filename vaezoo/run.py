@@ -3,58 +3,58 @@
 Nothing heavy is imported at the top: ``--help``, completion and typing errors answer at once.
 """
 
-import errno
 import gc
 import json
 import os
-import re
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vaezoo.build import ConfigError, build, suggest
+from vaezoo.build import ConfigError, build
 from vaezoo.files import held, replace
-from vaezoo.resume import resumed
-from vaezoo.signals import Stopped, requeue
-
-# Errors that nobody meant for a user: they are named by their class.
-UNWORDED = (RuntimeError, TypeError, AttributeError, LookupError, AssertionError, NameError, ImportError)
-
-
-def config_folder() -> str:
-    """conf/: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    return str(next(path for path in (package / "conf", package.parent / "conf") if path.is_dir()))
+from vaezoo.record import claim
+from vaezoo.resume import config_folder, resumed
+from vaezoo.sentences import UNWORDED, compose, sentence, suggest_key
+from vaezoo.signals import Stopped, requeue, tied
+from vaezoo.streams import protect
 
 
-def main() -> None:
-    """Entry point of ``run.py``, ``python -m vaezoo`` and ``vaezoo``.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``run.py``, ``python -m vaezoo`` and ``vaezoo``; in a notebook, ``main(["model=iwae"])``.
 
     Exit codes: 0 done, 1 an error, 128 + its number for a signal (130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM).
+
+    Args:
+        arguments: the command line without the program; by default that of this process.
     """
+    protect()
     # Hydra is to hand its errors over instead of printing them, since they are worded here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.path.append(str(Path(__file__).parent / "plugins"))  # where Hydra finds the launcher of sweeps
     sys.path.append(os.getcwd())  # packages of the user's own, for the installed program too
+    command = sys.argv
     try:
+        if arguments is None and hasattr(sys, "ps1"):  # sys.argv is that of the notebook or the interpreter
+            raise ConfigError('main() has no command line here: give a list, such as main(["model=mlp_vae", "seed=1"])')
+        words = command[1:] if arguments is None else arguments
+        program = command[0] if arguments is None else str(Path(__file__).with_name("__main__.py"))
+        sys.argv = [program, *arranged(words)]
         if first_process():  # which tells the others where to go
-            arguments = resumed(sys.argv[1:], Path(config_folder(), "config.yaml"))
-            if arguments is None:
+            resuming = resumed(sys.argv[1:], Path(config_folder(), "config.yaml"))
+            if resuming is None:
                 return
-            sys.argv[1:] = arguments
-        run()
+            sys.argv[1:] = resuming
+        with tied():
+            run()
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
         fail(error, debug="debug=true" in sys.argv)
     except Stopped as stop:
@@ -64,18 +64,50 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    finally:
+        sys.argv = command
+
+
+def arranged(arguments: Sequence[str]) -> list[str]:
+    """The command line as Hydra reads it: its flags first, and ``--model.beta=4``, as W&B's agent puts it, a word.
+
+    Raises:
+        ConfigError: a flag that there is not.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}: `--help` shows how a command looks")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]  # otherwise it prints seven lines and exits
+    _, unknown = parser.parse_known_intermixed_args(arguments)
+    words = [word.lstrip("-") if word in unknown and "=" in word else word for word in arguments]
+    known, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        name = unknown[0].lstrip("-").replace("-", "_")
+        fix = suggest_key(name, compose([]))
+        raise ConfigError(f"{unknown[0]} is not an option, keys are set as in KEY=VALUE: {fix}")
+    flags = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in vars(known).items()
+        if name != "overrides" and value not in (None, False)
+    ]
+    return [*flags, *known.overrides]
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
 def run(cfg: DictConfig) -> None:
     """Run the task that the config names."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    trust = config["trust"]
+    if not isinstance(trust, list) or not all(isinstance(name, str) for name in trust):
+        fail(ConfigError(f"trust={trust} should be a list of packages, such as 'trust=[mypackage]'"), config["debug"])
     if not first_process():
         return attempt(config)
     run_dir = Path(config["run_dir"])
     try:
         with held(run_dir):
-            (run_dir / "summary.json").unlink(missing_ok=True)  # an earlier attempt's
+            claim(run_dir, cfg)
             attempt(config)
     except (ConfigError, OSError) as error:  # of the folder: Hydra would put a line of its own before it
         fail(error, config["debug"])
@@ -124,51 +156,3 @@ def fail(error: BaseException, debug: bool) -> None:
     hint = " (debug=true shows where)" if isinstance(error, UNWORDED) and not debug else ""
     print(f"error: {sentence(error)}{hint}", file=sys.stderr, flush=True)
     sys.exit(1)
-
-
-def sentence(error: BaseException) -> str:
-    """An error in one line."""
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={choice} is not a choice, {suggest(choice, error.options)}"
-    match = re.search(r"Could not override '(.+?)'", str(error))
-    if isinstance(error, ConfigCompositionException) and match:
-        return unknown_key(match[1])
-    if isinstance(error, OverrideParseException):
-        reason = error.message.splitlines()[0]
-        return f"{error.override} cannot be read ({reason}): lists and spaces need quotes, as in 'key=[1,2]'"
-    if ambiguous := re.search(r"Ambiguous value for argument '(.+?)'", str(error)):
-        return f"{ambiguous[1]} names several values: add -m for a sweep, or quote a list as in 'key=[1,2]'"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "no space left on the run's disk: make room, then the same command with resume=auto goes on"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    if any(kind.__module__.startswith(("torch._dynamo", "torch._inductor")) for kind in type(error).__mro__):
-        # All that the compiler said is in it, 100 kB at times: one line tells why.
-        match = re.search(r"^.*\berror: .*$", str(error), re.MULTILINE)
-        reason = match[0] if match else str(error).strip().partition("\n")[0]
-        return f"torch.compile failed ({reason}): use compile=false, or install a C++ compiler that works, such as g++"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{type(error).__name__}: {text}" if isinstance(error, UNWORDED) else text
-
-
-def unknown_key(key: str) -> str:
-    """The sentence for an override of a key that the config does not have."""
-    group, _, part = key.rpartition("/")
-    if group and Path(config_folder(), key).is_dir():
-        return f"{key}: the chosen {group} takes no {part}, leave it out"
-    overrides = [text for text in sys.argv[1:] if "=" in text and not text.startswith("-")]
-    cfg = None
-    while overrides and cfg is None:  # compose with what stands before the key that failed
-        overrides = overrides[: next((i for i, o in enumerate(overrides) if o.lstrip("+~").startswith(key)), 0)]
-        try:
-            with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
-                cfg = hydra.compose("config", overrides)
-        except HydraException:
-            continue
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if cfg is not None and parent else cfg
-    if not isinstance(node, DictConfig):
-        return f"{key}: there is no such key; `--help` lists the choices and `--cfg job` the keys"
-    names = [str(k) for k in node if not str(k).startswith("_")]
-    return f"{key}: there is no such key, {suggest(name, names, f'{parent}.' if parent else '')}"

@@ -16,6 +16,8 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final:
     """
     if not 0 <= final <= 1:
         raise ValueError(f"scheduler.final must be in [0, 1], got {final}")
+    if warmup_steps < 0:
+        raise ValueError(f"scheduler.warmup_steps must be >= 0, got {warmup_steps}")
 
     def factor(step: int) -> float:
         if step < warmup_steps:

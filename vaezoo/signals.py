@@ -3,14 +3,19 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 # Ctrl-C, a scheduler's notice, and SLURM's `--signal=USR1`: a run saves itself and leaves with 128 + number.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+# The environment variable that tells a process which one has started it: a sweep, a comparison, or the first process
+# of a run on several devices.
+PARENT = "VAEZOO_PARENT"
 
 
 class Stopped(BaseException):
@@ -63,7 +68,8 @@ class Request:
         if not self.signum:
             self.signum, self.since = signum, time.monotonic()
             name = signal.Signals(signum).name
-            os.write(2, f"{name}: stopping after this step; once more to leave at once\n".encode())
+            with suppress(OSError):  # nobody reads it any more
+                os.write(2, f"{name}: stopping after this step; once more to leave at once\n".encode())
 
 
 request = Request()
@@ -87,3 +93,29 @@ def listen() -> Iterator[None]:
         request.listening = False
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def tied() -> Iterator[None]:
+    """Stop this process when the one that started it is gone, and let those that it starts do the same.
+
+    Whoever is left without its parent gets SIGTERM and saves itself. A process of several that train together may
+    wait for the others for ever: five seconds later it gets a second one, and leaves at once.
+    """
+    if parent := os.environ.get(PARENT):
+        threading.Thread(target=watch, args=(int(parent),), daemon=True).start()
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        yield
+    finally:
+        del os.environ[PARENT]
+
+
+def watch(parent: int, every_seconds: float = 0.5) -> None:
+    """Wait until the parent process is another one, then end this process."""
+    while os.getppid() == parent:
+        time.sleep(every_seconds)
+    os.kill(os.getpid(), signal.SIGTERM)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(5)
+        os.kill(os.getpid(), signal.SIGTERM)

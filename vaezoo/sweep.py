@@ -24,7 +24,7 @@ def essential(words: Iterable[str]) -> list[str]:
 def read_summary(folder: Path) -> dict[str, Any]:
     """A job's ``summary.json``; empty where it wrote none."""
     try:
-        return json.loads((folder / "summary.json").read_text())
+        return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return {}
 
@@ -36,7 +36,7 @@ def brief(error: str) -> str:
 
 def jobs(sweep_dir: Path) -> dict[Path, dict[str, Any]]:
     """The folders of a sweep's jobs, with each job's number and overrides."""
-    return {file.parent: json.loads(file.read_text()) for file in sweep_dir.rglob(JOB_RECORD)}
+    return {file.parent: json.loads(file.read_text(encoding="utf-8")) for file in sweep_dir.rglob(JOB_RECORD)}
 
 
 def rows(sweep_dir: Path) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def rows(sweep_dir: Path) -> list[dict[str, Any]]:
 
 def write_table(sweep_dir: Path) -> None:
     """Write ``summary.csv`` anew."""
-    with (sweep_dir / "summary.csv").open("w", newline="") as file:
+    with (sweep_dir / "summary.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows(sweep_dir))

@@ -1,6 +1,7 @@
 """Training under faults: killed, signalled and fed with NaN, it goes on to the bit or ends in a sentence.
 
     python tests/campaign/training.py --minutes 15 --seed 1 --kinds kills,targeted,nan,signals,same,commands
+    python tests/campaign/training.py --minutes 10 --kinds parent,reused,logging,output
 
 Each attempt is the whole program, ``run.py WORDS resume=auto``, in a fork of this process; its end is compared
 with that of the same command left alone: loss, examples and images of every batch, the checkpoints, the
@@ -20,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["WANDB_MODE"] = "offline"
 
 import lightning.pytorch  # noqa: F401  # what a run would import is there in each fork
 import probe
@@ -107,6 +110,9 @@ def attempt(
     saves: str = "",
     group: bool = False,
     terminal: bool = False,
+    resume: bool = True,
+    streams: tuple[str, str] = ("kept", "kept"),
+    broken_after: float = 0,
 ) -> End:
     """The command of these words in a folder, once.
 
@@ -117,11 +123,16 @@ def attempt(
         saves: names the draws of when it saves.
         group: send the signals to its workers, too.
         terminal: stderr is a terminal.
+        resume: say resume=auto.
+        streams: stdout and stderr, each "kept", "closed", "full" (/dev/full), or a "pipe" whose reader goes away
+            after ``broken_after`` seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     ours, theirs = pty.openpty() if terminal else (None, None)
     log = folder.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
@@ -129,12 +140,19 @@ def attempt(
             file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
             os.dup2(file, 1)
             os.dup2(theirs if terminal else file, 2)
+            os.close(reader)
+            for number, state in enumerate(streams, 1):
+                if state == "closed":
+                    os.close(number)
+                elif state != "kept":
+                    os.dup2(writer if state == "pipe" else os.open("/dev/full", os.O_WRONLY), number)
+            os.close(writer)
             os.chdir(folder.parent)
             probe.fault, probe.saves = faults, random.Random(saves)
             probe.install()
             if broken:
                 probe.break_step(*broken)
-            sys.argv = command(folder, words)
+            sys.argv = command(folder, words, resume)
             with contextlib.suppress(SystemExit):
                 code: object = 0
                 try:
@@ -147,6 +165,8 @@ def attempt(
         except BaseException:
             traceback.print_exc()
             os._exit(99)
+    os.close(writer)
+    threading.Timer(broken_after, os.close, [reader]).start()
     shown = b""
     if terminal:
         os.close(theirs)
@@ -168,10 +188,10 @@ def attempt(
     return End(code, out, time.monotonic() - start)
 
 
-def command(folder: Path, words: dict[str, str]) -> list[str]:
+def command(folder: Path, words: dict[str, str], resume: bool = True) -> list[str]:
     """The command line."""
     text = [f"{key}={value}" for key, value in (BASE | words).items()]
-    return ["run.py", *text, "resume=auto", f"hydra.run.dir={folder.name}"]
+    return ["run.py", *text, *["resume=auto"] * resume, f"hydra.run.dir={folder.name}"]
 
 
 def outcome(folder: Path) -> dict:
@@ -418,6 +438,106 @@ class Campaign:
             compare(outcome(sweep / str(number)), self.alone(words | {"seed": seed})[0])
         return figures
 
+    def parent(self, folder: Path, rng: random.Random) -> Counter:
+        """The parent of a sweep or of a comparison is killed alone; said again, also at once, it completes."""
+        words = draw(rng)
+        figures, sweeps = Counter(), rng.random() < 0.5
+        model, seed = words.pop("model", "mlp_vae"), words.pop("seed", "0")
+        single = words | {"model": model, "seed": seed}
+        measured = {"task.metrics": "[likelihood]", "task.num_samples": "2", "task.num_images": "9"}
+        compared = words | {"task": "compare", "models": f"[{model}]", "seeds": f"[{seed}]"} | measured
+        said = words | {"model": model, "seed": "3,4"} if sweeps else compared
+        for _ in range(rng.randint(1, 2)):
+            end = program(folder, said, rng.uniform(3, 14), signal.SIGKILL)
+            assert end.code in (0, -signal.SIGKILL), end
+            figures["killed parents"] += end.code != 0
+            if rng.random() < 0.5:
+                wait_for(lambda: not processes(folder), "a job outlives its parent")
+                figures["with a pause"] += end.code != 0
+        end = program(folder, said)
+        assert end.code == 0, end
+        wait_for(lambda: not processes(folder), "a process is left")
+        if sweeps:
+            for number, one in enumerate("34"):
+                compare(outcome(folder / str(number)), self.alone(single | {"seed": one})[0])
+            return figures + Counter(sweeps=1)
+        expected = self.alone(single)[0]
+        compare(outcome(folder / "runs" / f"{model}-seed{seed}"), expected)
+        evaluation = json.loads((folder / "evaluations" / f"{model}-seed{seed}" / "summary.json").read_text())
+        assert evaluation["status"] == "completed", evaluation
+        assert evaluation["test"]["elbo"] == expected["summary"]["test"]["elbo"], evaluation
+        assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
+        return figures + Counter(comparisons=1)
+
+    def reused(self, folder: Path, rng: random.Random) -> Counter:
+        """Another command in the folder of one that was killed: it is refused and changes nothing, or, where there was
+        no checkpoint yet, has the folder for itself, also if it is killed while it takes it.
+        """
+        first = draw(rng)
+        second = first | {"seed": "7", "optimizer.lr": "2e-3"}
+        expected, before, whole = self.alone(first)
+        figures = Counter({"second commands": 1})
+        wait = rng.uniform(0, before) if rng.random() < 0.5 else rng.uniform(before, whole)
+        attempt(folder, first, signals=((wait, signal.SIGKILL),), saves=f"{rng.random()}")
+        saved, at = list((folder / "checkpoints").glob("*.ckpt")), rng.randint(1, 5)
+
+        def die(what: str, count: int) -> None:
+            if (what, count) == ("rename", at):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if saved:
+            files = contents(folder)
+            end = attempt(folder, second | {"debug": "false"}, die, resume=rng.random() < 0.5)
+            assert end.code == 1, end
+            assert "holds the run of another command" in end.out, end
+            assert contents(folder) == files, "a refused command changes the folder"
+            return figures + Counter(refused=1) + self.finish(folder, first, expected)
+        (folder / "record").unlink(missing_ok=True)
+        end = attempt(folder, second, die, resume=False)
+        assert end.code == -signal.SIGKILL, end
+        figures["killed as well"] += 1
+        if not any((folder / "checkpoints").glob("*.ckpt")):
+            (folder / "record").unlink(missing_ok=True)
+            end = attempt(folder, second, resume=False)
+            assert end.code == 0, end
+            other = self.alone(second)[0]
+            compare(outcome(folder), other)
+            return figures + Counter({"batches compared": len(other["record"])})
+        return figures + self.finish(folder, second, self.alone(second)[0])
+
+    def logging(self, folder: Path, rng: random.Random) -> Counter:
+        """W&B's service is killed at places where it could matter: one sentence, and the run ends as without W&B."""
+        words = draw(rng)
+        expected, *_ = self.alone(words)
+        event, at = moment(rng)
+        mark = folder.with_name(f"{folder.name}killed")
+
+        def kill(what: str, count: int) -> None:
+            if what == event and count >= at and not mark.exists():  # the first files are written before it starts
+                for pid in children(os.getpid()):
+                    if "wandb" in command_line(pid):
+                        os.kill(pid, signal.SIGKILL)
+                        mark.touch()
+
+        end = attempt(folder, words | {"logger": "wandb"}, kill, saves=f"{rng.random()}")
+        assert end.code == 0, end
+        assert end.out.count("logs no more") <= 1, end
+        compare(outcome(folder), expected)
+        told = "logs no more" in end.out
+        figures = Counter({"runs": 1, "batches compared": len(expected["record"])})
+        return figures + Counter({"killed services": int(mark.exists()), "told": int(told)})
+
+    def output(self, folder: Path, rng: random.Random) -> Counter:
+        """Standard output and error are closed, full, or a pipe whose reader goes away: the run is complete."""
+        words = draw(rng)
+        expected, _first, whole = self.alone(words)
+        streams = (rng.choice(["closed", "full", "pipe"]), rng.choice(["kept", "closed", "full", "pipe"]))
+        end = attempt(folder, words, streams=streams, broken_after=rng.uniform(0, whole), saves=f"{rng.random()}")
+        assert end.code == 0, f"{streams}: {end}"
+        compare(outcome(folder), expected)
+        figures = Counter({"runs without output": 1, "batches compared": len(expected["record"])})
+        return figures + Counter(f"{name} {state}" for name, state in zip(("stdout", "stderr"), streams, strict=True))
+
 
 OTHERWISE = [
     {"trainer.enable_progress_bar": "true"},  # on a terminal
@@ -469,24 +589,60 @@ def program(folder: Path, words: dict[str, str], wait: float | None = None, sign
     if "," in words.get("seed", ""):
         arguments = ["-m", *arguments[:-1], f"hydra.sweep.dir={folder.name}"]
     paths = os.pathsep.join([str(REPO), str(Path(__file__).parent)])
-    start = time.monotonic()
-    with subprocess.Popen(
+    start, log = time.monotonic(), folder.with_name(f"{folder.name}.out")
+    with log.open("w") as file, subprocess.Popen(
         [sys.executable, str(REPO / "run.py"), *arguments], cwd=folder.parent, text=True,
-        env=os.environ | {"PYTHONPATH": paths}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONPATH": paths}, stdout=file, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         try:
-            out, _ = process.communicate(timeout=wait)
+            process.wait(timeout=wait)
         except subprocess.TimeoutExpired:
             process.send_signal(signum)
-            out, _ = process.communicate()
+            process.wait()
+    out = log.read_text()
     assert "Traceback" not in out, out
     return End(process.returncode, out, time.monotonic() - start)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file below a folder but the lock."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def command_line(pid: int) -> str:
+    """What a process was started with; empty when it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+
+
+def processes(folder: Path) -> list[int]:
+    """The processes whose command names a folder."""
+    numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    named = re.compile(rf"hydra\.\w+\.dir='?({re.escape(str(folder))}|{folder.name})\b")
+    return [pid for pid in numbers if named.search(command_line(pid))]
+
+
+def wait_for(happened: Callable[[], bool], otherwise: str, seconds: float = 90) -> None:
+    """Wait until something has happened."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.1)
 
 
 # What a kind counts, and how many of them the whole campaign is to have.
 KINDS = {
     "kills": ("kills", 220), "targeted": ("kills", 80), "nan": ("injections", 50), "signals": ("signals", 60),
     "twice": ("second signals", 4), "same": ("runs compared", 28), "commands": ("stopped commands", 4),
+    "parent": ("killed parents", 6), "reused": ("second commands", 20), "logging": ("killed services", 10),
+    "output": ("runs without output", 20),
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
+from vaezoo.build import ConfigError, suggest
 from vaezoo.signals import Stopped, catch, request
 
 
@@ -31,7 +32,10 @@ class Best(Checkpoint):
         self.score: float | None = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit" or self.monitor not in trainer.callback_metrics:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        check_monitor(trainer, "best", self.monitor)
+        if self.monitor not in trainer.callback_metrics:  # of a training epoch, the first of which has not ended
             return
         score = float(trainer.callback_metrics[self.monitor])
         sign = 1 if self.mode == "max" else -1
@@ -44,6 +48,19 @@ class Best(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.score = state_dict["score"]
+
+
+def check_monitor(trainer: pl.Trainer, callback: str, monitor: str) -> None:
+    """Refuse, after the first validation, a metric that nothing logs.
+
+    Raises:
+        ConfigError: suggests one that is logged.
+    """
+    metrics = trainer.callback_metrics
+    waits = monitor.startswith("train/") and not any(name.startswith("train/") for name in metrics)
+    if monitor not in metrics and not waits:
+        names = [name for name in metrics if "kl_dim" not in name]
+        raise ConfigError(f"callbacks.{callback}.monitor={monitor} is not logged, {suggest(monitor, names)}")
 
 
 def run(loop: Any) -> None:

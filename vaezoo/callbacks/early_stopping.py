@@ -5,13 +5,39 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import early_stopping
 
+from vaezoo.build import ConfigError
+from vaezoo.callbacks.checkpoints import check_monitor
+
 
 class EarlyStopping(early_stopping.EarlyStopping):
-    """Lightning's, for runs that are resumed: what it has stopped does not go on, and no validation counts twice."""
+    """Lightning's, for runs that are resumed: what it has stopped does not go on, and no validation counts twice.
+
+    Args:
+        monitor: name of the metric.
+        patience: validations without a better value after which the training stops; >= 0.
+        min_delta: how much better a value has to be; >= 0.
+        **kwargs: those of Lightning's ``EarlyStopping``.
+    """
+
+    def __init__(self, monitor: str, patience: int = 3, min_delta: float = 0.0, **kwargs: Any):
+        for name, value in {"patience": patience, "min_delta": min_delta}.items():
+            if value < 0:
+                raise ValueError(f"callbacks.early_stopping.{name} must be >= 0, got {value}")
+        super().__init__(monitor=monitor, patience=patience, min_delta=min_delta, **kwargs)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            check_monitor(trainer, "early_stopping", self.monitor)
+        super().on_validation_end(trainer, pl_module)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.stopping_reason != early_stopping.EarlyStoppingReason.NOT_STOPPED:  # in an earlier attempt
             trainer.should_stop = True
+        if trainer.limit_val_batches == 0 and self.monitor.startswith("val/"):
+            raise ConfigError(
+                f"callbacks.early_stopping.monitor={self.monitor} needs a validation, and trainer.limit_val_batches=0 "
+                f"turns it off: leave one of them out"
+            )
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.before = self.state_dict()

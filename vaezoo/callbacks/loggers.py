@@ -1,9 +1,13 @@
-"""Loggers that a resumed run goes on with, and Weights & Biases without questions: no prompt, no hang, no account."""
+"""Loggers that a resumed run goes on with, and Weights & Biases without questions: no prompt, no hang, no account.
+
+A logger whose backend fails never ends a run: it is switched off, and ``metrics.csv`` has all numbers.
+"""
 
 import csv
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +45,7 @@ class CSV(Logger):
         if (str(row["step"]), frozenset(row)) in self.there:
             return
         if row.keys() <= set(self.columns):
-            with self.file.open("a", newline="") as file:
+            with self.file.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
         else:
             rows = self.rows() if self.columns else []
@@ -69,7 +73,7 @@ class CSV(Logger):
         """The file's rows, without empty cells; of a line that a kill has cut short, nothing."""
         if not self.file.exists():
             return []
-        with self.file.open(newline="") as file:
+        with self.file.open(encoding="utf-8", newline="") as file:
             lines = [line for line in file if line.endswith("\n")]
         return [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(lines)]
 
@@ -82,12 +86,62 @@ class CSV(Logger):
         replace(self.file, text.getvalue())
 
 
-class TensorBoard(TensorBoardLogger):
+def guarded(logger: Any, action: Callable, *arguments: Any, **named: Any) -> Any:
+    """Do something with a logger; if its backend raises, say so once and switch the logger off.
+
+    Returns:
+        What the action returns; None when the logger is off.
+    """
+    if getattr(logger, "off", False):
+        return None
+    try:
+        return action(*arguments, **named)
+    except Exception as error:
+        logger.off = True
+        reason = " ".join(str(error).split()) or type(error).__name__
+        name = type(logger).__name__
+        print(f"{name} logs no more ({reason}): the run goes on without it", file=sys.stderr, flush=True)
+        return None
+
+
+class Guarded(Logger):
+    """Lets every call of Lightning's to the logger that stands next in a class's bases be ``guarded``.
+
+    Attributes:
+        off: whether the logger has failed.
+    """
+
+    off = False
+
+    def log_metrics(self, *arguments: Any, **named: Any) -> None:
+        guarded(self, super().log_metrics, *arguments, **named)  # type: ignore[safe-super]
+
+    def log_hyperparams(self, *arguments: Any, **named: Any) -> None:
+        guarded(self, super().log_hyperparams, *arguments, **named)  # type: ignore[safe-super]
+
+    def log_graph(self, *arguments: Any, **named: Any) -> None:
+        guarded(self, super().log_graph, *arguments, **named)
+
+    def save(self) -> None:
+        guarded(self, super().save)
+
+    def after_save_checkpoint(self, *arguments: Any) -> None:
+        guarded(self, super().after_save_checkpoint, *arguments)
+
+    def finalize(self, status: str) -> None:
+        guarded(self, super().finalize, status)
+
+
+class TensorBoard(Guarded, TensorBoardLogger):
     """Lightning's logger; a resumed run's second event file hides what the first one logged too far ahead."""
 
     def resume(self, step: int) -> None:
         """Hide what was logged at or after this many optimizer steps; to be called before anything is logged."""
         self._kwargs["purge_step"] = step
+
+
+class WandB(Guarded, WandbLogger):
+    """Lightning's logger of a W&B run."""
 
 
 def wandb_logger(
@@ -114,7 +168,7 @@ def wandb_logger(
         **settings: further arguments of ``wandb.init``, such as ``entity``, ``group`` or ``tags``.
 
     Returns:
-        The logger; None in every process but the first.
+        The logger; None in every process but the first, and when W&B does not start at all.
     """
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # Lightning hangs it on the decorator
         return None
@@ -136,8 +190,12 @@ def wandb_logger(
     except (wandb.Error, TimeoutError) as error:
         reason = str(error).strip().splitlines()[0]
         print(f"W&B is not to be had online ({reason}): this run is logged offline", file=sys.stderr)
-        run = start("offline")
-    return WandbLogger(experiment=run)
+        try:
+            run = start("offline")
+        except (wandb.Error, OSError) as failure:
+            print(f"W&B cannot log offline either ({' '.join(str(failure).split())}): it is left out", file=sys.stderr)
+            return None
+    return WandB(experiment=run)
 
 
 def last_id(save_dir: str) -> str | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from vaezoo.callbacks.loggers import guarded
 from vaezoo.callbacks.progress import trained
 from vaezoo.evidence import evaluating
 from vaezoo.models.base import LatentVariableModel
@@ -316,7 +317,7 @@ class Panels(pl.Callback):
         for kind, picture in pictures.items():
             Image.fromarray(picture).save(folder / f"{kind}-{number}.png")
         for logger in trainer.loggers:
-            show(logger, pictures, when, trainer.global_step)
+            guarded(logger, show, logger, pictures, when, trainer.global_step)
 
     def pictures(self, model: LatentVariableModel, loader: Iterable[Batch], when: str) -> dict[str, Picture]:
         """Every picture that this model allows, by its kind."""

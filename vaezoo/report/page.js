@@ -208,7 +208,7 @@ function showTips() {
 function main() {
   document.title = DATA.title;
   const many = DATA.comparisons.length > 1;
-  const left = DATA.left_out ? [el("p", { class: "soft" }, `${DATA.left_out} pictures would not fit into this page and are left out: they are in the runs' folders.`)] : [];
+  const left = DATA.left_out ? [el("p", { class: "soft" }, `${DATA.left_out} pictures would not fit into this page, or cannot be read, and are left out: they are in the runs' folders.`)] : [];
   const failed = DATA.incomplete.length;
   const count = `${DATA.runs.length} run${DATA.runs.length > 1 ? "s" : ""}${failed ? `, ${failed} not completed` : ""}`;
   document.querySelector("main").append(

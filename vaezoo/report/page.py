@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -85,9 +86,9 @@ def filled(page: dict[str, Any]) -> str:
     # "<" as an escape: no string in the data can end the script element that holds it.
     data = json.dumps(finite(page), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     folder = resources.files("vaezoo.report")
-    text = folder.joinpath("page.html").read_text()
+    text = folder.joinpath("page.html").read_text(encoding="utf-8")
     for name in ("page.css", "charts.js", "page.js"):
-        text = text.replace(f"[[{name}]]", folder.joinpath(name).read_text())
+        text = text.replace(f"[[{name}]]", folder.joinpath(name).read_text(encoding="utf-8"))
     return text.replace("[[data]]", data)
 
 
@@ -214,7 +215,8 @@ def thumbnail(file: Path, spare: int, top: int = 0) -> str | None:
     try:
         image = Image.open(file).convert("RGB")
         image = image.crop((0, min(top, image.height - 1), image.width, image.height))
-    except OSError:
+    except (OSError, SyntaxError) as error:  # of Pillow, for a PNG file with a broken part
+        print(f"{file}: the picture cannot be read ({error}) and is left out", file=sys.stderr)
         return None
     if file.stat().st_size < spare and len(source := encoded(image, lossless=True)) <= spare:
         return source

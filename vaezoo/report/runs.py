@@ -475,7 +475,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_yaml(file: Path) -> Any:
     """A YAML file's content; None where it is missing or cut short."""
     try:
-        return yaml.safe_load(file.read_text())
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
 
@@ -488,7 +488,7 @@ def read_curves(file: Path, summary: dict[str, Any]) -> dict[str, list[Point]]:
     """
     if not file.exists():
         return {}
-    with file.open(newline="") as text:
+    with file.open(encoding="utf-8", newline="") as text:
         rows = [row for row in csv.DictReader(text) if row.get("epoch") and row.get("step")]
     places = [(int(row["step"]) + 1, int(row["epoch"]) + 1) for row in rows]
     curves = {}

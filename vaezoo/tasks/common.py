@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ import torch
 
 import vaezoo
 from vaezoo.build import ConfigError, build
+from vaezoo.callbacks.loggers import WandB, guarded
 from vaezoo.data import ImageData
-from vaezoo.files import finite
+from vaezoo.files import finite, replace
 from vaezoo.machine import hide_missing_gpu, keep_heap, set_threads
 from vaezoo.metrics.quantities import QUANTITIES, Quantity
 from vaezoo.models import LatentVariableModel
+from vaezoo.tasks.checks import check_optimizer, check_trainer
 
 ARROWS = {1: "↑", 0: " ", -1: "↓"}  # what is better
 
@@ -56,6 +58,7 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     trust, seed, data_config = tuple(config["trust"]), config["seed"], config["data"]
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r} should be a whole number from 0 to {2**32 - 1}")
+    check_optimizer(config["optimizer"] or {})
     pl.seed_everything(seed, verbose=False)  # before the model exists: its initial weights are drawn from it
     model: LatentVariableModel = build(
         config["model"],
@@ -69,6 +72,8 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     )
     if data_config.get("binarize") == "auto":
         data_config["binarize"] = "dynamic" if model.likelihood.scores == {"binary"} else "none"
+    if not isinstance(data_config.get("root", ""), str):
+        raise ConfigError(f"data.root={data_config['root']} should be the name of a folder")
     if "root" in data_config:  # so that the run can be evaluated from another folder
         data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
     data: ImageData = build(data_config, "data", trust, seed=seed)
@@ -88,11 +93,7 @@ def use_machine(config: dict[str, Any], model: LatentVariableModel, data: ImageD
 def build_trainer(config: dict[str, Any], loggers: list, callbacks: list, **settings: Any) -> pl.Trainer:
     """The trainer of a config."""
     trainer = config["trainer"] | settings
-    least = {"accumulate_grad_batches": 1, "gradient_clip_val": 0, "max_epochs": 1, "max_steps": 1}
-    for name, bound in least.items():
-        value, endless = trainer.get(name), name.startswith("max_")
-        if isinstance(value, int | float) and value < bound and not (endless and value == -1):
-            raise ConfigError(f"trainer.{name} must be >= {bound}{', or -1 for no end' * endless}, got {value}")
+    check_trainer(trainer)
     if not trainer.get("enable_progress_bar", True):  # Lightning refuses a bar of ours then
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
     return build(trainer, "trainer", logger=loggers, callbacks=callbacks, default_root_dir=config["run_dir"])
@@ -111,20 +112,30 @@ def scored(model: LatentVariableModel, data: ImageData) -> str:
 
 
 @contextmanager
-def finished() -> Iterator[None]:
-    """Close W&B's run whatever happens: a second one in this process would silently join it."""
+def logging_to(config: dict[str, Any]) -> Iterator[list[Any]]:
+    """The loggers of a config while a block runs, and whatever happens W&B's run closed after it: a second one in this
+    process would silently join it.
+    """
+    loggers: list[Any] = []
     try:
-        yield
+        loggers += filter(None, build(config["logger"], "logger", tuple(config["trust"])).values())
+        yield loggers
     except BaseException:
-        close_wandb(exit_code=1)
+        close_wandb(loggers, exit_code=1)
         raise
-    close_wandb(exit_code=0)
+    close_wandb(loggers, exit_code=0)
 
 
-def close_wandb(exit_code: int) -> None:
-    """Finish W&B's run, if this process has one."""
-    if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
+def close_wandb(loggers: list[Any], exit_code: int) -> None:
+    """Finish W&B's run, if this process has one; if its service is gone, let nothing be left of it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is None or wandb.run is None:
+        return
+    logger = next((logger for logger in loggers if isinstance(logger, WandB)), WandB(experiment=wandb.run))
+    guarded(logger, wandb.finish, exit_code=exit_code)
+    if logger.off:
+        with suppress(Exception):  # its connection is what has failed
+            wandb.teardown(exit_code)  # otherwise W&B tries once more when the interpreter exits, with a traceback
 
 
 def write_summary(
@@ -150,7 +161,7 @@ def write_summary(
         "git_commit": git_commit(),
         "config": config,
     }
-    Path(config["run_dir"], "summary.json").write_text(json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
+    replace(Path(config["run_dir"], "summary.json"), json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
     return summary
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -23,13 +24,15 @@ from rich.table import Table
 from tqdm import tqdm
 
 from vaezoo import comparison, seeding
-from vaezoo.build import ConfigError, build
+from vaezoo.build import ConfigError
+from vaezoo.callbacks.loggers import guarded
 from vaezoo.checkpoint import find_checkpoint, read_checkpoint
 from vaezoo.files import replace
 from vaezoo.jobs import Jobs, program
 from vaezoo.report import read_runs, write_figures, write_report
 from vaezoo.report.runs import Comparison, Run, Variant
 from vaezoo.resume import quoted
+from vaezoo.sentences import sentence
 from vaezoo.signals import Stopped
 from vaezoo.sweep import JOB_RECORD, brief, read_summary
 from vaezoo.tasks import common
@@ -45,6 +48,17 @@ class Member(NamedTuple):
     model: str
     seed: int
     stages: dict[Path, list[str]]  # folder and words of each
+
+    @property
+    def completed(self) -> bool:
+        """Whether both have ended well."""
+        return all(read_summary(place).get("status") == "completed" for place in self.stages)
+
+    @property
+    def cause(self) -> str:
+        """Why it is not completed."""
+        errors = [error for place in self.stages if (error := read_summary(place).get("error"))]
+        return brief(errors[0]) if errors else "not finished"
 
     def line(self) -> list[str]:
         """Model, seed, where it stands, test ELBO."""
@@ -85,19 +99,16 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     Settings(**measured).check()  # now, not after each training
     asked = named(metrics)
     words, folder, start = passed_on(), Path(config["run_dir"]), time.perf_counter()
-    if (folder / "runs").exists() and not config["resume"]:
-        raise ConfigError(
-            f"{folder} holds a comparison: resume=auto goes on with it, or choose another hydra.run.dir"
-        )
     jobs = Jobs(folder, program(HydraConfig.get()), bool(config["resume"]), group=f"compare-{folder.name}", log=True)
     asks = [f"task.{key}={plain_word(value)}" for key, value in {"metrics": metrics, **measured}.items()]
     members = [member(folder, str(model), seed, words, asks) for seed in seeds for model in models]
     for one in members[: len(models)]:  # what cannot be built is said now, not after hours
         with seeding.isolated(torch.device("cpu"), 0, "compare"):
+            said = next(iter(one.stages.values()))
             try:
-                common.build_run(plain_config(next(iter(one.stages.values()))))
-            except ValueError as error:
-                raise ConfigError(f"{one.model}: {error}") from error
+                common.build_run(plain_config(said))
+            except (HydraException, ValueError) as error:
+                raise ConfigError(f"{one.model}: {sentence(error, said)}") from error
     with jobs.relaying(), shown(members) as console:
         for one in members:
             for place, said in one.stages.items():
@@ -124,10 +135,10 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     if jobs.stopped is not None:
         raise Stopped(jobs.stopped)
     log_table(config, runs)
-    failed = [run for run in runs if not run.completed]
+    failed = [one for one in members if not one.completed]
     if failed:
-        first = f"{failed[0].folder.name}: {failed[0].cause}"
-        raise ChildProcessError(f"{len(failed)} of {len(runs)} jobs failed, the first is {first}")
+        first = f"{next(iter(failed[0].stages)).name}: {failed[0].cause}"
+        raise ChildProcessError(f"{len(failed)} of {len(members)} jobs failed, the first is {first}")
     common.write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
 
 
@@ -188,12 +199,11 @@ def plain_config(words: list[str]) -> dict[str, Any]:
 
 def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:
     """Log the runs as a W&B table, where W&B is the logger."""
-    with common.finished():
-        loggers = build(config["logger"], "logger", tuple(config["trust"])).values()
+    with common.logging_to(config) as loggers:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 heads, *lines = csv.reader(io.StringIO(comparison.as_csv(runs, Path(config["run_dir"]))))
-                logger.log_table("comparison", columns=heads, data=lines)
+                guarded(logger, logger.log_table, "comparison", columns=heads, data=lines)
 
 
 def passed_on() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from vaezoo import signals
-from vaezoo.build import build
+from vaezoo.build import ConfigError, build
 from vaezoo.callbacks.checkpoints import Best
 from vaezoo.callbacks.loggers import CSV, TensorBoard
 from vaezoo.callbacks.monitor import Monitor
@@ -20,6 +20,11 @@ from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.models import LatentVariableModel
 from vaezoo.resume import CHANGEABLE, sets
 from vaezoo.tasks import common
+from vaezoo.tasks.checks import CheckTestShare
+
+# The parts of a config that a resumed run must have as it had them.
+FIXED = ("seed", "model", "data", "optimizer", "scheduler")
+ABSENT = "no value"  # a key that one of two configs does not have
 
 
 def fit(config: dict[str, Any]) -> None:
@@ -29,9 +34,12 @@ def fit(config: dict[str, Any]) -> None:
     trust = tuple(config["trust"])
     model, data = common.build_run(config)
     common.use_machine(config, model, data)
-    with signals.listen(), common.finished():
-        loggers = [logger for logger in build(config["logger"], "logger", trust).values() if logger is not None]
-        callbacks = [callback for callback in build(config["callbacks"], "callbacks", trust).values() if callback]
+    with signals.listen(), common.logging_to(config) as loggers:
+        built = build(config["callbacks"], "callbacks", trust).values()
+        for name, callback in zip(config["callbacks"], built, strict=True):
+            if callback is not None and not isinstance(callback, pl.Callback):
+                raise ConfigError(f"callbacks.{name}={callback} should be null, or have the _target_ of a callback")
+        callbacks = [*filter(None, built), CheckTestShare()]
         trainer = common.build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
         checkpoint = go_on(config, loggers) if config["resume"] else None
         for logger in loggers:
@@ -52,6 +60,9 @@ def go_on(config: dict[str, Any], loggers: list) -> Path | None:
     if path is None:
         return None
     for key, before, now in differences(checkpoint[CONFIG_KEY], config):
+        is_default = ABSENT in (before, now) and not key.endswith("_target_")  # of another version
+        if key.split(".")[0] in FIXED and not is_default:
+            raise ConfigError(f"{path} was trained with {key}={before}, and {key}={now} is asked for: start a new run")
         say(f"resumed with another {key}: {now} in place of {before}")
     say(f"going on from {path}, step {checkpoint['global_step']}")
     return path
@@ -61,8 +72,9 @@ def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any
     """The keys at which two configs say different things of what a run that goes on should not change."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in before.keys() | now.keys():
-            if key or name in ("model", "data", "optimizer", "scheduler", "trainer", "seed", "threads", "compile"):
-                yield from differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+            if key or name in (*FIXED, "trainer", "threads", "compile"):
+                there, here = before.get(name, ABSENT), now.get(name, ABSENT)
+                yield from differences(there, here, f"{key}.{name}" if key else name)
     elif before != now and not sets(key, CHANGEABLE):
         yield key, before, now
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, open_dict
 
 from vaezoo.files import held, replace
 from vaezoo.jobs import Jobs, plain, program
+from vaezoo.record import check_sweep
 from vaezoo.signals import Stopped
 from vaezoo.sweep import SWEEP_RECORD, essential, print_table, read_summary, rows, write_table
 
@@ -40,10 +41,12 @@ class SubprocessLauncher(Launcher):
         own = [text for text in plain(self.config.hydra.overrides.hydra) if not text.startswith(mine)]
         command = [*program(self.config.hydra), *own]
         with held(sweep_dir):
-            again = bool(self.config.resume)
+            again, words = bool(self.config.resume), plain(self.config.hydra.overrides.task)
+            if initial_job_idx == 0:  # a later batch of the same sweep finds the jobs of the earlier ones
+                check_sweep(sweep_dir, words, again)
             jobs = Jobs(sweep_dir, command, again, group=sweep_dir.name, first=initial_job_idx)
             with jobs.relaying():
-                replace(sweep_dir / SWEEP_RECORD, json.dumps(plain(self.config.hydra.overrides.task)))
+                replace(sweep_dir / SWEEP_RECORD, json.dumps(words))
                 prepared = [self.prepare(jobs, list(overrides)) for overrides in job_overrides]
                 try:
                     for job, folder in prepared:
