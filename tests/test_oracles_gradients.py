@@ -28,7 +28,12 @@ SMALL = {
     "ciwae": ["model.beta=0.3", "model.num_samples=3"],
     "conv_vae": ["model.num_samples=3"],
     "factor_vae": ["model.gamma=3", "model.critic_hidden=[4]"],
-    "flow_prior_vae": ["model.num_flows=3", "model.flow_hidden=[4]", "model.flow_activation=tanh", "model.num_samples=3"],
+    "flow_prior_vae": [
+        "model.num_flows=3",
+        "model.flow_hidden=[4]",
+        "model.flow_activation=tanh",
+        "model.num_samples=3",
+    ],
     "full_cov_vae": ["model.num_samples=3"],
     "iaf_vae": ["model.num_flows=2", "model.flow_hidden=[4]", "model.num_samples=3"],
     "info_vae": ["model.alpha=0.3", "model.lambda_mmd=5", "model.num_samples=2"],
@@ -66,7 +71,9 @@ MORE = {
     "free bits per dim": ("mlp_vae", ["model.free_bits=0.4"]),
     "free bits per layer": ("ladder_vae", ["model.free_bits=0.4", "model.free_bits_per=layer"]),
     "beta_vae, mixture": ("beta_vae", MIXTURE),
-    **{f"likelihood {name}": ("mlp_vae", [f"model/likelihood={name}"]) for name in LIKELIHOODS if name != "categorical"},
+    **{
+        f"likelihood {name}": ("mlp_vae", [f"model/likelihood={name}"]) for name in LIKELIHOODS if name != "categorical"
+    },
 }
 BY_HAND = {"piwae", "s_vae", "vq_vae"}  # and the factor_vae's critic
 
@@ -143,14 +150,12 @@ def test_piwae_follows_two_bounds():
         torch.manual_seed(5)
         return objective(model(x, y))["loss"]
 
-    compare(
-        model, loss_at(model, x, y), lambda p: lambda: value(groups if p.startswith("encoder") else together)
-    )
+    compare(model, loss_at(model, x, y), lambda p: lambda: value(groups if p.startswith("encoder") else together))
 
 
 def test_the_sphere_by_quadrature():
     """The mean over draws of the gradient is that of the integral over the sphere, of each parameter."""
-    model, x, y = tiny("s_vae")
+    model, x, _y = tiny("s_vae")
     nodes, weights = sphere_rule(30)
     q, p = model.encoder(x), model.prior()
     log_px = model.decoder(nodes[:, None].expand(-1, BATCH, -1)).log_prob(x)  # (P, B)
@@ -202,7 +207,9 @@ def test_vector_quantisation_by_the_chain_rule():
     }  # fmt: skip
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.parametrize("gradient", ["stl", "dreg"])
@@ -213,7 +220,9 @@ def test_the_papers_hand_their_estimator_on(cls, groups, gradient):
     for which in ("reparam", gradient):
         model, x, y = tiny(cls.__name__.lower(), f"model.gradient={which}")
         loss = loss_at(model, x, y)
-        grads = {n: g for n, g in zip(dict(model.named_parameters()), torch.autograd.grad(loss, list(model.parameters())), strict=True)}
+        grads = dict(
+            zip(dict(model.named_parameters()), torch.autograd.grad(loss, list(model.parameters())), strict=True)
+        )
         found[which] = loss.detach(), grads
     torch.testing.assert_close(found[gradient][0], found["reparam"][0], rtol=1e-12, atol=0)
     for name, grad in found["reparam"][1].items():

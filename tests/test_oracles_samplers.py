@@ -15,8 +15,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Distribution, Independent, MixtureSameFamily, kl_divergence
-from torch.distributions import Laplace as TorchLaplace
+from torch.distributions import Distribution, Independent, kl_divergence
 from torch.distributions import Normal as TorchNormal
 
 import vaezoo
@@ -24,11 +23,8 @@ from vaezoo.conditional import Conditional
 from vaezoo.families import (
     Bernoulli,
     Categorical,
-    CategoricalDistribution,
     ContinuousBernoulli,
-    ContinuousBernoulliDistribution,
     DiscretizedLogistic,
-    DiscretizedLogisticDistribution,
     Family,
     FixedScaleNormal,
     Laplace,
@@ -38,17 +34,15 @@ from vaezoo.families import (
     SharedScaleNormal,
 )
 from vaezoo.families.normal import OptimalScaleNormalDistribution, SharedScale
-from vaezoo.flows import FlowDistribution, FlowPosterior, FlowPrior, IAFPosterior, PlanarPosterior
+from vaezoo.flows import FlowPosterior, FlowPrior, IAFPosterior, PlanarPosterior
 from vaezoo.nets import MLP
-from vaezoo.posteriors import FullCovarianceNormal, Posterior, TriangularNormal, kl_full_diagonal
+from vaezoo.posteriors import FullCovarianceNormal, Posterior
 from vaezoo.priors import MixtureOfNormals, Prior, StandardNormal, VampPrior
 from vaezoo.quantizer import NearestCode, UniformCodes
 from vaezoo.samplers import Sampler, mixture, prior
 from vaezoo.spherical import (
     HypersphericalUniform,
-    HypersphericalUniformDistribution,
     VonMisesFisher,
-    VonMisesFisherDistribution,
 )
 from vaezoo.trace import Latent
 
@@ -273,11 +267,13 @@ ELSEWHERE = {StandardNormal}
 
 
 def laid(case, z):
-    """Nodes (P, *batch, *event) and weights (P, *batch): the case's own, or a grid on the principal axes of the draws."""
+    """Nodes (P, *batch, *event) and weights (P, *batch): the case's own, or a grid where the draws are."""
     q = case.q
     if case.nodes is not None:
         nodes, weights = case.nodes, case.weights
-        nodes = nodes.reshape(len(nodes), *[1] * (len(q.batch_shape) + 1 + len(q.event_shape) - nodes.dim()), *nodes.shape[1:])
+        nodes = nodes.reshape(
+            len(nodes), *[1] * (len(q.batch_shape) + 1 + len(q.event_shape) - nodes.dim()), *nodes.shape[1:]
+        )
         weights = weights.reshape(len(weights), *[1] * (len(q.batch_shape) + 1 - weights.dim()), *weights.shape[1:])
         return nodes.expand(len(nodes), *q.batch_shape, *q.event_shape), weights.expand(len(weights), *q.batch_shape)
     dim = z.shape[-1]
@@ -392,7 +388,9 @@ def test_gradients_of_draws_are_those_of_the_density(make):
 
     def slopes(value):
         found = torch.autograd.grad(value, params, retain_graph=True, allow_unused=True)
-        return torch.cat([torch.zeros(p.numel()) if g is None else g.flatten() for g, p in zip(found, params, strict=True)])
+        return torch.cat(
+            [torch.zeros(p.numel()) if g is None else g.flatten() for g, p in zip(found, params, strict=True)]
+        )
 
     exact = [slopes((mass * f * per_case).sum()) for f in (function(nodes), q.log_prob(nodes))]
     torch.manual_seed(13)
