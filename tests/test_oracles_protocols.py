@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import config as cfg
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 from test_contract import make
@@ -122,6 +123,24 @@ def test_splits_and_spaced_examples():
     codes, labels = run.codes("val")
     assert torch.equal(codes, run.model.encode(run.data.val.images / 255))
     assert torch.equal(labels, run.data.val.labels)
+
+
+def test_training_validation_and_test_share_no_image():
+    """Validation is so many of the training set, drawn by ``split_seed``; each image keeps its label."""
+    found = []
+    for seed in (0, 1):
+        data = Few(split_seed=seed)
+        data.setup()
+        full, test = data.read()
+        places = [rows(split.images / 255, full) for split in (data.train, data.val)]
+        assert sorted(places[0] + places[1]) == list(range(TRAIN + VAL))
+        for split, place in zip((data.train, data.val), places, strict=True):
+            assert torch.equal(split.labels, full.labels[place])
+        assert torch.equal(data.test.images, test.images)
+        found.append(places[1])
+        assert torch.equal(data.mean, (data.train.images.double() / 255).mean(0).float())
+        assert data.num_train == TRAIN
+    assert found[0] != found[1]
 
 
 def test_likelihood(monkeypatch):
@@ -387,6 +406,18 @@ def test_anomaly(monkeypatch):
         assert values[f"auroc_{name}"] == pytest.approx(truth)
         assert {f"{key}_{name}" for key in ("auroc", "aupr", "fpr95")} <= values.keys()
         assert f"auroc_{name}_error" in values
+
+
+@pytest.mark.parametrize(("binarize", "likelihood"), [("threshold", "bernoulli"), ("none", "discretized_logistic")])
+def test_outliers_are_seen_as_the_runs_own_images(monkeypatch, binarize, likelihood):
+    """Binarised alike, with the run's seed; the data of another choice of conf/data."""
+    monkeypatch.setattr(groups, "data_config", lambda name: cfg("data", f"data={name}"))
+    model = make("mlp_vae", f"model/likelihood={likelihood}", net="mlp", shape=(1, 8, 8))
+    own = SimpleNamespace(support="byte" if binarize == "none" else "binary")
+    config = {"data": {"binarize": binarize, "root": "elsewhere"}, "trust": [], "seed": 3}
+    found = groups.other_data(Trained(config, model, own, SimpleNamespace(), Path("x")), "digits")
+    assert (type(found).__name__, found.binarize, found.seed, found.support) == ("Digits", binarize, 3, own.support)
+    assert len(found.test.images) == 360
 
 
 def test_scores_number_their_examples():

@@ -1,6 +1,7 @@
 """Constants and axes that one shape hides: every dimension has another size here."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from vaezoo.metrics.latent import log_aggregate
 from vaezoo.metrics.mean import ExampleMean
 from vaezoo.metrics.samples import SCALE_WEIGHTS, scale_weights, similarities
 from vaezoo.models import VAE
+from vaezoo.models.training import Batch
 from vaezoo.nets import MLP
 from vaezoo.objectives.aggregate import decompose
 from vaezoo.objectives.discrepancy import imq, mmd, rbf, sliced_wasserstein
@@ -87,6 +89,22 @@ def test_bits_of_a_batch_are_drawn_by_process_and_batch():
     assert not any(
         torch.equal(one[:10], other[:10]) for other in (one[10:20], drawn(rank=1), drawn(epoch=1), drawn(seed=1))
     )
+
+
+def test_noise_is_named_by_the_batch_among_all_processes(monkeypatch):
+    """Evaluation: batch 5 of process 2 of 3 is the 17th, whoever draws it; training: by epoch, batch and process."""
+    named = []
+    model = VAE((1, 3, 2), latent_dim=2, seed=4)
+    trainer = SimpleNamespace(world_size=3, global_step=12, current_epoch=6, global_rank=2)
+    monkeypatch.setattr(VAE, "trainer", trainer)
+    monkeypatch.setattr(VAE, "global_rank", 2)
+    monkeypatch.setattr(VAE, "current_epoch", 6)
+    monkeypatch.setattr(seeding, "reseed", lambda device, *keys: named.append(keys))
+    batch = Batch(torch.zeros(2, 1, 3, 2), torch.zeros(2))
+    model.validation_step(batch, 5)
+    model.test_step(batch, 5, 1)
+    model.prepare(7)
+    assert named == [(4, "val", 17, 0), (4, "test", 17, 1), (4, "train", 6, 7, 2)]
 
 
 # Sums over dimensions, means over samples and examples.

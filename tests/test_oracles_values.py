@@ -148,6 +148,7 @@ def test_the_speed_is_that_of_training_alone(monkeypatch):
     seen.on_validation_start(trainer, model)  # 10: 8 seconds more
     seen.on_validation_end(trainer, model)  # 13
     seen.on_train_epoch_end(trainer, model)  # 20: 7 seconds more
+    seen.on_validation_start(trainer, model)  # of a validation by itself: no clock is running
     seen.on_train_epoch_start(trainer, model)  # 24
     assert (seen.images, seen.seconds) == (20, 2 + 8 + 7)
     assert rows[0][1]["step/learning_rate"] == 0.5
