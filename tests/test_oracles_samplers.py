@@ -412,6 +412,23 @@ def test_gradients_of_draws_are_those_of_the_density(make):
         assert ((found.mean(0) - truth).abs() <= 5 * error + 2e-3 * (1 + truth.abs())).all()
 
 
+NO_EXPANSION = {planar, iaf, flow_prior, nearest, uniform_codes, sphere_prior}  # nothing wraps or repeats them
+
+
+@pytest.mark.parametrize("make", [m for m in CASES if m not in NO_EXPANSION], ids=lambda make: make.__name__)
+def test_expanded_distributions_are_the_same_ones(make):
+    """As ``MixtureSameFamily`` and ``Independent`` repeat them: log densities and means, once for each repetition."""
+    q = make().q
+    more = q.expand(torch.Size([4, *q.batch_shape]))
+    assert (more.batch_shape, more.event_shape) == (torch.Size([4, *q.batch_shape]), q.event_shape)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        z = q.sample(torch.Size([4]))
+        torch.testing.assert_close(more.log_prob(z), q.log_prob(z))
+        torch.testing.assert_close(more.mean, q.mean.expand(4, *q.mean.shape))
+        assert more.sample().shape == z.shape
+
+
 # Nothing is left out.
 
 

@@ -101,7 +101,7 @@ def test_every_objective_weighs_its_terms(trace):
         (ELBO(3.0), distortion + 3 * rate),
         (charged(ELBO(3.0), free), distortion + 3 * floored),
         (charged(ELBO(3.0), 50.0, "layer"), distortion + 150),
-        (charged(ELBO(3.0), 0.1, "layer"), distortion + 3 * rate),
+        (charged(ELBO(3.0), 0.98 * float(rate), "layer"), distortion + 3 * rate),  # the batch's mean, not each example
         (Capacity(25.0, 3.0, 10), distortion + 3 * (25 - rate)),
         (ImportanceWeighted(), -iwae.mean()),
         (ImportanceWeighted(num_groups=3), -log_w.mean()),
@@ -127,7 +127,9 @@ def test_the_critics_term_has_its_weight(trace):
     objective = DensityRatio((4,), gamma=3.0, hidden=(5,))
     found = value(objective, trace)
     with torch.no_grad():
-        tc = objective.critic(trace.latent.z.reshape(15, 4)).mean()
+        logits = objective.critic(trace.latent.z.reshape(15, 4))
+        tc = logits.mean()
+    assert logits.shape == (15, 1)
     assert found["tc"] == pytest.approx(float(tc))
     assert found["loss"] == pytest.approx(float(distortion + rate + 3 * tc))
     with torch.no_grad():
