@@ -32,7 +32,7 @@ QUANTITIES = {
     "log_p": Quantity("nats per image", "importance-weighted lower bound of log p(x), tighter than the ELBO", 1),
     "bits_per_dim": Quantity("bits", "-ELBO / (dimensions ln 2) of 8-bit data", -1),
     "kl": Quantity("nats per image", "rate: KL(q(z | x), p(z))"),
-    "log_px": Quantity("nats per image", "E_q[log p(x | z)]"),
+    "log_px": Quantity("nats per image", "E_q[log p(x | z)]", 1),
     "distortion": Quantity("nats per image", "-E_q[log p(x | z)]"),
     "wall_seconds": Quantity("s", "wall-clock time of the whole run"),
     "train_images_per_second": Quantity("images/s", "speed of the training alone"),

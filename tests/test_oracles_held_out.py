@@ -1,0 +1,260 @@
+"""What is fitted on one part and judged on another: a code that is noise in the judged part scores chance, whatever the
+fitted part holds, and the two parts share no example.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from ppca import PPCA, data_with_spectrum, rotation
+
+from vaezoo import samplers
+from vaezoo.data import Digits
+from vaezoo.data.base import Split
+from vaezoo.metrics import anomaly, disentanglement
+from vaezoo.metrics.disentanglement import Disentanglement, beta_vae, explicitness, factor_vae, forests, sap
+from vaezoo.metrics.features import train_features
+from vaezoo.metrics.probes import Probes
+
+FLOAT = torch.float64
+
+
+def noise(num, dims, seed=0):
+    return np.random.default_rng(seed).standard_normal((num, dims))
+
+
+def factors(num, sizes=(3, 5), seed=1):
+    generator = np.random.default_rng(seed)
+    return np.stack([generator.integers(size, size=num) for size in sizes], 1)
+
+
+def perfect(v):
+    return v + 0.01 * noise(*v.shape, seed=9)
+
+
+CHANCE = {"forests": (1 / 3 + 1 / 5) / 2, "sap": 0.0, "explicitness": 0.5}
+
+
+def judged(name, *parts):
+    """The score on the judged part."""
+    if name == "forests":
+        return forests(*parts, num_trees=5)[1]
+    return {"sap": sap, "explicitness": explicitness}[name](*parts)
+
+
+@pytest.mark.parametrize("name", CHANCE)
+def test_classifiers_are_judged_on_what_they_were_not_fitted_to(name):
+    """Codes that are the factors where they are fitted, and noise where they are judged: chance; else far above it."""
+    v, w = factors(900), factors(900, seed=2)
+    assert judged(name, perfect(v), v, perfect(w), w) > CHANCE[name] + 0.15
+    for codes in (perfect(v), noise(900, 2, 4)):
+        assert judged(name, codes, v, noise(900, 2, 3), w) == pytest.approx(CHANCE[name], abs=0.07)
+
+
+def test_importance_is_that_of_the_fitted_part():
+    v, w = factors(600), factors(600, seed=2)
+    importance, _ = forests(perfect(v), v, noise(600, 2), w, num_trees=5)
+    np.testing.assert_allclose(importance, np.eye(2), atol=0.05)
+
+
+def test_two_thirds_are_fitted_and_the_rest_is_judged(monkeypatch):
+    """The same two parts for all three classifiers: together all examples, each once, each with its factors."""
+    given = {}
+
+    def record(name, result):
+        def call(codes, v, test_codes, test_v, **kwargs):
+            given[name] = codes, v, test_codes, test_v
+            return result
+
+        monkeypatch.setattr(disentanglement, name, call)
+
+    record("forests", (np.eye(2), 0.25))
+    record("sap", 0.5)
+    record("explicitness", 0.75)
+    v = factors(100)
+    codes = np.stack([np.arange(100.0), v[:, 0]], 1)
+    found = Disentanglement().held_out(codes, v)
+    assert (found["dci_informativeness"], found["sap"], found["explicitness"]) == (0.25, 0.5, 0.75)
+    for train, train_v, test, test_v in given.values():
+        assert (len(train), len(test)) == (66, 34)
+        assert sorted([*train[:, 0], *test[:, 0]]) == list(range(100))
+        assert np.array_equal(train_v, v[train[:, 0].astype(int)])
+        assert np.array_equal(test_v, v[test[:, 0].astype(int)])
+
+
+def test_noise_codes_are_worth_nothing():
+    """Of few examples, where judging on what was fitted would read 0.9 and more."""
+    v = factors(240, (3, 4, 5))
+    metric = Disentanglement(num_votes=100, num_resamples=2, num_trees=10)
+    metric.update(code=torch.from_numpy(noise(240, 6)), factors=torch.from_numpy(v))
+    found = metric.compute()
+    assert found["dci_informativeness"] == pytest.approx((1 / 3 + 1 / 4 + 1 / 5) / 3, abs=0.1)
+    assert found["explicitness"] == pytest.approx(0.5, abs=0.1)
+    assert found["sap"] < 0.1
+
+
+@pytest.mark.parametrize("score", [beta_vae, factor_vae])
+def test_votes_are_judged_by_other_votes(score):
+    """6 points of each of 3 factors in 40 dimensions of noise are told apart without fail; fresh ones are not."""
+    v, codes = factors(500, (3, 4, 5)), noise(500, 40)
+    found = [score(codes, v, np.random.default_rng(seed), batch_size=3, num_votes=6) for seed in range(30)]
+    error = math.sqrt(2 / 9 / (30 * 9))  # 9 judged votes each
+    assert np.mean(found) == pytest.approx(1 / 3, abs=4 * error)
+
+
+def probed(code, y, split):
+    metric = Probes()
+    metric.update(code=torch.as_tensor(code), y=torch.as_tensor(y), split=torch.as_tensor(split))
+    return metric.compute()
+
+
+def test_probes_are_judged_on_the_score_split():
+    """Codes that are labels in one split and noise in the other. Clusters are of the score split, and judged there."""
+    y, split = factors(600, (3,))[:, 0], np.repeat([0, 1], 300)
+    code = np.eye(3)[y] + 0.01 * noise(600, 3)
+    fit, score = np.where(split[:, None] == 0, code, noise(600, 3)), np.where(split[:, None] == 1, code, noise(600, 3))
+    found = probed(fit, y, split)
+    assert found["linear_probe"] == pytest.approx(1 / 3, abs=0.1)
+    assert found["knn"] == pytest.approx(1 / 3, abs=0.1)
+    assert max(found["nmi"], found["ari"]) < 0.05
+    found = probed(score, y, split)
+    assert found["linear_probe"] < 0.75  # noise was fitted
+    assert found["nmi"] == pytest.approx(1)
+    assert found["ari"] == pytest.approx(1)
+
+
+def test_chance_is_the_fitted_splits_most_frequent_class():
+    y = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1])
+    found = probed(noise(12, 2), y, np.repeat([0, 1], [5, 7]))
+    assert found["chance"] == pytest.approx(2 / 7)  # class 0, of which the score split has 2 in 7
+
+
+def test_the_feature_networks_accuracy_is_of_held_out_images():
+    """Labels of the held-out images that mean nothing are told by chance, those of the training images well."""
+    train, test = Digits().read()
+    labels = torch.randint(10, (len(test.labels),), generator=torch.Generator().manual_seed(0))
+    net = train_features(train, Split(test.images, labels), num_images=6000)
+    learned = (net.logits(train.images / 255)[0].argmax(1) == train.labels).double().mean()
+    assert learned > 0.8
+    assert float(net.accuracy) == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / len(labels)))
+
+
+class Weight(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.5))
+
+
+def followed(values, num=40):
+    """A fit whose held-out losses are ``values``, then the last of them again and again: its module and its calls."""
+    module, calls = Weight(), []
+
+    def loss(z):
+        calls.append((module.training, z[:, 0].long().tolist(), float(module.weight), float(torch.rand(()))))
+        if module.training:
+            return module.weight + 0 * z.sum()
+        return torch.tensor(values[min(sum(not call[0] for call in calls), len(values)) - 1])
+
+    codes = torch.arange(float(num))[:, None]
+    torch.manual_seed(0)
+    least = samplers.minimise(module, loss, codes, "test")
+    return module, calls, least
+
+
+def test_a_density_is_stopped_by_codes_that_it_is_not_fitted_to():
+    """A tenth and one more is held out, always the same, and at the same noise; training sees only the others."""
+    _, calls, _ = followed([1.0])
+    held_out = {tuple(rows) for training, rows, *_ in calls if not training}
+    assert len(held_out) == 1
+    (held_out,) = held_out
+    known = {row for training, rows, *_ in calls if training for row in rows}
+    assert len(set(held_out)) == len(held_out) == 40 // 10 + 1
+    assert known == set(range(40)) - set(held_out)
+    assert all(len(rows) == 256 for training, rows, *_ in calls if training)
+    assert len({draw for training, *_, draw in calls if not training}) == 1
+    assert len({draw for training, *_, draw in calls if training}) > 400
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "rounds"),
+    [
+        ([1.0], 0, 11),  # never better than at the start
+        ([3.0, 2.0, 1.0, 1.5], 2, 13),
+        ([3.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.5, 0.7], 10, 14),  # the 9th is soon enough
+        ([1.0 - i / 100 for i in range(100)], 13, 14),
+    ],
+)
+def test_the_weights_are_those_of_the_least_held_out_loss(monkeypatch, values, best, rounds):
+    """One evaluation before each 50 steps; the training ends when 10 in a row were not less, or after ROUNDS."""
+    assert samplers.ROUNDS == 60  # as the docstring says
+    monkeypatch.setattr(samplers, "ROUNDS", 14)
+    module, calls, least = followed(values)
+    weights = [weight for training, _, weight, _ in calls if not training]
+    assert len(weights) == rounds
+    assert float(module.weight) == weights[best]
+    assert least == pytest.approx(values[best])
+    steps = [i for i, call in enumerate(calls) if not call[0]]
+    assert set(np.diff(steps)) == {51}
+
+
+@pytest.mark.parametrize("losses", [(1.0, 2.0), (2.0, 1.0)])
+def test_two_stages_take_the_better_of_two_starts(monkeypatch, losses):
+    """By the held-out loss: draws are those of a model whose sigma began there."""
+    seen = []
+
+    def minimise(module, loss, codes, name):
+        seen.append((module, float(loss(codes[:5]))))
+        return losses[len(seen) - 1]
+
+    monkeypatch.setattr(samplers, "minimise", minimise)
+    codes = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    sampler = samplers.two_stage(codes, hidden=(4,))
+    scales = [float(module.likelihood.scale.detach()) for module, _ in seen]
+    assert scales == pytest.approx([0.2, 1.0], rel=1e-4)
+    spread = sampler.sample(4000).T.cov().diagonal().sum() / codes.T.cov().diagonal().sum()
+    assert (float(spread) > 0.6) == (losses[1] < losses[0])  # at the start the mean hardly moves: sigma is all
+
+
+def test_regret_is_judged_by_draws_that_did_not_fit(monkeypatch):
+    """Both ELBOs are at the same draws of the image's own; each step has fresh ones, of which none are among these."""
+    spectrum = torch.tensor([4.2, 1.9, 1.0, 0.6], dtype=FLOAT)
+    x, mean, axes = data_with_spectrum(spectrum, num=12)
+    model = PPCA.fit(spectrum, mean, axes, 2, rotation(2, 11)).vae((1, 2, 2))
+    decode, seen = model.decode, []
+    monkeypatch.setattr(model, "decode", lambda z, context: seen.append(z.detach().clone()) or decode(z, context))
+    x = x[:3].unflatten(1, (1, 2, 2))
+    found = anomaly.scores(model, [(x, None)], ["likelihood_regret"], num_samples=6, num_steps=5, learning_rate=1e-9)
+    before, *steps, after = seen
+    q = model.encoder(x).base_dist
+    eps = [((z - q.loc) / q.scale).detach() for z in (before, *steps, after)]
+    torch.testing.assert_close(eps[0], eps[-1], rtol=0, atol=1e-6)
+    assert [len(e) for e in eps] == [6, 4, 4, 4, 4, 4, 6]
+    draws = torch.cat(eps[:-1]).flatten()
+    assert len(draws.mul(1e4).round().unique()) > 0.99 * len(draws)
+    assert found["likelihood_regret"].abs().max() < 1e-6
+
+
+def test_regret_is_the_gain_in_the_elbo_at_its_draws():
+    """One Adam step of known size moves each number by the learning rate: the gain by hand, at draws of one's own."""
+    spectrum = torch.tensor([4.2, 1.9, 1.0, 0.6], dtype=FLOAT)
+    x, mean, axes = data_with_spectrum(spectrum, num=12)
+    ppca = PPCA.fit(spectrum, mean, axes, 2, torch.eye(2, dtype=FLOAT))
+    model = ppca.vae((1, 2, 2))
+    with torch.no_grad():  # far from the best: the sign of every slope is certain
+        model.encoder.net.layers[-1].bias.add_(torch.tensor([1.5, -1.5, 1.0, 1.0]))
+    x = x[:3].unflatten(1, (1, 2, 2))
+    rate = 0.01
+    found = anomaly.scores(model, [(x, None)], ["likelihood_regret"], num_samples=4000, num_steps=1, learning_rate=rate)
+    q = model.encoder(x).base_dist
+    best = ppca.posterior(x)
+    exact = best.covariance_matrix.diagonal(dim1=-2, dim2=-1)
+
+    def gap(loc, scale):  # of the ELBO, up to a constant of q: KL(q, p(z | x)) with its diagonal covariance
+        ratio = scale.square() / exact
+        return 0.5 * (ratio + (loc - best.mean).square() / exact - ratio.log()).sum(-1)
+
+    moved = q.loc - rate * (q.loc - best.mean).sign(), q.scale * math.exp(-rate)
+    torch.testing.assert_close(
+        found["likelihood_regret"], (gap(q.loc, q.scale) - gap(*moved)).detach(), rtol=0.1, atol=0
+    )
