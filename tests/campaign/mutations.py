@@ -17,20 +17,33 @@ If the source of a mutation has changed, the script says so and does not start: 
 """
 
 import argparse
+import contextlib
+import importlib.util
 import os
 import re
+import runpy
+import select
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 COPIED = ("vaezoo", "conf", "tests", "run.py", "README.md", "pyproject.toml", "LICENSE")
+# What the tests import beside vaezoo. It is loaded once: each run of pytest is a fork of this process.
+LOADED = (
+    "torch", "torch._dynamo", "torchvision.datasets", "lightning.pytorch", "torchmetrics", "hydra", "omegaconf",
+    "matplotlib.pyplot", "scipy.stats", "sklearn.ensemble", "sklearn.linear_model", "sklearn.svm", "sklearn.cluster",
+    "sklearn.datasets", "sklearn.metrics", "sklearn.mixture", "sklearn.neighbors", "rich.table", "rich.live", "tqdm",
+)  # fmt: skip
+
+
+CONFIRM = """on a busy machine: the unchanged copy is not tested as a whole before; each test that notices a mutation
+is run on it right after, and does not count if it fails there"""
 
 
 @dataclass(frozen=True)
@@ -1291,25 +1304,8 @@ def copy_project(source: Path, folder: Path) -> None:
         copy(source / name, folder / name)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """The environment in which the tests of a copy run."""
-    given = {"VAEZOO_TEST_DATA": str(REPO.parent / "shared" / "data")} | os.environ
-    # Trained networks are kept in the cache: it is emptied before each run, so that none comes from another mutation.
-    own = {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder.parent / "cache"), "OMP_NUM_THREADS": "1"}
-    return given | own | {"MPLCONFIGDIR": str(folder.parent / "matplotlib")}
-
-
-def check_copy(folder: Path) -> None:
-    """Exit if the tests of a copy would import another vaezoo."""
-    command = [sys.executable, "-c", "import vaezoo; print(vaezoo.__file__)"]
-    found = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=True)
-    if not Path(found.stdout.strip()).is_relative_to(folder):
-        print(f"the tests would import {found.stdout.strip()} in place of the copy in {folder}", file=sys.stderr)
-        sys.exit(2)
-
-
-def run_tests(folder: Path, files: Sequence[str], jobs: int, timeout: float) -> str | None:
-    """Run test files on a copy of the project until one test fails.
+def run_tests(folder: Path, tests: Sequence[str], jobs: int, timeout: float) -> str | None:
+    """Run tests on a copy of the project until one fails.
 
     Returns:
         The test that failed, or that there was no end within ``timeout`` seconds; None if all passed.
@@ -1318,46 +1314,98 @@ def run_tests(folder: Path, files: Sequence[str], jobs: int, timeout: float) -> 
         RuntimeError: pytest ended in another way.
     """
     base = folder.parent
+    # Trained networks are kept in the cache: it is emptied, so that none comes from another mutation.
     shutil.rmtree(base / "cache", ignore_errors=True)
     options = ["-x", "-q", "-n", str(jobs if jobs > 1 else 0), "-p", "no:cacheprovider", f"--basetemp={base / 'tmp'}"]
     log = base / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *options, *files],
-            cwd=folder,
-            env=environment(folder),
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    pid = os.fork()
+    if pid == 0:
         try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return f"no end within {timeout:.0f} s"
+            os.setsid()
+            file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            os._exit(pytest_here(folder, [*options, *tests]))
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            os._exit(99)
+    ended = os.pidfd_open(pid)
+    code = None
+    try:
+        if select.select([ended], [], [], timeout)[0]:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        os.close(ended)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # and whatever a test has left running
+        if code is None:
+            os.waitpid(pid, 0)
+    if code is None:
+        return too_long(timeout)
     if code == 0:
         return None
     output = log.read_text(errors="replace")
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
-    if not failed:
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", output, re.MULTILINE)
+    if failed is None:
         raise RuntimeError(f"pytest ended with exit code {code} and no failed test:\n{output[-3000:]}")
-    return failed[0]
+    return failed[1]
 
 
-def try_mutation(mutation: Mutation, base: Path, options: argparse.Namespace) -> Result:
+def too_long(timeout: float) -> str:
+    """What stands in place of a test if a run of pytest did not end."""
+    return f"no end within {timeout:.0f} s"
+
+
+def pytest_here(folder: Path, arguments: list[str]) -> int:
+    """``python -m pytest`` in a copy of the project, in this process; returns its exit code."""
+    os.chdir(folder)
+    os.environ["PYTHONPATH"] = str(folder)  # for the processes that tests start
+    os.environ["XDG_CACHE_HOME"] = str(folder.parent / "cache")
+    sys.path.insert(0, str(folder))
+    found = importlib.util.find_spec("vaezoo")
+    if found is None or not str(found.origin).startswith(str(folder)):
+        print(f"the tests would import {found} in place of the copy in {folder}")
+        return 99
+    sys.argv = ["pytest", *arguments]
+    try:
+        runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+    except SystemExit as leave:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return int(leave.code or 0)
+    return 99
+
+
+def try_mutation(mutation: Mutation, base: Path, options: argparse.Namespace, ignored: set[str]) -> Result:
     """Apply a mutation to a copy of the project and run the tests."""
     start = time.monotonic()
     folder = base / "mutated"
     copy_project(base / "clean", folder)
     (folder / "vaezoo" / mutation.file).write_text(mutation.text())
     first = named(mutation)
-    noticed = run_tests(folder, first, 1, options.timeout)
-    if noticed is None and not options.named_only:
-        noticed = run_tests(folder, [file for file in all_files() if file not in first], options.jobs, options.timeout)
-    return Result(noticed, time.monotonic() - start)
+    runs = [(first, 1)]
+    if not options.named_only:
+        runs.append(([file for file in all_files() if file not in first], options.jobs))
+    noticed = None
+    for files, jobs in runs:
+        for noticed in failures(folder, files, jobs, options.timeout, ignored):
+            hangs = noticed == too_long(options.timeout)
+            again = files if hangs else [noticed]
+            if not options.confirm or run_tests(base / "clean", again, jobs, options.timeout) is None:
+                return Result(noticed, time.monotonic() - start)
+            if hangs:
+                raise RuntimeError(f"{', '.join(files)}: {noticed} without a mutation, too: give more with --timeout")
+            print(f"     {noticed} fails without a mutation, too: it is left out from here on", flush=True)
+            ignored.add(noticed)
+    return Result(None, time.monotonic() - start)
+
+
+def failures(folder: Path, files: list[str], jobs: int, timeout: float, ignored: set[str]) -> Iterator[str]:
+    """The test that fails first; then, if it is ignored from now on, the next one."""
+    while True:
+        left_out = [f"--deselect={test}" for test in sorted(ignored)]
+        if (failed := run_tests(folder, [*files, *left_out], jobs, timeout)) is None:
+            return
+        yield failed
 
 
 def all_files() -> list[str]:
@@ -1402,6 +1450,15 @@ def number_of(text: str) -> int:
     return int(text)
 
 
+def load() -> None:
+    """Import what all runs of pytest share, and let SIGTERM end this script as Ctrl-C does."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("VAEZOO_TEST_DATA", str(REPO.parent / "shared" / "data"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in LOADED:
+        importlib.import_module(name)
+
+
 def main() -> None:
     """Run the mutations that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -1410,35 +1467,39 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes of pytest for all other test files")
     parser.add_argument("--named-only", action="store_true", help="do not go on to all other test files")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for each run of pytest; a hang is noticed")
+    parser.add_argument("--confirm", action="store_true", help=CONFIRM)
     parser.add_argument("--check", action="store_true", help="only check that every mutation applies")
     options = parser.parse_args()
     check()
     if options.check:
         print(f"{len(MUTATIONS)} mutations apply")
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    load()
     chosen = options.only or list(range(options.start, len(MUTATIONS) + 1))
     files = sorted({file for number in chosen for file in named(MUTATIONS[number - 1])})
     results: dict[int, Result] = {}
+    ignored: set[str] = set()  # tests that fail without a mutation
     interrupted = False
     with tempfile.TemporaryDirectory(prefix="mutations-") as place:
         base = Path(place).resolve()
         try:
             copy_project(REPO, base / "clean")
-            check_copy(base / "clean")
-            failed = run_tests(base / "clean", files if options.named_only else all_files(), options.jobs, 6 * 3600)
-            if failed:
-                print(f"{failed} fails without any mutation:\n{(base / 'log').read_text()[-3000:]}", file=sys.stderr)
-                sys.exit(2)
-            print(f"the unchanged copy passes; {len(chosen)} mutations follow", flush=True)
+            if not options.confirm:
+                failed = run_tests(base / "clean", files if options.named_only else all_files(), options.jobs, 6 * 3600)
+                if failed:
+                    print(f"{failed} fails without a mutation:\n{(base / 'log').read_text()[-3000:]}", file=sys.stderr)
+                    sys.exit(2)
+                print(f"the unchanged copy passes; {len(chosen)} mutations follow", flush=True)
             for number in chosen:
-                results[number] = try_mutation(MUTATIONS[number - 1], base, options)
+                results[number] = try_mutation(MUTATIONS[number - 1], base, options, ignored)
                 print(line(number, MUTATIONS[number - 1], results[number]), flush=True)
         except KeyboardInterrupt:
             interrupted = True
             print("interrupted", flush=True)
     text, survived = figures(results, options.named_only)
     print(text)
+    if ignored:
+        print(f"left out, since they fail without a mutation: {', '.join(sorted(ignored))}")
     sys.exit(130 if interrupted else int(survived))
 
 
