@@ -1322,6 +1322,7 @@ def run_tests(folder: Path, tests: Sequence[str], jobs: int, timeout: float) -> 
     if pid == 0:
         try:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
             os.dup2(file, 1)
             os.dup2(file, 2)
