@@ -1,0 +1,1508 @@
+"""Change formulas of the package on purpose, one at a time, and count how many of the changes the tests notice.
+
+    python tests/campaign/mutations.py --named-only     the test files named for each mutation: about 1.5 hours
+    python tests/campaign/mutations.py --jobs 2         all test files for those that survive: some 10 minutes more each
+    python tests/campaign/mutations.py --only 3,17      these two; --start 20 begins with the 20th
+    python tests/campaign/mutations.py --check          only check that every mutation fits the source: a second
+
+Each mutation is a mistake that a competent programmer could make: a missing factor, a wrong sign, n in place of
+n - 1, the training set in place of the test set. They were chosen from the source and the papers, without reading the
+tests, so that the share of noticed ones is an honest estimate. The script copies the project into a temporary folder
+and runs the tests there: first without a change (everything must pass), then with one mutation after another. It
+prints a line for each mutation, then the figures, and exits with 1 if a mutation survives that is not marked as
+harmless, with 2 if it cannot be run at all. Times are for one core. Run it on a quiet machine: a test that fails
+because the machine is busy counts as one that has noticed.
+
+If the source of a mutation has changed, the script says so and does not start: update the entry, keep the mistake.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import re
+import runpy
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+COPIED = ("vaezoo", "conf", "tests", "run.py", "README.md", "pyproject.toml", "LICENSE")
+# What the tests import beside vaezoo. It is loaded once: each run of pytest is a fork of this process.
+LOADED = (
+    "torch", "torch._dynamo", "torchvision.datasets", "lightning.pytorch", "torchmetrics", "hydra", "omegaconf",
+    "matplotlib.pyplot", "scipy.stats", "sklearn.ensemble", "sklearn.linear_model", "sklearn.svm", "sklearn.cluster",
+    "sklearn.datasets", "sklearn.metrics", "sklearn.mixture", "sklearn.neighbors", "rich.table", "rich.live", "tqdm",
+)  # fmt: skip
+
+
+CONFIRM = """on a busy machine: the unchanged copy is not tested as a whole before; each test that notices a mutation
+is run on it right after, and does not count if it fails there"""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One mistake.
+
+    Args:
+        file: below ``vaezoo/``.
+        old: a piece of its source, which occurs once.
+        new: what replaces it.
+        what: the mistake, in one line.
+        tests: names of the test files to try first, ``trace`` for ``tests/test_trace.py``, separated by spaces.
+        harmless: why no test can notice it; empty if one should.
+    """
+
+    file: str
+    old: str
+    new: str
+    what: str
+    tests: str
+    harmless: str = ""
+
+    def text(self) -> str:
+        """The changed source of the file.
+
+        Raises:
+            ValueError: ``old`` does not occur exactly once, or the changed file is no Python.
+        """
+        source = (REPO / "vaezoo" / self.file).read_text()
+        if (count := source.count(self.old)) != 1:
+            raise ValueError(f"vaezoo/{self.file}: {self.old!r} occurs {count} times, it must occur once")
+        changed = source.replace(self.old, self.new)
+        try:
+            compile(changed, self.file, "exec")
+        except SyntaxError as error:
+            raise ValueError(f"vaezoo/{self.file}: with {self.new!r} it is no Python: {error}") from error
+        return changed
+
+
+MUTATIONS = (
+    # The bound
+    Mutation(
+        "trace.py",
+        "kl_divergence(self.q.base_dist, self.p.base_dist)",
+        "kl_divergence(self.p.base_dist, self.q.base_dist)",
+        "KL(p, q) in place of KL(q, p)",
+        "trace",
+    ),
+    Mutation(
+        "trace.py",
+        "return kl.mean(0) if per_sample else kl",
+        "return kl.sum(0) if per_sample else kl",
+        "the KL of a lower layer is summed over the posterior samples, not averaged",
+        "trace ladder",
+    ),
+    Mutation(
+        "trace.py",
+        "kl = self.log_q - self.log_p",
+        "kl = self.log_p - self.log_q",
+        "the sampled KL has the wrong sign",
+        "trace priors",
+    ),
+    Mutation(
+        "trace.py",
+        "self.log_px.mean(0) - self.kl.sum(1)",
+        "self.log_px.mean(0) - self.kl.mean(1)",
+        "the rate is the mean over layers, not their sum",
+        "trace ladder",
+    ),
+    Mutation(
+        "trace.py",
+        "log_w = log_w + latent.log_p - latent.log_q",
+        "log_w = self.log_px + latent.log_p - latent.log_q",
+        "importance weights hold the last layer's densities alone",
+        "trace ladder",
+    ),
+    # A network and its family
+    Mutation(
+        "conditional.py",
+        "context.expand(*batch, *context.shape[1:]).flatten(0, len(batch) - 1)",
+        "context.repeat_interleave(prod(batch[:-1]), 0)",
+        "with several samples the labels are repeated in the wrong order",
+        "trace cvae",
+    ),
+    Mutation(
+        "conditional.py",
+        "self.planes(inputs, context) + self.offset",
+        "self.planes(inputs, context) - self.offset",
+        "training starts from minus the mean's parameters",
+        "trace families",
+    ),
+    Mutation(
+        "conditional.py",
+        "planes = planes.to(torch.promote_types(planes.dtype, torch.float32))",
+        "planes = planes.contiguous()",
+        "under autocast, densities are computed in bf16",
+        "trace families training",
+    ),
+    # Families
+    Mutation(
+        "families/base.py",
+        "((x == 0) | (x == 1)).all()",
+        "((x == 0) | (x == 1)).any()",
+        "grey images pass as bits if one pixel is black",
+        "families evidence",
+    ),
+    Mutation(
+        "families/bernoulli.py",
+        "(torch.logit(mean, eps=1e-3),)",
+        "(mean.clamp(1e-3, 1 - 1e-3),)",
+        "training starts from the mean pixel in place of its logit",
+        "families training",
+    ),
+    Mutation(
+        "families/bernoulli.py",
+        "torch.log(s / torch.tanh(s / 2))",
+        "torch.log(s / torch.tanh(s))",
+        "continuous Bernoulli: the normaliser lacks a factor 1/2 in tanh",
+        "families",
+    ),
+    Mutation(
+        "families/bernoulli.py",
+        "series = 0.5 + logits / 12",
+        "series = 0.5 + logits / 6",
+        "continuous Bernoulli: a wrong coefficient in the mean's series around 0",
+        "families",
+    ),
+    Mutation(
+        "families/discrete.py",
+        "width = torch.where(lowest | highest, torch.inf",
+        "width = torch.where(lowest, torch.inf",
+        "discretised logistic: the highest level does not get the upper tail",
+        "families",
+    ),
+    Mutation(
+        "families/discrete.py",
+        "top = self.bins - 1\n",
+        "top = self.bins\n",
+        "discretised logistic: samples are k / 256, not k / 255",
+        "families",
+    ),
+    Mutation(
+        "families/discrete.py",
+        "for i in (0, n, 2 * n))",
+        "for i in (0, 2 * n, n))",
+        "mixture of logistics: locations and log scales are swapped",
+        "families",
+    ),
+    Mutation(
+        "families/discrete.py",
+        "levels = torch.linspace(0, 1, self.top + 1,",
+        "levels = torch.linspace(0, self.top / (self.top + 1), self.top + 1,",
+        "categorical: the mean is taken over the levels k / 256",
+        "families",
+    ),
+    Mutation(
+        "families/normal.py",
+        "scale = soft_floor(log_scale, self.min_log_scale).exp()",
+        "scale = (soft_floor(log_scale, self.min_log_scale) / 2).exp()",
+        "normal: the second plane is a log variance, its floor stays that of a log scale",
+        "families posteriors trace",
+    ),
+    Mutation(
+        "families/normal.py",
+        "torch.full_like(loc, self.scale)",
+        "torch.full_like(loc, self.scale**2)",
+        "normal of fixed scale: the variance in place of the standard deviation",
+        "families",
+    ),
+    Mutation(
+        "families/normal.py",
+        "return TorchLaplace(loc, self.scale.expand_as(loc)",
+        "return TorchLaplace(loc, (self.scale / math.sqrt(2)).expand_as(loc)",
+        "Laplace: the scale is a standard deviation",
+        "families",
+    ),
+    Mutation(
+        "families/normal.py",
+        "- scale.log() - math.log(2 * math.pi) / 2",
+        "- scale.log() - math.log(math.pi) / 2",
+        "normal of the best scale: the constant lacks a factor 2",
+        "families",
+    ),
+    Mutation(
+        "families/normal.py",
+        "self.fit if self.training else None",
+        "self.fit",
+        "normal of the best scale: it is fitted to test batches too",
+        "families training",
+    ),
+    Mutation(
+        "families/normal.py",
+        ".clamp(min=self.momentum)",
+        ".clamp(max=self.momentum)",
+        "normal of the best scale: the weight of a new batch falls to 0 and does not stay at momentum",
+        "families",
+    ),
+    # Posteriors and priors
+    Mutation(
+        "posteriors.py",
+        "(self.scale_tril * eps.unsqueeze(-2)).sum(-1)",
+        "(self.scale_tril * eps.unsqueeze(-1)).sum(-2)",
+        "samples of the full covariance use L' in place of L",
+        "posteriors",
+    ),
+    Mutation(
+        "posteriors.py",
+        "second_moment = tril.square().sum(-1)",
+        "second_moment = tril.square().sum(-2)",
+        "KL of the full covariance: sums over the columns of L, not its rows",
+        "posteriors",
+    ),
+    Mutation(
+        "priors.py",
+        "nn.Parameter(spread * torch.randn",
+        "nn.Parameter(spread**2 * torch.randn",
+        "mixture prior: the means start with the square of the spread",
+        "priors",
+    ),
+    Mutation(
+        "priors.py",
+        "components = posterior(self.pseudo_inputs)",
+        "components = posterior(self.pixels)",
+        "VampPrior: the encoder sees logits in place of pixels",
+        "priors",
+    ),
+    Mutation(
+        "priors.py",
+        "examples = torch.logit(x[index].to(self.pixels), eps=self.margin)",
+        "examples = x[index].to(self.pixels).clamp(self.margin, 1 - self.margin)",
+        "VampPrior: starts from pixels in place of their logits",
+        "priors",
+    ),
+    # Flows
+    Mutation(
+        "flows.py",
+        "self.base.log_prob(u) - log_det",
+        "self.base.log_prob(u) + log_det",
+        "flow: the log density of a sample adds the log determinant",
+        "flows",
+    ),
+    Mutation(
+        "flows.py",
+        "if self.last is not None and value is self.last[0]:",
+        "if self.last is not None and value.shape == self.last[0].shape:",
+        "flow: the density kept for the last sample is given for any other point of its shape",
+        "flows priors",
+    ),
+    Mutation(
+        "flows.py",
+        "for layer in reversed(self.layers):",
+        "for layer in self.layers:",
+        "flow: layers are inverted in the order in which they were applied",
+        "flows priors",
+    ),
+    Mutation(
+        "flows.py",
+        "(w.square().sum(-1, keepdim=True) + 1e-12)",
+        "(w.square().sum(-1, keepdim=True).sqrt() + 1e-12)",
+        "planar flow: u is moved by w / |w| in place of w / |w|^2",
+        "flows",
+    ),
+    Mutation(
+        "flows.py",
+        "sees = b[:, None] > a if i == len(hidden) else b[:, None] >= a",
+        "sees = b[:, None] >= a",
+        "MADE: an output sees its own dimension",
+        "flows",
+    ),
+    Mutation(
+        "flows.py",
+        "backwards=t % 2 == 1",
+        "backwards=False",
+        "IAF: the order of the dimensions is never reversed",
+        "flows",
+    ),
+    Mutation(
+        "flows.py",
+        "torch.sigmoid(s) * z + torch.sigmoid(-s) * m, F.logsigmoid(s).sum(-1)",
+        "torch.sigmoid(s) * z + torch.sigmoid(-s) * m, torch.sigmoid(s).sum(-1).log()",
+        "IAF: the log of a sum in place of the sum of logs",
+        "flows",
+    ),
+    Mutation(
+        "flows.py",
+        "first_stays=t % 2 == 0",
+        "first_stays=True",
+        "coupling prior: the first half is never moved",
+        "flows priors",
+    ),
+    Mutation(
+        "flows.py",
+        "(moved - t) * torch.exp(-s)), s.sum(-1)",
+        "(moved - t) * torch.exp(-s)), -s.sum(-1)",
+        "coupling: the inverse gives minus the log determinant",
+        "flows priors",
+    ),
+    # The sphere
+    Mutation(
+        "spherical.py",
+        "ratio = kappa.square() * rho / (4 * order_above * (order_above + 1))",
+        "ratio = kappa.square() * rho / (4 * order_above * order_above)",
+        "Bessel recurrence: v^2 in place of v (v + 1)",
+        "posteriors",
+    ),
+    Mutation(
+        "spherical.py",
+        "power = 2 / (m - 1) if m > 1 else math.inf",
+        "power = 2 / m",
+        "von Mises-Fisher: a wrong exponent in the proposals of the angle",
+        "posteriors",
+    ),
+    Mutation(
+        "spherical.py",
+        ".pow(self.dim - 2)",
+        ".pow(self.dim - 1)",
+        "von Mises-Fisher: a power off by one in the gradient for kappa",
+        "posteriors",
+    ),
+    Mutation(
+        "spherical.py",
+        "turned = tangent - (tangent * mu).sum(-1, keepdim=True) * mu",
+        "turned = tangent",
+        "von Mises-Fisher: the tangent does not turn with mu, whose gradient is wrong",
+        "posteriors",
+    ),
+    Mutation(
+        "spherical.py",
+        "q.kappa * ratio - log_norm",
+        "q.kappa * ratio - log_norm - log_area(q.dim)",
+        "von Mises-Fisher: the KL counts the area of the sphere, which cancels",
+        "posteriors",
+    ),
+    # Quantisation
+    Mutation(
+        "quantizer.py",
+        "self.num * math.log(len(self.codebook))",
+        "self.num * math.log2(len(self.codebook))",
+        "VQ: the rate is in bits",
+        "vq",
+    ),
+    Mutation(
+        "quantizer.py",
+        "self.codebook.square().sum(1) - 2 * vectors.detach()",
+        "self.codebook.square().sum(1) - vectors.detach()",
+        "VQ: the distance to a code lacks the factor 2 of the product",
+        "vq",
+    ),
+    Mutation(
+        "quantizer.py",
+        "self.sums.lerp_(sums, 1 - decay)",
+        "self.sums.lerp_(sums, decay)",
+        "VQ: decay and 1 - decay are swapped in the running sum",
+        "vq",
+    ),
+    Mutation(
+        "quantizer.py",
+        "self.nearest(vectors), decay=0.0)",
+        "self.nearest(vectors), decay=self.decay)",
+        "VQ: the k-means of the start moves codes by 1 % only",
+        "vq",
+    ),
+    Mutation(
+        "quantizer.py",
+        "inputs + (embeddings - inputs).detach()",
+        "embeddings",
+        "VQ: no gradient passes to the encoder through the codes",
+        "vq",
+    ),
+    # Objectives
+    Mutation(
+        "objectives/elbo.py",
+        "self.rate(trace) - trace.log_px.mean()",
+        "self.rate(trace) - trace.log_px.sum(0).mean()",
+        "the loss sums the reconstruction over the posterior samples",
+        "trace bounds",
+    ),
+    Mutation(
+        "objectives/base.py",
+        'torch.maximum(latent.kl_per_dim.mean(0), self.get_buffer("free_bits")).sum()',
+        'torch.maximum(latent.kl_per_dim, self.get_buffer("free_bits")).flatten(1).sum(1).mean()',
+        "free bits are granted to each example, not to the batch's mean",
+        "trace contract",
+    ),
+    Mutation(
+        "objectives/base.py",
+        'torch.maximum(trace.kl.mean(0), self.get_buffer("free_bits")).sum()',
+        'torch.maximum(trace.kl.mean(0).sum(), self.get_buffer("free_bits"))',
+        "free bits per layer are granted once for all layers",
+        "ladder trace",
+    ),
+    Mutation(
+        "objectives/capacity.py",
+        '(self.rate(trace) - self.get_buffer("capacity")).abs()',
+        '(self.rate(trace) - self.get_buffer("capacity")).clamp(min=0)',
+        "capacity: a rate below it costs nothing",
+        "trace bounds",
+    ),
+    Mutation(
+        "objectives/capacity.py",
+        "min(1.0, step / self.steps)",
+        "min(1.0, (step + 1) / self.steps)",
+        "capacity: the schedule is one step ahead",
+        "trace callbacks",
+    ),
+    Mutation(
+        "objectives/commitment.py",
+        "(q.inputs - q.embeddings.detach())",
+        "(q.inputs - q.embeddings)",
+        "VQ: the commitment loss has no gradient, since the codes pass it straight through",
+        "vq",
+    ),
+    Mutation(
+        "objectives/commitment.py",
+        ".square().flatten(1).sum(1).mean()",
+        ".square().flatten(1).mean(1).mean()",
+        "VQ: the commitment is the mean over dimensions, not their sum",
+        "vq",
+    ),
+    Mutation(
+        "objectives/adversarial.py",
+        "torch.rand_like(z).argsort(0)",
+        "torch.rand_like(z[:, :1]).argsort(0).expand_as(z)",
+        "FactorVAE: all dimensions get the same permutation",
+        "critic",
+    ),
+    Mutation(
+        "objectives/adversarial.py",
+        "        z = z.detach()\n",
+        "",
+        "FactorVAE: the critic's loss trains the encoder",
+        "critic",
+    ),
+    Mutation(
+        "objectives/aggregate.py",
+        "(num_data - 1) / (num_data * (batch - 1))",
+        "(num_data - 1) / (num_data * batch)",
+        "TC-VAE: stratified weights divide by B in place of B - 1",
+        "aggregate",
+    ),
+    Mutation(
+        "objectives/aggregate.py",
+        "1 / (num_data * batch)).log()",
+        "1 / batch).log()",
+        "TC-VAE: weighted sampling forgets the size of the training set",
+        "aggregate",
+    ),
+    Mutation(
+        "objectives/aggregate.py",
+        "(pairs.sum(3) + log_weight).logsumexp(2)",
+        "(pairs.sum(3) + log_weight).logsumexp(1)",
+        "TC-VAE: q(z) sums over the samples in place of the examples",
+        "aggregate",
+    ),
+    Mutation(
+        "objectives/aggregate.py",
+        "(beta - 1) * tc",
+        "beta * tc",
+        "TC-VAE: the total correlation is counted once more than beta says",
+        "aggregate",
+    ),
+    Mutation(
+        "objectives/aggregate.py",
+        "torch.diag(q.variance.flatten(1).mean(0))",
+        "torch.diag(q.stddev.flatten(1).mean(0))",
+        "DIP-VAE II: standard deviations in place of variances",
+        "aggregate",
+    ),
+    Mutation(
+        "objectives/discrepancy.py",
+        "samples**2 * batch * (batch - 1)",
+        "samples**2 * batch * batch",
+        "MMD: N in place of N - 1 in the number of pairs",
+        "aggregate",
+    ),
+    Mutation(
+        "objectives/discrepancy.py",
+        "(2 * x.shape[1] * s for s in",
+        "(x.shape[1] * s for s in",
+        "inverse multiquadratic kernel: C lacks the factor 2",
+        "aggregate",
+    ),
+    Mutation(
+        "objectives/discrepancy.py",
+        "device=z.device), dim=0)",
+        "device=z.device), dim=1)",
+        "sliced Wasserstein: directions are normalised over the wrong axis",
+        "aggregate",
+    ),
+    Mutation(
+        "objectives/discrepancy.py",
+        "(alpha + lambda_mmd - 1) * discrepancy",
+        "(lambda_mmd - alpha) * discrepancy",
+        "InfoVAE: the weight of the MMD is lambda - alpha",
+        "aggregate",
+    ),
+    Mutation(
+        "objectives/importance.py",
+        "(log_w.logsumexp(1) - math.log(num_samples)).mean(0)",
+        "(log_w.logsumexp(1) - math.log(num_groups * num_samples)).mean(0)",
+        "MIWAE: each group is divided by the number of all samples",
+        "bounds",
+    ),
+    Mutation(
+        "objectives/importance.py",
+        "return bound, a, a * v if",
+        "return bound, a, a * a if",
+        "MIWAE with DReG: the squared weight is divided by M twice",
+        "bounds",
+    ),
+    Mutation(
+        "objectives/importance.py",
+        "a = beta * uniform + (1 - beta) * v\n",
+        "a = (1 - beta) * uniform + beta * v\n",
+        "CIWAE: beta and 1 - beta are swapped in the gradient, not in the value",
+        "bounds",
+    ),
+    Mutation(
+        "objectives/importance.py",
+        "        b = v / num_groups\n",
+        "        b = v / v.shape[1]\n",
+        "PIWAE: the encoder's weights are divided by K in place of M",
+        "bounds",
+    ),
+    Mutation(
+        "objectives/importance.py",
+        "q.base_dist.loc.detach()",
+        "q.base_dist.loc",
+        "sticking the landing: the mean of q keeps its score term",
+        "bounds",
+    ),
+    # Models
+    Mutation(
+        "models/ladder_vae.py",
+        "torch.sigmoid(2 * (b.scale.log() - a.scale.log()))",
+        "torch.sigmoid(b.scale.log() - a.scale.log())",
+        "ladder: densities are merged by 1 / sigma, not by 1 / sigma^2",
+        "ladder",
+    ),
+    Mutation(
+        "models/ladder_vae.py",
+        "z = down(z, context).sample()",
+        "z = down(z, context).mean",
+        "ladder: lower layers are not drawn, their means are taken",
+        "ladder",
+    ),
+    Mutation(
+        "models/vq_vae.py",
+        "torch.special.entr(use).sum().exp()",
+        "torch.special.entr(use).sum().exp2()",
+        "VQ: the perplexity is 2 to the power of an entropy in nats",
+        "vq",
+    ),
+    Mutation(
+        "models/cvae.py",
+        "decoder=sees(net=decoder or MLP)",
+        "decoder=decoder or MLP",
+        "CVAE: the decoder does not see the label",
+        "cvae",
+    ),
+    Mutation(
+        "models/vae.py",
+        "return self.encoder.code(x, context)",
+        "return self.encoder(x, context).sample()",
+        "the code of an image is a draw in place of the mean",
+        "trace contract linear_gaussian",
+    ),
+    Mutation(
+        "models/base.py",
+        "(square - mean.square() > 0.01)",
+        "((square - mean.square()).clamp(min=0).sqrt() > 0.01)",
+        "active units: the standard deviation is compared with the bound of the variance",
+        "training linear_gaussian trace",
+    ),
+    Mutation(
+        "models/base.py",
+        "(prod(self.data_shape) * math.log(2))",
+        "(prod(self.data_shape[1:]) * math.log(2))",
+        "bits per dimension: the channels are forgotten",
+        "training trace families",
+    ),
+    Mutation(
+        "models/base.py",
+        "max(self.means(stage).num - 1, 1)",
+        "max(self.means(stage).num, 1)",
+        "the standard error of the ELBO divides by N in place of N - 1",
+        "training linear_gaussian",
+    ),
+    Mutation(
+        "models/base.py",
+        'getattr(data, "num_train", None)',
+        'getattr(data, "val_size", None)',
+        "objectives are told the size of the validation set as that of the training set",
+        "aggregate training",
+    ),
+    Mutation(
+        "models/base.py",
+        'self.name_noise("train", self.current_epoch, number, self.global_rank)',
+        'self.name_noise("train", number, self.global_rank)',
+        "every epoch trains with the same noise",
+        "training loop",
+    ),
+    Mutation(
+        "models/base.py",
+        "self.name_noise(stage, number, dataloader_idx)",
+        "self.name_noise(stage, self.current_epoch, number, dataloader_idx)",
+        "the noise of validation changes from epoch to epoch",
+        "training loop",
+    ),
+    Mutation(
+        "models/base.py",
+        "self.objective.restore_weights()",
+        "self.objective.advance(self.trainer.global_step)",
+        "the test has the weights of the schedule's last step",
+        "callbacks training",
+    ),
+    # The loop
+    Mutation(
+        "models/training.py",
+        "self.manual_backward(loss / accumulate if accumulate > 1 else loss)",
+        "self.manual_backward(loss)",
+        "accumulated gradients are summed, not averaged",
+        "loop training",
+    ),
+    Mutation(
+        "models/training.py",
+        "if self.pending >= accumulate or",
+        "if self.pending > accumulate or",
+        "one batch more than asked for is accumulated",
+        "loop training",
+    ),
+    Mutation(
+        "models/training.py",
+        "self.train_means.update({\"row\": self.row}, len(batch.x))",
+        "self.train_means.update({\"row\": self.row}, 1)",
+        "the training means are means of batch means",
+        "training loop",
+    ),
+    Mutation(
+        "models/training.py",
+        'clip(group["params"], gradient_clip_val)',
+        "clip(list(self.parameters()), gradient_clip_val)",
+        "model and critic are clipped together, not each by itself",
+        "critic loop",
+    ),
+    Mutation(
+        "models/training.py",
+        "        if sound:\n",
+        "        if self.pending >= 0:\n",
+        "on_nan=skip: a broken batch enters the epoch's means",
+        "loop training",
+    ),
+    Mutation(
+        "models/training.py",
+        "-(-self.train_batches() // trainer.accumulate_grad_batches)",
+        "self.train_batches()",
+        "the learning-rate schedule counts batches in place of optimizer steps",
+        "loop callbacks",
+    ),
+    # Schedules and callbacks
+    Mutation(
+        "schedulers.py",
+        "return (step + 1) / warmup_steps",
+        "return step / warmup_steps",
+        "warm-up: the first step has the learning rate 0",
+        "callbacks training",
+    ),
+    Mutation(
+        "schedulers.py",
+        "(step - warmup_steps) / max(1, total_steps - warmup_steps)",
+        "step / max(1, total_steps)",
+        "cosine: it starts before the warm-up is over",
+        "callbacks training",
+    ),
+    Mutation(
+        "callbacks/anneal.py",
+        "(self.period * self.ratio)",
+        "self.period",
+        "cyclical annealing: the ratio is ignored",
+        "callbacks",
+    ),
+    Mutation(
+        "callbacks/anneal.py",
+        "self.start + (1 - self.start) * min(1.0, step / self.steps)",
+        "max(self.start, min(1.0, step / self.steps))",
+        "linear warm-up: the start is a floor, the slope does not begin at it",
+        "callbacks",
+    ),
+    Mutation(
+        "callbacks/geco.py",
+        "torch.lerp(now, before, self.momentum)",
+        "torch.lerp(before, now, self.momentum)",
+        "GECO: momentum and 1 - momentum are swapped",
+        "geco",
+    ),
+    Mutation(
+        "callbacks/geco.py",
+        'self.log_beta, self.excess = state_dict["log_beta"], state_dict["excess"]',
+        'self.log_beta, self.excess = state_dict["log_beta"], None',
+        "GECO: a resumed run forgets the running mean",
+        "geco resume",
+    ),
+    Mutation(
+        "callbacks/ema.py",
+        "super().__init__(decay=decay,",
+        "super().__init__(decay=1 - decay,",
+        "EMA: the share of the average is that of the new weights",
+        "callbacks",
+    ),
+    Mutation(
+        "callbacks/early_stopping.py",
+        'checkpoint["callbacks"][self.state_key] = self.before',
+        'checkpoint["callbacks"][self.state_key] = self.state_dict()',
+        "early stopping: a validation that is run again after a kill counts twice",
+        "callbacks resume",
+    ),
+    Mutation(
+        "callbacks/checkpoints.py",
+        'sign = 1 if self.mode == "max" else -1',
+        "sign = 1",
+        "the best checkpoint: mode=min is ignored",
+        "callbacks checkpoint",
+    ),
+    Mutation(
+        "callbacks/checkpoints.py",
+        'self.score = state_dict["score"]',
+        "self.score = None",
+        "the best checkpoint: a resumed run forgets the best score and replaces it by a worse one",
+        "callbacks resume",
+    ),
+    Mutation(
+        "callbacks/monitor.py",
+        "def on_validation_end(self, trainer: Any, pl_module: Any) -> None:\n        self.clock = time.perf_counter()",
+        "def on_validation_end(self, trainer: Any, pl_module: Any) -> None:\n        self.read_clock()",
+        "images per second: the time of validations counts as training",
+        "callbacks loop",
+    ),
+    Mutation(
+        "callbacks/monitor.py",
+        "images / max(seconds, 1e-9)",
+        "self.images / max(seconds, 1e-9)",
+        "images per second: all images so far by the time of the last few",
+        "callbacks loop",
+    ),
+    # Data
+    Mutation(
+        "data/base.py",
+        ".random_(0, 255, generator=generator)",
+        ".random_(0, 256, generator=generator)",
+        "binarisation: the probability is pixel / 256",
+        "data",
+    ),
+    Mutation(
+        "data/base.py",
+        "(split.images > 127)",
+        "(split.images >= 127)",
+        "threshold: 127 is white",
+        "data",
+    ),
+    Mutation(
+        "data/base.py",
+        'seeding.generator(self.split_seed, "split")',
+        'seeding.generator(self.seed, "split")',
+        "the validation split follows the run's seed",
+        "data",
+    ),
+    Mutation(
+        "data/base.py",
+        'seeding.generator(self.split_seed, "binarize", name)',
+        'seeding.generator(self.split_seed, "binarize")',
+        "training, validation and test are binarised by the same draws",
+        "data",
+    ),
+    Mutation(
+        "data/base.py",
+        'seeding.generator(self.seed, "order", epoch)',
+        'seeding.generator(self.seed, "order")',
+        "every epoch has the same order",
+        "data",
+    ),
+    Mutation(
+        "data/base.py",
+        '"binarize", epoch, number, self.rank,',
+        '"binarize", number, self.rank,',
+        "fresh binarisation: every epoch draws the same bits",
+        "data",
+    ),
+    Mutation(
+        "data/base.py",
+        "torch.cat(torch.arange(num).split(self.batch_size)[self.rank :: self.world_size])",
+        "torch.arange(num)[self.rank :: self.world_size]",
+        "evaluation on several processes: single examples in turn, not whole batches",
+        "data loop",
+    ),
+    Mutation(
+        "data/digits.py",
+        ".mul(255 / 16).round()",
+        ".mul(255 / 16).floor()",
+        "digits: grey levels are cut, not rounded",
+        "data",
+    ),
+    Mutation(
+        "data/factors.py",
+        "held_out = total(self.val.images) + total(self.test.images)",
+        "held_out = total(self.test.images)",
+        "factors: the mean image is of validation too, divided by the number of training images",
+        "sprites",
+    ),
+    Mutation(
+        "data/sprites.py",
+        "(cos * x + sin * y, cos * y - sin * x)",
+        "(cos * x - sin * y, cos * y + sin * x)",
+        "sprites: they turn the other way round",
+        "sprites",
+    ),
+    Mutation(
+        "data/sprites.py",
+        "[number, down - 1 - y, across - 1 - x]",
+        "[number, down - 1 - x, across - 1 - y]",
+        "sprites: x and y are swapped",
+        "sprites",
+    ),
+    Mutation(
+        "data/torchvision.py",
+        "images.permute(0, 3, 1, 2)",
+        "images.permute(0, 3, 2, 1)",
+        "colour photographs are transposed",
+        "data",
+    ),
+    # Seeds
+    Mutation(
+        "seeding.py",
+        "repr((seed, *keys)).encode()",
+        '"".join(map(str, (seed, *keys))).encode()',
+        "keys are joined without a separator: (1, 11) and (11, 1) are one stream",
+        "data training sprites",
+    ),
+    Mutation(
+        "seeding.py",
+        "        reseed(device, seed, *keys)\n        yield",
+        "        reseed(device, seed)\n        yield",
+        "an isolated block does not use its keys: all blocks of a seed share their draws",
+        "samplers evidence annealed",
+    ),
+    # log p(x)
+    Mutation(
+        "evidence.py",
+        "(num * (num - 1))).sqrt()",
+        "(num * num)).sqrt()",
+        "the error of log p(x) divides by K in place of K - 1",
+        "evidence",
+    ),
+    Mutation(
+        "evidence.py",
+        '"log_px", first + i)',
+        '"log_px", i)',
+        "examples that are passed in parts share their draws",
+        "evidence",
+    ),
+    Mutation(
+        "evidence.py",
+        "float(self.mc_error.square().sum().sqrt()) / len(self.log_px)",
+        "float(self.mc_error.mean())",
+        "errors of draws are averaged, as if all were the same draw",
+        "evidence",
+    ),
+    Mutation(
+        "annealed.py",
+        "(v_after.square() - v.square()).sum(-1) / 2",
+        "(v_after.square() - v.square()).sum(-1)",
+        "annealing: the kinetic energy lacks 1/2",
+        "annealed",
+    ),
+    Mutation(
+        "annealed.py",
+        "torch.where(taken, after.log_ratio, before.log_ratio)",
+        "after.log_ratio",
+        "annealing: a rejected move gives its weight all the same",
+        "annealed",
+    ),
+    Mutation(
+        "annealed.py",
+        "accepted[num_chains:].mean(0)",
+        "accepted[:num_chains].mean(0)",
+        "annealing: the step follows the chains that are counted, not the pilots",
+        "annealed",
+    ),
+    Mutation(
+        "samplers.py",
+        "least, best = value, deepcopy(module.state_dict())",
+        "least, best = value, module.state_dict()",
+        "samplers: the best weights are the live ones, so that the last stay",
+        "samplers",
+    ),
+    Mutation(
+        "samplers.py",
+        "MixtureSameFamily(Categorical(weights), components)",
+        "MixtureSameFamily(Categorical(logits=weights), components)",
+        "mixture of codes: the weights pass through a softmax",
+        "samplers",
+    ),
+    # Metrics
+    Mutation(
+        "metrics/mean.py",
+        'return torch.float32 if value.device.type == "mps" else torch.float64',
+        "return torch.float32",
+        "sums over a test set are in float32",
+        "training linear_gaussian evidence",
+    ),
+    Mutation(
+        "metrics/latent.py",
+        "(pairs.logsumexp(1) - math.log(num))",
+        "pairs.logsumexp(1)",
+        "the marginals of q(z) lack 1/N",
+        "latent_metrics",
+    ),
+    Mutation(
+        "metrics/latent.py",
+        "collapsed = (kl_dim < EPSILON).double().mean(0) >= 1 - DELTA",
+        "collapsed = kl_dim.mean(0) < EPSILON",
+        "a dimension is collapsed by its mean KL, not by the share of images",
+        "latent_metrics",
+    ),
+    Mutation(
+        "metrics/latent.py",
+        "torch.arange(min(num, draws)) * num // min(num, draws)",
+        "torch.arange(min(num, draws))",
+        "draws are of the first examples, not evenly spaced",
+        "latent_metrics",
+    ),
+    Mutation(
+        "metrics/latent.py",
+        "information(log_q, log_qz, log_prior, len(z))",
+        "information(log_q, log_qz, log_prior, len(which))",
+        "the ceiling of the mutual information is the log of the draws, not of the examples",
+        "latent_metrics",
+    ),
+    Mutation(
+        "metrics/samples.py",
+        "first @ second.T",
+        "first.T @ second",
+        "FID: the wrong factor is transposed",
+        "sample_metrics",
+    ),
+    Mutation(
+        "metrics/samples.py",
+        "(x - x.mean(0)) / math.sqrt(len(x) - 1)",
+        "(x - x.mean(0)) / math.sqrt(len(x))",
+        "FID: covariances with 1/N",
+        "sample_metrics",
+    ),
+    Mutation(
+        "metrics/samples.py",
+        "xx.sum() / (n * (n - 1))",
+        "xx.sum() / (n * n)",
+        "KID: N^2 in place of N (N - 1) pairs",
+        "sample_metrics",
+    ),
+    Mutation(
+        "metrics/samples.py",
+        ".values[:, 1:] for part in parts",
+        ".values[:, :-1] for part in parts",
+        "precision and recall: an image is its own nearest neighbour",
+        "sample_metrics",
+    ),
+    Mutation(
+        "metrics/samples.py",
+        "coverage |= (apart <= large).any(0)",
+        "coverage |= (apart <= small).any(0)",
+        "coverage: the balls of 3 neighbours in place of 5",
+        "sample_metrics",
+    ),
+    Mutation(
+        "metrics/samples.py",
+        "(ssim if last else contrast)",
+        "contrast",
+        "MS-SSIM: the luminance of the coarsest scale is left out",
+        "sample_metrics",
+    ),
+    Mutation(
+        "metrics/disentanglement.py",
+        "return ranked[-1] - ranked[-2]",
+        "return ranked[-1] - ranked[0]",
+        "gap: to the worst dimension in place of the second",
+        "disentanglement",
+    ),
+    Mutation(
+        "metrics/disentanglement.py",
+        "(squares.sum(1) - own) / (squares.shape[1] - 1)",
+        "(squares.sum(1) - own) / squares.shape[1]",
+        "modularity: F in place of F - 1",
+        "disentanglement",
+    ),
+    Mutation(
+        "metrics/disentanglement.py",
+        "(entropy - entr(joint.sum(1)).sum()) / np.log(num_factors)",
+        "(entropy - entr(joint.sum(1)).sum()) / np.log(num_dims)",
+        "DCI: disentanglement is divided by ln D in place of ln F",
+        "disentanglement",
+    ),
+    Mutation(
+        "metrics/disentanglement.py",
+        "svm.score(test_codes[:, [d]], test_factors[:, f])",
+        "svm.score(codes[:, [d]], factors[:, f])",
+        "SAP: judged on the examples that it was fitted to",
+        "disentanglement",
+    ),
+    Mutation(
+        "metrics/disentanglement.py",
+        "codes[:, spread >= ACTIVE_SD] / spread[spread >= ACTIVE_SD]",
+        "codes[:, spread >= ACTIVE_SD]",
+        "FactorVAE score: variances are not divided by those of all examples",
+        "disentanglement",
+    ),
+    Mutation(
+        "metrics/disentanglement.py",
+        "for j, theirs in enumerate(informative) if j != i]",
+        "for theirs in informative]",
+        "UDR: a model is compared with itself too",
+        "disentanglement",
+    ),
+    Mutation(
+        "metrics/probes.py",
+        ".score(x[score], labels[score]))",
+        ".score(x[fit], labels[fit]))",
+        "probes: accuracies on the examples that they were fitted to",
+        "probes",
+    ),
+    Mutation(
+        "metrics/anomaly.py",
+        "float(above.var()) / m + float(below.var()) / n",
+        "float(above.var()) / n + float(below.var()) / m",
+        "the error of the AUROC: the numbers of outliers and inliers are swapped",
+        "anomaly",
+    ),
+    Mutation(
+        "metrics/anomaly.py",
+        "(inliers >= threshold)",
+        "(inliers > threshold)",
+        "FPR95: inliers at the threshold do not count",
+        "anomaly",
+    ),
+    Mutation(
+        "metrics/anomaly.py",
+        "(self.log_p - self.entropy).abs()",
+        "self.log_p - self.entropy",
+        "typicality: an image that is too likely counts as typical",
+        "anomaly",
+    ),
+    Mutation(
+        "metrics/features.py",
+        "for x, y in split(test, batch_size=1000)]",
+        "for x, y in split(train, batch_size=1000)]",
+        "the accuracy of the feature network is that on its training images",
+        "features",
+    ),
+    # Evaluation
+    Mutation(
+        "tasks/groups.py",
+        '(("train", CODES), ("test", None))',
+        '(("test", CODES), ("test", None))',
+        "probes are fitted to the test set",
+        "groups",
+    ),
+    Mutation(
+        "tasks/groups.py",
+        'training = run.batches("train", num, "log p(x)")',
+        'training = run.batches("test", num, "log p(x)")',
+        "typicality: the mean of log p(x) is that of the test images",
+        "groups",
+    ),
+    Mutation(
+        "tasks/groups.py",
+        "model(x, y, num_samples=1).latent.z[0].cpu()",
+        "model.encode(x, y).cpu()",
+        "samplers are fitted to means in place of draws",
+        "groups",
+    ),
+    Mutation(
+        "tasks/groups.py",
+        'self.scores(self.features("train"))',
+        'self.scores(self.features("test"))',
+        "the ceiling of the FID is that of the test images against themselves",
+        "groups",
+    ),
+    Mutation(
+        "tasks/groups.py",
+        'float(values.std()) / len(values) ** 0.5',
+        'float(values.std()) / len(values)',
+        "standard errors of groups divide by N in place of its root",
+        "groups",
+    ),
+    Mutation(
+        "tasks/groups.py",
+        "above.log_px - below.log_px",
+        "above.log_px - found.log_px",
+        "annealing: the gap of the bounds mixes the model's images with those of the test set",
+        "groups annealed",
+    ),
+    Mutation(
+        "tasks/trained.py",
+        "split.select(torch.arange(num) * size // num)",
+        "split.select(torch.arange(num))",
+        "a part of the test set is its beginning",
+        "groups",
+    ),
+    # Reports and comparisons
+    Mutation(
+        "report/runs.py",
+        "stats.t.ppf(0.975, num - 1)",
+        "stats.t.ppf(0.95, num - 1)",
+        "intervals hold 90 %",
+        "report comparison",
+    ),
+    Mutation(
+        "report/runs.py",
+        "np.std(values, ddof=1)",
+        "np.std(values)",
+        "intervals use the biased variance",
+        "report comparison",
+    ),
+    Mutation(
+        "report/runs.py",
+        "[ours[seed] - theirs[seed] for seed in shared]",
+        "[one - other for one, other in zip(ours.values(), theirs.values())]",
+        "differences pair runs by their position, not by their seed",
+        "report comparison",
+    ),
+    Mutation(
+        "report/runs.py",
+        "return math.inf if math.isnan(elbo) else -elbo",
+        "return math.inf if math.isnan(elbo) else elbo",
+        "the worst variant comes first",
+        "report comparison",
+    ),
+    Mutation(
+        "report/runs.py",
+        "parts.setdefault(what(run), {})[run.seed] = run",
+        "parts.setdefault(what(run), {}).setdefault(run.seed, run)",
+        "of two runs with one seed the earlier counts",
+        "report comparison",
+    ),
+    Mutation(
+        "report/runs.py",
+        "label(runs[0], group, own), runs, len(seeds) + len(also))",
+        "label(runs[0], group, own), runs, len(seeds))",
+        "failed seeds are not counted as tried",
+        "report comparison",
+    ),
+    Mutation(
+        "report/runs.py",
+        "(int(row[\"step\"]) + 1, int(row[\"epoch\"]) + 1)",
+        "(int(row[\"step\"]), int(row[\"epoch\"]) + 1)",
+        "curves are one step behind",
+        "report",
+    ),
+    Mutation(
+        "comparison.py",
+        "gap = difference(variant, best)",
+        "gap = difference(best, variant)",
+        "the difference to the best has the wrong sign",
+        "comparison",
+    ),
+    Mutation(
+        "comparison.py",
+        '"kl": ("rate", 2), "distortion": ("distortion", 2)',
+        '"kl": ("distortion", 2), "distortion": ("rate", 2)',
+        "rate and distortion stand in each other's column",
+        "comparison",
+    ),
+    # Which run, which checkpoint
+    Mutation(
+        "sweep.py",
+        '("hydra.", "hydra/", "resume=")',
+        '("hydra.", "hydra/", "resume=", "seed=")',
+        "commands with different seeds are the same command",
+        "resume comparison",
+    ),
+    Mutation(
+        "sweep.py",
+        '-test["log_px"] if',
+        'test["log_px"] if',
+        "the table of a sweep gives the distortion with the wrong sign",
+        "report cli",
+    ),
+    Mutation(
+        "resume.py",
+        "several(now, key) >= several(then, key)",
+        "several(now, key) <= several(then, key)",
+        "a comparison continues one with more models or seeds, not with fewer",
+        "comparison resume",
+    ),
+    Mutation(
+        "resume.py",
+        '    if summary.get("status") != "completed":\n        return False',
+        "    if not summary:\n        return False",
+        "a run that failed counts as complete",
+        "resume",
+    ),
+    Mutation(
+        "jobs.py",
+        'read_summary(folder).get("status") == "completed"',
+        '"status" in read_summary(folder)',
+        "a job that failed is not run again",
+        "comparison cli",
+    ),
+    Mutation(
+        "checkpoint.py",
+        'key=lambda pair: pair[1]["global_step"]',
+        "key=lambda pair: pair[0].stat().st_mtime",
+        "the newest checkpoint is the last one written, not the one with the most steps",
+        "checkpoint resume",
+    ),
+    Mutation(
+        "checkpoint.py",
+        'for name in ("best", "last", "previous"):',
+        'for name in ("last", "best", "previous"):',
+        "the last checkpoint of a run is evaluated, not the best",
+        "checkpoint",
+    ),
+)
+
+
+@dataclass
+class Result:
+    """How a mutation ended: the test that noticed it, or None, and the seconds that it took."""
+
+    noticed: str | None
+    seconds: float
+
+
+def check() -> None:
+    """Exit with every entry of the list that does not fit the source."""
+    faults = []
+    for number, mutation in enumerate(MUTATIONS, 1):
+        try:
+            mutation.text()
+        except (ValueError, OSError) as error:
+            faults.append(f"mutation {number} does not apply: {error}")
+        missing = [file for file in named(mutation) if not (REPO / file).exists()]
+        faults += [f"mutation {number} names {file}, which does not exist" for file in missing]
+    if faults:
+        print("\n".join(faults), file=sys.stderr)
+        sys.exit(2)
+
+
+def named(mutation: Mutation) -> list[str]:
+    """The test files to try first."""
+    return [f"tests/test_{name}.py" for name in mutation.tests.split()]
+
+
+def copy_project(source: Path, folder: Path) -> None:
+    """Copy what the tests need into a new folder, bytecode included: it is compiled anew if a file changes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name in COPIED:
+        copy = shutil.copytree if (source / name).is_dir() else shutil.copy2
+        copy(source / name, folder / name)
+
+
+def run_tests(folder: Path, tests: Sequence[str], jobs: int, timeout: float) -> str | None:
+    """Run tests on a copy of the project until one fails.
+
+    Returns:
+        The test that failed, or that there was no end within ``timeout`` seconds; None if all passed.
+
+    Raises:
+        RuntimeError: pytest ended in another way.
+    """
+    base = folder.parent
+    # Trained networks are kept in the cache: it is emptied, so that none comes from another mutation.
+    shutil.rmtree(base / "cache", ignore_errors=True)
+    options = ["-x", "-q", "-n", str(jobs if jobs > 1 else 0), "-p", "no:cacheprovider", f"--basetemp={base / 'tmp'}"]
+    log = base / "log"
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            os._exit(pytest_here(folder, [*options, *tests]))
+        finally:
+            os._exit(99)
+    ended = os.pidfd_open(pid)
+    code = None
+    try:
+        if select.select([ended], [], [], timeout)[0]:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        os.close(ended)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # and whatever a test has left running
+        if code is None:
+            os.waitpid(pid, 0)
+    if code is None:
+        return too_long(timeout)
+    if code == 0:
+        return None
+    output = log.read_text(errors="replace")
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", output, re.MULTILINE)
+    if failed is None:
+        raise RuntimeError(f"pytest ended with exit code {code} and no failed test:\n{output[-3000:]}")
+    return failed[1]
+
+
+def too_long(timeout: float) -> str:
+    """What stands in place of a test if a run of pytest did not end."""
+    return f"no end within {timeout:.0f} s"
+
+
+def pytest_here(folder: Path, arguments: list[str]) -> int:
+    """``python -m pytest`` in a copy of the project, in this process; returns its exit code."""
+    os.chdir(folder)
+    os.environ["PYTHONPATH"] = str(folder)  # for the processes that tests start
+    os.environ["XDG_CACHE_HOME"] = str(folder.parent / "cache")
+    sys.path.insert(0, str(folder))
+    found = importlib.util.find_spec("vaezoo")
+    if found is None or not str(found.origin).startswith(str(folder)):
+        print(f"the tests would import {found} in place of the copy in {folder}")
+        return 99
+    sys.argv = ["pytest", *arguments]
+    try:
+        runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+    except SystemExit as leave:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return int(leave.code or 0)
+    return 99
+
+
+def try_mutation(mutation: Mutation, base: Path, options: argparse.Namespace, ignored: set[str]) -> Result:
+    """Apply a mutation to a copy of the project and run the tests."""
+    start = time.monotonic()
+    folder = base / "mutated"
+    copy_project(base / "clean", folder)
+    (folder / "vaezoo" / mutation.file).write_text(mutation.text())
+    first = named(mutation)
+    runs = [(first, 1)]
+    if not options.named_only:
+        runs.append(([file for file in all_files() if file not in first], options.jobs))
+    noticed = None
+    for files, jobs in runs:
+        for noticed in failures(folder, files, jobs, options.timeout, ignored):
+            hangs = noticed == too_long(options.timeout)
+            again = files if hangs else [noticed]
+            if not options.confirm or run_tests(base / "clean", again, jobs, options.timeout) is None:
+                return Result(noticed, time.monotonic() - start)
+            if hangs:
+                raise RuntimeError(f"{', '.join(files)}: {noticed} without a mutation, too: give more with --timeout")
+            print(f"     {noticed} fails without a mutation, too: it is left out from here on", flush=True)
+            ignored.add(noticed)
+    return Result(None, time.monotonic() - start)
+
+
+def failures(folder: Path, files: list[str], jobs: int, timeout: float, ignored: set[str]) -> Iterator[str]:
+    """The test that fails first; then, if it is ignored from now on, the next one."""
+    while True:
+        left_out = [f"--deselect={test}" for test in sorted(ignored)]
+        if (failed := run_tests(folder, [*files, *left_out], jobs, timeout)) is None:
+            return
+        yield failed
+
+
+def all_files() -> list[str]:
+    """All test files."""
+    return sorted(str(file.relative_to(REPO)) for file in (REPO / "tests").glob("test_*.py"))
+
+
+def line(number: int, mutation: Mutation, result: Result) -> str:
+    """What is printed of a mutation."""
+    state = "noticed" if result.noticed else "harmless" if mutation.harmless else "SURVIVED"
+    by = f" ({result.noticed})" if result.noticed else ""
+    return f"{number:3d}  {state:8}  {result.seconds:5.0f} s  {mutation.file}: {mutation.what}{by}"
+
+
+def figures(results: dict[int, Result], named_only: bool) -> tuple[str, bool]:
+    """The text after the last mutation, and whether one survived."""
+    missed = [number for number, result in results.items() if result.noticed is None]
+    harmless = [number for number in missed if MUTATIONS[number - 1].harmless]
+    survived = [number for number in missed if number not in harmless]
+    by = " by the test files named for them" if named_only else ""
+    lines = [
+        f"{len(results)} mutations in {sum(result.seconds for result in results.values()) / 60:.0f} min: "
+        f"{len(results) - len(missed)} noticed{by}, {len(survived)} survived, {len(harmless)} harmless"
+    ]
+    lines += [f"survived: {n}. {MUTATIONS[n - 1].file}: {MUTATIONS[n - 1].what}" for n in survived]
+    lines += [
+        f"harmless: {n}. {MUTATIONS[n - 1].file}: {MUTATIONS[n - 1].what}: {MUTATIONS[n - 1].harmless}"
+        for n in harmless
+    ]
+    return "\n".join(lines), bool(survived)
+
+
+def numbers(text: str) -> list[int]:
+    """The numbers of mutations in ``3,17``."""
+    return [number_of(part) for part in text.split(",")]
+
+
+def number_of(text: str) -> int:
+    """The number of a mutation."""
+    if not text.isdecimal() or not 1 <= int(text) <= len(MUTATIONS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a mutation, 1 to {len(MUTATIONS)}")
+    return int(text)
+
+
+def load() -> None:
+    """Import what all runs of pytest share, and let SIGTERM end this script as Ctrl-C does."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("VAEZOO_TEST_DATA", str(REPO.parent / "shared" / "data"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in LOADED:
+        importlib.import_module(name)
+
+
+def main() -> None:
+    """Run the mutations that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", type=numbers, help="numbers of mutations, as in 3,17")
+    parser.add_argument("--start", type=number_of, default=1, help="number of the first mutation")
+    parser.add_argument("--jobs", type=int, default=2, help="processes of pytest for all other test files")
+    parser.add_argument("--named-only", action="store_true", help="do not go on to all other test files")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds for each run of pytest; a hang is noticed")
+    parser.add_argument("--confirm", action="store_true", help=CONFIRM)
+    parser.add_argument("--check", action="store_true", help="only check that every mutation applies")
+    options = parser.parse_args()
+    check()
+    if options.check:
+        print(f"{len(MUTATIONS)} mutations apply")
+        return
+    load()
+    chosen = options.only or list(range(options.start, len(MUTATIONS) + 1))
+    files = sorted({file for number in chosen for file in named(MUTATIONS[number - 1])})
+    results: dict[int, Result] = {}
+    ignored: set[str] = set()  # tests that fail without a mutation
+    interrupted = False
+    with tempfile.TemporaryDirectory(prefix="mutations-") as place:
+        base = Path(place).resolve()
+        try:
+            copy_project(REPO, base / "clean")
+            if not options.confirm:
+                failed = run_tests(base / "clean", files if options.named_only else all_files(), options.jobs, 6 * 3600)
+                if failed:
+                    print(f"{failed} fails without a mutation:\n{(base / 'log').read_text()[-3000:]}", file=sys.stderr)
+                    sys.exit(2)
+                print(f"the unchanged copy passes; {len(chosen)} mutations follow", flush=True)
+            for number in chosen:
+                results[number] = try_mutation(MUTATIONS[number - 1], base, options, ignored)
+                print(line(number, MUTATIONS[number - 1], results[number]), flush=True)
+        except KeyboardInterrupt:
+            interrupted = True
+            print("interrupted", flush=True)
+    text, survived = figures(results, options.named_only)
+    print(text)
+    if ignored:
+        print(f"left out, since they fail without a mutation: {', '.join(sorted(ignored))}")
+    sys.exit(130 if interrupted else int(survived))
+
+
+if __name__ == "__main__":
+    main()
