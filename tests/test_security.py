@@ -179,3 +179,22 @@ def test_a_link_out_of_a_run_folder_is_not_written_through(cli, tmp_path):
         assert f"{name} is a link out of the run's folder" in err
         assert victim.read_text() == "untouched"
         (run / name).unlink()
+
+
+def test_data_are_not_downloaded_into_a_folder_that_a_file_names(cli, tmp_path, monkeypatch):
+    """The root in a checkpoint's config is read from, never written to."""
+    from torchvision.datasets import mnist
+
+    def download(*_, **__):
+        raise AssertionError("a download was tried")
+
+    monkeypatch.setattr(mnist, "download_and_extract_archive", download)
+    saved = read_checkpoint(OLD)["vaezoo_config"]
+    root = tmp_path / "elsewhere"
+    data = saved["data"] | {"_target_": "vaezoo.data.MNIST", "root": str(root)}
+    path = changed(tmp_path, vaezoo_config=saved | {"data": data})
+    code, _out, err, _ = cli("task=sample", f"run={path}", "num=2")
+    assert code == 1
+    assert "MNIST" in err
+    assert str(root) in err
+    assert not root.exists()

@@ -132,7 +132,10 @@ def opened(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], downl
     trainer = common.build_trainer(config, [], [Progress()], enable_checkpointing=False)
     if download:
         data.prepare_data()
-    data.setup()
+    try:
+        data.setup()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{error.filename} is missing, which {path} names: say data.root=FOLDER") from error
     if data.shape != model.data_shape:
         raise ConfigError(f"{path} is of images {model.data_shape}, those of {type(data).__name__} are {data.shape}")
     model.to(trainer.strategy.root_device)
