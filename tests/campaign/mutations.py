@@ -627,8 +627,8 @@ MUTATIONS = (
     ),
     Mutation(
         "models/base.py",
-        "max(self.means(stage).num - 1, 1)",
-        "max(self.means(stage).num, 1)",
+        "max(variance, 0.0) / (num - 1)",
+        "max(variance, 0.0) / num",
         "the standard error of the ELBO divides by N in place of N - 1",
         "training linear_gaussian",
     ),
@@ -868,8 +868,8 @@ MUTATIONS = (
     ),
     Mutation(
         "data/torchvision.py",
-        "images.permute(0, 3, 1, 2)",
-        "images.permute(0, 3, 2, 1)",
+        "permute(0, 3, 1, 2)",
+        "permute(0, 3, 2, 1)",
         "colour photographs are transposed",
         "data",
     ),
@@ -1238,8 +1238,8 @@ MUTATIONS = (
     ),
     Mutation(
         "resume.py",
-        '    if summary.get("status") != "completed":\n        return False',
-        "    if not summary:\n        return False",
+        'if any(read_summary(place).get("status") != "completed" for place in (folder, *stages)):',
+        "if any(not read_summary(place) for place in (folder, *stages)):",
         "a run that failed counts as complete",
         "resume",
     ),
