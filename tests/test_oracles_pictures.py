@@ -1,4 +1,4 @@
-"""Where pictures walk in the latent space: by centre and spread of the axes, of which the standard normal hides both."""
+"""Where pictures walk in the latent space: by centre and spread of axes, both of which the standard normal hides."""
 
 import pytest
 import torch
