@@ -151,7 +151,7 @@ def followed(values, num=40):
     module, calls = Weight(), []
 
     def loss(z):
-        calls.append((module.training, z[:, 0].long().tolist(), float(module.weight), float(torch.rand(()))))
+        calls.append((module.training, z[:, 0].long().tolist(), float(module.weight.detach()), float(torch.rand(()))))
         if module.training:
             return module.weight + 0 * z.sum()
         return torch.tensor(values[min(sum(not call[0] for call in calls), len(values)) - 1])

@@ -1,4 +1,4 @@
-"""Where pictures walk in the latent space: by centre and spread of the axes, which the standard normal hides."""
+"""Where pictures walk in the latent space: by centre and spread of axes, both of which the standard normal hides."""
 
 import pytest
 import torch
