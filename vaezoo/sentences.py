@@ -5,10 +5,12 @@ import errno
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -93,9 +95,10 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
 
 def compose(overrides: list[str]) -> DictConfig:
     """The config of as many of these overrides, from the first on, as go together."""
+    running = GlobalHydra.instance().is_initialized()  # in a comparison
     while True:
         try:
-            with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
+            with nullcontext() if running else hydra.initialize_config_dir(config_folder(), version_base="1.3"):
                 return hydra.compose("config", overrides)
         except HydraException:
             if not overrides:
