@@ -412,7 +412,7 @@ def test_the_best_is_kept(tmp_path, mode, kept):
         ({"val_check_interval": 3, "max_epochs": 1}, [], 1),
         ({"max_epochs": 1}, [Breaks(None)], 8 / 11),  # two turns of four batches each
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_epochs_are_counted_with_their_fraction(tmp_path, settings, callbacks, expected):
     """A whole number of them is an int; a checkpoint holds it, and a further fit counts anew."""
