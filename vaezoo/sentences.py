@@ -19,7 +19,7 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 
-from vaezoo.build import locate, signature, suggest
+from vaezoo.build import ConfigError, locate, signature, suggest
 from vaezoo.resume import config_folder
 
 # Errors that nobody meant for a user: they are named by their class.
@@ -110,7 +110,10 @@ def accepting(node: DictConfig, name: str, at: str, cfg: DictConfig) -> str | No
     """The name of a node's class or function when that has this argument, though the config does not list it."""
     if "_target_" not in node:
         return None
-    target = locate(node["_target_"], at, tuple(cfg.trust))
+    try:
+        target = locate(node["_target_"], at, tuple(cfg.trust))
+    except ConfigError:
+        return None
     names, _, _, takes_any = signature(target)
     listed = [str(key) for key in node]
     known = name in names or (takes_any and not difflib.get_close_matches(name, listed, n=1))

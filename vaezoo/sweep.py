@@ -22,11 +22,12 @@ def essential(words: Iterable[str]) -> list[str]:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """A job's ``summary.json``; empty where it wrote none."""
+    """Return a folder's ``summary.json``; an empty dict if there is none, or none that can be read."""
     try:
-        return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def brief(error: str) -> str:
