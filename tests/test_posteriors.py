@@ -421,7 +421,7 @@ def test_sigma_vae_brings_its_own_likelihood():
     model = build(node, "model")
     assert model.likelihood.min_scale == 0.02
     assert "byte" in model.likelihood.scores
-    with pytest.raises(ConfigError, match="SigmaVAE brings its own"):
+    with pytest.raises(ConfigError, match="SigmaVAE sets this argument itself"):
         build(config("model", "model=sigma_vae", "model/likelihood=laplace", "data.shape=[1,4,4]"), "model")
 
 

@@ -175,17 +175,17 @@ def test_a_named_run_goes_on_with_its_own_words(cli, stub):
     """run=PATH alone is the whole command; what is trained cannot be changed, how long it is can."""
     words = stub(seed3="raise")
     _code, _out, _err, run = cli(*words, "seed=3", "trainer.max_epochs=5")
-    code, _out, err, _new = cli(words[0], f"run={run}")
+    code, _out, err, _new = cli(words[0], words[2], f"run={run}")
     assert (code, err.strip()) == (1, "error: no luck")
     stub()
     for word in ("seed=4", "optimizer.lr=1", "+trainers=1"):
-        code, _out, err, _new = cli(words[0], f"run={run}", word)
+        code, _out, err, _new = cli(words[0], words[2], f"run={run}", word)
         assert f"{word} cannot be changed" in err
-    code, _out, err, new = cli(words[0], f"run={run}", "trainer.max_epochs=9", "seed=3")
+    code, _out, err, new = cli(words[0], words[2], f"run={run}", "trainer.max_epochs=9", "seed=3")
     assert (code, new) == (0, None)
     assert tries(run) == ["None False", "auto False", "auto False"]
     assert "trainer.max_epochs=9" in (run / ".hydra" / "overrides.yaml").read_text()
-    code, out, _err, _new = cli(words[0], f"run={run}")
+    code, out, _err, _new = cli(words[0], words[2], f"run={run}")
     assert "is complete: test ELBO" in out
     assert len(tries(run)) == 3
 
@@ -194,7 +194,7 @@ def test_a_named_run_goes_on_with_its_own_words(cli, stub):
     ("arguments", "sentence"),
     [
         (["run=nowhere"], "run=nowhere is not a run's folder, it has no .hydra/overrides.yaml: give outputs/DATE/TIME"),
-        (["run=evaluated"], "run=evaluated is an evaluation, there is nothing to go on with"),
+        (["run=evaluated"], "run=evaluated is of task=evaluate, not a training: give a training's folder"),
         (["-m", "run=evaluated"], "run=evaluated goes on with one run: leave -m out"),
         (["resume=yes"], "resume=yes should be resume=auto or resume=null"),
         (["resume=auto", "seed=[1"], "seed=[1 cannot be read"),
@@ -426,7 +426,7 @@ def test_a_complete_run_that_goes_on_has_no_speed(cli):
     os.chdir("elsewhere")
     code, out, err, _ = cli(f"run={run}", "callbacks.last.every_seconds=9")
     assert code == 0
-    assert "1 epoch in " in out
+    assert "20 steps (1 epoch) in " in out
     assert "images/s" not in out
     assert err == f"going on from {run}/checkpoints/last.ckpt, step 20\n"
 
@@ -522,7 +522,10 @@ def test_a_folder_with_results_is_refused_to_another_command(cli, stub):
     assert code == 1
     assert err.startswith(f"error: {folder.resolve()} holds a run of this command: resume=auto goes on with it, or ")
     assert contents(folder) == before
-    code, *_ = cli(f"{words[0]}", f"run={folder}", "trainer.max_epochs=9")
+    code, _out, err, _new = cli(words[0], words[2], f"run={folder}", "trainer.max_epochs=9")
+    assert code == 1
+    assert f"+note=second is recorded in {folder} and sets a key that is not inherited" in err
+    code, *_ = cli(words[0], words[2], f"run={folder}", "trainer.max_epochs=9", "+note=second")
     assert code == 0
     shutil.rmtree(folder / ".hydra")
     code, _out, err, _new = cli(*words, "seed=0")

@@ -280,7 +280,7 @@ def test_levels_are_scored_as_they_were_rounded():
 @pytest.mark.parametrize("name", ["mlp_vae", "cvae", "ladder_vae", "vq_vae", "vamp_vae", "planar_vae", "s_vae"])
 def test_arrays_that_are_no_tensors(name):
     """One sentence that says how to convert them, wherever they come in."""
-    model = build(config("model", f"model={name}", "model.data_shape=[1,8,8]")).eval()
+    model = build(config("model", f"model={name}", "model.data_shape=[1,8,8]"), "model").eval()
     x, y = BITS.numpy(), CLASSES
     z = model.encode(BITS, y).detach().numpy()
     calls = [lambda: model(x, y), lambda: model.encode(x, y), lambda: model.decode(z, y)]
@@ -325,7 +325,7 @@ def test_nan_in_validation_may_be_skipped(tmp_path, capsys):
     broken = BITS.clone()
     broken[3, 0, 0, 0] = torch.nan
     words = ("callbacks/early_stopping=default", "callbacks.early_stopping.patience=2")
-    callbacks = [Best(tmp_path), build(config("callbacks.early_stopping", *words))]
+    callbacks = [Best(tmp_path), build(config("callbacks.early_stopping", *words), "callbacks.early_stopping")]
     trainer = Trainer(accelerator="cpu", **SAVING, max_epochs=9, callbacks=callbacks)
     trainer.fit(grey("skip"), loader(BITS), loader(broken))
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("val/elbo is nan")]

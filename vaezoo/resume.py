@@ -28,11 +28,16 @@ ASIDE = (
     "callbacks.progress", "logger", "data.root", "data.num_workers", "debug", "trust",
 )  # fmt: skip
 
-# Keys and config groups that a resumed run inherits from the record in its folder.
-INHERITED = (
+# Tasks that train nothing by themselves: a run of one is not resumed by its folder.
+OTHER_TASKS = ("evaluate", "compare", "report", "sample", "reconstruct", "encode")
+
+# Keys and config groups that a resumed run inherits from the record in its folder; those that only this command line
+# decides; any other must be said on it again.
+INHERITED = {
     "model", "data", "optimizer", "scheduler", "trainer", "logger", "callbacks", "experiment", "name", "seed",
     "threads", "compile", "on_nan", "debug",
-)  # fmt: skip
+}  # fmt: skip
+NEVER_INHERITED = {"hydra", "trust", "task", "run", "resume", "run_dir"}
 
 # What a comparison that goes on may have more of.
 SEVERAL = ("models", "seeds")
@@ -82,8 +87,9 @@ def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
     if words is None:
         raise ConfigError(f"run={folder} is not a run's folder, it has no {RECORDS['run']}: give outputs/DATE/TIME")
     own = by_key(words)
-    if value(own, "task") == "evaluate":
-        raise ConfigError(f"run={folder} is an evaluation, there is nothing to go on with: give a training's folder")
+    task = value(own, "task")
+    if task in OTHER_TASKS:
+        raise ConfigError(f"run={folder} is of task={task}, not a training: give a training's folder")
     news = essential(word for key, word in said.items() if key not in ("run", "task") and word != own.get(key))
     for word in news:
         if not sets(word, CHANGEABLE):
@@ -94,6 +100,7 @@ def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
     if not news and complete(folder):
         return None
     inherited = inheritable((word for key, word in own.items() if key not in said), folder)
+    inherited += [own["task"]] if task else []  # fit, or one of the user's own
     root = original_root(folder)
     if root and "data.root" not in said:
         inherited = [*(word for word in inherited if not sets(word, ["data.root"])), f"data.root={quoted(root)}"]
@@ -123,20 +130,21 @@ def inheritable(words: Iterable[str], folder: Path) -> list[str]:
         folder: the run's folder.
 
     Raises:
-        ConfigError: an override names a path or reads the environment, or a link would lead a write out of the folder.
+        ConfigError: an override names a path, reads the environment or sets an unknown key, or a link would lead a
+            write out of the folder.
     """
     kept = []
     for override in OverridesParser.create().parse_overrides(list(words)):
-        names = (override.key_or_group, *([override.package] if override.package else []))
-        if not all(re.split("[./]", name)[0] in INHERITED for name in names):
-            continue
         word = str(override.input_line)
+        names = (override.key_or_group, *([override.package] if override.package else []))
+        roots = {re.split("[./]", name)[0] for name in names}
+        if roots & NEVER_INHERITED:
+            continue
         value = word.partition("=")[2].replace("${run_dir}/", "")
-        if override.key_or_group != "data.root" and re.search(r"[/\\~]|\.\.|oc\.env", value):
-            raise ConfigError(
-                f"{word} is recorded in {folder} and names a path or a variable of this machine: if you want that, say "
-                f"{word} on this command line too"
-            )
+        foreign = override.key_or_group != "data.root" and re.search(r"[/\\~]|\.\.|oc\.env", value)
+        if foreign or not roots <= INHERITED:
+            what = "names a path or a variable of this machine" if foreign else "sets a key that is not inherited"
+            raise ConfigError(f"{word} is recorded in {folder} and {what}: say it on this command line if you want it")
         kept.append(word)
     for path in folder.rglob("*"):
         outside = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())

@@ -472,7 +472,10 @@ KEPT = [
 
 def try_records(folder: Path) -> tuple[int, list[str]]:
     """Resume from a record with each word; the number, and the words that were inherited or dropped by mistake."""
-    effects = [f"{word}: inherited" for word in RECORDS if inheritable([word], folder)]
+    effects = []
+    for word in RECORDS:
+        with contextlib.suppress(ConfigError):
+            effects += [f"{word}: inherited"] * bool(inheritable([word], folder))
     effects += [f"{word}: dropped" for word in KEPT if inheritable([word], folder) != [word]]
     for word in PATHS:
         with contextlib.suppress(ConfigError, OverrideParseException):

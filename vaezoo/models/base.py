@@ -119,14 +119,12 @@ class LatentVariableModel(Training):
         Raises:
             ValueError: the checkpoint is of another class, or a setting contradicts its config.
         """
-        from vaezoo.checkpoint import CONFIG_KEY, find_checkpoint, load
+        from vaezoo.checkpoint import ForeignCheckpoint, find_checkpoint, load
 
         path = find_checkpoint(checkpoint_path)
         try:
             model = load(path, trust)
-        except ValueError as error:
-            if f"has no {CONFIG_KEY}" not in str(error):
-                raise
+        except ForeignCheckpoint:
             return super().load_from_checkpoint(path, map_location, **{"weights_only": True, **settings})
         if not isinstance(model, cls):
             name = type(model).__name__

@@ -100,12 +100,12 @@ def likelihood(run: Trained, settings: Settings) -> Found:
             f"image and {found.ess.min():,.0f} in the worst)"
         )
     num = len(found.log_px)
-    error = f" ± {found.error:.2f} nats, the standard error over {num:,} images{draws}"
+    error = f" ± {found.error:.2f} nats, the standard error over {num:,} images{draws}" if num > 1 else ""
     return Found(
         values,
         QUANTITIES,
         f"log p(x) by {settings.num_samples:,} importance sample{'s' * (settings.num_samples > 1)}: "
-        f"{found.mean:.2f}{error if num > 1 else ' nats, of one image'}",
+        f"{found.mean:.2f}{error or ' nats, of one image'}",
     )
 
 
