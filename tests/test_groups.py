@@ -16,6 +16,7 @@ from vaezoo.build import ConfigError
 from vaezoo.data import Digits, Sprites
 from vaezoo.data.base import Split
 from vaezoo.evidence import estimate
+from vaezoo.metrics.features import features_for
 from vaezoo.tasks.groups import GROUPS, DoesNotApply, Settings
 from vaezoo.tasks.trained import Trained
 
@@ -36,7 +37,9 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def cached(monkeypatch, cache):
+    """Networks are kept for the next test, and trained for a shorter time than a user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setattr("vaezoo.metrics.features.features_for", partial(features_for, num_images=30_000))
 
 
 def opened(name):
