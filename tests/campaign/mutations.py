@@ -1,6 +1,6 @@
 """Change formulas of the package on purpose, one at a time, and count how many of the changes the tests notice.
 
-    python tests/campaign/mutations.py --named-only     the test files named for each mutation: about 1.5 hours
+    python tests/campaign/mutations.py --named-only     the test files named for each mutation: about an hour
     python tests/campaign/mutations.py --jobs 2         all test files for those that survive: some 10 minutes more each
     python tests/campaign/mutations.py --only 3,17      these two; --start 20 begins with the 20th
     python tests/campaign/mutations.py --check          only check that every mutation fits the source: a second
