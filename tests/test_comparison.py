@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from test_cli import command
 
 from vaezoo import comparison
 from vaezoo.metrics.latent import verdict
@@ -175,16 +174,16 @@ def test_failures_are_rows():
     assert float(rows[0]["elbo"]) == -90
 
 
-def test_a_comparison(tmp_path):
+def test_a_comparison(cli, tmp_path):
     """Jobs of their own, a failed one is a row with its cause; said again, also with more seeds, it runs what is
     missing alone.
     """
     words = ("task=compare", 'models=[mlp_vae,"beta_vae optimizer.lr=1e30"]', "task.metrics=[disentanglement]", *TINY,
              "model/encoder=mlp", "model/decoder=mlp", "+optimizer.weight_decay=0.1")  # fmt: skip
-    done = command(*words, "seeds=[3]", "hydra.run.dir=all", cwd=tmp_path)
+    code, out, err, _ = cli(*words, "seeds=[3]", "hydra.run.dir=all")
     folder = tmp_path / "all"
-    assert done.returncode == 1
-    assert "1 of 2 jobs failed" in done.stderr
+    assert code == 1
+    assert "1 of 2 jobs failed" in err
     assert "beta" in (folder / "comparison.md").read_text()
     training, evaluation = (folder / part / "mlp_vae-seed3" / "summary.json" for part in ("runs", "evaluations"))
     fit, test = (json.loads(file.read_text()) for file in (training, evaluation))
@@ -194,12 +193,12 @@ def test_a_comparison(tmp_path):
     rows = {row["model"]: row for row in csv.DictReader((folder / "comparison.csv").open())}
     assert float(rows["mlp_vae"]["elbo"]) == fit["test"]["elbo"]
     assert (folder / "report.html").stat().st_size < 2_000_000
-    done = command(*words, "seeds=[3]", "hydra.run.dir=all", cwd=tmp_path)
-    assert "all holds a comparison: resume=auto goes on with it" in done.stderr
+    code, out, err, _ = cli(*words, "seeds=[3]", "hydra.run.dir=all")
+    assert "all holds a comparison: resume=auto goes on with it" in err
     evaluation.unlink()  # as if it had been interrupted
     before = training.stat().st_mtime_ns
-    done = command(*words, "seeds=[3,4]", "hydra.run.dir=all", "resume=auto", cwd=tmp_path)
-    assert "going on in all" in done.stdout
+    code, out, err, _ = cli(*words, "seeds=[3,4]", "hydra.run.dir=all", "resume=auto")
+    assert "going on in all" in out
     assert training.stat().st_mtime_ns == before
     again = json.loads(evaluation.read_text())["test"]
     assert {name: again[name] for name in test["test"]} == test["test"]
@@ -211,13 +210,13 @@ def test_a_comparison(tmp_path):
     assert float(rows[0]["udr"]) == again["udr"]
     assert all(0 < float(row["udr"]) < float(row["udr_ceiling"]) == 0.9 for row in rows)
     # Other numbers of each: the trainings are those that are there.
-    done = command(*words, "seeds=[3,4]", "task.metrics=[latent]", "hydra.run.dir=all", "resume=auto", cwd=tmp_path)
+    code, out, err, _ = cli(*words, "seeds=[3,4]", "task.metrics=[latent]", "hydra.run.dir=all", "resume=auto")
     assert training.stat().st_mtime_ns == before
     assert "mutual_information" in json.loads(evaluation.read_text())["test"]
-    assert "error: 2 of 4 jobs failed, the first is beta_vae-optimizer.lr=1e30-seed3: training div" in done.stderr
-    assert "training examples" not in done.stderr
-    done = command(*words, "seeds=[4]", "hydra.run.dir=all", "resume=auto", cwd=tmp_path)
-    assert "all holds the run of another command" in done.stderr
+    assert "error: 2 of 4 jobs failed, the first is beta_vae-optimizer.lr=1e30-seed3: training div" in err
+    assert "training examples" not in err
+    code, out, err, _ = cli(*words, "seeds=[4]", "hydra.run.dir=all", "resume=auto")
+    assert "all holds the run of another command" in err
 
 
 @pytest.mark.parametrize(
