@@ -524,7 +524,7 @@ def test_a_folder_with_results_is_refused_to_another_command(cli, stub):
     assert contents(folder) == before
     code, _out, err, _new = cli(words[0], words[2], f"run={folder}", "trainer.max_epochs=9")
     assert code == 1
-    assert f"+note=second is recorded in {folder} and sets a key that is not inherited" in err
+    assert f"+note=second is recorded in {folder} and is not inherited" in err
     code, *_ = cli(words[0], words[2], f"run={folder}", "trainer.max_epochs=9", "+note=second")
     assert code == 0
     shutil.rmtree(folder / ".hydra")

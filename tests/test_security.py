@@ -27,7 +27,7 @@ def test_nothing_of_a_stranger_runs():
     assert done.returncode == 0
     assert figures["control"]["actions"] == 6
     assert figures["called at model"]["targets"] >= len(MODELS) - 2  # mlp_vae and conv_vae are one class
-    assert figures["called at model.encoder"]["targets"] > 100
+    assert figures["called at model.encoder"]["targets"] > 40
     assert figures["payloads"]["payloads"] >= 60
     assert figures["payloads"]["attempts"] > 200
 
@@ -151,7 +151,7 @@ def test_trust_is_never_inherited_from_a_file(cli, own_package, tmp_path):
     own_package.unlink()
     sys.modules.pop("ownpackage")
     assert read_checkpoint(run)["vaezoo_config"]["trust"] == ["ownpackage"]
-    with pytest.raises(ConfigError, match="trust your own package with"):
+    with pytest.raises(ConfigError, match="in a package that you wrote"):
         load(run)
     for words in (["task=sample", f"run={run}", "num=2"], [f"run={run}", "trainer.max_epochs=2"]):
         code, _out, err, _ = cli(*words)

@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
 PARTS = (
     "vaezoo.families", "vaezoo.flows", "vaezoo.nets", "vaezoo.objectives", "vaezoo.posteriors", "vaezoo.priors",
-    "vaezoo.quantizer", "vaezoo.spherical", "torch.nn",
+    "vaezoo.quantizer", "vaezoo.spherical",
 )  # fmt: skip
 TASKS = (
     "vaezoo.tasks.fit.fit", "vaezoo.tasks.evaluate.evaluate", "vaezoo.tasks.compare.compare",
@@ -154,7 +154,7 @@ def locate(path: Any, at: str, trust: Sequence[str] = ()) -> Callable:
         whose = ", ".join((*place.packages, *trust)) or " or ".join(place.others)
         raise ConfigError(
             f"{where}={path} is not in a trusted package ({whose}): name a {place.noun} of these, "
-            f"or trust your own package with 'trust=[PACKAGE]'"
+            f"or if it is in a package that you wrote, add 'trust=[PACKAGE]'"
         )
     try:
         importable = trusted or named or module in place.packages or inside(module, ("vaezoo",))

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ RESUMABLE = ("global_step", "loops", "optimizer_states")  # what training again 
 # Where a number that is not finite makes a checkpoint worthless. Weight averaging has its average in state_dict.
 TRAINED = ("state_dict", "current_model_state", "optimizer_states")
 LARGE = 10**7  # a whole number in a model's config may be as large, or as large as the checkpoint
+LARGEST_CONFIG = 100_000
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -199,6 +200,8 @@ def check_size(config: dict[str, Any], checkpoint: dict[str, Any], path: str | P
     Raises:
         ValueError: it has more parameters than the checkpoint has numbers, or others.
     """
+    if too_many(config["model"], LARGEST_CONFIG):
+        raise ValueError(f"{path} has a config of more than {LARGEST_CONFIG:,} entries, which no model has")
     stored = sum(value.numel() for value in checkpoint["state_dict"].values() if isinstance(value, torch.Tensor))
     for name, value in leaves(config["model"], "model"):
         if isinstance(value, int) and value > max(stored, LARGE):
@@ -208,9 +211,25 @@ def check_size(config: dict[str, Any], checkpoint: dict[str, Any], path: str | P
             model = build(config["model"], "model", seed=config["seed"])
     except ValueError:
         raise
-    except Exception:  # a class that computes with its weights while it is made: building it for real tells
-        return
+    except Exception as error:  # parts that do not go together raise whatever their code leads to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{path} has a config that builds no model ({reason}): if it is your own class, use trust=('vaezoo',)"
+        ) from error
+    if not isinstance(model, LatentVariableModel):
+        raise ValueError(f"{path} has a config that builds no model, but a {type(model).__name__}")
     check_weights(model, checkpoint, path)
+
+
+def too_many(node: Any, most: int) -> bool:
+    """Whether nested dicts and lists have more than ``most`` entries, one that is repeated counting each time."""
+    waiting = [node]
+    for _ in range(most):
+        if not waiting:
+            return False
+        part = waiting.pop()
+        waiting += part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ()
+    return True
 
 
 def build_model(config: dict[str, Any], path: str | Path, trust: tuple[str, ...] = ()) -> LatentVariableModel:
@@ -246,7 +265,7 @@ def limited_parameters(most: int) -> Iterator[None]:
         hook.remove()
 
 
-def load(path: str | Path, trust: tuple[str, ...] = ()) -> LatentVariableModel:
+def load(path: str | Path, trust: str | Sequence[str] = ()) -> LatentVariableModel:
     """Load a trained model, on the CPU and in eval mode: ``encode``, ``decode``, ``sample``, ``log_marginal``.
 
     A checkpoint is data: loading one from a stranger runs none of its content and writes nothing, as long as ``trust``
@@ -261,6 +280,7 @@ def load(path: str | Path, trust: tuple[str, ...] = ()) -> LatentVariableModel:
         ValueError: it cannot be read, holds broken weights, or names something that no model is made of.
     """
     checkpoint, path = read_checkpoint(path), find_checkpoint(path)
+    trust = (trust,) if isinstance(trust, str) else tuple(trust)
     config = check_config(checkpoint, path, trust)
     with torch.random.fork_rng(devices=[]):
         model = build_model(config, path, trust)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from vaezoo.build import ConfigError
 from vaezoo.files import held, replace
@@ -133,7 +133,7 @@ def program(hydra: Any) -> list[str]:
     return [sys.executable, *start, *(f"--config-dir={path}" for path in extra)]
 
 
-def plain(words: ListConfig) -> list[str]:
+def plain(words: Any) -> list[str]:
     """The words as they were said: a ``${...}`` in one is for the job's own config."""
     return OmegaConf.to_container(words)  # type: ignore[return-value]
 

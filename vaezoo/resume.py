@@ -37,6 +37,7 @@ INHERITED = {
     "model", "data", "optimizer", "scheduler", "trainer", "logger", "callbacks", "experiment", "name", "seed",
     "threads", "compile", "on_nan", "debug",
 }  # fmt: skip
+PATH_KEYS = {"dirpath", "folder", "save_dir", "dir", "default_root_dir", "filename"}
 NEVER_INHERITED = {"hydra", "trust", "task", "run", "resume", "run_dir"}
 
 # What a comparison that goes on may have more of.
@@ -95,7 +96,7 @@ def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
         if not sets(word, CHANGEABLE):
             raise ConfigError(f"{word} cannot be changed: {folder} goes on with what its own command said")
     done, asked = read_summary(folder).get("epochs", 0), value(said, "trainer.max_epochs")
-    if isinstance(asked, int) and 0 <= asked < done:
+    if isinstance(asked, int) and isinstance(done, int | float) and 0 <= asked < done:
         raise ConfigError(f"{said['trainer.max_epochs']} is less than the {done:g} epochs of {folder}: ask for more")
     if not news and complete(folder):
         return None
@@ -115,7 +116,9 @@ def original_root(folder: Path) -> str | None:
         begun_in = yaml.safe_load(place.with_name("hydra.yaml").read_text(encoding="utf-8"))["hydra"]["runtime"]["cwd"]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return None
-    relative = "${" not in root and not os.path.isabs(os.path.expanduser(root))
+    if not isinstance(root, str) or not isinstance(begun_in, str) or "$" in root:
+        return None
+    relative = not os.path.isabs(os.path.expanduser(root))
     return os.path.join(begun_in, root) if relative and begun_in != os.getcwd() else None
 
 
@@ -140,17 +143,33 @@ def inheritable(words: Iterable[str], folder: Path) -> list[str]:
         roots = {re.split("[./]", name)[0] for name in names}
         if roots & NEVER_INHERITED:
             continue
-        value = word.partition("=")[2].replace("${run_dir}/", "")
-        foreign = override.key_or_group != "data.root" and re.search(r"[/\\~]|\.\.|oc\.env", value)
-        if foreign or not roots <= INHERITED:
-            what = "names a path or a variable of this machine" if foreign else "sets a key that is not inherited"
-            raise ConfigError(f"{word} is recorded in {folder} and {what}: say it on this command line if you want it")
+        if not roots <= INHERITED or is_foreign(override.key_or_group, word.partition("=")[2]):
+            raise ConfigError(
+                f"{word} is recorded in {folder} and is not inherited, for it may name a path, a class or an account: "
+                f"say it on this command line too if you want it"
+            )
         kept.append(word)
     for path in folder.rglob("*"):
         outside = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
-        if outside and path.relative_to(folder).parts[0] != "wandb":  # whose log files are links of W&B's own
+        if outside and path.relative_to(folder).parts[:-1][:1] != ("wandb",):  # in it, W&B makes links to its log files
             raise ConfigError(f"{path} is a link out of the run's folder, which resuming would write to: remove it")
     return kept
+
+
+def is_foreign(key: str, value: str) -> bool:
+    """Whether a recorded override could lead a resumed run out of its folder: a path, another variable than the folder
+    itself, a logger's setting, or the class of a logger or callback.
+    """
+    root, _, rest = key.partition(".")
+    within = value.startswith("${run_dir}/")
+    value = value.removeprefix("${run_dir}/")
+    if key == "data.root":
+        return "$" in value
+    if re.search(r"[/\\~${}]|\.\.", value):
+        return True
+    last = key.rpartition(".")[2]
+    named = root in ("logger", "callbacks") and last == "_target_"
+    return named or (root == "logger" and rest != "") or (last in PATH_KEYS and not within)
 
 
 def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) -> list[str] | None:
@@ -195,7 +214,7 @@ def recorded(folder: Path, kind: str) -> list[str] | None:
         words = yaml.safe_load((folder / RECORDS[kind]).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
-    return words if isinstance(words, list) else None
+    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
 
 
 def alike(words: Iterable[str], others: Iterable[str]) -> bool:
@@ -259,8 +278,10 @@ def complete(folder: Path) -> bool:
     stages = [folder / part / run.name for run in folder.glob("runs/*") for part in ("runs", "evaluations")]
     if any(read_summary(place).get("status") != "completed" for place in (folder, *stages)):
         return False
-    elbo = summary.get("test", {}).get("elbo")
-    print(f"{folder} is complete" + (f": test ELBO {elbo:.3f} nats per image" if elbo is not None else ""), flush=True)
+    test = summary.get("test")
+    elbo = test.get("elbo") if isinstance(test, dict) else None
+    told = f": test ELBO {elbo:.3f} nats per image" if isinstance(elbo, float) else ""
+    print(f"{folder} is complete{told}", flush=True)
     return True
 
 

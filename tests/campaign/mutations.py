@@ -1,6 +1,6 @@
 """Change formulas of the package on purpose, one at a time, and count how many of the changes the tests notice.
 
-    python tests/campaign/mutations.py --named-only     the test files named for each mutation: about an hour
+    python tests/campaign/mutations.py --named-only     the test files named for each, then the oracles: about an hour
     python tests/campaign/mutations.py --jobs 2         all test files for those that survive: some 10 minutes more each
     python tests/campaign/mutations.py --only 3,17      these two; --start 20 begins with the 20th
     python tests/campaign/mutations.py --check          only check that every mutation fits the source: a second
@@ -148,7 +148,7 @@ MUTATIONS = (
         "((x == 0) | (x == 1)).all()",
         "((x == 0) | (x == 1)).any()",
         "grey images pass as bits if one pixel is black",
-        "families evidence",
+        "exact_rules families evidence",
     ),
     Mutation(
         "families/bernoulli.py",
@@ -247,7 +247,7 @@ MUTATIONS = (
         "(self.scale_tril * eps.unsqueeze(-2)).sum(-1)",
         "(self.scale_tril * eps.unsqueeze(-1)).sum(-2)",
         "samples of the full covariance use L' in place of L",
-        "posteriors",
+        "oracles_samplers posteriors",
     ),
     Mutation(
         "posteriors.py",
@@ -290,7 +290,7 @@ MUTATIONS = (
         "if self.last is not None and value is self.last[0]:",
         "if self.last is not None and value.shape == self.last[0].shape:",
         "flow: the density kept for the last sample is given for any other point of its shape",
-        "flows priors",
+        "exact_rules flows priors",
     ),
     Mutation(
         "flows.py",
@@ -440,14 +440,14 @@ MUTATIONS = (
         '(self.rate(trace) - self.get_buffer("capacity")).abs()',
         '(self.rate(trace) - self.get_buffer("capacity")).clamp(min=0)',
         "capacity: a rate below it costs nothing",
-        "trace bounds",
+        "oracles_weights trace bounds",
     ),
     Mutation(
         "objectives/capacity.py",
         "min(1.0, step / self.steps)",
         "min(1.0, (step + 1) / self.steps)",
         "capacity: the schedule is one step ahead",
-        "trace callbacks",
+        "oracles_weights trace callbacks",
     ),
     Mutation(
         "objectives/commitment.py",
@@ -616,21 +616,21 @@ MUTATIONS = (
         "(square - mean.square() > 0.01)",
         "((square - mean.square()).clamp(min=0).sqrt() > 0.01)",
         "active units: the standard deviation is compared with the bound of the variance",
-        "training linear_gaussian trace",
+        "oracles_errors oracles_values oracles_shapes training linear_gaussian trace",
     ),
     Mutation(
         "models/base.py",
         "(prod(self.data_shape) * math.log(2))",
         "(prod(self.data_shape[1:]) * math.log(2))",
         "bits per dimension: the channels are forgotten",
-        "training trace families",
+        "oracles_errors training trace families",
     ),
     Mutation(
         "models/base.py",
         "max(variance, 0.0) / (num - 1)",
         "max(variance, 0.0) / num",
         "the standard error of the ELBO divides by N in place of N - 1",
-        "training linear_gaussian",
+        "oracles_errors training linear_gaussian",
     ),
     Mutation(
         "models/base.py",
@@ -651,7 +651,7 @@ MUTATIONS = (
         "self.name_noise(stage, number, dataloader_idx)",
         "self.name_noise(stage, self.current_epoch, number, dataloader_idx)",
         "the noise of validation changes from epoch to epoch",
-        "training loop",
+        "exact_rules training loop",
     ),
     Mutation(
         "models/base.py",
@@ -694,7 +694,7 @@ MUTATIONS = (
         "        if sound:\n",
         "        if self.pending >= 0:\n",
         "on_nan=skip: a broken batch enters the epoch's means",
-        "loop training",
+        "exact_rules loop training",
     ),
     Mutation(
         "models/training.py",
@@ -737,7 +737,7 @@ MUTATIONS = (
         "torch.lerp(now, before, self.momentum)",
         "torch.lerp(before, now, self.momentum)",
         "GECO: momentum and 1 - momentum are swapped",
-        "geco",
+        "oracles_weights geco",
     ),
     Mutation(
         "callbacks/geco.py",
@@ -751,7 +751,7 @@ MUTATIONS = (
         "super().__init__(decay=decay,",
         "super().__init__(decay=1 - decay,",
         "EMA: the share of the average is that of the new weights",
-        "callbacks",
+        "oracles_weights callbacks",
     ),
     Mutation(
         "callbacks/early_stopping.py",
@@ -765,7 +765,7 @@ MUTATIONS = (
         'sign = 1 if self.mode == "max" else -1',
         "sign = 1",
         "the best checkpoint: mode=min is ignored",
-        "callbacks checkpoint",
+        "loop callbacks checkpoint",
     ),
     Mutation(
         "callbacks/checkpoints.py",
@@ -779,14 +779,14 @@ MUTATIONS = (
         "def on_validation_end(self, trainer: Any, pl_module: Any) -> None:\n        self.clock = time.perf_counter()",
         "def on_validation_end(self, trainer: Any, pl_module: Any) -> None:\n        self.read_clock()",
         "images per second: the time of validations counts as training",
-        "callbacks loop",
+        "exact_rules callbacks loop",
     ),
     Mutation(
         "callbacks/monitor.py",
         "images / max(seconds, 1e-9)",
         "self.images / max(seconds, 1e-9)",
         "images per second: all images so far by the time of the last few",
-        "callbacks loop",
+        "oracles_weights exact_rules callbacks loop",
     ),
     # Data
     Mutation(
@@ -801,7 +801,7 @@ MUTATIONS = (
         "(split.images > 127)",
         "(split.images >= 127)",
         "threshold: 127 is white",
-        "data",
+        "oracles_protocols exact_rules data",
     ),
     Mutation(
         "data/base.py",
@@ -815,7 +815,7 @@ MUTATIONS = (
         'seeding.generator(self.split_seed, "binarize", name)',
         'seeding.generator(self.split_seed, "binarize")',
         "training, validation and test are binarised by the same draws",
-        "data",
+        "exact_rules data",
     ),
     Mutation(
         "data/base.py",
@@ -843,7 +843,7 @@ MUTATIONS = (
         ".mul(255 / 16).round()",
         ".mul(255 / 16).floor()",
         "digits: grey levels are cut, not rounded",
-        "data",
+        "exact_rules data",
     ),
     Mutation(
         "data/factors.py",
@@ -879,7 +879,7 @@ MUTATIONS = (
         "repr((seed, *keys)).encode()",
         '"".join(map(str, (seed, *keys))).encode()',
         "keys are joined without a separator: (1, 11) and (11, 1) are one stream",
-        "data training sprites",
+        "exact_rules data training sprites",
     ),
     Mutation(
         "seeding.py",
@@ -943,7 +943,7 @@ MUTATIONS = (
         "MixtureSameFamily(Categorical(weights), components)",
         "MixtureSameFamily(Categorical(logits=weights), components)",
         "mixture of codes: the weights pass through a softmax",
-        "samplers",
+        "exact_rules samplers",
     ),
     # Metrics
     Mutation(
@@ -1049,7 +1049,7 @@ MUTATIONS = (
         "svm.score(test_codes[:, [d]], test_factors[:, f])",
         "svm.score(codes[:, [d]], factors[:, f])",
         "SAP: judged on the examples that it was fitted to",
-        "disentanglement",
+        "oracles_held_out disentanglement",
     ),
     Mutation(
         "metrics/disentanglement.py",
@@ -1106,14 +1106,14 @@ MUTATIONS = (
         '(("train", CODES), ("test", None))',
         '(("test", CODES), ("test", None))',
         "probes are fitted to the test set",
-        "groups",
+        "oracles_protocols groups",
     ),
     Mutation(
         "tasks/groups.py",
         'training = run.batches("train", num, "log p(x)")',
         'training = run.batches("test", num, "log p(x)")',
         "typicality: the mean of log p(x) is that of the test images",
-        "groups",
+        "oracles_protocols groups",
     ),
     Mutation(
         "tasks/groups.py",
@@ -1383,9 +1383,10 @@ def try_mutation(mutation: Mutation, base: Path, options: argparse.Namespace, ig
     copy_project(base / "clean", folder)
     (folder / "vaezoo" / mutation.file).write_text(mutation.text())
     first = named(mutation)
-    runs = [(first, 1)]
+    oracles = [file for file in all_files() if "oracles" in file and file not in first]
+    runs = [(first, 1), (oracles, 1)]
     if not options.named_only:
-        runs.append(([file for file in all_files() if file not in first], options.jobs))
+        runs.append(([file for file in all_files() if file not in first + oracles], options.jobs))
     noticed = None
     for files, jobs in runs:
         for noticed in failures(folder, files, jobs, options.timeout, ignored):

@@ -238,6 +238,7 @@ def payloads(folder: Path) -> list[Any]:
         {"_target_": None},
         {"_target_": 7},
         {"_target_": ""},
+        {"_target_": "torch.nn.ParameterList", "values": [{"_target_": "torch.nn.BatchNorm1d", "num_features": 10**7}]},
         {"deeper": [{"and": {"deeper": [class_path]}}]},
         [[[class_path]]],
     ]  # fmt: skip
@@ -409,6 +410,13 @@ def broken_archives(folder: Path) -> Iterator[tuple[str, bytes]]:
         for name in [*old.namelist(), "archive/data.pkl"]:
             new.writestr(name, old.read(name))
     yield "two parts of one name", file.getvalue()
+    model = small_config(folder)["model"]
+    nets = {"values": [{"_target_": "torch.nn.BatchNorm1d", "num_features": 10**7, "affine": False}] * 300}
+    encoder = {"_target_": "torch.nn.ParameterList", **nets}
+    changes = {"a partial": {"_partial_": True}, "2^60 lists": {"x": repeated}, "nets": {"encoder": encoder}}
+    for name, more in changes.items():
+        config = small_config(folder) | {"model": model | more}
+        yield f"a config with {name}", archive(whole(small, vaezoo_config=config))
     sys.setrecursionlimit(200_000)
     with contextlib.suppress(RecursionError):
         yield "tuples 20,000 deep", archive(whole(small, other=deep))
@@ -458,6 +466,10 @@ RECORDS = [
     "hydra/job_logging=default", "+new.key=1",
 ]  # fmt: skip
 PATHS = [
+    "callbacks.best.dirpath=victim", "+callbacks.x._target_=lightning.pytorch.callbacks.ModelCheckpoint",
+    "+logger.x._target_=lightning.pytorch.loggers.CSVLogger", "+logger.x.save_dir=${hydra:runtime.cwd}",
+    "data.root=${oc.env:HOME}", "+logger.wandb.notes=${data.root}", "+logger.wandb.entity=evil",
+    "+callbacks.x.dirpath=${data.root}", "callbacks.best={dirpath:victim}", "name=${oc.env:HOME}",
     "callbacks.best.dirpath=/etc", "callbacks.panels.folder=../..", "logger.csv.save_dir=~",
     "callbacks.last.dirpath=a/b", "callbacks={best:{dirpath:/etc}}", "experiment=../../evil", "model=../../evil",
     "data._target_=a/b", "+logger.wandb.entity=${oc.env:HOME}", "callbacks.best.dirpath=${run_dir}/../x",

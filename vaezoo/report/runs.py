@@ -5,9 +5,10 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -403,11 +404,24 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
         marks = ("summary.json", ".hydra/overrides.yaml", ".hydra/config.yaml")
         folders = {file.parent if i == 0 else file.parent.parent for i, m in enumerate(marks) for file in path.rglob(m)}
         here = {folder.resolve() for folder in folders} | set(asked)
-        runs = [run for folder in sorted(here, key=natural) if (run := read_run(folder, asked.get(folder)))]
+        runs = [run for folder in sorted(here, key=natural) if (run := read_or_skip(folder, asked.get(folder)))]
         if not runs:
             raise ConfigError(f"runs={path} holds no run: give a folder with a summary.json in it or below it")
         found |= {run.folder: run for run in runs}
     return joined(found)
+
+
+def read_or_skip(folder: Path, overrides: list[str] | None) -> Run | None:
+    """``read_run``, or None with a sentence on stderr if the folder's files are not what a run writes."""
+    try:
+        run = read_run(folder, overrides)
+        if run is not None:
+            copy = replace(run)  # with its own cached values, which change when an evaluation is added to the run
+            _ = copy.settings, copy.numbers, copy.scale, copy.verdict
+        return run
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        print(f"{folder} is left out, its files are not those of a run ({error})", file=sys.stderr)
+        return None
 
 
 def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:

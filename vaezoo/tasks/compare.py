@@ -28,7 +28,7 @@ from vaezoo.build import ConfigError
 from vaezoo.callbacks.loggers import guarded
 from vaezoo.checkpoint import find_checkpoint, read_checkpoint
 from vaezoo.files import replace
-from vaezoo.jobs import Jobs, program
+from vaezoo.jobs import Jobs, plain, program
 from vaezoo.report import read_runs, write_figures, write_report
 from vaezoo.report.runs import Comparison, Run, Variant
 from vaezoo.resume import quoted
@@ -208,7 +208,8 @@ def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:
 
 def passed_on() -> list[str]:
     """The command line's words that are for each training."""
-    words = [word for word in HydraConfig.get().overrides.task if not re.match(rf"[~+]*({'|'.join(OWN)})[.=@]", word)]
+    said = plain(HydraConfig.get().overrides.task)  # ${run_dir} is that of each job
+    words = [word for word in said if not re.match(rf"[~+]*({'|'.join(OWN)})[.=@]", word)]
     for word in words:
         if re.match(r"(model|seed)=", word):
             name, _, value = word.partition("=")
