@@ -1120,14 +1120,14 @@ MUTATIONS = (
         "model(x, y, num_samples=1).latent.z[0].cpu()",
         "model.encode(x, y).cpu()",
         "samplers are fitted to means in place of draws",
-        "groups",
+        "oracles_protocols groups",
     ),
     Mutation(
         "tasks/groups.py",
         'self.scores(self.features("train"))',
         'self.scores(self.features("test"))',
         "the ceiling of the FID is that of the test images against themselves",
-        "groups",
+        "oracles_protocols groups",
     ),
     Mutation(
         "tasks/groups.py",
@@ -1141,7 +1141,7 @@ MUTATIONS = (
         "above.log_px - below.log_px",
         "above.log_px - found.log_px",
         "annealing: the gap of the bounds mixes the model's images with those of the test set",
-        "groups annealed",
+        "oracles_protocols groups annealed",
     ),
     Mutation(
         "tasks/trained.py",
@@ -1170,7 +1170,7 @@ MUTATIONS = (
         "[ours[seed] - theirs[seed] for seed in shared]",
         "[one - other for one, other in zip(ours.values(), theirs.values())]",
         "differences pair runs by their position, not by their seed",
-        "report comparison",
+        "oracles_pairing report comparison",
     ),
     Mutation(
         "report/runs.py",
@@ -1212,7 +1212,7 @@ MUTATIONS = (
         '"kl": ("rate", 2), "distortion": ("distortion", 2)',
         '"kl": ("distortion", 2), "distortion": ("rate", 2)',
         "rate and distortion stand in each other's column",
-        "comparison",
+        "oracles_pairing comparison",
     ),
     # Which run, which checkpoint
     Mutation(
@@ -1220,28 +1220,28 @@ MUTATIONS = (
         '("hydra.", "hydra/", "resume=")',
         '("hydra.", "hydra/", "resume=", "seed=")',
         "commands with different seeds are the same command",
-        "resume comparison",
+        "resume_cli resume comparison",
     ),
     Mutation(
         "sweep.py",
         '-test["log_px"] if',
         'test["log_px"] if',
         "the table of a sweep gives the distortion with the wrong sign",
-        "report cli",
+        "resume_cli report cli",
     ),
     Mutation(
         "resume.py",
         "several(now, key) >= several(then, key)",
         "several(now, key) <= several(then, key)",
         "a comparison continues one with more models or seeds, not with fewer",
-        "comparison resume",
+        "resume_cli comparison resume",
     ),
     Mutation(
         "resume.py",
         'if any(read_summary(place).get("status") != "completed" for place in (folder, *stages)):',
         "if any(not read_summary(place) for place in (folder, *stages)):",
         "a run that failed counts as complete",
-        "resume",
+        "resume_cli resume",
     ),
     Mutation(
         "jobs.py",
