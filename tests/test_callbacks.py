@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from vaezoo.callbacks.anneal import Cyclical, LinearWarmup
 from vaezoo.callbacks.monitor import Monitor
-from vaezoo.callbacks.progress import planned, trained
+from vaezoo.callbacks.progress import describe_plan, describe_training
 from vaezoo.models import VAE, BetaVAE
 from vaezoo.schedulers import cosine
 
@@ -179,9 +179,9 @@ def test_same_seed_same_weights():
 
 
 def test_a_length_in_words():
-    assert trained(200, 0.0348) == "200 steps (0.035 epochs)"
-    assert trained(1, 1) == "1 step (1 epoch)"
-    assert trained(2750, 12.5) == "2,750 steps (12.50 epochs)"
+    assert describe_training(200, 0.0348) == "200 steps (0.035 epochs)"
+    assert describe_training(1, 1) == "1 step (1 epoch)"
+    assert describe_training(2750, 12.5) == "2,750 steps (12.50 epochs)"
     limits = {(50, -1): "50 epochs", (1, 200): "1 epoch or 200 steps", (-1, 200): "200 steps", (None, -1): "no end"}
     for (epochs, steps), text in limits.items():
-        assert planned(SimpleNamespace(max_epochs=epochs, max_steps=steps)) == text
+        assert describe_plan(SimpleNamespace(max_epochs=epochs, max_steps=steps)) == text

@@ -24,7 +24,7 @@ import vaezoo
 import vaezoo.checkpoint
 from vaezoo.build import ConfigError
 from vaezoo.data import Digits
-from vaezoo.run import arranged, config_folder, main, sentence
+from vaezoo.run import config_folder, main, normalize_arguments, sentence
 from vaezoo.tasks.checks import check_optimizer, check_trainer
 from vaezoo.tasks.common import quiet
 
@@ -502,7 +502,7 @@ def test_optimizer_settings_that_make_no_sense(settings, words):
 )
 def test_flags_may_stand_anywhere(given, found):
     """And W&B's agent may put two dashes before a key."""
-    assert arranged(given) == found
+    assert normalize_arguments(given) == found
 
 
 def test_from_a_notebook(cli, monkeypatch):

@@ -53,7 +53,7 @@ def test_nan_in_validation(cli):
     assert read(run)["status"] == "failed"
     code, _out, err, run = cli(*TINY, "on_nan=skip")
     assert code == 0
-    assert "val/elbo is nan in the validation after step 20: no best checkpoint is made of it" in err
+    assert "val/elbo is nan in the validation after step 20: it cannot become the best checkpoint" in err
     assert not (run / "checkpoints" / "best.ckpt").exists()
     summary = read(run)
     assert (summary["objective"], summary["last_val"]["elbo"]) == (None, None)
@@ -86,7 +86,7 @@ def test_a_checkpoint_decides_for_itself(cli, tmp_path):
         VAE.load_from_checkpoint(best, data_shape=(1, 9, 9))
     with pytest.raises(ValueError, match=r"on_nan='skip' is not in the config of .*, which decides: leave it out"):
         VAE.load_from_checkpoint(best, on_nan="skip")
-    with pytest.raises(ValueError, match=r"holds a VAE, which is no BetaVAE: use VAE.load_from_checkpoint"):
+    with pytest.raises(ValueError, match=r"holds a VAE, not a BetaVAE: use VAE.load_from_checkpoint"):
         BetaVAE.load_from_checkpoint(best)
 
 

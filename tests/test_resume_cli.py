@@ -607,7 +607,7 @@ def test_a_run_goes_on_with_what_it_was_trained_with(cli):
         ("seed", 5), ("optimizer.lr", 0.1), ("model.latent_dim", 3), ("data.val_size", 10),
         ("scheduler._target_", "vaezoo.schedulers.cosine"), ("model.encoder.hidden", [9]),
     ]:  # fmt: skip
-        with pytest.raises(ConfigError, match=rf"was trained with {key}=.* and {key}=.* is asked for: start a new run"):
+        with pytest.raises(ConfigError, match=rf"was trained with {key}=.*, not with {key}=.*: start a new run"):
             go_on(changed(key, value), [])
     for key, value in [("model.news", 1), ("trainer.deterministic", True), ("threads", 1), ("trainer.max_epochs", 9)]:
         assert go_on(changed(key, value), [])

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from vaezoo.signals import PARENT, Stopped, listen, request, requeue, tied, watch
+from vaezoo.signals import PARENT, Stopped, listen, request, requeue, stopping_with_parent, watch_parent
 
 
 def test_the_first_signal_is_noted_and_handlers_come_back(capfd):
@@ -57,13 +57,13 @@ def test_who_has_lost_its_parent_stops(monkeypatch):
     for rank, times in (("0", 1), ("1", 2)):
         sent.clear()
         monkeypatch.setenv("LOCAL_RANK", rank)
-        watch(7)
+        watch_parent(7)
         assert sent == [(os.getpid(), signal.SIGTERM)] * times
 
 
 def test_what_is_started_knows_its_parent(monkeypatch):
     """While a command runs and no longer."""
     monkeypatch.delenv(PARENT, raising=False)
-    with tied():
+    with stopping_with_parent():
         assert os.environ[PARENT] == str(os.getpid())
     assert PARENT not in os.environ

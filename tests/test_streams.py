@@ -10,8 +10,8 @@ from conftest import REPO
 
 PRINTS = """
 import os, sys
-from vaezoo.streams import protect
-protect()
+from vaezoo.streams import protect_output
+protect_output()
 for _ in range(3):
     print(chr(233) * 10_000)
     print(chr(233) * 10_000, file=sys.stderr, flush=True)

@@ -125,7 +125,7 @@ def build(node: Any, at: str, trust: Sequence[str] = (), **extra: Any) -> Any:
         raise
 
 
-def inside(name: str, packages: Iterable[str]) -> bool:
+def is_below(name: str, packages: Iterable[str]) -> bool:
     """Whether a dotted name is one of the packages or lies below one."""
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
@@ -149,19 +149,19 @@ def locate(path: Any, at: str, trust: Sequence[str] = ()) -> Callable:
     module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
     named = path in place.others
     public = all(part.isidentifier() and not part.startswith("_") for part in (*module.split("."), name))
-    trusted = public and inside(path, trust)
-    if not (trusted or named or (public and inside(path, place.packages))):
+    trusted = public and is_below(path, trust)
+    if not (trusted or named or (public and is_below(path, place.packages))):
         whose = ", ".join((*place.packages, *trust)) or " or ".join(place.others)
         raise ConfigError(
             f"{where}={path} is not in a trusted package ({whose}): name a {place.noun} of these, "
             f"or if it is in a package that you wrote, add 'trust=[PACKAGE]'"
         )
     try:
-        importable = trusted or named or module in place.packages or inside(module, ("vaezoo",))
+        importable = trusted or named or module in place.packages or is_below(module, ("vaezoo",))
         target = getattr(import_module(module) if importable else sys.modules[module], name)
     except (ImportError, AttributeError, KeyError) as error:
         raise ConfigError(f"{where}={path} does not exist ({error})") from error
-    own = trusted and callable(target) and inside(target.__module__, trust)  # not what a trusted module imports
+    own = trusted and callable(target) and is_below(target.__module__, trust)  # not what a trusted module imports
     if not (own or named or is_subclass(target, place)):
         raise ConfigError(f"{where}={path} is not a {place.noun}: name a class that is one, or leave it out")
     return target
@@ -169,7 +169,7 @@ def locate(path: Any, at: str, trust: Sequence[str] = ()) -> Callable:
 
 def is_subclass(target: Any, place: Place) -> bool:
     """Whether a target is a class that a place admits by its base class and by the package that defines it."""
-    if place.base is None or not isinstance(target, type) or not inside(target.__module__, place.packages):
+    if place.base is None or not isinstance(target, type) or not is_below(target.__module__, place.packages):
         return False
     module, _, name = place.base.rpartition(".")
     return issubclass(target, getattr(import_module(module), name))

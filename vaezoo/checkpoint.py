@@ -205,19 +205,9 @@ def check_size(config: dict[str, Any], checkpoint: dict[str, Any], path: str | P
     stored = sum(value.numel() for value in checkpoint["state_dict"].values() if isinstance(value, torch.Tensor))
     for name, value in leaves(config["model"], "model"):
         if isinstance(value, int) and value > max(stored, LARGE):
-            raise ValueError(f"{path} has {name}={value} in its config, and holds {stored:,} numbers alone")
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), limited_parameters(2 * stored + 1000):
-            model = build(config["model"], "model", seed=config["seed"])
-    except ValueError:
-        raise
-    except Exception as error:  # parts that do not go together raise whatever their code leads to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"{path} has a config that builds no model ({reason}): if it is your own class, use trust=('vaezoo',)"
-        ) from error
-    if not isinstance(model, LatentVariableModel):
-        raise ValueError(f"{path} has a config that builds no model, but a {type(model).__name__}")
+            raise ValueError(f"{path} has {name}={value} in its config, but holds only {stored:,} numbers")
+    with torch.device("meta"), limited_parameters(2 * stored + 1000):
+        model = build_model(config, path)
     check_weights(model, checkpoint, path)
 
 
@@ -233,18 +223,24 @@ def too_many(node: Any, most: int) -> bool:
 
 
 def build_model(config: dict[str, Any], path: str | Path, trust: tuple[str, ...] = ()) -> LatentVariableModel:
-    """Build the model of a checkpoint's config.
+    """Build the model of a checkpoint's config, and leave the caller's random stream as it was.
 
     Raises:
-        ValueError: it builds none.
+        ValueError: the config describes something else than a model, or parts that do not fit together.
     """
     try:
-        return build(config["model"], "model", trust, seed=config["seed"])
+        with torch.random.fork_rng(devices=[]):
+            model = build(config["model"], "model", trust, seed=config["seed"])
     except ValueError:
         raise
-    except Exception as error:  # parts that do not go together raise whatever their code leads to
+    except Exception as error:  # parts that do not fit together raise whatever their code leads to
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} has a config that builds no model ({reason})") from error
+        raise ValueError(
+            f"{path} has a config that builds no model ({reason}): if it is your own class, use trust=('vaezoo',)"
+        ) from error
+    if not isinstance(model, LatentVariableModel):
+        raise ValueError(f"{path} has a config that builds a {type(model).__name__}, not a model")
+    return model
 
 
 @contextmanager
@@ -282,8 +278,7 @@ def load(path: str | Path, trust: str | Sequence[str] = ()) -> LatentVariableMod
     checkpoint, path = read_checkpoint(path), find_checkpoint(path)
     trust = (trust,) if isinstance(trust, str) else tuple(trust)
     config = check_config(checkpoint, path, trust)
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(config, path, trust)
+    model = build_model(config, path, trust)
     model.config = config
     restore(model, checkpoint, path)
     return model.eval()

@@ -9,18 +9,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaezoo.build import ConfigError
 from vaezoo.files import replace
-from vaezoo.resume import RECORDS, alike, comparison_defaults, continues, enlarges, recorded
+from vaezoo.resume import RECORDS, alike, comparison_defaults, enlarges, may_continue, recorded
 from vaezoo.sweep import JOB_RECORD, SWEEP_RECORD, essential, jobs, read_summary
 
-# What an attempt without a checkpoint leaves: a new one begins without it.
+# Files and folders that an attempt may leave without a checkpoint. They are removed before a new attempt.
 LEFTOVERS = ("metrics.csv", "panels", "tensorboard")
 
 
-def claim(folder: Path, cfg: DictConfig) -> None:
+def record_command(folder: Path, cfg: DictConfig) -> None:
     """Write the record of the present command into its folder, as Hydra would: config, hydra and overrides.
 
-    Old results are either those of this command, or the folder is refused before anything in it changes. What
-    an earlier attempt left besides is removed before the record changes.
+    If the folder holds results of another command, it is refused and nothing in it changes. What an earlier attempt
+    left without a checkpoint is removed before the record changes.
 
     Args:
         folder: locked by this process.
@@ -38,7 +38,7 @@ def claim(folder: Path, cfg: DictConfig) -> None:
         if sweep or before is None:
             held = "a sweep" if sweep else f"results without the record of their command ({place.name})"
             raise ConfigError(f"{folder} holds {held}: choose another hydra.run.dir")
-        if not continues(words, before):
+        if not may_continue(words, before):
             raise ConfigError(
                 f"{folder} holds the run of another command ({' '.join(essential(before)) or 'without overrides'}): "
                 f"choose another hydra.run.dir, or delete it"

@@ -109,7 +109,7 @@ def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
 
 
 def original_root(folder: Path) -> str | None:
-    """The folder of a run's data when that is relative to another working directory than the present one."""
+    """Return the folder of a run's data, if it is relative to another working directory than the present one."""
     place = folder / RECORDS["run"]
     try:
         root = yaml.safe_load(place.with_name("config.yaml").read_text(encoding="utf-8"))["data"]["root"]
@@ -125,8 +125,8 @@ def original_root(folder: Path) -> str | None:
 def inheritable(words: Iterable[str], folder: Path) -> list[str]:
     """Return the recorded overrides that resuming a run takes over from its folder.
 
-    The folder may come from a stranger, so its record must not decide what is trusted, how Hydra works or which task
-    runs, and no path in it is followed except that of the data, which are only read.
+    The folder may come from a stranger. Its record must not decide which packages are trusted, how Hydra works or which
+    task runs, and no path in it is followed except that of the data.
 
     Args:
         words: the recorded overrides.
@@ -152,7 +152,7 @@ def inheritable(words: Iterable[str], folder: Path) -> list[str]:
     for path in folder.rglob("*"):
         outside = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
         if outside and path.relative_to(folder).parts[:-1][:1] != ("wandb",):  # in it, W&B makes links to its log files
-            raise ConfigError(f"{path} is a link out of the run's folder, which resuming would write to: remove it")
+            raise ConfigError(f"{path} is a link out of the run's folder, which a resumed run may write to: remove it")
     return kept
 
 
@@ -228,9 +228,10 @@ def config_folder() -> str:
     return str(next(path for path in (package / "conf", package.parent / "conf") if path.is_dir()))
 
 
-def continues(words: Iterable[str], others: Iterable[str]) -> bool:
-    """Whether a command may resume the run of another one: they differ in keys that may change when resuming, or this
-    one is a larger comparison.
+def may_continue(words: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether a command may resume the run of another one.
+
+    It may if they differ only in keys that may change when resuming, or if it is a larger comparison.
     """
     now, then = ({"task": "task=fit"} | by_key(essential(several)) for several in (words, others))
     changed = [key for key in now.keys() | then.keys() if now.get(key) != then.get(key)]

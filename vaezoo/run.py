@@ -21,11 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vaezoo.build import ConfigError, build
 from vaezoo.files import held, replace
-from vaezoo.record import claim
+from vaezoo.record import record_command
 from vaezoo.resume import config_folder, resumed
 from vaezoo.sentences import UNWORDED, compose, sentence, suggest_key
-from vaezoo.signals import Stopped, requeue, tied
-from vaezoo.streams import protect
+from vaezoo.signals import Stopped, requeue, stopping_with_parent
+from vaezoo.streams import protect_output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the command line without the program; by default that of this process.
     """
-    protect()
+    protect_output()
     # Hydra is to hand its errors over instead of printing them, since they are worded here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.path.append(str(Path(__file__).parent / "plugins"))  # where Hydra finds the launcher of sweeps
@@ -47,13 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError('main() has no command line here: give a list, such as main(["model=mlp_vae", "seed=1"])')
         words = command[1:] if arguments is None else arguments
         program = command[0] if arguments is None else str(Path(__file__).with_name("__main__.py"))
-        sys.argv = [program, *arranged(words)]
+        sys.argv = [program, *normalize_arguments(words)]
         if first_process():  # which tells the others where to go
             resuming = resumed(sys.argv[1:], Path(config_folder(), "config.yaml"))
             if resuming is None:
                 return
             sys.argv[1:] = resuming
-        with tied():
+        with stopping_with_parent():
             run()
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
         fail(error, debug="debug=true" in sys.argv)
@@ -68,11 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.argv = command
 
 
-def arranged(arguments: Sequence[str]) -> list[str]:
-    """The command line as Hydra reads it: its flags first, and ``--model.beta=4``, as W&B's agent puts it, a word.
+def normalize_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with Hydra's flags first, and ``--model.beta=4`` (W&B's agent) as an override.
 
     Raises:
-        ConfigError: a flag that there is not.
+        ConfigError: an unknown flag.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -107,7 +107,7 @@ def run(cfg: DictConfig) -> None:
     run_dir = Path(config["run_dir"])
     try:
         with held(run_dir):
-            claim(run_dir, cfg)
+            record_command(run_dir, cfg)
             attempt(config)
     except (ConfigError, OSError) as error:  # of the folder: Hydra would put a line of its own before it
         fail(error, config["debug"])

@@ -88,7 +88,7 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
         return f"{key}: there is no such key; `--help` lists the choices and `--cfg job` the keys"
     if not node:
         return f"{key}: there is no such key, {parent} is empty: choose a {parent}, or {plus}"
-    if suggestion := accepting(node, name, parent, cfg):
+    if suggestion := find_accepting_target(node, name, parent, cfg):
         return f"{key}: the config does not list it, but {suggestion} takes it: {plus}"
     return f"{key}: there is no such key, {suggest_key(name, cfg, parent)}"
 
@@ -106,7 +106,7 @@ def compose(overrides: list[str]) -> DictConfig:
             overrides = overrides[:-1]
 
 
-def accepting(node: DictConfig, name: str, at: str, cfg: DictConfig) -> str | None:
+def find_accepting_target(node: DictConfig, name: str, at: str, cfg: DictConfig) -> str | None:
     """The name of a node's class or function when that has this argument, though the config does not list it."""
     if "_target_" not in node:
         return None

@@ -96,14 +96,14 @@ def listen() -> Iterator[None]:
 
 
 @contextmanager
-def tied() -> Iterator[None]:
-    """Stop this process when the one that started it is gone, and let those that it starts do the same.
+def stopping_with_parent() -> Iterator[None]:
+    """Stop this process if its parent ends, and let the processes that it starts do the same.
 
-    Whoever is left without its parent gets SIGTERM and saves itself. A process of several that train together may
-    wait for the others for ever: five seconds later it gets a second one, and leaves at once.
+    A process that has lost its parent gets SIGTERM, so that it saves itself. If several processes train together, it
+    may wait for the others for ever: five seconds later it gets a second SIGTERM and leaves at once.
     """
     if parent := os.environ.get(PARENT):
-        threading.Thread(target=watch, args=(int(parent),), daemon=True).start()
+        threading.Thread(target=watch_parent, args=(int(parent),), daemon=True).start()
     os.environ[PARENT] = str(os.getpid())
     try:
         yield
@@ -111,8 +111,8 @@ def tied() -> Iterator[None]:
         del os.environ[PARENT]
 
 
-def watch(parent: int, every_seconds: float = 0.5) -> None:
-    """Wait until the parent process is another one, then end this process."""
+def watch_parent(parent: int, every_seconds: float = 0.5) -> None:
+    """Wait until this process has another parent, then end it."""
     while os.getppid() == parent:
         time.sleep(every_seconds)
     os.kill(os.getpid(), signal.SIGTERM)

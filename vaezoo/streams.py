@@ -22,7 +22,7 @@ class Unbreakable(io.FileIO):
         return len(data)
 
 
-def protect() -> None:
+def protect_output() -> None:
     """Let no write to standard output or error fail, also at the exit of the interpreter.
 
     A notebook's or a test's own streams are left alone. Descriptors that are closed are opened on the null device:

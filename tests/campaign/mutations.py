@@ -1248,7 +1248,7 @@ MUTATIONS = (
         'read_summary(folder).get("status") == "completed"',
         '"status" in read_summary(folder)',
         "a job that failed is not run again",
-        "comparison cli",
+        "resume_cli comparison cli",
     ),
     Mutation(
         "checkpoint.py",

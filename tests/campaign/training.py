@@ -521,9 +521,9 @@ class Campaign:
 
         end = attempt(folder, words | {"logger": "wandb"}, kill, saves=f"{rng.random()}")
         assert end.code == 0, end
-        assert end.out.count("logs no more") <= 1, end
+        assert end.out.count("has failed and is switched off") <= 1, end
         compare(outcome(folder), expected)
-        told = "logs no more" in end.out
+        told = "has failed and is switched off" in end.out
         figures = Counter({"runs": 1, "batches compared": len(expected["record"])})
         return figures + Counter({"killed services": int(mark.exists()), "told": int(told)})
 

@@ -100,12 +100,13 @@ def guarded(logger: Any, action: Callable, *arguments: Any, **named: Any) -> Any
         logger.off = True
         reason = " ".join(str(error).split()) or type(error).__name__
         name = type(logger).__name__
-        print(f"{name} logs no more ({reason}): the run goes on without it", file=sys.stderr, flush=True)
+        said = f"{name} has failed and is switched off ({reason}): the run goes on without it"
+        print(said, file=sys.stderr, flush=True)
         return None
 
 
 class Guarded(Logger):
-    """Lets every call of Lightning's to the logger that stands next in a class's bases be ``guarded``.
+    """Pass Lightning's calls on to the logger that follows in a class's bases, each through ``guarded``.
 
     Attributes:
         off: whether the logger has failed.

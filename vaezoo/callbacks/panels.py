@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vaezoo.callbacks.loggers import guarded
-from vaezoo.callbacks.progress import trained
+from vaezoo.callbacks.progress import describe_training
 from vaezoo.evidence import evaluating
 from vaezoo.models.base import LatentVariableModel
 from vaezoo.models.training import Batch
@@ -308,7 +308,7 @@ class Panels(pl.Callback):
             return
         assert self.data is not None
         model = cast(LatentVariableModel, pl_module)
-        when = trained(trainer.global_step, model.epochs)
+        when = describe_training(trainer.global_step, model.epochs)
         number = f"{model.epochs:04d}" if isinstance(model.epochs, int) else f"{model.epochs:08.3f}"
         with evaluating(model), isolated(model.device, self.seed, "panels"):
             pictures = self.pictures(model, self.data.val_dataloader(), when)

@@ -8,18 +8,18 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 
-def short(epochs: int | float) -> str:
-    """A number of epochs: 5, 1.25, 0.035."""
+def format_epochs(epochs: int | float) -> str:
+    """Return a number of epochs as text: 5, 1.25, 0.035."""
     return f"{epochs}" if isinstance(epochs, int) else f"{epochs:.2f}" if epochs >= 0.1 else f"{epochs:.2g}"
 
 
-def trained(steps: int, epochs: int | float) -> str:
-    """How long a training was: "200 steps (0.035 epochs)"."""
-    return f"{steps:,} step{'s' * (steps != 1)} ({short(epochs)} epoch{'s' * (epochs != 1)})"
+def describe_training(steps: int, epochs: int | float) -> str:
+    """Return the length of a training as text: "200 steps (0.035 epochs)"."""
+    return f"{steps:,} step{'s' * (steps != 1)} ({format_epochs(epochs)} epoch{'s' * (epochs != 1)})"
 
 
-def planned(trainer: pl.Trainer) -> str:
-    """How long a training is to be, in words."""
+def describe_plan(trainer: pl.Trainer) -> str:
+    """Return the planned length of a training as text: "5 epochs or 200 steps"."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
     limits = [f"{epochs} epoch{'s' * (epochs != 1)}"] if epochs is not None and epochs >= 0 else []
     limits += [f"{steps} step{'s' * (steps != 1)}"] if steps >= 0 else []
@@ -70,7 +70,7 @@ class Progress(TQDMProgressBar):
             parameters = sum(p.numel() for p in pl_module.parameters())
             data = type(getattr(trainer, "datamodule", None) or trainer.train_dataloader).__name__
             name = type(pl_module).__name__
-            self.say(f"{name} with {parameters:,} parameters on {data}, {planned(trainer)}")
+            self.say(f"{name} with {parameters:,} parameters on {data}, {describe_plan(trainer)}")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer, *_)
@@ -87,7 +87,7 @@ class Progress(TQDMProgressBar):
         results = getattr(model, "results", {})
         if self.lines and trainer.is_global_zero and "train" in results:
             means = (f"{stage} elbo {results[stage]['elbo']:.2f}" for stage in ("train", "val") if stage in results)
-            self.say(f"epoch {short(model.epochs)} of {planned(trainer)}  {'  '.join(means)}")
+            self.say(f"epoch {format_epochs(model.epochs)} of {describe_plan(trainer)}  {'  '.join(means)}")
 
     def say(self, text: str) -> None:
         """A line at once, on the stream of the bar."""

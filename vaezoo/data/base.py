@@ -58,8 +58,8 @@ class Split(NamedTuple):
         return Split(images.select(which) if isinstance(images, LazyImages) else images[which], self.labels[which])
 
 
-def outline(value: Any) -> str:
-    """The type of a value for messages, with its size if it has one."""
+def describe_value(value: Any) -> str:
+    """Return the type of a value for messages, with its size if it has one."""
     if isinstance(value, Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     size = f" of {len(value)}" if isinstance(value, list | tuple) else ""
@@ -74,11 +74,13 @@ def check_split(split: Any, where: str) -> Split:
         where: names it in messages.
     """
     if not isinstance(split, tuple | list) or len(split) != 2:
-        raise ValueError(f"{where} is {outline(split)}: return Split(images, labels)")
+        raise ValueError(f"{where} is {describe_value(split)}: return Split(images, labels)")
     images, labels = split
     sample = images[:1] if isinstance(images, LazyImages) else images
     if not isinstance(sample, Tensor):
-        raise ValueError(f"the images of {where} are {outline(sample)}: give a uint8 tensor, as by torch.from_numpy")
+        raise ValueError(
+            f"the images of {where} are {describe_value(sample)}: give a uint8 tensor, as by torch.from_numpy"
+        )
     if len(images.shape) != 4:
         raise ValueError(f"the images of {where} have the shape {tuple(images.shape)}: give (N, C, H, W)")
     if min(images.shape) == 0:
@@ -87,7 +89,7 @@ def check_split(split: Any, where: str) -> Split:
         raise ValueError(f"the images of {where} {describe_pixels(sample)}")
     if not isinstance(labels, Tensor):
         raise ValueError(
-            f"the labels of {where} are {outline(labels)}: give a tensor with a row for each image, "
+            f"the labels of {where} are {describe_value(labels)}: give a tensor with a row for each image, "
             f"torch.zeros({len(images)}) if there are none"
         )
     if labels.shape[:1] != (len(images),):
@@ -99,7 +101,7 @@ def check_split(split: Any, where: str) -> Split:
 
 
 def describe_pixels(images: Tensor) -> str:
-    """What is wrong with images that are not uint8, and how to convert them."""
+    """Say what is wrong with images that are not uint8, and how to convert them."""
     if not (finite := images.isfinite()).all():
         row = int((~finite).flatten(1).any(1).nonzero()[0])
         return f"hold NaN or infinity in row {row}: repair or leave out that image"
@@ -351,7 +353,7 @@ class ImageData(pl.LightningDataModule):
         """Read, check, split and binarise the data, once."""
         if self.train is not None:
             return
-        full, test = self.checked(self.read())
+        full, test = self.check_splits(self.read())
         shape = tuple(full.images.shape[1:])
         if self.shape is not None and self.shape != shape:
             raise ValueError(f"data.shape is {self.shape}, but the images of {type(self).__name__} are {shape}")
@@ -372,15 +374,17 @@ class ImageData(pl.LightningDataModule):
         self.val = self.fixed(full.select(val), "val")
         self.test = self.fixed(test, "test")
 
-    def checked(self, splits: Any) -> tuple[Split, Split]:
-        """The training and the test set that ``read`` has returned.
+    def check_splits(self, splits: Any) -> tuple[Split, Split]:
+        """Return the training and the test set that ``read`` returned, if they are what this class can use.
 
         Raises:
             ValueError: they are not two pairs of images and labels that fit each other.
         """
         owner = f"{type(self).__name__}.read()"
         if not isinstance(splits, tuple | list) or len(splits) != 2:
-            raise ValueError(f"{owner} returned {outline(splits)}: return two Split(images, labels), training and test")
+            raise ValueError(
+                f"{owner} returned {describe_value(splits)}: return two Split(images, labels), training and test"
+            )
         train, test = (
             check_split(split, f"the {name} set of {owner}")
             for name, split in zip(("training", "test"), splits, strict=True)

@@ -105,13 +105,13 @@ class LatentVariableModel(Training):
     def load_from_checkpoint(  # type: ignore[override]  # a checkpoint of a run has its settings in itself
         cls, checkpoint_path: Any, map_location: Any = None, trust: tuple[str, ...] = (), **settings: Any
     ) -> Self:
-        """A trained model, in eval mode, as its run's own config describes it: ``vaezoo.load``, by Lightning's name.
+        """Load a trained model in eval mode, built from its run's own config, as ``vaezoo.load`` does.
 
-        A checkpoint that a ``Trainer`` of your own has written holds no config: then ``settings`` are the model's
-        arguments, as for any LightningModule.
+        A checkpoint that your own ``Trainer`` wrote holds no config: ``settings`` are then the model's arguments, as
+        for any LightningModule.
 
         Args:
-            checkpoint_path: a run folder (its best checkpoint is taken) or a checkpoint.
+            checkpoint_path: a run folder (its best checkpoint is loaded) or a checkpoint.
             map_location: device to move the model to; the CPU if None.
             trust: packages of your own that the model's config may name.
             **settings: arguments of the model, which must not contradict the checkpoint's config.
@@ -128,7 +128,7 @@ class LatentVariableModel(Training):
             return super().load_from_checkpoint(path, map_location, **{"weights_only": True, **settings})
         if not isinstance(model, cls):
             name = type(model).__name__
-            raise ValueError(f"{path} holds a {name}, which is no {cls.__name__}: use {name}.load_from_checkpoint")
+            raise ValueError(f"{path} holds a {name}, not a {cls.__name__}: use {name}.load_from_checkpoint")
         config: dict[str, Any] = model.config or {}
         saved = {"seed": config["seed"], **config["model"]}
         for name, value in settings.items():
@@ -362,7 +362,8 @@ class LatentVariableModel(Training):
             if self.on_nan == "stop":
                 raise ValueError(f"training diverged: {what}: {ADVICE}, and look for NaN in the validation data")
             if self.trainer.is_global_zero:
-                print(f"{what}: no best checkpoint is made of it, the training goes on", file=sys.stderr, flush=True)
+                said = f"{what}: it cannot become the best checkpoint, the training goes on"
+                print(said, file=sys.stderr, flush=True)
 
     def on_test_epoch_end(self) -> None:
         self.log_stage("test")

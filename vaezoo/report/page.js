@@ -177,7 +177,7 @@ function chart(title, caption, draw) {
 
 function comparisonSection(comparison) {
   const state = { axis: "epoch", hidden: new Set(), brushes: new Map() };
-  const intervals = "Mean over seeds ± half the 95 % confidence interval (Student's t); one seed has none. Best in bold. “At best” tells what perfect codes, or as many training images, get under the same protocol. A number that only one model has is with its runs.";
+  const intervals = "Mean over seeds ± half the 95 % confidence interval (Student's t); one seed has none. Best in bold. “At best” is what perfect codes get under the same protocol; “training images” is what as many of these get in place of generated ones. A number that only one model has is with its runs.";
   const errors = "After ± stands the standard error that an evaluation gave. A row opens its run.";
   return el("section", {}, el("h2", {}, comparison.scale), el("p", { class: "result" }, `${comparison.headline}.`), ...comparison.verdicts.map((verdict) => el("p", {}, `${verdict}.`)),
     el("h3", {}, "Models"), el("p", { class: "soft" }, intervals), variantTable(comparison),

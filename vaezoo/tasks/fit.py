@@ -13,7 +13,7 @@ from vaezoo.build import ConfigError, build
 from vaezoo.callbacks.checkpoints import Best
 from vaezoo.callbacks.loggers import CSV, TensorBoard
 from vaezoo.callbacks.monitor import Monitor
-from vaezoo.callbacks.progress import trained
+from vaezoo.callbacks.progress import describe_training
 from vaezoo.checkpoint import CONFIG_KEY, CheckpointIO, clean, newest_checkpoint, read_checkpoint, restore, say
 from vaezoo.data import ImageData
 from vaezoo.metrics.quantities import QUANTITIES
@@ -22,7 +22,7 @@ from vaezoo.resume import CHANGEABLE, sets
 from vaezoo.tasks import common
 from vaezoo.tasks.checks import CheckTestShare
 
-# The parts of a config that a resumed run must have as it had them.
+# The parts of a config that must not change when a run is resumed.
 FIXED = ("seed", "model", "data", "optimizer", "scheduler")
 ABSENT = "no value"  # a key that one of two configs does not have
 
@@ -62,7 +62,7 @@ def go_on(config: dict[str, Any], loggers: list) -> Path | None:
     for key, before, now in differences(checkpoint[CONFIG_KEY], config):
         is_default = ABSENT in (before, now) and not key.endswith("_target_")  # of another version
         if key.split(".")[0] in FIXED and not is_default:
-            raise ConfigError(f"{path} was trained with {key}={before}, and {key}={now} is asked for: start a new run")
+            raise ConfigError(f"{path} was trained with {key}={before}, not with {key}={now}: start a new run")
         say(f"resumed with another {key}: {now} in place of {before}")
     say(f"going on from {path}, step {checkpoint['global_step']}")
     return path
@@ -112,7 +112,7 @@ def summarise(
     speed = summary["train_images_per_second"]
     title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set, log p of {summary['scored']}"
     notes = [
-        f"{trained(progress['steps'], progress['epochs'])} in {summary['wall_seconds']:.0f} s"
+        f"{describe_training(progress['steps'], progress['epochs'])} in {summary['wall_seconds']:.0f} s"
         + (f", {speed:,.0f} images/s in training" if speed else ""),  # one that had ended before trains no more
         f"run folder: {config['run_dir']}",
     ]
