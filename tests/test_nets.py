@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from conftest import config
 
 from vaezoo.build import build
-from vaezoo.nets import ConvDecoder, ConvEncoder, ResidualBlock, ResNetDecoder, ResNetEncoder, linear
+from vaezoo.nets import ConvDecoder, ConvEncoder, ResidualBlock, ResNetDecoder, ResNetEncoder
 from vaezoo.nets.conv import Double, Halve, halved
 
 SHAPES = [(1, 28, 20), (3, 64, 64), (2, 33, 17), (4, 8, 8), (1, 1, 5)]
@@ -164,27 +164,3 @@ def test_bad_settings(settings, words):
         ResNetEncoder((1, 8, 8), (2,), blocks=0)
     with pytest.raises(ValueError, match="use mlp"):
         ResNetEncoder((64,), (2,))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_linear_by_onednn(bias, monkeypatch):
-    """The same layer and the same gradients to rounding; doubles, and all under autocast, are torch's."""
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(linear, "ONEDNN", True)
-    layers = torch.nn.Sequential(linear.Linear(40, 30, bias), linear.Linear(30, 20, bias))
-
-    def run(calls):
-        x = torch.randn(50, 40, generator=torch.Generator().manual_seed(0)).to(layers[0].weight).requires_grad_()
-        with torch.profiler.profile() as profile:
-            y = layers(x)
-        assert sum(event.count for event in profile.key_averages() if event.key == "vaezoo::linear_v2") == calls
-        gradients = torch.autograd.grad(y.float().square().sum(), [x, *layers.parameters()])
-        return [y.detach().double(), *(g.double() for g in gradients)]
-
-    single = run(2)
-    with torch.autocast("cpu", torch.bfloat16):
-        run(0)
-    layers.double()
-    for got, expected in zip(single, run(0), strict=True):
-        assert torch.allclose(got, expected, rtol=1e-4, atol=1e-4)

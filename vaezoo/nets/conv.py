@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.conditional import Shape
-from vaezoo.nets.linear import Linear
 from vaezoo.nets.mlp import activation_function, check_widths, glorot
 
 
@@ -114,9 +113,9 @@ class ConvEncoder(nn.Module):
         widths = [planes, *check_widths("channels", channels)]
         layers = check_layers(hidden, kernel)
         self.convs = nn.ModuleList(Halve(a, b, kernel) for a, b in pairwise(widths))
-        self.hidden = Linear(widths[-1] * prod(halved(height, width, len(channels))[-1]), layers[0])
-        self.others = nn.ModuleList(Linear(a, b) for a, b in pairwise(layers))
-        self.out = Linear(layers[-1], prod(out_shape))
+        self.hidden = nn.Linear(widths[-1] * prod(halved(height, width, len(channels))[-1]), layers[0])
+        self.others = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(layers))
+        self.out = nn.Linear(layers[-1], prod(out_shape))
         self.activation = activation_function(activation)
         glorot(self)
 
@@ -158,9 +157,9 @@ class ConvDecoder(nn.Module):
         sizes = halved(height, width, len(channels))[::-1]  # small to large
         layers = check_layers(hidden, kernel)[::-1]
         self.start = (widths[0], *sizes[0])
-        self.hidden = Linear(prod(in_shape), layers[0])
-        self.others = nn.ModuleList(Linear(a, b) for a, b in pairwise(layers))
-        self.unfold = Linear(layers[-1], prod(self.start))
+        self.hidden = nn.Linear(prod(in_shape), layers[0])
+        self.others = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(layers))
+        self.unfold = nn.Linear(layers[-1], prod(self.start))
         steps = zip(pairwise(widths), pairwise(sizes), strict=True)
         self.convs = nn.ModuleList(Double(a, b, kernel, size, big) for (a, b), (size, big) in steps)
         self.activation = activation_function(activation)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.conditional import Shape
-from vaezoo.nets.linear import Linear
 
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
@@ -60,7 +59,7 @@ class MLP(nn.Module):
         super().__init__()
         self.out_shape = tuple(out_shape)
         widths = [prod(in_shape), *check_widths("hidden", hidden), prod(out_shape)]
-        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = activation_function(activation)
         glorot(self)
 
