@@ -1,6 +1,6 @@
 """Train, sweep and evaluate from the command line: `python run.py --help`."""
 
-from vaezoo.run import main
+from vaezoo.cli import main
 
 if __name__ == "__main__":
     main()

@@ -9,9 +9,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from vaezoo.data import ImageData
-from vaezoo.data.base import Split
-from vaezoo.run import config_folder, main
+from vaezoo.cli import main
+from vaezoo.data import ImageData, Split
+from vaezoo.runs.resume import config_folder
 
 REPO = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("VAEZOO_TEST_DATA", REPO.parent / "shared" / "data"))

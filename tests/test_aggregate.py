@@ -9,15 +9,7 @@ from ppca import generator
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from vaezoo.models import SWAE, VAE, WAE, AnnealedVAE, BetaTCVAE, InfoVAE
-from vaezoo.objectives import (
-    ELBO,
-    MMD,
-    Capacity,
-    InfoMMD,
-    MomentPenalty,
-    SlicedWasserstein,
-    TotalCorrelation,
-)
+from vaezoo.objectives import ELBO, MMD, Capacity, InfoMMD, MomentPenalty, SlicedWasserstein, TotalCorrelation
 from vaezoo.objectives.aggregate import decompose, log_weights
 from vaezoo.objectives.discrepancy import KERNELS, imq, mmd, prior_samples, rbf, sliced_wasserstein
 from vaezoo.trace import Latent, Trace

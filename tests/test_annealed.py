@@ -11,8 +11,8 @@ from test_contract import bits, labels, make
 from torch import Tensor
 from torch.testing import assert_close
 
-from vaezoo import annealed
-from vaezoo.annealed import Point, anneal, leapfrog, move, schedule, simulate
+from vaezoo.inference import ais as annealed
+from vaezoo.inference.ais import Point, anneal, leapfrog, move, schedule, simulate
 
 SPECTRUM = torch.tensor([2.0, 1.2, 0.9, 0.4, 0.4, 0.4], dtype=torch.float64)
 

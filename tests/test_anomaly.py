@@ -12,7 +12,7 @@ from test_contract import bits, labels, make
 from torch.distributions import MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
-from vaezoo.evidence import estimate
+from vaezoo.inference.importance_sampling import estimate
 from vaezoo.metrics.anomaly import QUANTITIES, SCORES, Anomaly, scores
 from vaezoo.models import VAE
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import config
 
-from vaezoo.build import ConfigError, build
-from vaezoo.checkpoint import load
+from vaezoo.errors import ConfigError
+from vaezoo.instantiate import build
 from vaezoo.models import VAE, BetaVAE
 from vaezoo.nets import MLP
+from vaezoo.runs.checkpoint import load
 
 NODE = {"_target_": "vaezoo.models.BetaVAE", "data_shape": [1, 4, 4], "beta": 2, "latent_dim": 3}
 
@@ -61,8 +62,8 @@ def test_missing_argument():
         "builtins.eval",
         "torch.load",
         "subprocess.Popen",
-        "vaezoo.build.import_module",  # a trusted module's imports are not trusted
-        "vaezoo.checkpoint.torch.load",
+        "vaezoo.instantiate.import_module",  # a trusted module's imports are not trusted
+        "vaezoo.runs.checkpoint.torch.load",
         "torch.nn.functional.boolean_dispatch.__globals__",
         "vaezooevil.run",
     ],

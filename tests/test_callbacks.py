@@ -14,7 +14,7 @@ from vaezoo.callbacks.anneal import Cyclical, LinearWarmup
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.callbacks.progress import describe_plan, describe_training
 from vaezoo.models import VAE, BetaVAE
-from vaezoo.schedulers import cosine
+from vaezoo.training.schedulers import cosine
 
 QUIET = {
     "accelerator": "cpu",

@@ -31,9 +31,16 @@ from conftest import RandomImages, config
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-import vaezoo.checkpoint
-from vaezoo.build import build
-from vaezoo.checkpoint import CheckpointIO, clean, find_checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
+import vaezoo.runs.checkpoint
+from vaezoo.instantiate import build
+from vaezoo.runs.checkpoint import (
+    CheckpointIO,
+    clean,
+    find_checkpoint,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 
 def names(folder):
@@ -172,7 +179,7 @@ def test_unwritable(tmp_path, monkeypatch):
         save(tmp_path / "file", 1)
     save(tmp_path, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(vaezoo.checkpoint, "_digest", lambda path: "0" * 64)
+        patch.setattr(vaezoo.runs.checkpoint, "_digest", lambda path: "0" * 64)
         with pytest.raises(OSError, match=r"^cannot save \S+/last\.ckpt: the disk returns other bytes"):
             save(tmp_path, 2)
     assert newest(tmp_path) == ("last.ckpt", 1)

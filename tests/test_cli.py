@@ -21,12 +21,14 @@ from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompil
 from torch.utils import cpp_extension
 
 import vaezoo
-import vaezoo.checkpoint
-from vaezoo.build import ConfigError
+import vaezoo.runs.checkpoint
+from vaezoo.cli import main, normalize_arguments
 from vaezoo.data import Digits
-from vaezoo.run import config_folder, main, normalize_arguments, sentence
-from vaezoo.tasks.checks import check_optimizer, check_trainer
-from vaezoo.tasks.common import quiet
+from vaezoo.error_messages import sentence
+from vaezoo.errors import ConfigError
+from vaezoo.runs.checks import check_optimizer, check_trainer
+from vaezoo.runs.resume import config_folder
+from vaezoo.runs.setup import quiet
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
 
@@ -402,7 +404,7 @@ def test_interrupt(tmp_path):
     assert "the same command with resume=auto goes on" in rest
     assert "Traceback" not in rest
     (run,) = tmp_path.glob("outputs/*/*")
-    assert vaezoo.checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] > 0
+    assert vaezoo.runs.checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] > 0
 
 
 def test_two_processes(tmp_path):

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vaezoo import comparison
 from vaezoo.metrics.latent import verdict
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.report.runs import Run, Variant, compare, interval
-from vaezoo.tasks.common import print_results
+from vaezoo.report import Run
+from vaezoo.report import tables as comparison
+from vaezoo.report.statistics import Variant, compare, interval
+from vaezoo.report.tables import print_results
 from vaezoo.tasks.compare import agreements
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",

@@ -10,9 +10,8 @@ from lightning.pytorch import Trainer
 from vaezoo.data import Digits
 from vaezoo.families import DiscretizedLogistic, FixedScaleNormal
 from vaezoo.models import CVAE, VAE
-from vaezoo.nets import MLP
-from vaezoo.nets.conditioned import Conditioned
-from vaezoo.tasks.common import scored
+from vaezoo.nets import MLP, Conditioned
+from vaezoo.runs.setup import scored
 
 
 def test_label_reaches_every_input():

@@ -10,7 +10,7 @@ pytest.importorskip("wandb_workspaces", reason="needs the extra 'dashboard'")
 
 from test_cli import SHORT, inspect_wandb
 
-from vaezoo.dashboard import workspace
+from vaezoo.report.dashboard import workspace
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pydantic's, of wandb-workspaces
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import DATA, RandomImages, needs_mnist
 
-from vaezoo.data import CIFAR10, KMNIST, MNIST, Batches, Digits
-from vaezoo.data.base import ImageData, LazyImages, Split, bernoulli
+from vaezoo.data import CIFAR10, KMNIST, MNIST, Batches, Digits, ImageData, LazyImages, Split
+from vaezoo.data.batching import bernoulli
 
 
 def ready(data):
@@ -296,7 +296,7 @@ def test_importing_vaezoo_is_light():
     """`import vaezoo` pulls in neither torch nor Lightning: --help stays quick."""
     import subprocess
 
-    code = "import sys, vaezoo.run; sys.exit(any(m in sys.modules for m in ('torch', 'lightning', 'wandb')))"
+    code = "import sys, vaezoo.cli; sys.exit(any(m in sys.modules for m in ('torch', 'lightning', 'wandb')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -12,7 +12,7 @@ from test_contract import bits, labels, make
 from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
-from vaezoo.evidence import Evidence, estimate
+from vaezoo.inference.importance_sampling import Evidence, estimate
 from vaezoo.models import VAE
 from vaezoo.nets import MLP
 

@@ -8,15 +8,15 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from vaezoo import samplers, seeding
-from vaezoo.callbacks.loggers import CSV
+from vaezoo import seeding
 from vaezoo.callbacks.monitor import Monitor
-from vaezoo.data import Digits
-from vaezoo.data.base import ImageData, Split
-from vaezoo.families import Bernoulli, DiscretizedLogistic, FixedScaleNormal
-from vaezoo.flows import FlowPrior, PlanarPosterior
+from vaezoo.data import Digits, ImageData, Split
+from vaezoo.families import Bernoulli, DiscretizedLogistic, FixedScaleNormal, PlanarPosterior
+from vaezoo.inference import ex_post_density as samplers
+from vaezoo.loggers import CSV
 from vaezoo.models import VAE
-from vaezoo.models.training import Batch
+from vaezoo.priors import FlowPrior
+from vaezoo.types import Batch
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
          "enable_checkpointing": False, "num_sanity_val_steps": 0}  # fmt: skip

@@ -13,19 +13,19 @@ from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions import Independent
 
 from vaezoo.conditional import Conditional
+from vaezoo.distributions import DiscretizedLogisticDistribution
+from vaezoo.distributions.numerics import soft_floor
 from vaezoo.families import (
     Bernoulli,
     Categorical,
     ContinuousBernoulli,
     DiscretizedLogistic,
-    DiscretizedLogisticDistribution,
     FixedScaleNormal,
     Laplace,
     MixtureOfDiscretizedLogistics,
     Normal,
     OptimalScaleNormal,
     SharedScaleNormal,
-    soft_floor,
 )
 from vaezoo.trace import Latent
 

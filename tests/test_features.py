@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import DATA, RandomImages, needs_mnist
 
-from vaezoo.data import MNIST, Digits, LazyImages, Sprites
-from vaezoo.data.base import Split, bernoulli
-from vaezoo.metrics.features import FeatureNet, features_for, train_features
+from vaezoo.data import MNIST, Digits, LazyImages, Split, Sprites
+from vaezoo.data.batching import bernoulli
+from vaezoo.evaluation.features import FeatureNet, features_for, train_features
 
 FEW = 2560  # images seen: 20 steps
 
@@ -83,15 +83,13 @@ def test_factors_have_a_head_each():
 
 def test_cache(tmp_path, monkeypatch):
     """Trained once; anew where the file is damaged in whatever way, or the images or the seed are others."""
-    import vaezoo.metrics.features as module
-
     trained = []
 
     def counted(*args):
         trained.append(args)
         return train_features(*args)
 
-    monkeypatch.setattr(module, "train_features", counted)
+    monkeypatch.setattr("vaezoo.evaluation.features.train_features", counted)
     data = RandomImages((1, 8, 8))
     first = features_for(data, tmp_path / "nets", num_images=FEW)
     (path,) = (tmp_path / "nets").iterdir()

@@ -8,18 +8,13 @@ from ppca import PPCA, data_with_spectrum, generator, inverse_soft_floor, linear
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 from torch.func import jacrev, vmap
 
-from vaezoo.families import FixedScaleNormal
-from vaezoo.flows import (
-    MADE,
-    AffineCoupling,
-    FlowDistribution,
-    FlowPrior,
-    IAFLayer,
-    IAFPosterior,
-    PlanarLayer,
-    PlanarPosterior,
-)
+from vaezoo.distributions import FlowDistribution
+from vaezoo.distributions.flow import IAFLayer, PlanarLayer
+from vaezoo.families import FixedScaleNormal, IAFPosterior, PlanarPosterior
 from vaezoo.models import IAFVAE, VAE, FlowPriorVAE, PlanarVAE
+from vaezoo.nets import MADE
+from vaezoo.priors import FlowPrior
+from vaezoo.priors.flow import AffineCoupling
 
 DATA_SHAPE = (1, 2, 3)
 

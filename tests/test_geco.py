@@ -9,8 +9,9 @@ import torch
 from conftest import RandomImages, config
 from lightning.pytorch import Callback, Trainer
 
-from vaezoo.build import ConfigError, build
 from vaezoo.callbacks.geco import GECO
+from vaezoo.errors import ConfigError
+from vaezoo.instantiate import build
 from vaezoo.models import CIWAE, VAE, VQVAE, BetaTCVAE
 
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from test_contract import MODELS, make
 
-from vaezoo.annealed import anneal, simulate
-from vaezoo.build import ConfigError
-from vaezoo.data import Digits, Sprites
-from vaezoo.data.base import Split
-from vaezoo.evidence import estimate
-from vaezoo.metrics.features import features_for
-from vaezoo.tasks.groups import GROUPS, DoesNotApply, Settings
-from vaezoo.tasks.trained import Trained
+from vaezoo.data import Digits, Split, Sprites
+from vaezoo.errors import ConfigError, DoesNotApply
+from vaezoo.evaluation.base import Settings
+from vaezoo.evaluation.features import features_for
+from vaezoo.evaluation.groups import GROUPS
+from vaezoo.inference.ais import anneal, simulate
+from vaezoo.inference.importance_sampling import estimate
+from vaezoo.runs.trained import Trained
 
 SETTINGS = Settings(num_samples=5, num_images=20, annealed=0, outliers=None, compiled=False)
 # What does not apply to whom, and why.
@@ -39,7 +39,7 @@ def cache(tmp_path_factory):
 def cached(monkeypatch, cache):
     """Networks are kept for the next test, and trained for a shorter time than a user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
-    monkeypatch.setattr("vaezoo.metrics.features.features_for", partial(features_for, num_images=30_000))
+    monkeypatch.setattr("vaezoo.evaluation.features.features_for", partial(features_for, num_images=30_000))
 
 
 def opened(name):
@@ -185,7 +185,7 @@ def test_annealed(monkeypatch):
     """Of the images that were asked for; the bounds from both sides are close, with weights as they begin. In parts
     it is the same but for the images of the model's own.
     """
-    monkeypatch.setattr("vaezoo.annealed.anneal", partial(anneal, num_chains=8, num_steps=100, num_leapfrog=5))
+    monkeypatch.setattr("vaezoo.inference.ais.anneal", partial(anneal, num_chains=8, num_steps=100, num_leapfrog=5))
     run = opened("mlp_vae")
     found = GROUPS["annealed"](run, SETTINGS._replace(annealed=3))
     assert found.values.keys() == {f"{a}{b}" for a in ANNEALED for b in ("", "_error")}
@@ -193,7 +193,8 @@ def test_annealed(monkeypatch):
     assert 0 < found.values["annealed_gain"] < 5  # over 5 importance samples
     run.data.eval_batch_size = 2
     own: list = []
-    monkeypatch.setattr("vaezoo.annealed.simulate", lambda *args, **how: own.append(simulate(*args, **how)) or own[-1])
+    drawn = lambda *args, **how: own.append(simulate(*args, **how)) or own[-1]  # noqa: E731
+    monkeypatch.setattr("vaezoo.inference.ais.simulate", drawn)
     parts = GROUPS["annealed"](run, SETTINGS._replace(annealed=3))
     for name in ("log_p_annealed", "annealed_gain"):
         assert parts.values[name] == pytest.approx(found.values[name], abs=1e-3)
@@ -213,7 +214,7 @@ def shortened(name, num):
 @pytest.mark.parametrize(("name", "fits"), [("ladder_vae", False), ("full_cov_vae", False), ("mlp_vae", True)])
 def test_scores_that_apply_are_given(monkeypatch, name, fits):
     """Likelihood regret fits one diagonal normal; without one there are the four other scores, and a note."""
-    monkeypatch.setattr("vaezoo.tasks.groups.other_data", lambda run, outliers: run.data)
+    monkeypatch.setattr("vaezoo.evaluation.anomaly.other_data", lambda run, outliers: run.data)
     found = GROUPS["anomaly"](opened(name), SETTINGS._replace(num_images=3, outliers="digits"))
     scores = {"elbo", "log_p", "reconstruction", "typicality"} | ({"likelihood_regret"} if fits else set())
     assert {f"{name}_{score}" for name in ("auroc", "aupr", "fpr95") for score in scores} == {
@@ -258,7 +259,7 @@ def test_few_images_have_a_distance_and_no_neighbours():
 
 def test_few_codes_have_the_samplers_that_they_allow(monkeypatch):
     """Ten normals cannot be fitted to nine codes; a flow can."""
-    monkeypatch.setattr("vaezoo.samplers.ROUNDS", 1)
+    monkeypatch.setattr("vaezoo.inference.ex_post_density.ROUNDS", 1)
     run = shortened("mlp_vae", 9)
     run.data.train = Split(run.data.train.images[:9], run.data.train.labels[:9])
     found = GROUPS["samplers"](run, SETTINGS)

@@ -7,12 +7,11 @@ import torch
 from ppca import generator
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+from vaezoo.distributions import TriangularNormal, VonMisesFisherDistribution
 from vaezoo.metrics import latent as latent_module
 from vaezoo.metrics.latent import QUANTITIES, JointLatentMetrics, LatentMetrics, verdict
 from vaezoo.models import VAE, FullCovVAE
 from vaezoo.objectives.aggregate import decompose
-from vaezoo.posteriors import TriangularNormal
-from vaezoo.spherical import VonMisesFisherDistribution
 from vaezoo.trace import Latent
 
 FLOAT = torch.float64

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer, callbacks
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from vaezoo.models import VAE
-from vaezoo.models.callbacks import NEED_EVERY_BATCH, REFUSED
+from vaezoo.training.callback_checks import NEED_EVERY_BATCH, REFUSED
 
 
 class Rows(DummyLogger):

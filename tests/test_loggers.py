@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import command
 
-from vaezoo.callbacks.loggers import CSV, Guarded, TensorBoard, guarded, wandb_logger
-from vaezoo.signals import Stopped
+from vaezoo.loggers import CSV, Guarded, TensorBoard, guarded, wandb_logger
+from vaezoo.runs.signals import Stopped
 
 # What a run of two epochs of 4 steps logs: after each second step, after each epoch, and in the test.
 ROWS = [

@@ -18,9 +18,8 @@ from vaezoo.callbacks.checkpoints import Best, Last
 from vaezoo.callbacks.ema import EMA
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.models import VAE, FactorVAE
-from vaezoo.models.training import Batch
-from vaezoo.nets import linear
-from vaezoo.schedulers import cosine
+from vaezoo.training.schedulers import cosine
+from vaezoo.types import Batch
 
 SGD = partial(torch.optim.SGD, lr=1e-3)  # Adam forgives a gradient that is wrong by a factor
 
@@ -143,8 +142,7 @@ class Save(pl.Callback):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
 )  # fmt: skip
-def test_the_loop_is_the_plain_one(hand, settings, model, chunk, monkeypatch):
-    monkeypatch.setattr(linear, "ONEDNN", False)
+def test_the_loop_is_the_plain_one(hand, settings, model, chunk):
     expected, rates, elbos = by_hand(make(**model), **hand)
     fitted, seen = make(**model), Steps()
     fit = trainer(seen, **settings)

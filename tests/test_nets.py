@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from conftest import config
 
-from vaezoo.build import build
+from vaezoo.instantiate import build
 from vaezoo.nets import ConvDecoder, ConvEncoder, ResidualBlock, ResNetDecoder, ResNetEncoder
 from vaezoo.nets.conv import Double, Halve, halved
 

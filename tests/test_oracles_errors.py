@@ -10,17 +10,17 @@ from scipy import linalg, stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 from test_contract import make
 
-from vaezoo.callbacks.panels import in_turn
-from vaezoo.evidence import Evidence, summary
+from vaezoo.distributions import TriangularNormal
+from vaezoo.evaluation.base import average
+from vaezoo.inference.importance_sampling import Evidence, summary
 from vaezoo.metrics import disentanglement
 from vaezoo.metrics.anomaly import Anomaly
 from vaezoo.metrics.latent import JointLatentMetrics, LatentMetrics, expectation, information
 from vaezoo.metrics.probes import Probes
 from vaezoo.metrics.samples import ReconstructionMetrics, SampleMetrics, similarities
-from vaezoo.models.training import Batch
-from vaezoo.posteriors import TriangularNormal
-from vaezoo.report.runs import interval
-from vaezoo.tasks.groups import average
+from vaezoo.pictures import in_turn
+from vaezoo.report.statistics import interval
+from vaezoo.types import Batch
 
 FLOAT = torch.float64
 

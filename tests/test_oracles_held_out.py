@@ -9,12 +9,11 @@ import pytest
 import torch
 from ppca import PPCA, data_with_spectrum, rotation
 
-from vaezoo import samplers
-from vaezoo.data import Digits
-from vaezoo.data.base import Split
+from vaezoo.data import Digits, Split
+from vaezoo.evaluation.features import train_features
+from vaezoo.inference import ex_post_density as samplers
 from vaezoo.metrics import anomaly, disentanglement
 from vaezoo.metrics.disentanglement import Disentanglement, beta_vae, explicitness, factor_vae, forests, sap
-from vaezoo.metrics.features import train_features
 from vaezoo.metrics.probes import Probes
 
 FLOAT = torch.float64

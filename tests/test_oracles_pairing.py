@@ -16,11 +16,13 @@ import torch
 from scipy import stats
 from test_report import make_run
 
-from vaezoo import comparison, sweep
-from vaezoo.callbacks.panels import TITLE
 from vaezoo.metrics import disentanglement
-from vaezoo.report import page, read_runs
-from vaezoo.report.runs import COST, LEADING, Run, Variant, compare, difference
+from vaezoo.pictures import TITLE
+from vaezoo.report import Run, page, read_runs
+from vaezoo.report import tables as comparison
+from vaezoo.report.columns import COST, LEADING
+from vaezoo.report.statistics import Variant, compare, difference
+from vaezoo.runs import sweep
 from vaezoo.tasks import compare as task
 
 VALUES = {0: 3.0, 1: 10.0, 2: 100.0, 5: 7.0}  # what a seed adds: pairs by position would show it

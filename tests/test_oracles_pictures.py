@@ -5,9 +5,9 @@ import torch
 from scipy import stats
 from test_contract import make
 
-from vaezoo.callbacks import panels
-from vaezoo.callbacks.panels import Axes
-from vaezoo.models.training import Batch
+from vaezoo import pictures
+from vaezoo.pictures import Axes
+from vaezoo.types import Batch
 
 CENTRE, SPREAD = torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.3])
 
@@ -34,7 +34,7 @@ def decoded(model, monkeypatch):
 def test_axes_of_codes(model, batch):
     """Without a KL for each dimension: variance, mean and standard deviation of the codes."""
     with torch.no_grad():
-        found, codes = panels.axes(model, batch), model.encode(batch.x).numpy()
+        found, codes = pictures.axes(model, batch), model.encode(batch.x).numpy()
     assert (found.measure, found.of) == ("variance", "codes")
     for value, expected in (
         (found.use, codes.var(0, ddof=1)), (found.centre, codes.mean(0)), (found.spread, codes.std(0, ddof=1)),
@@ -47,7 +47,7 @@ def test_axes_of_the_prior(batch):
     model.prior.loc.copy_(torch.tensor([0.5, -1.0, 2.0]))
     model.prior.scale.copy_(torch.tensor([2.0, 0.3, 1.0]))
     with torch.no_grad():
-        found, q = panels.axes(model, batch), model.encoder(batch.x).base_dist
+        found, q = pictures.axes(model, batch), model.encoder(batch.x).base_dist
     m, s = model.prior.loc, model.prior.scale
     kl = (s / q.scale).log() + (q.scale**2 + (q.loc - m) ** 2) / (2 * s**2) - 0.5
     assert (found.measure, found.of) == ("KL (nats)", "prior")
@@ -60,7 +60,7 @@ def test_traversals_walk_by_the_spread(model, batch, decoded):
     """The most used first: one dimension from 3 spreads below its centre to 3 above, the others at the image's code."""
     axes = Axes(torch.tensor([0.1, 0.9]), "variance", CENTRE, SPREAD, "codes")
     with torch.no_grad():
-        panels.traversals(model, batch, axes, "now")
+        pictures.traversals(model, batch, axes, "now")
         code = model.encode(batch.x[:1])[0]
     ((z, context),) = decoded
     z = z.reshape(2, 11, 2)
@@ -76,7 +76,7 @@ def test_the_manifold_is_at_quantiles(model, batch, decoded):
     """The first row is the uppermost z1; quantiles 1/8, 3/8, 5/8, 7/8 of each axis."""
     axes = Axes(torch.ones(2), "variance", CENTRE, SPREAD, "codes")
     with torch.no_grad():
-        panels.manifold(model, batch, axes, "now", side=4)
+        pictures.manifold(model, batch, axes, "now", side=4)
     ((z, _),) = decoded
     steps = torch.from_numpy(stats.norm.ppf([0.125, 0.375, 0.625, 0.875])).float()
     z = z.reshape(4, 4, 2)

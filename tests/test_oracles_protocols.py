@@ -13,17 +13,19 @@ from sklearn.metrics import roc_auc_score
 from test_contract import make
 from torch import nn
 
-from vaezoo import annealed, samplers
-from vaezoo.data import ImageData
-from vaezoo.data.base import Split
-from vaezoo.evidence import Evidence
+from vaezoo.data import ImageData, Split
+from vaezoo.evaluation import likelihood
+from vaezoo.evaluation.anomaly import other_data
+from vaezoo.evaluation.base import Settings
+from vaezoo.evaluation.groups import GROUPS
+from vaezoo.inference import ais as annealed
+from vaezoo.inference import ex_post_density as samplers
+from vaezoo.inference.ex_post_density import Sampler
+from vaezoo.inference.importance_sampling import Evidence
 from vaezoo.metrics import anomaly, disentanglement, latent, probes
 from vaezoo.metrics import samples as sample_metrics
-from vaezoo.models.training import Batch
-from vaezoo.samplers import Sampler
-from vaezoo.tasks import groups
-from vaezoo.tasks.groups import GROUPS, Settings
-from vaezoo.tasks.trained import Trained
+from vaezoo.runs.trained import Trained
+from vaezoo.types import Batch
 
 SHAPE = (1, 4, 3)
 TRAIN, VAL, TEST = 26, 7, 11  # examples
@@ -146,7 +148,7 @@ def test_training_validation_and_test_share_no_image():
 def test_likelihood(monkeypatch):
     """Spaced test images, each once, by as many draws as asked: and their means and errors from those very weights."""
     run = opened()
-    asked = watch(monkeypatch, groups, "estimate")["estimate"]
+    asked = watch(monkeypatch, likelihood, "estimate")["estimate"]
     seen = watch(monkeypatch, run.model, "forward")["forward"]
     values = GROUPS["likelihood"](run, SETTINGS).values
     assert [kwargs["first"] for _, kwargs, _ in asked] == [0, 4]
@@ -191,7 +193,7 @@ def test_annealed(monkeypatch):
         return own[-1][:2]
 
     monkeypatch.setattr(annealed, "anneal", told("anneal"))
-    monkeypatch.setattr(groups, "estimate", told("estimate"))
+    monkeypatch.setattr("vaezoo.evaluation.ais.estimate", told("estimate"))
     monkeypatch.setattr(annealed, "simulate", simulated)
     values = GROUPS["annealed"](run, SETTINGS._replace(annealed=6)).values
     labels = run.data.test.labels[SPACED]
@@ -252,7 +254,7 @@ def test_latent(monkeypatch):
 
 def test_probes(monkeypatch):
     """Fitted to codes of spaced training images, judged on all of the test set."""
-    monkeypatch.setattr(groups, "CODES", 15)
+    monkeypatch.setattr("vaezoo.evaluation.probes.CODES", 15)
     run = opened()
     given = keeping(monkeypatch, probes, "Probes")
     GROUPS["probes"](run, SETTINGS)
@@ -296,7 +298,7 @@ class Flat(nn.Module):
 @pytest.fixture
 def flat(monkeypatch):
     net = Flat()
-    monkeypatch.setattr(groups, "network", lambda run, inception: net)
+    monkeypatch.setattr("vaezoo.evaluation.samples.network", lambda run, inception: net)
     return net
 
 
@@ -335,7 +337,7 @@ def test_bits_are_judged_by_bits(monkeypatch, flat):
 
 def test_samplers(monkeypatch, flat):
     """Densities are fitted to draws of q(z | x) of spaced training images; as many images as the test set has."""
-    monkeypatch.setattr(groups, "CODES", 15)
+    monkeypatch.setattr("vaezoo.evaluation.ex_post_density.CODES", 15)
     run = opened()
     seen = watch(monkeypatch, run.model, "forward", "decode")
     fitted = {}
@@ -369,7 +371,7 @@ def test_samplers(monkeypatch, flat):
 
 def test_disentanglement(monkeypatch):
     """Codes and factors of the whole test set."""
-    monkeypatch.setattr(groups, "FactorData", Few)
+    monkeypatch.setattr("vaezoo.evaluation.disentanglement.FactorData", Few)
     run = opened()
     given = keeping(monkeypatch, disentanglement, "Disentanglement")
     with pytest.raises(ValueError, match=r"factors must be \(N, F\)"):  # these labels are none
@@ -382,7 +384,7 @@ def test_anomaly(monkeypatch):
     """The entropy is that of training images; the test set is the inliers, the other data's test set the outliers."""
     run, other = opened(), Few(first=1)
     other.setup()
-    monkeypatch.setattr(groups, "other_data", lambda run, name: other)
+    monkeypatch.setattr("vaezoo.evaluation.anomaly.other_data", lambda run, name: other)
     asked = []
     levels = {"elbo": 1.0, "log_p": 2.0, "reconstruction": 3.0, "typicality": 4.0, "likelihood_regret": 5.0}
     generator = torch.Generator().manual_seed(3)
@@ -411,11 +413,11 @@ def test_anomaly(monkeypatch):
 @pytest.mark.parametrize(("binarize", "likelihood"), [("threshold", "bernoulli"), ("none", "discretized_logistic")])
 def test_outliers_are_seen_as_the_runs_own_images(monkeypatch, binarize, likelihood):
     """Binarised alike, with the run's seed; the data of another choice of conf/data."""
-    monkeypatch.setattr(groups, "data_config", lambda name: cfg("data", f"data={name}"))
+    monkeypatch.setattr("vaezoo.evaluation.anomaly.data_config", lambda name: cfg("data", f"data={name}"))
     model = make("mlp_vae", f"model/likelihood={likelihood}", net="mlp", shape=(1, 8, 8))
     own = SimpleNamespace(support="byte" if binarize == "none" else "binary")
     config = {"data": {"binarize": binarize, "root": "elsewhere"}, "trust": [], "seed": 3}
-    found = groups.other_data(Trained(config, model, own, SimpleNamespace(), Path("x")), "digits")
+    found = other_data(Trained(config, model, own, SimpleNamespace(), Path("x")), "digits")
     assert (type(found).__name__, found.binarize, found.seed, found.support) == ("Digits", binarize, 3, own.support)
     assert len(found.test.images) == 360
 

@@ -20,6 +20,7 @@ from torch.distributions import Normal as TorchNormal
 
 import vaezoo
 from vaezoo.conditional import Conditional
+from vaezoo.distributions import NearestCode, OptimalScaleNormalDistribution, UniformCodes
 from vaezoo.families import (
     Bernoulli,
     Categorical,
@@ -27,23 +28,22 @@ from vaezoo.families import (
     DiscretizedLogistic,
     Family,
     FixedScaleNormal,
+    FlowPosterior,
+    FullCovarianceNormal,
+    IAFPosterior,
     Laplace,
     MixtureOfDiscretizedLogistics,
     Normal,
     OptimalScaleNormal,
+    PlanarPosterior,
+    Posterior,
     SharedScaleNormal,
-)
-from vaezoo.families.normal import OptimalScaleNormalDistribution, SharedScale
-from vaezoo.flows import FlowPosterior, FlowPrior, IAFPosterior, PlanarPosterior
-from vaezoo.nets import MLP
-from vaezoo.posteriors import FullCovarianceNormal, Posterior
-from vaezoo.priors import MixtureOfNormals, Prior, StandardNormal, VampPrior
-from vaezoo.quantizer import NearestCode, UniformCodes
-from vaezoo.samplers import Sampler, mixture, prior
-from vaezoo.spherical import (
-    HypersphericalUniform,
     VonMisesFisher,
 )
+from vaezoo.families.normal import SharedScale
+from vaezoo.inference.ex_post_density import Sampler, mixture, prior
+from vaezoo.nets import MLP
+from vaezoo.priors import FlowPrior, HypersphericalUniform, MixtureOfNormals, Prior, StandardNormal, VampPrior
 from vaezoo.trace import Latent
 
 FLOAT = torch.float64

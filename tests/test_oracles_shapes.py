@@ -11,18 +11,19 @@ from test_contract import make
 
 from vaezoo import seeding
 from vaezoo.conditional import Conditional
-from vaezoo.data.base import Batches, Chunks, Split
-from vaezoo.evidence import estimate
+from vaezoo.data import Batches, Split
+from vaezoo.data.batching import Chunks
 from vaezoo.families import DiscretizedLogistic
+from vaezoo.inference.importance_sampling import estimate
 from vaezoo.metrics.latent import log_aggregate
-from vaezoo.metrics.mean import ExampleMean
 from vaezoo.metrics.samples import SCALE_WEIGHTS, scale_weights, similarities
 from vaezoo.models import VAE
-from vaezoo.models.training import Batch
 from vaezoo.nets import MLP
 from vaezoo.objectives.aggregate import decompose
 from vaezoo.objectives.discrepancy import imq, mmd, rbf, sliced_wasserstein
 from vaezoo.trace import Latent, Trace
+from vaezoo.training.means import ExampleMean
+from vaezoo.types import Batch
 
 FLOAT = torch.float64
 

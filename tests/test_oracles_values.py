@@ -13,8 +13,10 @@ from vaezoo.callbacks.monitor import Monitor
 from vaezoo.metrics import anomaly, disentanglement, latent, probes, samples
 from vaezoo.metrics.quantities import QUANTITIES, Quantity
 from vaezoo.models import VAE
-from vaezoo.report import page, runs
-from vaezoo.tasks import common, fit
+from vaezoo.report import columns, page
+from vaezoo.report.tables import print_results
+from vaezoo.runs.summary import peak_memory_mb
+from vaezoo.tasks import fit
 
 VALUES = "test_oracles_errors.py::test_the_values_of_a_test_are_means_over_examples_with_the_standard_error"
 LIKELIHOOD = "test_oracles_protocols.py::test_likelihood"
@@ -73,7 +75,7 @@ OF_AN_IMAGE = {  # scores of one image, of which AUROC, AUPR and FPR95 are
 
 def told():
     """All quantities that the package knows, some of them in several places."""
-    modules = latent, probes, samples, anomaly, disentanglement, runs
+    modules = latent, probes, samples, anomaly, disentanglement, columns
     tables = [QUANTITIES, *(m.QUANTITIES for m in modules), disentanglement.UDR, {"difference": page.DIFFERENCE}]
     return [(name, quantity) for table in tables for name, quantity in table.items()]
 
@@ -110,10 +112,10 @@ def test_the_cost_of_a_run(monkeypatch):
     monitor = Monitor()
     monitor.images, monitor.seconds = 700, 4.0
     wrote = {}
-    monkeypatch.setattr(common, "test", lambda *_: {"elbo": -3.5})
-    monkeypatch.setattr(common, "print_results", lambda *_: None)
-    monkeypatch.setattr(common, "scored", lambda *_: "bits")
-    monkeypatch.setattr(common, "write_summary", lambda config, **values: wrote.update(values) or values)
+    monkeypatch.setattr(fit, "test", lambda *_: {"elbo": -3.5})
+    monkeypatch.setattr(fit, "print_results", lambda *_: None)
+    monkeypatch.setattr(fit, "scored", lambda *_: "bits")
+    monkeypatch.setattr(fit, "write_summary", lambda config, **values: wrote.update(values) or values)
     model.epochs, model.results = 2.5, {"val": {"elbo": -4.5}}
     trainer = SimpleNamespace(callbacks=[monitor], current_epoch=3, global_step=30, is_global_zero=True)
     config = {"name": "vae", "seed": 0, "logger": {}, "run_dir": "x"}
@@ -127,7 +129,7 @@ def test_the_cost_of_a_run(monkeypatch):
 
 
 def test_peak_memory_is_the_systems():
-    found = common.peak_memory_mb()["process"]
+    found = peak_memory_mb()["process"]
     assert found == pytest.approx(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, rel=0.01)
 
 
@@ -162,7 +164,7 @@ def test_a_number_stands_with_its_own_error(capsys):
     values = {"elbo": -91.23456, "elbo_error": 0.12345, "log_p": -88.5, "log_p_error": 0.5, "active_units": 7.0,
               "active_units_ceiling": 20.0, "auroc": 0.75}  # fmt: skip
     known = dict(told())
-    common.print_results("title", values, {name: known[name] for name in names}, ["a note"])
+    print_results("title", values, {name: known[name] for name in names}, ["a note"])
     lines = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
     shown = [(name.strip(), number.strip()) for name, number, *_ in lines if name.strip()]
     assert shown == [

@@ -13,14 +13,18 @@ from scipy.special import expit
 from test_geco import steps as geco_steps
 from torch.distributions import Independent, Normal, kl_divergence
 
-from vaezoo import annealed
 from vaezoo.callbacks.anneal import Cyclical, LinearWarmup
 from vaezoo.callbacks.ema import EMA
 from vaezoo.callbacks.geco import GECO
 from vaezoo.callbacks.monitor import Monitor
+from vaezoo.distributions import NearestCode, UniformCodes
+from vaezoo.inference import ais as annealed
 from vaezoo.models import VAE, AnnealedVAE, FactorVAE
 from vaezoo.models.ladder_vae import merge
+from vaezoo.nets import Quantizer
 from vaezoo.objectives import (
+    ELBO,
+    MMD,
     Capacity,
     CombinedImportanceWeighted,
     Commitment,
@@ -29,13 +33,11 @@ from vaezoo.objectives import (
     InfoMMD,
     MomentPenalty,
     PartiallyImportanceWeighted,
+    SlicedWasserstein,
     TotalCorrelation,
 )
-from vaezoo.objectives.discrepancy import MMD, SlicedWasserstein
-from vaezoo.objectives.elbo import ELBO
-from vaezoo.quantizer import NearestCode, Quantizer, UniformCodes
-from vaezoo.schedulers import cosine
 from vaezoo.trace import Latent, Trace
+from vaezoo.training.schedulers import cosine
 
 FLOAT = torch.float64
 QUIET = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,

@@ -13,15 +13,15 @@ from PIL import Image
 from torch.distributions import Bernoulli, Independent, MixtureSameFamily, Normal
 from torch.utils.data import DataLoader
 
-from vaezoo.callbacks import panels
-from vaezoo.callbacks.panels import CELL, GAP, LIMIT, Panels, fit, frame, grid, to_rgb
-from vaezoo.data import Digits, ImageData
-from vaezoo.data.base import Split
+from vaezoo import pictures
+from vaezoo.callbacks.images import Panels
+from vaezoo.data import Digits, ImageData, Split
 from vaezoo.families import FixedScaleNormal
 from vaezoo.models import VAE
-from vaezoo.models.training import Batch
-from vaezoo.report.runs import drawn_at, read_pictures
+from vaezoo.pictures import CELL, GAP, LIMIT, fit, frame, grid, to_rgb
+from vaezoo.report.read import drawn_at, read_pictures
 from vaezoo.trace import Latent, Trace
+from vaezoo.types import Batch
 
 
 def small_digits(**kwargs) -> Digits:
@@ -90,7 +90,7 @@ def frames(monkeypatch) -> dict[str, dict]:
         seen[title.split()[0].rstrip(",")] = {"picture": picture, "rows": rows, "columns": columns, "corner": corner}
         return frame(picture, title, rows, columns, corner)
 
-    monkeypatch.setattr(panels, "frame", spy)
+    monkeypatch.setattr(pictures, "frame", spy)
     return seen
 
 
@@ -368,7 +368,7 @@ def test_two_dimensions_make_a_manifold_and_a_scatter(frames):
 @pytest.mark.parametrize("num_labels", [1, 15, 100])
 def test_scatter_takes_any_number_of_labels(num_labels):
     codes = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-    picture = panels.scatter(codes, torch.arange(200) % num_labels, "epoch 1")
+    picture = pictures.scatter(codes, torch.arange(200) % num_labels, "epoch 1")
     assert picture.dtype == np.uint8
     assert max(picture.shape) <= LIMIT
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3

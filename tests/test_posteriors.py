@@ -10,19 +10,14 @@ from ppca import PPCA, data_with_spectrum, generator, inverse_soft_floor, linear
 from scipy import integrate, special, stats
 from torch.distributions import Independent, Laplace, MultivariateNormal, Normal, kl_divergence
 
-from vaezoo.build import ConfigError, build
-from vaezoo.families import FixedScaleNormal
+from vaezoo.distributions import VonMisesFisherDistribution
+from vaezoo.distributions.bessel import bessel, gauss_legendre, log_area
+from vaezoo.errors import ConfigError
+from vaezoo.families import FixedScaleNormal, FullCovarianceNormal, VonMisesFisher
 from vaezoo.families import Normal as NormalFamily
+from vaezoo.instantiate import build
 from vaezoo.models import SVAE, FullCovVAE, SigmaVAE
-from vaezoo.posteriors import FullCovarianceNormal
-from vaezoo.spherical import (
-    HypersphericalUniform,
-    VonMisesFisher,
-    VonMisesFisherDistribution,
-    bessel,
-    gauss_legendre,
-    log_area,
-)
+from vaezoo.priors import HypersphericalUniform
 from vaezoo.trace import Latent, Trace
 
 FLOAT = torch.float64

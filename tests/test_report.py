@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 
-from vaezoo.build import ConfigError
-from vaezoo.callbacks.panels import frame
-from vaezoo.report import read_runs, write_figures, write_report
-from vaezoo.report.figures import MARKERS, curves, placed, rate_plane
+from vaezoo.errors import ConfigError
+from vaezoo.pictures import frame
+from vaezoo.report import Run, read_runs, write_figures, write_report
+from vaezoo.report.charts import MARKERS, curves, placed, rate_plane
 from vaezoo.report.page import LIMIT, thumbnail
-from vaezoo.report.runs import Run, compare, differing, interval, read_curves
+from vaezoo.report.read import read_curves
+from vaezoo.report.statistics import compare, differing, interval
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")

@@ -16,8 +16,8 @@ from vaezoo.callbacks.early_stopping import EarlyStopping
 from vaezoo.callbacks.ema import EMA
 from vaezoo.callbacks.progress import Progress
 from vaezoo.models import VAE
-from vaezoo.schedulers import cosine
-from vaezoo.signals import Stopped, request
+from vaezoo.runs.signals import Stopped, request
+from vaezoo.training.schedulers import cosine
 
 
 class Killed(BaseException):

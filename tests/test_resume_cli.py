@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
-from vaezoo import record
-from vaezoo.build import ConfigError
-from vaezoo.files import held, replace
-from vaezoo.jobs import Jobs, cause
-from vaezoo.resume import complete, enlarges, resumed
-from vaezoo.run import config_folder
-from vaezoo.signals import Stopped
-from vaezoo.sweep import print_table
+from vaezoo.errors import ConfigError
+from vaezoo.report.tables import print_table
+from vaezoo.runs import record
+from vaezoo.runs.folder import held, replace
+from vaezoo.runs.jobs import Jobs, cause
+from vaezoo.runs.resume import complete, config_folder, enlarges, resumed
+from vaezoo.runs.signals import Stopped
 from vaezoo.tasks.fit import differences, go_on
 
 DEFAULTS = Path(config_folder(), "config.yaml")
@@ -457,7 +456,7 @@ def test_stopped_passes_those_who_catch_exceptions():
 
 def test_a_full_disk_in_words():
     """Whatever file it was that found no room."""
-    from vaezoo.run import sentence
+    from vaezoo.error_messages import sentence
 
     assert sentence(OSError(28, "No space left on device")).startswith("no space left on the run's disk: make room")
 
@@ -466,8 +465,8 @@ def test_a_run_cannot_go_on_to_fewer_epochs(tmp_path):
     """Refused before its folder is touched: its results would be lost."""
     from pathlib import Path
 
-    from vaezoo.build import ConfigError
-    from vaezoo.resume import resumed
+    from vaezoo.errors import ConfigError
+    from vaezoo.runs.resume import resumed
 
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "overrides.yaml").write_text("- trainer.max_epochs=5\n")
@@ -605,7 +604,7 @@ def test_a_run_goes_on_with_what_it_was_trained_with(cli):
     assert go_on(config, []) == run / "checkpoints" / "last.ckpt"
     for key, value in [
         ("seed", 5), ("optimizer.lr", 0.1), ("model.latent_dim", 3), ("data.val_size", 10),
-        ("scheduler._target_", "vaezoo.schedulers.cosine"), ("model.encoder.hidden", [9]),
+        ("scheduler._target_", "vaezoo.training.schedulers.cosine"), ("model.encoder.hidden", [9]),
     ]:  # fmt: skip
         with pytest.raises(ConfigError, match=rf"was trained with {key}=.*, not with {key}=.*: start a new run"):
             go_on(changed(key, value), [])

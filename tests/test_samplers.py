@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from vaezoo.inference.ex_post_density import Sampler, flow, gmm, minimise, mixture, prior, two_stage, whitened
 from vaezoo.models import VAE
-from vaezoo.samplers import Sampler, flow, gmm, minimise, mixture, prior, two_stage, whitened
 
 FITS = (gmm, flow, two_stage)
 
@@ -29,7 +29,7 @@ def in_the_gap(z):
 def brief():
     """A fifth of the training, which does for these codes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vaezoo.samplers.ROUNDS", 12)
+        patch.setattr("vaezoo.inference.ex_post_density.ROUNDS", 12)
         yield
 
 
@@ -76,7 +76,7 @@ def test_two_modes_come_back(modes):
 @pytest.mark.parametrize("fit", FITS)
 def test_draws_are_a_function_of_codes_and_seed(fit, modes, monkeypatch):
     """The same whatever the default stream, which stays; other draws with another seed."""
-    monkeypatch.setattr("vaezoo.samplers.ROUNDS", 3)
+    monkeypatch.setattr("vaezoo.inference.ex_post_density.ROUNDS", 3)
     codes = two_modes(100)
     torch.manual_seed(1)
     before = torch.get_rng_state()

@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest import REPO, config
 
-from vaezoo.build import ConfigError, build
-from vaezoo.checkpoint import load, read_checkpoint
+from vaezoo.errors import ConfigError
+from vaezoo.instantiate import build
 from vaezoo.models import BetaVAE
+from vaezoo.runs.checkpoint import load, read_checkpoint
 
 OLD = REPO / "tests" / "data" / "f317a8e.ckpt"  # written by the version of that commit
 MODELS = sorted(path.stem for path in (REPO / "conf" / "model").glob("*.yaml"))
@@ -74,16 +75,16 @@ ELBO, KL = -27.85479547712538, 0.5082562488089833  # from that version's own sum
         ("optimizer", "torch.nn.Linear"),
         ("optimizer", "torch.optim.optimizer.torch.load"),
         ("scheduler", "torch.optim.Adam"),
-        ("scheduler", "vaezoo.schedulers.LambdaLR.__init__"),
+        ("scheduler", "vaezoo.training.schedulers.LambdaLR.__init__"),
         ("data", "vaezoo.models.VAE"),
         ("data", "lightning.pytorch.LightningDataModule"),
         ("trainer", "lightning.pytorch.Callback"),
         ("trainer", "vaezoo.tasks.fit.fit"),
         ("callbacks", "lightning.pytorch.Trainer"),
-        ("callbacks.best", "vaezoo.files.replace"),
-        ("logger", "vaezoo.callbacks.loggers.last_id"),
-        ("task", "vaezoo.tasks.common.write_summary"),
-        ("task", "vaezoo.tasks.fit.read_checkpoint"),
+        ("callbacks.best", "vaezoo.runs.folder.replace"),
+        ("logger", "vaezoo.loggers.last_id"),
+        ("task", "vaezoo.runs.summary.write_summary"),
+        ("task", "vaezoo.runs.checkpoint.read_checkpoint"),
     ],
 )
 def test_each_place_admits_its_own_kind_alone(at, target):

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from vaezoo.signals import PARENT, Stopped, listen, request, requeue, stopping_with_parent, watch_parent
+from vaezoo.runs.signals import PARENT, Stopped, listen, request, requeue, stopping_with_parent, watch_parent
 
 
 def test_the_first_signal_is_noted_and_handlers_come_back(capfd):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import config
 
-from vaezoo.build import build
 from vaezoo.data import DSprites, Sprites
-from vaezoo.data.base import total
 from vaezoo.data.dsprites import NAME
+from vaezoo.data.splits import total
 from vaezoo.data.sprites import SHAPES, stamp
+from vaezoo.instantiate import build
 
 
 def ready(data):

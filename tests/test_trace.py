@@ -22,12 +22,12 @@ from vaezoo import seeding
 from vaezoo.conditional import Conditional
 from vaezoo.families import FixedScaleNormal
 from vaezoo.families import Normal as NormalFamily
-from vaezoo.metrics import ExampleMean
 from vaezoo.models import VAE, BetaVAE
-from vaezoo.models.training import Batch
 from vaezoo.nets import MLP
 from vaezoo.objectives import ELBO
 from vaezoo.trace import Latent, Trace
+from vaezoo.training.means import ExampleMean
+from vaezoo.types import Batch
 
 FLOAT = torch.float64
 DATA_SHAPE = (1, 3, 4)

@@ -9,28 +9,21 @@ from conftest import RandomImages, config
 from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
-from vaezoo.build import ConfigError, build
 from vaezoo.callbacks.anneal import LinearWarmup
 from vaezoo.callbacks.checkpoints import Best
-from vaezoo.families import ContinuousBernoulli, DiscretizedLogistic, FixedScaleNormal, OptimalScaleNormal
-from vaezoo.flows import PlanarPosterior
-from vaezoo.models import (
-    CVAE,
-    IWAE,
-    PIWAE,
-    VAE,
-    VQVAE,
-    AnnealedVAE,
-    BetaTCVAE,
-    BetaVAE,
-    FactorVAE,
-    SigmaVAE,
-    VampVAE,
+from vaezoo.errors import ConfigError
+from vaezoo.families import (
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    FixedScaleNormal,
+    OptimalScaleNormal,
+    PlanarPosterior,
 )
-from vaezoo.models.training import Batch
+from vaezoo.instantiate import build
+from vaezoo.models import CVAE, IWAE, PIWAE, VAE, VQVAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, SigmaVAE, VampVAE
 from vaezoo.objectives import ImportanceWeighted, TotalCorrelation
-from vaezoo.priors import VampPrior
-from vaezoo.spherical import HypersphericalUniform
+from vaezoo.priors import HypersphericalUniform, VampPrior
+from vaezoo.types import Batch
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
          "num_sanity_val_steps": 0}  # fmt: skip

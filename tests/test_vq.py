@@ -8,8 +8,9 @@ from conftest import RandomImages
 from lightning.pytorch import Trainer
 from torch.distributions import kl_divergence
 
+from vaezoo.distributions import UniformCodes
 from vaezoo.models import VQVAE
-from vaezoo.quantizer import Quantizer, UniformCodes
+from vaezoo.nets import Quantizer
 
 
 def vectors(*shape, seed=0):

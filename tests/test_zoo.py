@@ -8,7 +8,7 @@ import pytest
 from conftest import REPO, config
 from test_contract import MODELS, bits
 
-from vaezoo.build import build
+from vaezoo.instantiate import build
 
 BREAK_THE_MOULD = {"vq_vae", "ladder_vae", "cvae"}
 

@@ -1,3 +1,3 @@
-from vaezoo.run import main
+from vaezoo.cli import main
 
 main()

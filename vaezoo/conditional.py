@@ -1,6 +1,5 @@
 """Conditional distributions: a network followed by a family."""
 
-from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -9,9 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from vaezoo.families import Family, require_tensor
-
-Shape = Sequence[int]
-NetFactory = Callable[[Shape, Shape], nn.Module]
+from vaezoo.types import NetFactory, Shape
 
 
 class Network(nn.Module):

@@ -6,8 +6,8 @@ contender trains for ever and prints ``step,images_per_second`` every ``trainer.
 ``loop`` is the limit written by hand: images in memory as uint8, shuffled and gathered, a fused Adam,
 nothing logged. Its tricks: ``compile`` (forward and loss), ``graph`` (forward, backward and Adam as one
 compiled graph), ``adam`` (the fused kernel without the optimizer's Python), ``channels_last``, ``mmap`` and
-``trim`` (glibc keeps freed memory instead of handing it back to the kernel), ``onednn`` (for float32 linear
-layers), ``bf16`` (autocast), ``ddp`` (two processes).
+``trim`` (glibc keeps freed memory instead of handing it back to the kernel), ``bf16`` (autocast), ``ddp`` (two
+processes).
 
 ``template`` is what most projects begin with: ToTensor in a DataLoader, a LightningModule that logs three
 values at each step into the progress bar, and Adam as it comes. ``pythae`` is that library's trainer.
@@ -31,9 +31,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from vaezoo.data import ImageData
-from vaezoo.nets import linear
-from vaezoo.run import config_folder
-from vaezoo.tasks.common import build_run
+from vaezoo.runs.resume import config_folder
+from vaezoo.runs.setup import build_run
 
 HELD = 20_000  # images of a set that is made by the batch
 
@@ -68,11 +67,9 @@ class Workload:
 
     Args:
         words: of vaezoo's command line.
-        onednn: whether linear layers are oneDNN's.
     """
 
-    def __init__(self, words: list[str], onednn: bool = False):
-        linear.ONEDNN = onednn
+    def __init__(self, words: list[str]):
         with initialize_config_dir(config_folder(), version_base="1.3"):
             cfg = compose("config", words)
         keys = ("model", "data", "optimizer", "scheduler", "trainer", "seed", "trust", "on_nan", "compile")
@@ -205,7 +202,7 @@ def graph_step(loss: nn.Module, params: list[Tensor], lr: float, autocast) -> Ca
 def loop(tricks: set[str], words: list[str], steps: int | None = None) -> list[float]:
     """Train by hand; for ever, or for some steps, whose losses are returned."""
     keep_memory(tricks)
-    work = Workload(words, onednn="onednn" in tricks)
+    work = Workload(words)
     on_gpu = torch.cuda.is_available() and work.config["trainer"]["accelerator"] != "cpu"
     device = torch.device("cuda" if on_gpu else "cpu")
     plain: nn.Module = Plain(work.encoder, work.decoder).to(device)

@@ -13,11 +13,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from vaezoo import checkpoint
 from vaezoo.callbacks.checkpoints import Last
-from vaezoo.callbacks.loggers import CSV
+from vaezoo.loggers import CSV
 from vaezoo.models import LatentVariableModel
-from vaezoo.tasks import common
+from vaezoo.runs import checkpoint
+from vaezoo.runs import setup as common
 
 counts: Counter[str] = Counter()  # events so far
 fault: Callable[[str, int], None] | None = None  # told of each event and how often it has happened

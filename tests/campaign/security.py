@@ -35,11 +35,12 @@ import torch
 from hydra.errors import OverrideParseException
 
 import vaezoo
-from vaezoo.build import ConfigError, build, locate
-from vaezoo.checkpoint import load, read_checkpoint
+from vaezoo.errors import ConfigError
+from vaezoo.instantiate import build, locate
 from vaezoo.nets.mlp import activation_function
-from vaezoo.resume import inheritable
-from vaezoo.tasks import common
+from vaezoo.runs import setup as common
+from vaezoo.runs.checkpoint import load, read_checkpoint
+from vaezoo.runs.resume import inheritable
 
 PAYLOAD_MODULE = "a_payload_module"  # writes a file when it is imported
 CHANGES = (
@@ -162,7 +163,7 @@ def payloads(folder: Path) -> list[Any]:
     init = {"class_path": "os.system"}
     class_path = {"_target_": "lightning.pytorch.cli.instantiate_class", "args": command, "init": init}
     saving = "lightning.pytorch.core.saving"
-    found = {"_target_": "vaezoo.checkpoint.find_checkpoint", "path": victim}
+    found = {"_target_": "vaezoo.runs.checkpoint.find_checkpoint", "path": victim}
     empty = {"state_dict": {}, "vaezoo_config": {}}
     return [
         class_path,
@@ -213,23 +214,23 @@ def payloads(folder: Path) -> list[Any]:
         {"_target_": "lightning.pytorch.loggers.csv_logs.CSVLogger", "save_dir": str(folder)},
         {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": str(folder / "made")},
         {"_target_": "lightning.fabric.utilities.cloud_io._atomic_save", "checkpoint": {}, "filepath": victim},
-        {"_target_": "vaezoo.files.replace", "path": found, "text": "x"},
-        {"_target_": "vaezoo.checkpoint.write_checkpoint", "checkpoint": empty, "path": victim},
-        {"_target_": "vaezoo.checkpoint._list", "path": victim, "digests": ["x"]},
-        {"_target_": "vaezoo.checkpoint.clean", "folder": str(folder)},
-        {"_target_": "vaezoo.checkpoint.load", "path": victim},
-        {"_target_": "vaezoo.tasks.common.write_summary", "config": {"run_dir": str(folder), "name": "x", "seed": 0}},
-        {"_target_": "vaezoo.run.fail", "error": "x", "debug": False},
-        {"_target_": "vaezoo.run.main"},
-        {"_target_": "vaezoo.__main__.main"},
+        {"_target_": "vaezoo.runs.folder.replace", "path": found, "text": "x"},
+        {"_target_": "vaezoo.runs.checkpoint.write_checkpoint", "checkpoint": empty, "path": victim},
+        {"_target_": "vaezoo.runs.checkpoint._list", "path": victim, "digests": ["x"]},
+        {"_target_": "vaezoo.runs.checkpoint.clean", "folder": str(folder)},
+        {"_target_": "vaezoo.runs.checkpoint.load", "path": victim},
+        {"_target_": "vaezoo.runs.summary.write_summary", "config": {"run_dir": str(folder), "name": "x", "seed": 0}},
+        {"_target_": "vaezoo.cli.fail", "error": "x", "debug": False},
+        {"_target_": "vaezoo.cli.main"},
+        {"_target_": "vaezoo.cli.main"},
         {"_target_": "vaezoo.tasks.fit.fit", "config": {}},
-        {"_target_": "vaezoo.build.import_module", "name": PAYLOAD_MODULE},
-        {"_target_": "vaezoo.build.build", "node": class_path, "trust": ["os", "lightning"]},
+        {"_target_": "vaezoo.instantiate.import_module", "name": PAYLOAD_MODULE},
+        {"_target_": "vaezoo.instantiate.build", "node": class_path, "trust": ["os", "lightning"]},
         {"_target_": "vaezoo.metrics.inception.Inception", "weights": victim},
-        {"_target_": "vaezoo.callbacks.loggers.wandb_logger", "save_dir": str(folder)},
-        {"_target_": "vaezoo.callbacks.loggers.CSV", "save_dir": str(folder)},
-        {"_target_": "vaezoo.jobs.Jobs", "folder": str(folder), "program": [command], "resume": False, "group": "x"},
-        {"_target_": "vaezoo.models.base.evidence.math.sqrt"},
+        {"_target_": "vaezoo.loggers.wandb_logger", "save_dir": str(folder)},
+        {"_target_": "vaezoo.loggers.CSV", "save_dir": str(folder)},
+        {"_target_": "vaezoo.runs.jobs.Jobs", "folder": str(folder), "program": [], "resume": False, "group": "x"},
+        {"_target_": "vaezoo.inference.importance_sampling.math.sqrt"},
         {"_target_": "vaezooevil.run"},
         {"_target_": "..os.system", "command": command},
         {"_target_": "vaezoo.models.VAE.__init__.__globals__"},
@@ -283,7 +284,7 @@ def small_config(folder: Path) -> dict[str, Any]:
     return {
         "model": {"_target_": "vaezoo.models.VAE", "data_shape": [1, 3, 2], "latent_dim": 2, **parts},
         "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3, "betas": [0.9, 0.999]},
-        "scheduler": {"_target_": "vaezoo.schedulers.cosine", "_partial_": True, "warmup_steps": 3},
+        "scheduler": {"_target_": "vaezoo.training.schedulers.cosine", "_partial_": True, "warmup_steps": 3},
         "data": {"_target_": "vaezoo.data.Digits", "shape": [1, 8, 8], "root": root, "binarize": "none"},
         "trainer": {"_target_": "lightning.pytorch.Trainer", "accelerator": "cpu", "devices": 1, "max_epochs": 1},
         "seed": 0, "threads": 1, "on_nan": "stop", "compile": False, "name": "x",

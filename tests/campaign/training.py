@@ -38,9 +38,9 @@ import sklearn.datasets  # noqa: F401
 import torch
 import torch._dynamo
 
-import vaezoo.run
+import vaezoo.cli
 import vaezoo.tasks.fit
-from vaezoo.checkpoint import read_checkpoint
+from vaezoo.runs.checkpoint import read_checkpoint
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -156,7 +156,7 @@ def attempt(
             with contextlib.suppress(SystemExit):
                 code: object = 0
                 try:
-                    vaezoo.run.main()
+                    vaezoo.cli.main()
                 except SystemExit as leave:
                     code = leave.code or 0
             sys.stdout.flush()
@@ -349,7 +349,7 @@ class Campaign:
         expected, _first, whole = self.alone(words)
         figures = Counter(runs=1)
         for _ in range(rng.randint(2, 4)):
-            signum = rng.choice(vaezoo.signals.SIGNALS)
+            signum = rng.choice(vaezoo.runs.signals.SIGNALS)
             group = rng.random() < 0.5
             event, at = moment(rng)
 
@@ -382,7 +382,7 @@ class Campaign:
         """A second signal, more than a second after the first, ends a step that does not end."""
         words = draw(rng)
         expected, *_ = self.alone(words)
-        signum = rng.choice(vaezoo.signals.SIGNALS)
+        signum = rng.choice(vaezoo.runs.signals.SIGNALS)
         event = rng.choice(["batch", "validation batch", "test batch", "save"])
 
         def hang(what: str, count: int) -> None:
@@ -422,7 +422,7 @@ class Campaign:
         expected, *_ = self.alone(words)
         figures = Counter()
         for _ in range(2):
-            signum = rng.choice([*vaezoo.signals.SIGNALS, signal.SIGKILL])
+            signum = rng.choice([*vaezoo.runs.signals.SIGNALS, signal.SIGKILL])
             end = program(folder, words, rng.uniform(3, 9), signum)
             assert end.code in (0, -signum, 128 + signum), end
             figures["stopped commands"] += end.code != 0
@@ -542,7 +542,7 @@ class Campaign:
 OTHERWISE = [
     {"trainer.enable_progress_bar": "true"},  # on a terminal
     {"trainer.enable_progress_bar": "false"},
-    {"callbacks.panels": "{_target_:vaezoo.callbacks.panels.Panels,folder:panels,every_n_epochs:1,num_images:4}"},
+    {"callbacks.panels": "{_target_:vaezoo.callbacks.images.Panels,folder:panels,every_n_epochs:1,num_images:4}"},
     {"data.num_workers": "1"},
     {"data.num_workers": "2", "data.chunk": "3"},
     {"data.chunk": "1"},

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import torch
 
-from vaezoo import checkpoint as writer
-from vaezoo.checkpoint import clean, newest_checkpoint, read_checkpoint, write_checkpoint
+from vaezoo.runs import checkpoint as writer
+from vaezoo.runs.checkpoint import clean, newest_checkpoint, read_checkpoint, write_checkpoint
 
 
 def state(number: int, floats: int = 50, weight: float | None = None, moment: float | None = None) -> dict:

@@ -9,8 +9,9 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from vaezoo.build import ConfigError, suggest
-from vaezoo.signals import Stopped, catch, request
+from vaezoo.errors import ConfigError, suggest
+from vaezoo.runs.signals import Stopped, catch, request
+from vaezoo.training.lightning_workarounds import run
 
 
 class Best(Checkpoint):
@@ -63,24 +64,12 @@ def check_monitor(trainer: pl.Trainer, callback: str, monitor: str) -> None:
         raise ConfigError(f"callbacks.{callback}.monitor={monitor} is not logged, {suggest(monitor, names)}")
 
 
-def run(loop: Any) -> None:
-    """The fit loop's ``run``, which does nothing where there is no step left to take: of an epoch that was cut short by
-    ``max_steps``, or an early stop, and by a kill after its last step, the end is made up for.
-    """
-    before = loop.epoch_progress.current.processed
-    cut_short = loop.epoch_progress.current.started > before
-    type(loop).run(loop)
-    if cut_short and loop.epoch_progress.current.processed == before:
-        loop.on_run_start()
-        loop.on_advance_end()
-        loop.on_run_end()
-
-
 class Last(Checkpoint):
     """Keeps the training's state as ``last.ckpt``, from which it goes on bit for bit.
 
     It is written between two chunks of batches and before a validation, when ``every_seconds`` have passed
-    since the last time, and at the end; a signal (``vaezoo.signals``) makes it be written at once and ends the run.
+    since the last time, and at the end; a signal (``vaezoo.runs.signals``) makes it be written at once and ends the
+    run.
     Whatever is lost with a kill is computed again, to the same bits.
 
     Args:

@@ -5,8 +5,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import early_stopping
 
-from vaezoo.build import ConfigError
 from vaezoo.callbacks.checkpoints import check_monitor
+from vaezoo.errors import ConfigError
 
 
 class EarlyStopping(early_stopping.EarlyStopping):

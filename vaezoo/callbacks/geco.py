@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from vaezoo.models.training import Numbered
+from vaezoo.types import Numbered
 
 
 class GECO(pl.Callback):

@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from vaezoo.models.training import Numbered
+from vaezoo.types import Numbered
 
 
 class Monitor(pl.Callback):

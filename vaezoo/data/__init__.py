@@ -1,9 +1,11 @@
 """Data modules whose batches are ready-made tensors."""
 
-from vaezoo.data.base import Batches, ImageData, LazyImages, Split
+from vaezoo.data.batching import Batches
 from vaezoo.data.digits import Digits
 from vaezoo.data.dsprites import DSprites
 from vaezoo.data.factors import FactorData
+from vaezoo.data.images import ImageData
+from vaezoo.data.splits import LazyImages, Split
 from vaezoo.data.sprites import Sprites
 from vaezoo.data.torchvision import CIFAR10, KMNIST, MNIST, FashionMNIST
 

@@ -3,7 +3,8 @@
 import torch
 
 from vaezoo import seeding
-from vaezoo.data.base import ImageData, Split
+from vaezoo.data.images import ImageData
+from vaezoo.data.splits import Split
 
 
 class Digits(ImageData):

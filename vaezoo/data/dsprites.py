@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaezoo.data.base import Split, total
 from vaezoo.data.factors import FactorData
+from vaezoo.data.splits import Split, total
 
 NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 SOURCE = "https://github.com/google-deepmind/dsprites-dataset"

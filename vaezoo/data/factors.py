@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.data.base import ImageData, LazyImages, Split, total
+from vaezoo.data.images import ImageData
+from vaezoo.data.splits import LazyImages, Split, total
 
 
 class FactorData(ImageData):

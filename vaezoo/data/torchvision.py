@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import ImageData, Split
+from vaezoo.data.images import ImageData
+from vaezoo.data.splits import Split
 
 
 class TorchvisionData(ImageData):

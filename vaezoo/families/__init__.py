@@ -2,8 +2,7 @@
 
 A family says how many planes of numbers the network must emit (``n_params``) and which data it can
 score (``scores``); posterior and likelihood are the same concept used twice. Those here are
-elementwise; posteriors whose dimensions depend on each other are in ``vaezoo.posteriors`` and
-``vaezoo.flows``. Data are one of
+elementwise, or over a whole latent (``Posterior``). Data are one of
 
 * ``binary``: 0 or 1;
 * ``byte``: k / 255 for k = 0 ... 255, as an 8-bit image;
@@ -11,32 +10,34 @@ elementwise; posteriors whose dimensions depend on each other are in ``vaezoo.po
 * ``real``: any number.
 """
 
-from vaezoo.families.base import Family, require_tensor, soft_floor
-from vaezoo.families.bernoulli import Bernoulli, ContinuousBernoulli, ContinuousBernoulliDistribution
-from vaezoo.families.discrete import (
-    Categorical,
-    CategoricalDistribution,
-    DiscretizedLogistic,
-    DiscretizedLogisticDistribution,
-    MixtureOfDiscretizedLogistics,
-)
+from vaezoo.families.base import Family, require_tensor
+from vaezoo.families.bernoulli import Bernoulli, ContinuousBernoulli
+from vaezoo.families.discrete import Categorical, DiscretizedLogistic, MixtureOfDiscretizedLogistics
+from vaezoo.families.flow import FlowPosterior, IAFPosterior, PlanarPosterior
+from vaezoo.families.full_covariance import FullCovarianceNormal
 from vaezoo.families.normal import FixedScaleNormal, Laplace, Normal, OptimalScaleNormal, SharedScaleNormal
+from vaezoo.families.posterior import Posterior, PosteriorFactory, diagonal_normal
+from vaezoo.families.von_mises_fisher import VonMisesFisher
 
 __all__ = [
     "Bernoulli",
     "Categorical",
-    "CategoricalDistribution",
     "ContinuousBernoulli",
-    "ContinuousBernoulliDistribution",
     "DiscretizedLogistic",
-    "DiscretizedLogisticDistribution",
     "Family",
     "FixedScaleNormal",
+    "FlowPosterior",
+    "FullCovarianceNormal",
+    "IAFPosterior",
     "Laplace",
     "MixtureOfDiscretizedLogistics",
     "Normal",
     "OptimalScaleNormal",
+    "PlanarPosterior",
+    "Posterior",
+    "PosteriorFactory",
     "SharedScaleNormal",
+    "VonMisesFisher",
+    "diagonal_normal",
     "require_tensor",
-    "soft_floor",
 ]

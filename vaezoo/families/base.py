@@ -1,10 +1,8 @@
 """What every family has: how many planes it needs, what it can score, where training starts."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -73,18 +71,3 @@ def require_tensor(value: object) -> None:
     """Raise a ValueError for what is not a tensor, such as a numpy array."""
     if not isinstance(value, Tensor):
         raise ValueError(f"expected a torch.Tensor, got a {type(value).__name__}: convert it, torch.from_numpy(x)")
-
-
-def soft_floor(x: Tensor, floor: float) -> Tensor:
-    """A smooth max(x, floor): the identity well above it, and never without a gradient."""
-    return floor + F.softplus(x - floor)
-
-
-def bisect(rising: Callable[[Tensor], Tensor], target: Tensor, limit: float) -> Tensor:
-    """Where a rising elementwise function reaches ``target``, in [-limit, limit]; the nearer end where it does not."""
-    low, high = torch.full_like(target, -limit), torch.full_like(target, limit)
-    for _ in range(40):
-        middle = (low + high) / 2
-        below = rising(middle) < target
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return (low + high) / 2

@@ -1,14 +1,15 @@
 """Families of the real line: the normal, with its scale from the network, fixed, learned or fitted, and the Laplace."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Normal as TorchNormal
 
-from vaezoo.families.base import Family, soft_floor
+from vaezoo.distributions import OptimalScaleNormalDistribution
+from vaezoo.distributions.numerics import soft_floor
+from vaezoo.families.base import Family
 
 
 class Normal(Family):
@@ -102,28 +103,6 @@ class Laplace(SharedScale):
     def forward(self, *params: Tensor) -> TorchLaplace:
         (loc,) = params
         return TorchLaplace(loc, self.scale.expand_as(loc), validate_args=False)
-
-
-class OptimalScaleNormalDistribution(TorchNormal):
-    """N(loc, scale^2) that, where it is given ``fit``, scores data with the scale that fits them best.
-
-    Args:
-        loc: (*batch, *event).
-        scale: standard deviation of samples, and of ``log_prob`` without ``fit``; it broadcasts against loc.
-        fit: from the mean squared error of the data scored to their scale, both ().
-    """
-
-    def __init__(self, loc: Tensor, scale: Tensor, fit: Callable[[Tensor], Tensor] | None = None):
-        super().__init__(loc, scale.expand_as(loc), validate_args=False)
-        self.fit = fit
-
-    def expand(self, batch_shape, _instance=None):
-        return OptimalScaleNormalDistribution(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.fit)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        square = (value - self.loc).square()
-        scale = self.scale if self.fit is None else self.fit(square.mean())
-        return -square / (2 * scale.square()) - scale.log() - math.log(2 * math.pi) / 2
 
 
 class OptimalScaleNormal(Family):

@@ -1,5 +1,1 @@
-"""Metrics: torchmetrics, so that they are right over ragged batches and several processes."""
-
-from vaezoo.metrics.mean import ExampleMean
-
-__all__ = ["ExampleMean"]
+"""Metrics, each a pure function and a thin stateful class around it."""

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from vaezoo import seeding
-from vaezoo.evidence import evaluating
-from vaezoo.metrics.gathered import Gathered
-from vaezoo.metrics.mean import wide
+from vaezoo.metrics.base import Gathered
 from vaezoo.metrics.quantities import Quantity
 from vaezoo.trace import Latent, Trace, cached
+from vaezoo.training.eval_mode import evaluating
+from vaezoo.training.means import wide
 
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
@@ -28,11 +28,13 @@ SCORES = {
     "likelihood_regret": Quantity("nats per image", "what the ELBO gains where q is fitted to the one image"),
 }
 
+
 QUANTITIES = {
     "auroc": Quantity("probability", "an outlier scores above an inlier, ties counting half; chance gets 0.5", 1),
     "aupr": Quantity("precision", "mean precision over the recalled outliers; chance gets their share of all", 1),
     "fpr95": Quantity("share", "of the inliers, at or above the score that 95 % of the outliers reach", -1),
 }
+
 
 DRAWS = 4  # for each gradient of the regret's optimisation
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from vaezoo.metrics.gathered import Gathered
+from vaezoo.metrics.base import Gathered
 from vaezoo.metrics.quantities import Quantity
 
 LEAST_VARIANCE = 0.01  # Burda et al. 2016, https://arxiv.org/abs/1509.00519, section 5.1
@@ -35,9 +35,7 @@ LEAST_VARIANCE = 0.01  # Burda et al. 2016, https://arxiv.org/abs/1509.00519, se
 EPSILON, DELTA = 0.01, 0.01
 LEAST_INFORMATION = 0.1  # nats; ours: the answer to one fair yes-or-no question is ln 2 = 0.69
 FEW = 0.25  # ours: half of a latent unused is common in good models, of which Burda et al. 2016 use 19 to 25 of 50
-
 PAIRS = 2**17  # densities q(z_m | x_n) at a time: 1 MB, which a processor's cache holds
-
 QUANTITIES = {
     "active_units": Quantity("dimensions", "those with Var_x E_q[z_d | x] > 0.01"),
     "active_units_kl": Quantity("dimensions", "those with mean KL(q(z_d | x), p(z_d)) > 0.01 nats"),

@@ -5,11 +5,10 @@ Shapes: N examples, D code dimensions.
 
 import math
 
-from vaezoo.metrics.gathered import Gathered
+from vaezoo.metrics.base import Gathered
 from vaezoo.metrics.quantities import Quantity
 
 NEIGHBOURS = 5
-
 QUANTITIES = {
     "linear_probe": Quantity("accuracy", "of logistic regression on the standardised code", 1),
     "knn": Quantity("accuracy", "of the 5 nearest neighbours' vote in the code", 1),

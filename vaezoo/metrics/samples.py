@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from vaezoo.metrics.gathered import Gathered
-from vaezoo.metrics.mean import ExampleMean, wide
+from vaezoo.metrics.base import Gathered
 from vaezoo.metrics.quantities import Quantity
+from vaezoo.training.means import ExampleMean, wide
 
 QUANTITIES = {
     "fid": Quantity("squared feature units", "Frechet distance of real and generated features; falls with N", -1),
@@ -25,6 +25,7 @@ QUANTITIES = {
     "ssim": Quantity("structural similarity", "mean over images; 1 for equal images", 1),
     "ms_ssim": Quantity("structural similarity", "mean over images of the product over scales; 1 for equal images", 1),
 }
+
 
 CHUNK = 1000  # rows of a matrix of pairs in memory at a time
 REACH = 3  # neighbours of precision and recall
@@ -140,7 +141,7 @@ def manifolds(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
 
 
 class SampleMetrics(Gathered):
-    """Generated images against real ones, by their features (``vaezoo.metrics.features``).
+    """Generated images against real ones, by their features (``vaezoo.evaluation.features``).
 
     Kept: ``real`` (N, D) and ``fake`` (M, D), which may come in batches of different sizes. It computes ``fid``,
     ``kid``, ``precision``, ``recall``, ``density``, ``coverage``, ``num_features``, ``num_real`` and

@@ -1,8 +1,8 @@
 """The VAE with an annealed capacity."""
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import Capacity
+from vaezoo.types import Shape
 
 
 class AnnealedVAE(VAE):

@@ -12,14 +12,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo import evidence, seeding
-from vaezoo.conditional import Conditional, Shape
-from vaezoo.evidence import evaluating
+from vaezoo import seeding
+from vaezoo.conditional import Conditional
 from vaezoo.families import Family
-from vaezoo.metrics.mean import ExampleMean, wide
-from vaezoo.models.training import ADVICE, Batch, Training
+from vaezoo.inference.importance_sampling import estimate
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
+from vaezoo.training.eval_mode import evaluating
+from vaezoo.training.loop import ADVICE, Training
+from vaezoo.training.means import ExampleMean, wide
+from vaezoo.types import Batch, Shape
 
 
 class LatentVariableModel(Training):
@@ -119,7 +121,7 @@ class LatentVariableModel(Training):
         Raises:
             ValueError: the checkpoint is of another class, or a setting contradicts its config.
         """
-        from vaezoo.checkpoint import ForeignCheckpoint, find_checkpoint, load
+        from vaezoo.runs.checkpoint import ForeignCheckpoint, find_checkpoint, load
 
         path = find_checkpoint(checkpoint_path)
         try:
@@ -151,15 +153,15 @@ class LatentVariableModel(Training):
         """The importance-weighted lower bound of log p(x), in nats, (B,), float64.
 
         ``log 1/K sum_k p(x, z_k) / q(z_k | x)`` with z_k ~ q (Burda et al. 2016,
-        https://arxiv.org/abs/1509.00519, eq. 8): rises to log p(x) with K. ``evidence.estimate`` gives the
+        https://arxiv.org/abs/1509.00519, eq. 8): rises to log p(x) with K. ``estimate`` gives the
         errors too, and says what a call can set.
 
         Args:
             x: (B, *data_shape), of the kind the likelihood scores.
             num_samples: K.
-            **settings: as ``evidence.estimate``.
+            **settings: as ``estimate``.
         """
-        return evidence.estimate(self, x, context, num_samples, **settings).log_px
+        return estimate(self, x, context, num_samples, **settings).log_px
 
     def start(self, x: Tensor, context: Tensor | None = None) -> None:
         """Adapt what starts from data to training examples x (N, *data_shape): most have nothing that does."""

@@ -1,8 +1,8 @@
 """The beta-TCVAE."""
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import TotalCorrelation
+from vaezoo.types import Shape
 
 
 class BetaTCVAE(VAE):

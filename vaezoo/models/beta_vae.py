@@ -1,8 +1,8 @@
 """The beta-VAE."""
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import ELBO
+from vaezoo.types import Shape
 
 
 class BetaVAE(VAE):

@@ -1,8 +1,8 @@
 """The combination importance-weighted autoencoder."""
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import CombinedImportanceWeighted
+from vaezoo.types import Shape
 
 
 class CIWAE(VAE):

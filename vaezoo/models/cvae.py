@@ -4,11 +4,10 @@ from functools import partial
 
 from torch import Tensor
 
-from vaezoo.conditional import NetFactory, Shape
 from vaezoo.models.vae import VAE
-from vaezoo.nets import MLP
-from vaezoo.nets.conditioned import Conditioned
+from vaezoo.nets import MLP, Conditioned
 from vaezoo.priors import VampPrior
+from vaezoo.types import NetFactory, Shape
 
 
 class CVAE(VAE):

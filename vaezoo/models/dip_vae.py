@@ -1,8 +1,8 @@
 """The DIP-VAE."""
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import MomentPenalty
+from vaezoo.types import Shape
 
 
 class DIPVAE(VAE):

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import DensityRatio
+from vaezoo.types import Shape
 
 
 class FactorVAE(VAE):

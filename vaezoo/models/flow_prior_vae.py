@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from functools import partial
 
-from vaezoo.conditional import Shape
-from vaezoo.flows import FlowPrior
 from vaezoo.models.vae import VAE
+from vaezoo.priors import FlowPrior
+from vaezoo.types import Shape
 
 
 class FlowPriorVAE(VAE):

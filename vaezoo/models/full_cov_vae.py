@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from vaezoo.conditional import Shape
+from vaezoo.families import FullCovarianceNormal
 from vaezoo.models.vae import VAE
-from vaezoo.posteriors import FullCovarianceNormal
+from vaezoo.types import Shape
 
 
 class FullCovVAE(VAE):

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from functools import partial
 
-from vaezoo.conditional import Shape
-from vaezoo.flows import IAFPosterior
+from vaezoo.families import IAFPosterior
 from vaezoo.models.vae import VAE
+from vaezoo.types import Shape
 
 
 class IAFVAE(VAE):

@@ -1,8 +1,8 @@
 """The InfoVAE."""
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import InfoMMD
+from vaezoo.types import Shape
 
 
 class InfoVAE(VAE):

@@ -1,8 +1,8 @@
 """The importance-weighted autoencoder."""
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import ImportanceWeighted
+from vaezoo.types import Shape
 
 
 class IWAE(VAE):

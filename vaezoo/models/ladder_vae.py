@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from vaezoo.conditional import Conditional, NetFactory, Network, Shape
+from vaezoo.conditional import Conditional, Network
 from vaezoo.families import Bernoulli, Family
 from vaezoo.families import Normal as NormalFamily
 from vaezoo.models.base import LatentVariableModel
@@ -16,6 +16,7 @@ from vaezoo.nets import MLP
 from vaezoo.objectives import ELBO, Objective
 from vaezoo.priors import StandardNormal
 from vaezoo.trace import Latent, Trace
+from vaezoo.types import NetFactory, Shape
 
 
 def merge(a: Normal, b: Normal) -> Normal:

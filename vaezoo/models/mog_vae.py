@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.priors import MixtureOfNormals
+from vaezoo.types import Shape
 
 
 class MoGVAE(VAE):

@@ -1,8 +1,8 @@
 """The partially importance-weighted autoencoder."""
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import PartiallyImportanceWeighted
+from vaezoo.types import Shape
 
 
 class PIWAE(VAE):

@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from vaezoo.conditional import Shape
-from vaezoo.flows import PlanarPosterior
+from vaezoo.families import PlanarPosterior
 from vaezoo.models.vae import VAE
+from vaezoo.types import Shape
 
 
 class PlanarVAE(VAE):
@@ -16,7 +16,7 @@ class PlanarVAE(VAE):
 
     The encoder gives w_t, u_t and b_t of every layer, as well as mu and sigma. KL(q, p) has no closed
     form: it is estimated at the samples. Unlike the paper's, u_t = 0 is the identity
-    (``vaezoo.flows.PlanarLayer``), and beta_t, their annealing of the loss, is a callback's matter.
+    (``vaezoo.distributions.flow.PlanarLayer``), and beta_t, their annealing of the loss, is a callback's matter.
 
     Args:
         num_flows: T, number of layers; >= 0. T = 0 is the VAE.

@@ -1,8 +1,9 @@
 """The hyperspherical VAE."""
 
-from vaezoo.conditional import Shape
+from vaezoo.families import VonMisesFisher
 from vaezoo.models.vae import VAE
-from vaezoo.spherical import HypersphericalUniform, VonMisesFisher
+from vaezoo.priors import HypersphericalUniform
+from vaezoo.types import Shape
 
 
 class SVAE(VAE):

@@ -1,8 +1,8 @@
 """The sigma-VAE."""
 
-from vaezoo.conditional import Shape
 from vaezoo.families import OptimalScaleNormal
 from vaezoo.models.vae import VAE
+from vaezoo.types import Shape
 
 
 class SigmaVAE(VAE):

@@ -1,8 +1,8 @@
 """The sliced-Wasserstein auto-encoder."""
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import SlicedWasserstein
+from vaezoo.types import Shape
 
 
 class SWAE(VAE):

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo.conditional import Conditional, NetFactory, Shape
-from vaezoo.families import Bernoulli, Family
+from vaezoo.conditional import Conditional
+from vaezoo.families import Bernoulli, Family, PosteriorFactory, diagonal_normal
 from vaezoo.models.base import LatentVariableModel
 from vaezoo.nets import MLP
 from vaezoo.objectives import ELBO, Objective
-from vaezoo.posteriors import PosteriorFactory, diagonal_normal
 from vaezoo.priors import PriorFactory, StandardNormal
 from vaezoo.trace import Latent, Trace
+from vaezoo.types import NetFactory, Shape
 
 
 class VAE(LatentVariableModel):

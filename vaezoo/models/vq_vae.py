@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo.conditional import Conditional, NetFactory, Network, Shape
+from vaezoo.conditional import Conditional, Network
+from vaezoo.distributions import UniformCodes
 from vaezoo.families import Bernoulli, Family
 from vaezoo.models.base import LatentVariableModel
-from vaezoo.nets import MLP
-from vaezoo.objectives.commitment import Commitment
-from vaezoo.quantizer import Quantizer, UniformCodes
+from vaezoo.nets import MLP, Quantizer
+from vaezoo.objectives import Commitment
 from vaezoo.trace import Latent, Trace
+from vaezoo.types import NetFactory, Shape
 
 
 class VQVAE(LatentVariableModel):

@@ -1,8 +1,8 @@
 """The Wasserstein auto-encoder."""
 
-from vaezoo.conditional import Shape
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import MMD
+from vaezoo.types import Shape
 
 
 class WAE(VAE):

@@ -1,8 +1,20 @@
 """Networks: ``Net(in_shape, out_shape, **hyper)``, any image size, ``forward(inputs, context)``."""
 
-from vaezoo.nets.conditioned import Conditioned
+from vaezoo.nets.codebook import Quantizer
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
+from vaezoo.nets.label_embedding import Conditioned
+from vaezoo.nets.made import MADE
 from vaezoo.nets.mlp import MLP
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
 
-__all__ = ["MLP", "Conditioned", "ConvDecoder", "ConvEncoder", "ResNetDecoder", "ResNetEncoder", "ResidualBlock"]
+__all__ = [
+    "MADE",
+    "MLP",
+    "Conditioned",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Quantizer",
+    "ResNetDecoder",
+    "ResNetEncoder",
+    "ResidualBlock",
+]

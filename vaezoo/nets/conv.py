@@ -7,8 +7,8 @@ from math import prod
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaezoo.conditional import Shape
 from vaezoo.nets.mlp import activation_function, check_widths, glorot
+from vaezoo.types import Shape
 
 
 def halved(height: int, width: int, times: int) -> list[tuple[int, int]]:

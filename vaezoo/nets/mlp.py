@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaezoo.conditional import Shape
+from vaezoo.types import Shape
 
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:

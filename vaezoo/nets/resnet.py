@@ -5,9 +5,9 @@ from math import gcd
 
 from torch import Tensor, nn
 
-from vaezoo.conditional import Shape
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
 from vaezoo.nets.mlp import activation_function, glorot
+from vaezoo.types import Shape
 
 
 class ResidualBlock(nn.Module):

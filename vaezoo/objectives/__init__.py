@@ -4,7 +4,6 @@ from vaezoo.objectives.adversarial import DensityRatio
 from vaezoo.objectives.aggregate import MomentPenalty, TotalCorrelation
 from vaezoo.objectives.base import Objective
 from vaezoo.objectives.capacity import Capacity
-from vaezoo.objectives.commitment import Commitment
 from vaezoo.objectives.discrepancy import MMD, InfoMMD, SlicedWasserstein
 from vaezoo.objectives.elbo import ELBO
 from vaezoo.objectives.importance import (
@@ -13,6 +12,7 @@ from vaezoo.objectives.importance import (
     ImportanceWeighted,
     PartiallyImportanceWeighted,
 )
+from vaezoo.objectives.vq import Commitment
 
 __all__ = [
     "ELBO",

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from vaezoo.conditional import Shape
 from vaezoo.nets import MLP
 from vaezoo.objectives.base import Objective
 from vaezoo.trace import Trace
+from vaezoo.types import Shape
 
 
 def permute_dimensions(z: Tensor) -> Tensor:

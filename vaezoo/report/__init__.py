@@ -1,7 +1,12 @@
 """A comparison of runs, read from their folders, as one page that opens from disk and as figures for a paper."""
 
-from vaezoo.report.figures import write_figures
+from vaezoo.report.charts import write_figures
 from vaezoo.report.page import write_report
-from vaezoo.report.runs import Run, read_runs
+from vaezoo.report.read import Run, read_runs
 
-__all__ = ["Run", "read_runs", "write_figures", "write_report"]
+__all__ = [
+    "Run",
+    "read_runs",
+    "write_figures",
+    "write_report",
+]

@@ -17,26 +17,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaezoo.callbacks.panels import TITLE
-from vaezoo.files import finite, replace
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.report.runs import (
-    BESIDE,
-    COST,
-    LEADING,
-    PROTOCOLS,
-    QUANTITIES,
-    Comparison,
-    Point,
-    Run,
-    Variant,
-    compare,
-    difference,
-    differing,
-    drawn_at,
-    label,
-    protocol,
-)
+from vaezoo.pictures import TITLE
+from vaezoo.report.columns import BESIDE, COST, LEADING, PROTOCOLS, QUANTITIES
+from vaezoo.report.labels import label
+from vaezoo.report.read import Point, Run, drawn_at
+from vaezoo.report.statistics import Comparison, Variant, compare, difference, differing, protocol
+from vaezoo.runs.folder import finite, replace
 
 LIMIT = 2_000_000  # bytes of the file
 POINTS = 30_000  # of all curves, at most

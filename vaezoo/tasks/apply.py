@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.build import ConfigError
-from vaezoo.callbacks.panels import Picture, in_turn, pairs, sheet
-from vaezoo.tasks import common
-from vaezoo.tasks.trained import Trained, open_run
+from vaezoo.errors import ConfigError
+from vaezoo.pictures import Picture, in_turn, pairs, sheet
+from vaezoo.runs.summary import write_summary
+from vaezoo.runs.trained import Trained, open_run
 
 SPLITS = ("train", "val", "test")
 
@@ -88,5 +88,5 @@ def save(run: Trained, config: dict[str, Any], name: str, picture: Picture | Non
     if picture is not None:
         Image.fromarray(picture).save(folder / f"{name}.png")
         files.append(f"{folder / name}.png")
-    common.write_summary(run.config, task=name, checkpoint=str(run.path), files=files)
+    write_summary(run.config, task=name, checkpoint=str(run.path), files=files)
     print("\n".join([run.title(name), *files]))

@@ -23,21 +23,24 @@ from rich.live import Live
 from rich.table import Table
 from tqdm import tqdm
 
-from vaezoo import comparison, seeding
-from vaezoo.build import ConfigError
-from vaezoo.callbacks.loggers import guarded
-from vaezoo.checkpoint import find_checkpoint, read_checkpoint
-from vaezoo.files import replace
-from vaezoo.jobs import Jobs, plain, program
-from vaezoo.report import read_runs, write_figures, write_report
-from vaezoo.report.runs import Comparison, Run, Variant
-from vaezoo.resume import quoted
-from vaezoo.sentences import sentence
-from vaezoo.signals import Stopped
-from vaezoo.sweep import JOB_RECORD, brief, read_summary
-from vaezoo.tasks import common
-from vaezoo.tasks.groups import CODES, Settings, named
-from vaezoo.tasks.trained import opened
+from vaezoo import seeding
+from vaezoo.error_messages import sentence
+from vaezoo.errors import ConfigError
+from vaezoo.evaluation.base import CODES, Settings
+from vaezoo.evaluation.groups import named
+from vaezoo.loggers import guarded
+from vaezoo.report import Run, read_runs, write_figures, write_report
+from vaezoo.report.statistics import Variant
+from vaezoo.report.statistics import compare as compare_runs
+from vaezoo.report.tables import as_csv, markdown, print_comparison
+from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
+from vaezoo.runs.folder import JOB_RECORD, brief, read_summary, replace
+from vaezoo.runs.jobs import Jobs, plain, program
+from vaezoo.runs.resume import quoted
+from vaezoo.runs.setup import build_run, logging_to
+from vaezoo.runs.signals import Stopped
+from vaezoo.runs.summary import write_summary
+from vaezoo.runs.trained import opened
 
 OWN = ("task", "models", "seeds", "resume", "run_dir")
 
@@ -106,7 +109,7 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
         with seeding.isolated(torch.device("cpu"), 0, "compare"):
             said = next(iter(one.stages.values()))
             try:
-                common.build_run(plain_config(said))
+                build_run(plain_config(said))
             except (HydraException, ValueError) as error:
                 raise ConfigError(f"{one.model}: {sentence(error, said)}") from error
     with jobs.relaying(), shown(members) as console:
@@ -125,11 +128,11 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     if "disentanglement" in asked and jobs.stopped is None:
         agreements(read_runs(places), folder / "evaluations", config["trust"])
     runs = read_runs(places)
-    replace(folder / "comparison.csv", comparison.as_csv(runs, folder))
-    replace(folder / "comparison.md", comparison.markdown(runs, title, folder))
+    replace(folder / "comparison.csv", as_csv(runs, folder))
+    replace(folder / "comparison.md", markdown(runs, title, folder))
     write_report(runs, folder / "report.html", title)
     write_figures(runs, folder / "figures")
-    for part in comparison.compare(runs):
+    for part in compare_runs(runs):
         print_comparison(part)
     print(f"report: {folder / 'report.html'}, table: {folder / 'comparison.md'}, numbers: {folder / 'comparison.csv'}")
     if jobs.stopped is not None:
@@ -139,7 +142,7 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     if failed:
         first = f"{next(iter(failed[0].stages)).name}: {failed[0].cause}"
         raise ChildProcessError(f"{len(failed)} of {len(members)} jobs failed, the first is {first}")
-    common.write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
+    write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
 
 
 def member(folder: Path, model: str, seed: int, words: list[str], asks: list[str]) -> Member:
@@ -155,7 +158,7 @@ def member(folder: Path, model: str, seed: int, words: list[str], asks: list[str
 
 def agreements(runs: Sequence[Run], evaluations: Path, trust: list[str]) -> None:
     """``agreement`` of every variant that allows it."""
-    for part in comparison.compare(runs):
+    for part in compare_runs(runs):
         for variant in part.variants:
             try:
                 agreement(variant, evaluations, trust)
@@ -199,10 +202,10 @@ def plain_config(words: list[str]) -> dict[str, Any]:
 
 def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:
     """Log the runs as a W&B table, where W&B is the logger."""
-    with common.logging_to(config) as loggers:
+    with logging_to(config) as loggers:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
-                heads, *lines = csv.reader(io.StringIO(comparison.as_csv(runs, Path(config["run_dir"]))))
+                heads, *lines = csv.reader(io.StringIO(as_csv(runs, Path(config["run_dir"]))))
                 guarded(logger, logger.log_table, "comparison", columns=heads, data=lines)
 
 
@@ -232,20 +235,3 @@ def shown(members: Sequence[Member]) -> Iterator[Console]:
     console = Console(stderr=True, markup=False)
     with Live(get_renderable=board, refresh_per_second=1, console=console) if console.is_terminal else nullcontext():
         yield console
-
-
-def print_comparison(part: Comparison) -> None:
-    """The table over models, on the terminal: as many of the first columns as there is room for."""
-    heads, lines = comparison.table(part)
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
-    table = Table(title=part.scale, title_justify="left")
-    used, shown = 1, 0
-    for head, *cells in zip(heads, *lines, strict=True):
-        used += 3 + max(map(len, [*head.split(), *cells]))  # heads may break between words, numbers may not
-        if used > console.width and shown >= 4:
-            break
-        table.add_column(head, justify="left" if head == "model" else "right")
-        shown += 1
-    for cells in lines:
-        table.add_row(*cells[:shown], style="bold" if "best" in cells else None)
-    console.print(table)

@@ -7,11 +7,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from vaezoo.build import ConfigError
+from vaezoo.errors import ConfigError
+from vaezoo.evaluation.base import Settings
+from vaezoo.evaluation.groups import GROUPS, named
 from vaezoo.metrics.quantities import QUANTITIES
-from vaezoo.tasks import common
-from vaezoo.tasks.groups import GROUPS, Settings, named
-from vaezoo.tasks.trained import open_run
+from vaezoo.report.tables import print_results
+from vaezoo.runs.setup import test
+from vaezoo.runs.summary import write_summary
+from vaezoo.runs.trained import open_run
 
 
 def evaluate(
@@ -33,7 +36,7 @@ def evaluate(
         config: the resolved config.
         num_samples: K, importance samples of each test image for log p(x); 0 leaves it out.
         num_images: so many of the test set, evenly spaced, for what is costly: log p(x), anomalies; null for all.
-        metrics: names of groups (``vaezoo.tasks.groups``), or all.
+        metrics: names of groups (``vaezoo.evaluation.groups``), or all.
         annealed: of so many test images, log p(x) by annealed importance sampling too (minutes); 0 leaves it out.
         outliers: a config of conf/data whose images the model has not been trained on.
         inception: file of Inception's weights, by whose features samples are then judged.
@@ -42,7 +45,7 @@ def evaluate(
     names = named(metrics)
     start = time.perf_counter()
     run = open_run(config)
-    values = dict(common.test(run.trainer, run.model, run.data))
+    values = dict(test(run.trainer, run.model, run.data))
     if torch.distributed.is_initialized():  # what follows is one process's: no metric may wait for the others
         torch.distributed.destroy_process_group()
     if not run.trainer.is_global_zero:
@@ -66,7 +69,7 @@ def evaluate(
     seconds = round(time.perf_counter() - start, 2)
     origin = {"checkpoint": str(run.path), "data": type(run.data).__name__, "scored": run.scored}
     said = {"left_out": left_out, "notes": notes, "wall_seconds": seconds}
-    common.write_summary(run.config, quantities, task="evaluate", **origin, test=values, **said)
+    write_summary(run.config, quantities, task="evaluate", **origin, test=values, **said)
     notes += [f"left out: {name} ({reason})" for name, reason in left_out.items()]
     title = run.title(f"test set, log p of {run.scored}")
-    common.print_results(title, values, quantities, [*notes, f"run folder: {config['run_dir']}"])
+    print_results(title, values, quantities, [*notes, f"run folder: {config['run_dir']}"])

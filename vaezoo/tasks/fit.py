@@ -8,19 +8,22 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from vaezoo import signals
-from vaezoo.build import ConfigError, build
 from vaezoo.callbacks.checkpoints import Best
-from vaezoo.callbacks.loggers import CSV, TensorBoard
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.callbacks.progress import describe_training
-from vaezoo.checkpoint import CONFIG_KEY, CheckpointIO, clean, newest_checkpoint, read_checkpoint, restore, say
 from vaezoo.data import ImageData
+from vaezoo.errors import ConfigError
+from vaezoo.instantiate import build
+from vaezoo.loggers import CSV, TensorBoard
 from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.models import LatentVariableModel
-from vaezoo.resume import CHANGEABLE, sets
-from vaezoo.tasks import common
-from vaezoo.tasks.checks import CheckTestShare
+from vaezoo.report.tables import print_results
+from vaezoo.runs import signals
+from vaezoo.runs.checkpoint import CONFIG_KEY, CheckpointIO, clean, newest_checkpoint, read_checkpoint, restore, say
+from vaezoo.runs.checks import CheckTestShare
+from vaezoo.runs.resume import CHANGEABLE, sets
+from vaezoo.runs.setup import build_run, build_trainer, logging_to, quiet, scored, test, use_machine
+from vaezoo.runs.summary import write_summary
 
 # The parts of a config that must not change when a run is resumed.
 FIXED = ("seed", "model", "data", "optimizer", "scheduler")
@@ -30,17 +33,17 @@ ABSENT = "no value"  # a key that one of two configs does not have
 def fit(config: dict[str, Any]) -> None:
     """Train, then test the checkpoint with the best val/elbo (or the last weights, without any)."""
     start = time.perf_counter()
-    common.quiet()
+    quiet()
     trust = tuple(config["trust"])
-    model, data = common.build_run(config)
-    common.use_machine(config, model, data)
-    with signals.listen(), common.logging_to(config) as loggers:
+    model, data = build_run(config)
+    use_machine(config, model, data)
+    with signals.listen(), logging_to(config) as loggers:
         built = build(config["callbacks"], "callbacks", trust).values()
         for name, callback in zip(config["callbacks"], built, strict=True):
             if callback is not None and not isinstance(callback, pl.Callback):
                 raise ConfigError(f"callbacks.{name}={callback} should be null, or have the _target_ of a callback")
         callbacks = [*filter(None, built), CheckTestShare()]
-        trainer = common.build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
+        trainer = build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
         checkpoint = go_on(config, loggers) if config["resume"] else None
         for logger in loggers:
             logger.log_hyperparams(config)
@@ -91,16 +94,16 @@ def summarise(
     if best:
         trainer.strategy.barrier("best checkpoint written")
         restore(model, read_checkpoint(best.path), best.path)
-    values = common.test(trainer, model, data)
+    values = test(trainer, model, data)
     if not trainer.is_global_zero:
         return
     if not math.isfinite(values["elbo"]):
         raise diverged(values["elbo"])
-    summary = common.write_summary(
+    summary = write_summary(
         config,
         task="fit",
         data=type(data).__name__,
-        scored=common.scored(model, data),
+        scored=scored(model, data),
         test=values,
         last_val=validation,
         objective=best.score if best else validation.get("elbo"),
@@ -118,7 +121,7 @@ def summarise(
     ]
     if "wandb" in config["logger"]:
         notes.append(dashboard_hint(config["run_dir"]))
-    common.print_results(title, values, QUANTITIES, notes)
+    print_results(title, values, QUANTITIES, notes)
 
 
 def diverged(elbo: Any) -> ValueError:

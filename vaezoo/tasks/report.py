@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from vaezoo.build import ConfigError
+from vaezoo.errors import ConfigError
 from vaezoo.report import read_runs, write_figures, write_report
-from vaezoo.tasks import common
+from vaezoo.runs.summary import write_summary
 
 
 def report(config: dict[str, Any], runs: str | list | None) -> None:
@@ -25,5 +25,5 @@ def report(config: dict[str, Any], runs: str | list | None) -> None:
     page = Path(config["run_dir"], "report.html")
     write_report(found, page, ", ".join(map(str, paths)))
     figures = write_figures(found, page.parent / "figures")
-    common.write_summary(config, task="report", runs=[str(run.folder) for run in found])
+    write_summary(config, task="report", runs=[str(run.folder) for run in found])
     print(f"{len(found)} runs: {page}, and {len(figures)} figures in {page.parent / 'figures'}")

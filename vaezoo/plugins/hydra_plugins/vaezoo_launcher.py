@@ -2,7 +2,7 @@
 
 A job that raises, exits, is killed or crashes becomes a row with its cause and the rest go on; no
 random state, cache or memory passes from one job to the next. Hydra takes launchers from the
-namespace ``hydra_plugins`` only; ``vaezoo.run`` puts this one on the path.
+namespace ``hydra_plugins`` only; ``vaezoo.cli`` puts this one on the path.
 """
 
 import json
@@ -13,11 +13,12 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
-from vaezoo.files import held, replace
-from vaezoo.jobs import Jobs, plain, program
-from vaezoo.record import check_sweep
-from vaezoo.signals import Stopped
-from vaezoo.sweep import SWEEP_RECORD, essential, print_table, read_summary, rows, write_table
+from vaezoo.report.tables import print_table
+from vaezoo.runs.folder import SWEEP_RECORD, essential, held, read_summary, replace
+from vaezoo.runs.jobs import Jobs, plain, program
+from vaezoo.runs.record import check_sweep
+from vaezoo.runs.signals import Stopped
+from vaezoo.runs.sweep import rows, write_table
 
 
 class SubprocessLauncher(Launcher):

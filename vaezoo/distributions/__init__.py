@@ -1,0 +1,23 @@
+"""Distributions: torch ``Distribution`` classes without parameters of their own."""
+
+from vaezoo.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
+from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution
+from vaezoo.distributions.flow import FlowDistribution
+from vaezoo.distributions.levels import CategoricalDistribution
+from vaezoo.distributions.optimal_scale_normal import OptimalScaleNormalDistribution
+from vaezoo.distributions.triangular_normal import TriangularNormal
+from vaezoo.distributions.vector_quantized import NearestCode, UniformCodes
+from vaezoo.distributions.von_mises_fisher import HypersphericalUniformDistribution, VonMisesFisherDistribution
+
+__all__ = [
+    "CategoricalDistribution",
+    "ContinuousBernoulliDistribution",
+    "DiscretizedLogisticDistribution",
+    "FlowDistribution",
+    "HypersphericalUniformDistribution",
+    "NearestCode",
+    "OptimalScaleNormalDistribution",
+    "TriangularNormal",
+    "UniformCodes",
+    "VonMisesFisherDistribution",
+]

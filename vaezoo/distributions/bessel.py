@@ -1,0 +1,98 @@
+"""Logarithms and ratios of modified Bessel functions, and Gauss-Legendre quadrature.
+
+Everything is computed in float64.
+"""
+
+import math
+from fractions import Fraction
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+
+Polynomial = list[Fraction]  # coefficients of 1, t, t^2, ...
+
+
+def debye_polynomials(num: int) -> tuple[list[Polynomial], list[Polynomial]]:
+    """u_k and v_k, k = 0 ... num - 1, of the uniform expansions of I and its derivative (DLMF 10.41.9 to 11)."""
+
+    def add(*terms: Polynomial) -> Polynomial:
+        return [sum(c, Fraction(0)) for c in zip_longest(*terms, fillvalue=Fraction(0))]
+
+    def times(p: Polynomial, factor: Fraction, power: int) -> Polynomial:
+        return [Fraction(0)] * power + [factor * c for c in p]
+
+    us, vs = [[Fraction(1)]], [[Fraction(1)]]
+    one, half, eighth = Fraction(1), Fraction(1, 2), Fraction(1, 8)
+    for _ in range(num - 1):
+        u = us[-1]
+        slope = [k * c for k, c in enumerate(u)][1:]
+        inside = add(u, times(u, Fraction(-5), 2))
+        integral = [Fraction(0), *(c / (k + 1) for k, c in enumerate(inside))]
+        us.append(add(times(slope, half, 2), times(slope, -half, 4), times(integral, eighth, 0)))
+        vs.append(add(us[-1], times(u, -half, 1), times(u, half, 3), times(slope, -one, 2), times(slope, one, 4)))
+    return us, vs
+
+
+U, V = ([[float(c) for c in p] for p in ps] for ps in debye_polynomials(12))
+LEAST_ORDER = 25  # of the expansion: its error is below float64's
+
+
+def evaluate(polynomials: list[list[float]], t: Tensor, order: float) -> Tensor:
+    """sum_{k >= 1} p_k(t) / order^k."""
+    total = torch.zeros_like(t)
+    for k in reversed(range(1, len(polynomials))):
+        value = torch.zeros_like(t)
+        for c in reversed(polynomials[k]):
+            value = value * t + c
+        total = (total + value) / order
+    return total
+
+
+def bessel(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
+    """ln 0F1(order + 1; kappa^2 / 4) = ln[I_order(kappa) Gamma(order + 1) (2 / kappa)^order], and the ratio
+    I_{order+1}(kappa) / I_order(kappa), which is its derivative: for any kappa > 0 whose square does not underflow.
+
+    The uniform expansion of Debye gives both at an order that is high enough, and with
+    F_v = 0F1(v + 1; kappa^2 / 4) and rho_v = F_{v+1} / F_v, the recurrence
+
+        F_{v-1} / F_v = 1 + kappa^2 rho_v / (4 v (v + 1))
+
+    leads down to the order asked for, all terms positive.
+
+    Args:
+        order: >= 0.
+        kappa: float64, any shape.
+    """
+    steps = max(2, math.ceil(LEAST_ORDER - order))  # the first two repair what rounding does to rho at small kappa
+    top = order + steps
+    z = kappa / top
+    root = torch.sqrt(1 + z.square())
+    more = z.square() / (1 + root)  # root - 1, of full precision
+    at_zero = sum(sum(p) / top**k for k, p in enumerate(U) if k > 0)  # u at z = 0, Stirling's remainder of Gamma
+    u, v = evaluate(U, 1 / root, top), evaluate(V, 1 / root, top)
+    log_f = top * (more - torch.log1p(more / 2)) - root.log() / 2 + torch.log1p(u) - math.log1p(at_zero)
+    # From the derivative of I: I_{v+1} / I_v = I'_v / I_v - v / kappa.
+    rho = 2 * (top + 1) / (top * z.square()) * (more + root * (v - u) / (1 + u))
+    for step in range(steps):
+        order_above = top - step
+        ratio = kappa.square() * rho / (4 * order_above * (order_above + 1))
+        log_f = log_f + torch.log1p(ratio)
+        rho = 1 / (1 + ratio)
+    return log_f, kappa * rho / (2 * (order + 1))
+
+
+def log_area(dim: int) -> float:
+    """ln of the area 2 pi^(D/2) / Gamma(D/2) of the unit sphere in R^D."""
+    return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
+
+
+def gauss_legendre(num: int) -> tuple[list[float], list[float]]:
+    """Nodes and weights of Gauss-Legendre quadrature on [0, 1] (Golub & Welsch 1969)."""
+    k = torch.arange(1, num, dtype=torch.float64, device="cpu")
+    off = k / torch.sqrt(4 * k.square() - 1)
+    nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
+    return ((nodes + 1) / 2).tolist(), vectors[0].square().tolist()
+
+
+NODES, WEIGHTS = gauss_legendre(64)

@@ -1,0 +1,33 @@
+"""A multivariate normal with a triangular factor, and its KL divergence from a diagonal normal."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent, MultivariateNormal, register_kl
+from torch.distributions import Normal as TorchNormal
+
+
+class TriangularNormal(MultivariateNormal):
+    """torch's, but z = mu + L eps keeps its digits under autocast, which rounds matrix products to bf16."""
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        eps = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        return self.loc + (self.scale_tril * eps.unsqueeze(-2)).sum(-1)
+
+
+@register_kl(MultivariateNormal, Independent)
+def kl_full_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
+    """KL(N(mu, L L'), N(m, diag s^2)) = sum_d [ln(s_d / L_dd) + (sum_j L_dj^2 + (mu_d - m_d)^2) / (2 s_d^2) - 1/2].
+
+    Raises:
+        NotImplementedError: p is not a diagonal normal over vectors; ``Latent.kl`` then estimates.
+    """
+    normal = p.base_dist
+    if not isinstance(normal, TorchNormal) or p.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError(f"no closed form of KL(MultivariateNormal, {p})")
+    tril, variance = q.scale_tril, normal.scale.square()
+    second_moment = tril.square().sum(-1) + (q.loc - normal.loc).square()
+    log_ratio = normal.scale.log() - tril.diagonal(dim1=-2, dim2=-1).log()
+    return (log_ratio + second_moment / (2 * variance) - 0.5).sum(-1)

@@ -1,0 +1,1 @@
+"""The groups of metrics that ``task=evaluate`` measures, one file each."""

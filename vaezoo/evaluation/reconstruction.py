@@ -1,0 +1,27 @@
+"""Similarity of images and their reconstructions."""
+
+import torch
+
+from vaezoo.evaluation.base import Found, Settings
+from vaezoo.runs.trained import Trained
+
+
+def reconstruction(run: Trained, settings: Settings) -> Found:
+    """How like the test images are to the means of p(x | z = encode(x))."""
+    from vaezoo.metrics import samples as metrics
+
+    metric = metrics.ReconstructionMetrics()
+    with torch.no_grad():
+        for x, y in run.batches("test", what="reconstruction"):
+            metric.update(x.cpu(), run.model.decode(run.model.encode(x, y), y).mean.cpu())
+    values = metric.compute()
+    missing = [name for name in ("ssim", "ms_ssim") if name not in values]
+    notes = []
+    if missing:
+        size = "x".join(map(str, run.model.data_shape[1:]))
+        notes.append(f"images of {size} are too small for {' and '.join(missing)}")
+    if exact := metric.num_exact:
+        equal = "equals its image" if exact == 1 else "equal their images"
+        num = int(metric.count)
+        notes.append(f"psnr is left out: {exact} of {num} reconstructions {equal} exactly (infinite PSNR)")
+    return Found(values, metrics.QUANTITIES, "; ".join(notes))

@@ -1,0 +1,43 @@
+"""The normal posterior with a full covariance matrix."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from vaezoo.distributions import TriangularNormal
+from vaezoo.distributions.numerics import soft_floor
+from vaezoo.families.posterior import Posterior
+from vaezoo.types import Shape
+
+
+class FullCovarianceNormal(Posterior):
+    """N(mu, L L'), L lower triangular with a positive diagonal: any covariance there is.
+
+    Kingma & Welling 2019, https://arxiv.org/abs/1906.02691, section 2.5.1. L = diag(s) (I + N / sqrt(D))
+    for D dimensions: relative to the scales s, and divided by sqrt(D), a fresh network's N adds little
+    noise to z. The planes are mu, ln s with a soft floor as in ``Normal``, and ceil((D - 1) / 2) more,
+    whose first D (D - 1) / 2 numbers are N's rows below the diagonal; the rest are not used.
+
+    Args:
+        shape: (D,).
+        min_log_scale: floor of ln s.
+    """
+
+    def __init__(self, shape: Shape, min_log_scale: float = -7.0):
+        super().__init__()
+        if len(shape) != 1:
+            raise ValueError(f"a full covariance is over one vector z, got the latent's shape {tuple(shape)}")
+        self.min_log_scale = min_log_scale
+        self.n_params = 2 + shape[0] // 2  # ceil((D - 1) / 2) is D // 2
+
+    def forward(self, *params: Tensor) -> "TriangularNormal":
+        loc, log_scale, *below = params
+        dim = loc.shape[-1]
+        scale = soft_floor(log_scale, self.min_log_scale).exp()
+        tril = torch.diag_embed(scale)
+        if below:
+            rows, columns = torch.tril_indices(dim, dim, -1, device=loc.device)
+            relative = torch.cat(below, -1)[..., : len(rows)] / math.sqrt(dim)
+            tril[..., rows, columns] = scale[..., rows] * relative
+        return TriangularNormal(loc, scale_tril=tril, validate_args=False)

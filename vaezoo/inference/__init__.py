@@ -1,0 +1,1 @@
+"""Estimates of log p(x) beyond the ELBO, and densities fitted to the codes of a trained model."""

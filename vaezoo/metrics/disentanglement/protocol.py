@@ -1,0 +1,156 @@
+"""Disentanglement: does each latent dimension follow one factor of the data, and each factor one dimension?
+
+Shapes: N examples, D latent dimensions, F factors. Codes (N, D) are posterior means in float64; factors
+(N, F) are classes counted from 0. The definitions are those of Locatello et al. 2019
+(https://arxiv.org/abs/1811.12359) and their disentanglement_lib, on whose numbers papers stand, unless a
+docstring says where not. There a renderer draws new images for each metric. Here all of them share the examples
+that there are, so that any set with labels will do.
+"""
+
+from statistics import stdev
+
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+from vaezoo import seeding
+from vaezoo.metrics.base import Gathered
+from vaezoo.metrics.disentanglement.base import MIN_EXAMPLES, Array, Labels
+from vaezoo.metrics.disentanglement.classifiers import explicitness, sap
+from vaezoo.metrics.disentanglement.dci import dci, forests
+from vaezoo.metrics.disentanglement.interventions import beta_vae, factor_vae, irs
+from vaezoo.metrics.disentanglement.mutual_information import mig, modularity, mutual_information
+from vaezoo.metrics.quantities import Quantity
+
+QUANTITIES = {
+    "beta_vae": Quantity("accuracy", "which factor a set of pairs shares, told from their mean |z - z'|", 1),
+    "factor_vae": Quantity("accuracy", "which factor a batch shares, told from its dimension of least variance", 1),
+    "mig": Quantity("fraction", "mutual information gap: (I(z_1st; v) - I(z_2nd; v)) / H(v), mean over factors v", 1),
+    "dci_disentanglement": Quantity("fraction", "1 - H(factor | dimension) / ln F, by importance for prediction", 1),
+    "dci_completeness": Quantity("fraction", "1 - H(dimension | factor) / ln D, by importance for prediction", 1),
+    "dci_informativeness": Quantity("accuracy", "of a random forest from all dimensions, mean over factors", 1),
+    "sap": Quantity("accuracy", "best less second best dimension, each with a linear SVM, mean over factors", 1),
+    "modularity": Quantity("fraction", "1 - sum of I(z; other v)^2 / ((F - 1) I(z; its v)^2), mean over dimensions", 1),
+    "explicitness": Quantity("AUROC", "one value against the rest, logistic regression, mean over values, factors", 1),
+    "irs": Quantity("fraction", "interventional robustness: 1 - largest shift at a fixed v / largest shift", 1),
+}
+
+
+class Disentanglement(Gathered):
+    """All scores of this module from codes and known factors; larger is better, 1 is the most that any could be.
+
+    ``NAME_ceiling`` is what perfect codes get: each factor a dimension of its own, its class number scaled
+    to unit variance. ``NAME_error`` is the standard error over samples of such examples and the draws from them, by
+    the bootstrap. The scores of classifiers that are judged on held-out examples (DCI, SAP, explicitness)
+    have none.
+
+    ``update(code=(B, ...), factors=(B, F))``. Factors with one value are left out. Results are a function
+    of the examples, their order and the seed.
+
+    Args:
+        num_examples: so many at most are drawn from all; a third of them is held out to judge classifiers.
+        num_votes: points and votes of each factor in the beta-VAE and FactorVAE scores.
+        batch_size: examples behind each.
+        bins: of each dimension, for mutual information.
+        num_trees: of each forest.
+        num_resamples: of the bootstrap.
+        seed: names the draws.
+
+    Raises:
+        ValueError: in ``compute``, for codes that are not finite or of one dimension, fewer than two factors that vary,
+            or fewer than ten examples of a value.
+    """
+
+    keeps = ("code", "factors")
+
+    def __init__(
+        self,
+        num_examples: int = 10_000,
+        num_votes: int = 2000,
+        batch_size: int = 64,
+        bins: int = 20,
+        num_trees: int = 20,
+        num_resamples: int = 20,
+        seed: int = 0,
+    ):
+        super().__init__()
+        counts = {"num_votes": num_votes, "batch_size": batch_size, "bins": bins, "num_resamples": num_resamples}
+        for name, value in counts.items():
+            if value < 2:
+                raise ValueError(f"{name} must be >= 2, got {value}")
+        for name, value in {"num_examples": num_examples, "num_trees": num_trees}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        self.num_examples, self.num_trees, self.num_resamples = num_examples, num_trees, num_resamples
+        self.bins, self.seed = bins, seed
+        self.draws = {"batch_size": batch_size, "num_votes": num_votes}
+
+    def compute(self) -> dict[str, float]:
+        codes, factors = self.examples()
+        result = self.on_all(codes, factors) | self.held_out(codes, factors)
+        perfect = StandardScaler().fit_transform(factors)
+        ceiling = self.on_all(perfect, factors) | self.held_out(perfect, factors)
+        rows = self.generator("bootstrap").integers(len(codes), size=(self.num_resamples, len(codes)))
+        resampled = [self.on_all(codes[row], factors[row]) for row in rows]
+        error = {name: stdev(scores[name] for scores in resampled) for name in resampled[0]}
+        return (
+            {name: result[name] for name in QUANTITIES}
+            | {f"{name}_error": value for name, value in error.items()}
+            | {f"{name}_ceiling": ceiling[name] for name in QUANTITIES}
+        )
+
+    def generator(self, name: str) -> np.random.Generator:
+        """A stream of draws of its own for each purpose."""
+        return np.random.default_rng(seeding.derive(self.seed, "disentanglement", name))
+
+    def examples(self) -> tuple[Array, Labels]:
+        """Codes (N, D) and the factors that vary (N, F), checked."""
+        values = self.gathered()
+        codes = values["code"].flatten(1).cpu().double().numpy()
+        factors = values["factors"].cpu().numpy()
+        if factors.ndim != 2:
+            raise ValueError(f"factors must be (N, F), got shape {factors.shape}")
+        if codes.shape[1] < 2:
+            raise ValueError("disentanglement compares latent dimensions: codes have one alone")
+        if bad := int((~np.isfinite(codes).all(1)).sum()):
+            raise ValueError(f"codes must be finite: {bad} of {len(codes)} examples have nan or inf")
+        rows = self.generator("examples").permutation(len(codes))[: self.num_examples]
+        codes, factors = codes[rows], factors[rows]
+        classes = [np.unique(v, return_inverse=True)[1] for v in factors.T]
+        classes = [v for v in classes if v.max() > 0]
+        if len(classes) < 2:
+            raise ValueError(
+                f"disentanglement needs two factors that vary: of {factors.shape[1]}, {len(classes)} has two values"
+            )
+        if (least := min(np.bincount(v).min() for v in classes)) < MIN_EXAMPLES:
+            raise ValueError(
+                f"disentanglement needs {MIN_EXAMPLES} examples of each value of each factor, one has {least}: "
+                f"{len(codes)} examples are too few"
+            )
+        return codes, np.stack(classes, axis=1)
+
+    def on_all(self, codes: Array, factors: Labels) -> dict[str, float]:
+        """The scores that take all examples at once."""
+        information = mutual_information(codes, factors, self.bins)
+        return {
+            "beta_vae": beta_vae(codes, factors, self.generator("beta_vae"), **self.draws),
+            "factor_vae": factor_vae(codes, factors, self.generator("factor_vae"), **self.draws),
+            "mig": mig(information, factors),
+            "modularity": modularity(information),
+            "irs": irs(codes, factors),
+        }
+
+    def held_out(self, codes: Array, factors: Labels) -> dict[str, float]:
+        """The scores of classifiers, fitted to two thirds of the examples and judged on the rest."""
+        split = [len(codes) * 2 // 3]  # of rows in an order drawn at random
+        (train, test), (train_factors, test_factors) = np.split(codes, split), np.split(factors, split)
+        parts = train, train_factors, test, test_factors
+        seed = seeding.derive(self.seed, "disentanglement", "forests") % 2**32
+        importance, informativeness = forests(*parts, num_trees=self.num_trees, seed=seed)
+        disentanglement, completeness = dci(importance)
+        return {
+            "dci_disentanglement": disentanglement,
+            "dci_completeness": completeness,
+            "dci_informativeness": informativeness,
+            "sap": sap(*parts),
+            "explicitness": explicitness(*parts),
+        }

@@ -1,0 +1,17 @@
+"""Priors p(z): each is made from the shape of the latent and returns a distribution when called."""
+
+from vaezoo.priors.base import Prior, PriorFactory, StandardNormal
+from vaezoo.priors.flow import FlowPrior
+from vaezoo.priors.hypersphere import HypersphericalUniform
+from vaezoo.priors.mixture import MixtureOfNormals
+from vaezoo.priors.vamp import VampPrior
+
+__all__ = [
+    "FlowPrior",
+    "HypersphericalUniform",
+    "MixtureOfNormals",
+    "Prior",
+    "PriorFactory",
+    "StandardNormal",
+    "VampPrior",
+]

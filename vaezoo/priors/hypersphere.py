@@ -1,0 +1,23 @@
+"""The uniform prior on the unit sphere."""
+
+import torch
+from torch import Tensor
+
+from vaezoo.conditional import Conditional
+from vaezoo.distributions import HypersphericalUniformDistribution
+from vaezoo.priors.base import Prior
+from vaezoo.types import Shape
+
+
+class HypersphericalUniform(Prior):
+    """p(z) uniform on the unit sphere of R^D."""
+
+    space = "sphere"
+    mean: Tensor
+
+    def __init__(self, shape: Shape, posterior: Conditional | None = None):
+        super().__init__(shape)
+        self.register_buffer("mean", torch.zeros(*shape), persistent=False)
+
+    def forward(self, context: Tensor | None = None) -> HypersphericalUniformDistribution:
+        return HypersphericalUniformDistribution(self.mean)

@@ -1,0 +1,34 @@
+"""Types that several packages share: shapes, batches and what makes a network."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+Shape = Sequence[int]
+NetFactory = Callable[[Shape, Shape], nn.Module]
+
+
+class Batch(NamedTuple):
+    """What a data module hands over: images (B, C, H, W) as floats, and labels (B,) or factors (B, F)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class Numbered(NamedTuple):
+    """A training batch and where it stands: its number in the epoch, and the examples in it, (B,), where known."""
+
+    number: int
+    examples: Tensor | None
+    batch: Batch
+
+
+class Chunk:
+    """Consecutive training batches, each made when it is asked for: an iterable that Lightning leaves as it is."""
+
+    def __init__(self, parts: Iterator[Numbered]):
+        self.parts = parts
+
+    def __iter__(self) -> Iterator[Numbered]:
+        return self.parts
