@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Independent, Normal
 from vaezoo.objectives.base import Objective
 from vaezoo.trace import Trace
 
+TORCH_VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 GRADIENTS = ("reparam", "stl", "dreg")
 
 
@@ -72,6 +73,12 @@ class ImportanceBound(Objective):
     def uses_gradient_hooks(self) -> bool:
         """Whether the backward pass runs a hook on z, which torch 2.11 cannot compile."""
         return self.gradient == "dreg"
+
+    @property
+    def limits(self) -> dict[str, str]:
+        if self.uses_gradient_hooks and TORCH_VERSION < (2, 12):
+            return {"compile": "torch 2.11 cannot compile a gradient hook on an intermediate tensor"}
+        return {}
 
     @abstractmethod
     def bound_and_weights(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
