@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
 
 SCORES = {
-    "elbo": Quantity("nats per image", "-ELBO"),
-    "log_p": Quantity("nats per image", "-log p(x), importance-weighted"),
+    "elbo": Quantity("nats per image", "-ELBO", label="ELBO"),
+    "log_p": Quantity("nats per image", "-log p(x), importance-weighted", label="log p(x)"),
     "reconstruction": Quantity("nats per image", "-log p(x | z) at the posterior's mean z"),
     "typicality": Quantity("nats per image", "|-log p(x) - its mean over training images|"),
     "likelihood_regret": Quantity("nats per image", "what the ELBO gains where q is fitted to the one image"),
@@ -30,9 +30,13 @@ SCORES = {
 
 
 QUANTITIES = {
-    "auroc": Quantity("probability", "an outlier scores above an inlier, ties counting half; chance gets 0.5", 1),
-    "aupr": Quantity("precision", "mean precision over the recalled outliers; chance gets their share of all", 1),
-    "fpr95": Quantity("share", "of the inliers, at or above the score that 95 % of the outliers reach", -1),
+    "auroc": Quantity(
+        "probability", "an outlier scores above an inlier, ties counting half; chance gets 0.5", 1, "AUROC"
+    ),
+    "aupr": Quantity(
+        "precision", "mean precision over the recalled outliers; chance gets their share of all", 1, "AUPR"
+    ),
+    "fpr95": Quantity("share", "of the inliers, at or above the score that 95 % of the outliers reach", -1, "FPR95"),
 }
 
 

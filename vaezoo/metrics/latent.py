@@ -22,12 +22,14 @@ whatever the model ran on.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from vaezoo.metrics.base import BufferedMetric
+from vaezoo.metrics.quantities import QUANTITIES as RUN_QUANTITIES
 from vaezoo.metrics.quantities import Quantity
 
 MIN_VARIANCE = 0.01  # Burda et al. 2016, https://arxiv.org/abs/1509.00519, section 5.1
@@ -37,13 +39,15 @@ LEAST_INFORMATION = 0.1  # nats; ours: the answer to one fair yes-or-no question
 FEW = 0.25  # ours: half of a latent unused is common in good models, of which Burda et al. 2016 use 19 to 25 of 50
 MAX_PAIRS = 2**17  # densities q(z_m | x_n) at a time: 1 MB, which a processor's cache holds
 QUANTITIES = {
-    "active_units": Quantity("dimensions", "those with Var_x E_q[z_d | x] > 0.01"),
-    "active_units_kl": Quantity("dimensions", "those with mean KL(q(z_d | x), p(z_d)) > 0.01 nats"),
-    "collapsed_units": Quantity("dimensions", "those with KL(q(z_d | x), p(z_d)) < 0.01 nats for 99 % of x"),
+    "active_units": RUN_QUANTITIES["active_units"],  # which each test gives too
+    "active_units_kl": Quantity("dimensions", "latent dimensions with mean KL(q(z_d | x), p(z_d)) > 0.01 nats"),
+    "collapsed_units": Quantity(
+        "dimensions", "latent dimensions with KL(q(z_d | x), p(z_d)) < 0.01 nats for 99 % of x"
+    ),
     "mutual_information": Quantity("nats", "I(x; z) = E[log q(z | x) - log q(z)], at most log N"),
-    "aggregate_kl": Quantity("nats", "KL(q(z), p(z)) = total_correlation + dimension_wise_kl", -1),
-    "total_correlation": Quantity("nats", "KL(q(z), prod_d q(z_d)): what the dimensions tell of each other"),
-    "dimension_wise_kl": Quantity("nats", "sum_d KL(q(z_d), p(z_d)), where p(z) factorises", -1),
+    "aggregate_kl": Quantity("nats", "KL(q(z), p(z)) = total_correlation + dimension_wise_kl", -1, "aggregate KL"),
+    "total_correlation": Quantity("nats", "KL(q(z), prod_d q(z_d)): the dependence between dimensions"),
+    "dimension_wise_kl": Quantity("nats", "sum_d KL(q(z_d), p(z_d)), if p(z) factorises", -1, "dimension-wise KL"),
 }
 
 
@@ -200,33 +204,57 @@ class JointLatentMetrics(BufferedMetric):
         return information_metrics(q_own.log_prob(drawn["z"]), log_qz, drawn["log_prior"], num)
 
 
-def verdict(values: dict[str, float]) -> str:
-    """What ``LatentMetrics`` found, in words, with the remedy.
-
-    A dimension is unused if it is collapsed after Lucas et al. 2019, P_x(KL_d < 0.01) >= 0.99, or where the
-    prior has no KL for each dimension, if it is not active after Burda et al. 2016. Then
-
-        posterior collapse: all are unused, or I(x; z) < 0.1 nats;
-        most are unused: more than three quarters;
-        no collapse: else. Some unused dimensions are what the best model has too: those which would cost more
-            nats than they earn (of the linear VAE, Lucas et al. 2019: eigenvalues below the noise's).
+class Verdict(NamedTuple):
+    """Say whether a model uses its latent dimensions.
 
     Args:
-        values: from ``LatentMetrics.compute``.
+        collapsed: whether the posterior has collapsed: the decoder ignores z.
+        mostly_unused: whether more than three quarters of the dimensions are unused.
+        unused: number of unused dimensions.
+        text: the same in words, with the remedy.
+    """
+
+    collapsed: bool
+    mostly_unused: bool
+    unused: int
+    text: str
+
+
+def verdict(values: dict[str, float]) -> Verdict:
+    """Judge what ``LatentMetrics`` computed.
+
+    A dimension is unused if it is collapsed after Lucas et al. 2019, P_x(KL_d < 0.01) >= 0.99, or, if the prior has no
+    KL for each dimension, if it is not active after Burda et al. 2016. Then
+
+        posterior collapse: all are unused, or I(x; z) < 0.1 nats;
+        mostly unused: more than three quarters are;
+        no collapse: otherwise. The best model may have unused dimensions too: those which would cost more nats than
+            they gain (in the linear VAE of Lucas et al. 2019: eigenvalues below the noise's).
+
+    Args:
+        values: the result of ``LatentMetrics.compute``.
     """
     total = int(values["active_units_ceiling"])
     unused = int(values.get("collapsed_units", total - values["active_units"]))
-    told = values["mutual_information"]
-    rate = told + values["aggregate_kl"]
-    if unused == total or told < LEAST_INFORMATION:
-        return (
-            f"posterior collapse: rate {rate:z.2f} nats, of which {told:z.2f} tell of x: the decoder ignores z; try "
-            f"callbacks/anneal=linear, model.free_bits=0.1, a smaller model.beta or a weaker decoder"
+    mutual_information = values["mutual_information"]
+    kl = mutual_information + values["aggregate_kl"]
+    collapsed = unused == total or mutual_information < LEAST_INFORMATION
+    mostly_unused = total - unused < FEW * total
+    if collapsed:
+        text = (
+            f"posterior collapse: KL {kl:z.2f} nats, mutual information I(x; z) {mutual_information:z.2f} nats: the "
+            f"decoder ignores z; try callbacks/anneal=linear, model.free_bits=0.1, a smaller model.beta or a weaker "
+            f"decoder"
         )
-    if total - unused < FEW * total:
-        return (
-            f"{unused} of {total} dimensions are unused, the others carry at least {told:.1f} nats of x: no harm if "
-            f"reconstructions are good, model.latent_dim={total - unused} would do as well; if not, try "
+    elif mostly_unused:
+        text = (
+            f"{unused} of {total} dimensions are unused, the others carry at least {mutual_information:.1f} nats of "
+            f"x: no harm if reconstructions are good, model.latent_dim={total - unused} would do as well; if not, try "
             f"callbacks/anneal=linear, model.free_bits=0.1 or a smaller model.beta"
         )
-    return f"no collapse: {total - unused} of {total} dimensions active, they carry at least {told:.1f} nats of x"
+    else:
+        text = (
+            f"no collapse: {total - unused} of {total} dimensions are active, they carry at least "
+            f"{mutual_information:.1f} nats of x"
+        )
+    return Verdict(collapsed, mostly_unused, unused, text)

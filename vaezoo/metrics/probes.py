@@ -10,11 +10,15 @@ from vaezoo.metrics.quantities import Quantity
 
 NUM_NEIGHBORS = 5
 QUANTITIES = {
-    "linear_probe": Quantity("accuracy", "of logistic regression on the standardised code", 1),
-    "knn": Quantity("accuracy", "of the 5 nearest neighbours' vote in the code", 1),
+    "linear_probe": Quantity(
+        "accuracy", "of logistic regression on the standardised code", 1, "linear probe", 3, "main"
+    ),
+    "knn": Quantity("accuracy", "of the 5 nearest neighbours' vote in the code", 1, "kNN"),
     "chance": Quantity("accuracy", "of the fit split's most frequent class"),
-    "nmi": Quantity("in [0, 1]", "mutual information of k-means clusters and labels / the mean of their entropies", 1),
-    "ari": Quantity("in [-0.5, 1]", "Rand index of k-means clusters and labels, adjusted: 0 by chance", 1),
+    "nmi": Quantity(
+        "in [0, 1]", "mutual information of k-means clusters and labels / the mean of their entropies", 1, "NMI"
+    ),
+    "ari": Quantity("in [-0.5, 1]", "Rand index of k-means clusters and labels, adjusted: 0 by chance", 1, "ARI"),
 }
 
 

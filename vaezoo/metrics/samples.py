@@ -11,19 +11,47 @@ from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.quantities import Quantity
 from vaezoo.training.means import ExampleMean, wide
 
+PROTOCOL = "{num_features} features, {num_real} real, {num_generated} generated"
 QUANTITIES = {
-    "fid": Quantity("squared feature units", "Frechet distance of real and generated features; falls with N", -1),
-    "kid": Quantity("squared MMD", "kernel distance of real and generated features, unbiased; may be negative", -1),
-    "precision": Quantity("share of generated images", "those within a real image's 3 nearest neighbours", 1),
-    "recall": Quantity("share of real images", "those within a generated image's 3 nearest neighbours", 1),
-    "density": Quantity("ratio", "a fifth of the real images whose 5 nearest neighbours reach a generated image", 1),
-    "coverage": Quantity("share of real images", "those whose 5 nearest neighbours reach a generated image", 1),
-    "num_features": Quantity("features", "dimensions of the space in which images are compared", 0),
-    "num_real": Quantity("images", "real images that were compared", 0),
-    "num_generated": Quantity("images", "generated images that were compared", 0),
-    "psnr": Quantity("dB", "mean over images of -10 log10 MSE, pixels in [0, 1]", 1),
-    "ssim": Quantity("structural similarity", "mean over images; 1 for equal images", 1),
-    "ms_ssim": Quantity("structural similarity", "mean over images of the product over scales; 1 for equal images", 1),
+    "fid": Quantity(
+        "squared feature units",
+        "Frechet distance of real and generated features; falls with N",
+        -1,
+        "FID",
+        2,
+        "main",
+        PROTOCOL,
+    ),
+    "kid": Quantity(
+        "squared MMD",
+        "kernel distance of real and generated features, unbiased; may be negative",
+        -1,
+        "KID",
+        protocol=PROTOCOL,
+    ),
+    "precision": Quantity(
+        "share of generated images", "those within a real image's 3 nearest neighbours", 1, protocol=PROTOCOL
+    ),
+    "recall": Quantity(
+        "share of real images", "those within a generated image's 3 nearest neighbours", 1, protocol=PROTOCOL
+    ),
+    "density": Quantity(
+        "ratio",
+        "a fifth of the real images whose 5 nearest neighbours reach a generated image",
+        1,
+        protocol=PROTOCOL,
+    ),
+    "coverage": Quantity(
+        "share of real images", "those whose 5 nearest neighbours reach a generated image", 1, protocol=PROTOCOL
+    ),
+    "num_features": Quantity("features", "dimensions of the space in which images are compared", column="run"),
+    "num_real": Quantity("images", "real images that were compared", column="run"),
+    "num_generated": Quantity("images", "generated images that were compared", column="run"),
+    "psnr": Quantity("dB", "mean over images of -10 log10 MSE, pixels in [0, 1]", 1, "PSNR"),
+    "ssim": Quantity("structural similarity", "mean over images; 1 for equal images", 1, "SSIM"),
+    "ms_ssim": Quantity(
+        "structural similarity", "mean over images of the product over scales; 1 for equal images", 1, "MS-SSIM"
+    ),
 }
 
 

@@ -22,16 +22,33 @@ from vaezoo.metrics.disentanglement.mutual_information import mig, modularity, m
 from vaezoo.metrics.quantities import Quantity
 
 QUANTITIES = {
-    "beta_vae": Quantity("accuracy", "which factor a set of pairs shares, told from their mean |z - z'|", 1),
-    "factor_vae": Quantity("accuracy", "which factor a batch shares, told from its dimension of least variance", 1),
-    "mig": Quantity("fraction", "mutual information gap: (I(z_1st; v) - I(z_2nd; v)) / H(v), mean over factors v", 1),
-    "dci_disentanglement": Quantity("fraction", "1 - H(factor | dimension) / ln F, by importance for prediction", 1),
-    "dci_completeness": Quantity("fraction", "1 - H(dimension | factor) / ln D, by importance for prediction", 1),
-    "dci_informativeness": Quantity("accuracy", "of a random forest from all dimensions, mean over factors", 1),
-    "sap": Quantity("accuracy", "best less second best dimension, each with a linear SVM, mean over factors", 1),
+    "beta_vae": Quantity(
+        "accuracy", "which factor a set of pairs shares, told from their mean |z - z'|", 1, "beta-VAE score"
+    ),
+    "factor_vae": Quantity(
+        "accuracy", "which factor a batch shares, told from its dimension of least variance", 1, "FactorVAE score"
+    ),
+    "mig": Quantity(
+        "fraction",
+        "mutual information gap: (I(z_1st; v) - I(z_2nd; v)) / H(v), mean over factors v",
+        1,
+        "MIG",
+        3,
+        "main",
+    ),
+    "dci_disentanglement": Quantity(
+        "fraction", "1 - H(factor | dimension) / ln F, by importance for prediction", 1, "DCI disentanglement"
+    ),
+    "dci_completeness": Quantity(
+        "fraction", "1 - H(dimension | factor) / ln D, by importance for prediction", 1, "DCI completeness"
+    ),
+    "dci_informativeness": Quantity(
+        "accuracy", "of a random forest from all dimensions, mean over factors", 1, "DCI informativeness"
+    ),
+    "sap": Quantity("accuracy", "best less second best dimension, each with a linear SVM, mean over factors", 1, "SAP"),
     "modularity": Quantity("fraction", "1 - sum of I(z; other v)^2 / ((F - 1) I(z; its v)^2), mean over dimensions", 1),
     "explicitness": Quantity("AUROC", "one value against the rest, logistic regression, mean over values, factors", 1),
-    "irs": Quantity("fraction", "interventional robustness: 1 - largest shift at a fixed v / largest shift", 1),
+    "irs": Quantity("fraction", "interventional robustness: 1 - largest shift at a fixed v / largest shift", 1, "IRS"),
 }
 
 

@@ -13,8 +13,17 @@ from vaezoo.metrics.quantities import Quantity
 
 UDR_CEILING = 0.9  # of the lasso: what models with the same uncorrelated dimensions reach
 UDR = {
-    "udr": Quantity("fraction", "unsupervised disentanglement ranking: do other seeds find the same dimensions?", 1),
-    "udr_models": Quantity("models", "that were compared with each other for it"),
+    "udr": Quantity(
+        "fraction",
+        "unsupervised disentanglement ranking: do other seeds find the same dimensions?",
+        1,
+        "UDR",
+        3,
+        "main",
+        "{udr_models} seeds",
+        interval=False,  # one number of all seeds together: its values share their pairs of models
+    ),
+    "udr_models": Quantity("models", "models compared with each other for the UDR", column="run"),
 }
 
 
