@@ -15,7 +15,7 @@ from vaezoo.metrics.base import Gathered
 from vaezoo.metrics.quantities import Quantity
 from vaezoo.trace import Latent, Trace, cached
 from vaezoo.training.eval_mode import evaluating
-from vaezoo.training.means import wide
+from vaezoo.training.means import accumulation_dtype
 
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
@@ -70,7 +70,7 @@ class Scored:
     @cached
     def bounds(self) -> Tensor:
         """The ELBO and the importance-weighted log p(x), of the same draws, (2, B)."""
-        dtype = wide(self.x)
+        dtype = accumulation_dtype(self.x)
         values = []
         with seeding.isolated(self.x.device, self.seed, "bounds"):
             for i, number in enumerate(self.numbers):  # each by itself, so that its draws are its own
@@ -95,7 +95,7 @@ class Scored:
     def reconstruction(self) -> Tensor:
         """-log p(x | z) at the code z = ``encode(x)``: the distortion, without the posterior's width."""
         px = self.model.decode(self.model.encode(self.x, self.context), self.context)
-        return -px.log_prob(self.x).to(wide(self.x))
+        return -px.log_prob(self.x).to(accumulation_dtype(self.x))
 
     @property
     def typicality(self) -> Tensor:
@@ -146,7 +146,7 @@ class Scored:
             optimizer.zero_grad()
             loss.backward(inputs=[loc, log_scale])
             optimizer.step()
-        return (elbo(held_out) - before).to(wide(x)).clamp(min=0)
+        return (elbo(held_out) - before).to(accumulation_dtype(x)).clamp(min=0)
 
 
 def scores(

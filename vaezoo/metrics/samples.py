@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from vaezoo.metrics.base import Gathered
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.training.means import ExampleMean, wide
+from vaezoo.training.means import ExampleMean, accumulation_dtype
 
 QUANTITIES = {
     "fid": Quantity("squared feature units", "Frechet distance of real and generated features; falls with N", -1),
@@ -51,7 +51,7 @@ def fid(real: Tensor, fake: Tensor) -> float:
     """
     if min(len(real), len(fake)) < 2:
         raise ValueError(f"fid needs at least 2 real and 2 generated images, got {len(real)} and {len(fake)}")
-    real, fake = real.to(wide(real)), fake.to(wide(fake))
+    real, fake = real.to(accumulation_dtype(real)), fake.to(accumulation_dtype(fake))
     first, second = (torch.linalg.qr((x - x.mean(0)) / math.sqrt(len(x) - 1), mode="r").R for x in (real, fake))
     shift = (real.mean(0) - fake.mean(0)).square().sum()
     overlap = torch.linalg.matrix_norm(first @ second.T, "nuc")
@@ -73,7 +73,7 @@ def kid(real: Tensor, fake: Tensor) -> tuple[float, float]:
     n, m = len(real), len(fake)
     if min(n, m) < 2:
         raise ValueError(f"kid needs at least 2 real and 2 generated images, got {n} and {m}")
-    real, fake = real.to(wide(real)), fake.to(wide(fake))
+    real, fake = real.to(accumulation_dtype(real)), fake.to(accumulation_dtype(fake))
 
     def sums(x: Tensor, y: Tensor) -> Tensor:  # of each row of k(x, y)
         return torch.cat([(part @ y.T / x.shape[1] + 1).pow(3).sum(1) for part in x.split(CHUNK)])
@@ -124,7 +124,7 @@ def manifolds(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     Returns:
         precision and density (M,), recall and coverage (N,).
     """
-    real, fake = real.to(wide(real)), fake.to(wide(fake))
+    real, fake = real.to(accumulation_dtype(real)), fake.to(accumulation_dtype(fake))
     reach = radii(real, max(REACH, DENSITY_REACH))
     small, large, own = reach[:, REACH - 1], reach[:, DENSITY_REACH - 1], radii(fake, REACH)[:, -1:]
     recall, coverage = torch.zeros(2, len(real), dtype=torch.bool, device=real.device)
@@ -224,7 +224,7 @@ def similarities(x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """
     if x.shape != y.shape or x.dim() != 4:
         raise ValueError(f"expected two batches of images (N, C, H, W), got {tuple(x.shape)} and {tuple(y.shape)}")
-    x, y = (image.to(wide(image)).clamp(0, 1) for image in (x, y))
+    x, y = (image.to(accumulation_dtype(image)).clamp(0, 1) for image in (x, y))
     values = {"psnr": -10 * (x - y).square().flatten(1).mean(1).log10()}
     factors: list[Tensor] = []
     weights = scale_weights(*x.shape[2:])
