@@ -104,7 +104,7 @@ def test_noise_is_named_by_the_batch_among_all_processes(monkeypatch):
     batch = Batch(torch.zeros(2, 1, 3, 2), torch.zeros(2))
     model.validation_step(batch, 5)
     model.test_step(batch, 5, 1)
-    model.prepare(7)
+    model.on_microbatch_start(7)
     assert named == [(4, "val", 17, 0), (4, "test", 17, 1), (4, "train", 6, 7, 2)]
 
 

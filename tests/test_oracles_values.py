@@ -141,12 +141,12 @@ def test_the_speed_is_that_of_training_alone(monkeypatch):
     logger = SimpleNamespace(log_metrics=lambda row, step: rows.append((step, row)))
     rate = SimpleNamespace(param_groups=[{"lr": 0.5}])
     trainer = SimpleNamespace(world_size=2, global_step=0, log_every_n_steps=2, loggers=[logger], optimizers=[rate])
-    model = SimpleNamespace(latest={}, objective=SimpleNamespace(weights=dict), gradient_norm=torch.tensor(0.25))
+    model = SimpleNamespace(last_metrics={}, objective=SimpleNamespace(weights=dict), gradient_norm=torch.tensor(0.25))
     part = SimpleNamespace(batch=SimpleNamespace(x=torch.zeros(5)))
     seen = Monitor()
     seen.on_train_start(trainer, model)  # 0
     for trainer.global_step in (1, 2):
-        seen.on_batch(trainer, model, part)  # at 2, the second step logs a row
+        seen.on_microbatch_end(trainer, model, part)  # at 2, the second step logs a row
     assert [(step, row["step/images_per_second"]) for step, row in rows] == [(1, 20 / 2)]
     seen.on_validation_start(trainer, model)  # 10: 8 seconds more
     seen.on_validation_end(trainer, model)  # 13

@@ -36,7 +36,7 @@ def test_single_runs(cli, words):
 
 def test_sweeps(tmp_path):
     """The first sweep, each of its jobs for one epoch: all of them complete."""
-    done = command(*SWEEPS[0], "trainer.max_epochs=1", "callbacks.panels=null", "logger=none", cwd=tmp_path)
+    done = command(*SWEEPS[0], "trainer.max_epochs=1", "callbacks.images=null", "logger=none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "job" in done.stdout
     jobs = 1

@@ -31,9 +31,9 @@ class Recorder(pl.Callback):
         self.record, self.die_at, self.in_validation = record, die_at, in_validation
         self.count = 0
 
-    def on_batch(self, trainer, pl_module, part):
+    def on_microbatch_end(self, trainer, pl_module, part):
         key = (trainer.current_epoch, part.number)
-        row = (float(pl_module.latest["loss"]).hex(), part.examples.tolist(), float(part.batch.x.sum()))
+        row = (float(pl_module.last_metrics["loss"]).hex(), part.examples.tolist(), float(part.batch.x.sum()))
         assert self.record.setdefault(key, row) == row
         self.count += 1
         if not self.in_validation and self.count == self.die_at:
@@ -41,7 +41,7 @@ class Recorder(pl.Callback):
 
     def on_train_batch_start(self, trainer, *_):
         (last,) = (callback for callback in trainer.callbacks if isinstance(callback, Last))
-        last.due = 0  # save wherever that can be done
+        last.next_save_time = 0  # save wherever that can be done
 
     def on_validation_batch_start(self, *_):
         if self.in_validation and self.count >= self.die_at:
@@ -157,8 +157,8 @@ def test_a_validation_inside_an_accumulation_window_moves_nothing(tmp_path):
 def test_a_resumed_run_may_begin_with_a_validation():
     """Then it knows what a batch's means are called before it has any: a bar asks for them."""
     model = VAE((1, 5, 4))
-    model.names = ("elbo", "kl")
-    assert model.latest == {}
+    model.metric_names = ("elbo", "kl")
+    assert model.last_metrics == {}
 
 
 def stopping(folder, resume=None, **settings):
@@ -200,9 +200,9 @@ def test_the_examples_of_a_loss_that_is_no_number(tmp_path, what):
     """Of the batches of a step the one at fault is named; a gradient is of all of them."""
 
     class Broken(VAE):
-        def losses(self, x, y):
-            loss, names, row = super().losses(x, y)
-            if self.last == 4:  # in the sixth batch
+        def compute_loss(self, x, y):
+            loss, names, row = super().compute_loss(x, y)
+            if self.last_batch_index == 4:  # in the sixth batch
                 return loss * torch.inf if what == "loss" else 0 * loss + (0 * loss).abs().sqrt(), names, row
             return loss, names, row
 

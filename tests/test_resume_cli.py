@@ -418,12 +418,12 @@ def test_what_a_run_that_goes_on_says_of_its_config():
 
 def test_a_complete_run_that_goes_on_has_no_speed(cli):
     """It trains nothing more, and from another folder it is the same run."""
-    code, out, _err, run = cli("trainer.max_epochs=1", "logger=none", "callbacks.panels=null")
+    code, out, _err, run = cli("trainer.max_epochs=1", "logger=none", "callbacks.images=null")
     assert code == 0
     assert "images/s in training" in out
     Path("elsewhere").mkdir()
     os.chdir("elsewhere")
-    code, out, err, _ = cli(f"run={run}", "callbacks.last.every_seconds=9")
+    code, out, err, _ = cli(f"run={run}", "callbacks.checkpoint_last.every_seconds=9")
     assert code == 0
     assert "20 steps (1 epoch) in " in out
     assert "images/s" not in out
@@ -587,7 +587,7 @@ def test_a_sweep_in_an_old_folder(stub):
 
 def test_a_run_goes_on_with_what_it_was_trained_with(cli):
     """Another seed, model, data, optimizer or scheduler stops it; a default that one config alone has is told."""
-    small = ("logger=none", "callbacks.panels=null", "model.encoder.hidden=[8]")
+    small = ("logger=none", "callbacks.images=null", "model.encoder.hidden=[8]")
     code, _out, _err, run = cli("trainer.max_epochs=1", *small)
     assert code == 0
     config = summary(run)["config"]

@@ -81,8 +81,8 @@ ELBO, KL = -27.85479547712538, 0.5082562488089833  # from that version's own sum
         ("trainer", "lightning.pytorch.Callback"),
         ("trainer", "vaezoo.tasks.fit.fit"),
         ("callbacks", "lightning.pytorch.Trainer"),
-        ("callbacks.best", "vaezoo.runs.folder.replace"),
-        ("logger", "vaezoo.loggers.last_id"),
+        ("callbacks.checkpoint_best", "vaezoo.runs.folder.replace"),
+        ("logger", "vaezoo.loggers.find_wandb_id"),
         ("task", "vaezoo.runs.summary.write_summary"),
         ("task", "vaezoo.runs.checkpoint.read_checkpoint"),
     ],
@@ -145,7 +145,7 @@ def own_package(tmp_path, monkeypatch):
 
 def test_trust_is_never_inherited_from_a_file(cli, own_package, tmp_path):
     """Neither from a checkpoint's config nor from a run folder's record; said on this command line, it works."""
-    short = ("logger=none", "callbacks.panels=null", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
+    short = ("logger=none", "callbacks.images=null", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
     mine = "model._target_=ownpackage.Mine"
     code, _out, err, run = cli(*short, "trust=[ownpackage]", mine, "trainer.max_epochs=1")
     assert code == 0, err
@@ -170,7 +170,7 @@ def test_a_link_out_of_a_run_folder_is_not_written_through(cli, tmp_path):
     """A stranger's folder may hold links to files of the user's."""
     victim = tmp_path / "victim"
     victim.write_text("untouched")
-    short = ("logger=csv", "callbacks.panels=null", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
+    short = ("logger=csv", "callbacks.images=null", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
     _code, _out, _err, run = cli(*short, "trainer.max_epochs=1")
     for name in (".lock", "metrics.csv"):
         (run / name).unlink(missing_ok=True)

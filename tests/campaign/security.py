@@ -467,18 +467,19 @@ RECORDS = [
     "hydra/job_logging=default", "+new.key=1",
 ]  # fmt: skip
 PATHS = [
-    "callbacks.best.dirpath=victim", "+callbacks.x._target_=lightning.pytorch.callbacks.ModelCheckpoint",
+    "callbacks.checkpoint_best.dirpath=victim", "+callbacks.x._target_=lightning.pytorch.callbacks.ModelCheckpoint",
     "+logger.x._target_=lightning.pytorch.loggers.CSVLogger", "+logger.x.save_dir=${hydra:runtime.cwd}",
     "data.root=${oc.env:HOME}", "+logger.wandb.notes=${data.root}", "+logger.wandb.entity=evil",
-    "+callbacks.x.dirpath=${data.root}", "callbacks.best={dirpath:victim}", "name=${oc.env:HOME}",
-    "callbacks.best.dirpath=/etc", "callbacks.panels.folder=../..", "logger.csv.save_dir=~",
-    "callbacks.last.dirpath=a/b", "callbacks={best:{dirpath:/etc}}", "experiment=../../evil", "model=../../evil",
-    "data._target_=a/b", "+logger.wandb.entity=${oc.env:HOME}", "callbacks.best.dirpath=${run_dir}/../x",
-    "callbacks.best.dirpath='/etc'",
+    "+callbacks.x.dirpath=${data.root}", "callbacks.checkpoint_best={dirpath:victim}", "name=${oc.env:HOME}",
+    "callbacks.checkpoint_best.dirpath=/etc", "callbacks.images.folder=../..", "logger.csv.save_dir=~",
+    "callbacks.checkpoint_last.dirpath=a/b", "callbacks={checkpoint_best:{dirpath:/etc}}",
+    "experiment=../../evil", "model=../../evil",
+    "data._target_=a/b", "+logger.wandb.entity=${oc.env:HOME}", "callbacks.checkpoint_best.dirpath=${run_dir}/../x",
+    "callbacks.checkpoint_best.dirpath='/etc'",
 ]  # fmt: skip
 KEPT = [
-    "model=conv_vae", "model.latent_dim=3", "data.root=/somewhere/else", "+scheduler.final=0.1", "~callbacks.panels",
-    "callbacks.panels.folder=${run_dir}/pictures", "model/prior=vamp", "trainer.max_epochs=3", "seed=4",
+    "model=conv_vae", "model.latent_dim=3", "data.root=/somewhere/else", "+scheduler.final=0.1", "~callbacks.images",
+    "callbacks.images.folder=${run_dir}/pictures", "model/prior=vamp", "trainer.max_epochs=3", "seed=4",
     "optimizer.betas=[0.9,0.95]", "experiment=mnist", "threads=1", "name=x", "on_nan=skip",
 ]  # fmt: skip
 

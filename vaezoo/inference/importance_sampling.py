@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.training.eval_mode import evaluating
-from vaezoo.training.machine import keep_heap
-from vaezoo.training.means import wide
+from vaezoo.training.machine import keep_freed_memory
+from vaezoo.training.means import accumulation_dtype
 
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
@@ -114,10 +114,10 @@ def estimate_log_marginal(
 
     if compile:  # eager draws, so that the digits are those of the eager pass
         log_weights = torch.compile(log_weights, dynamic=False, options={"fallback_random": True})
-    dtype = wide(x)
+    dtype = accumulation_dtype(x)
     values = torch.empty(len(LogMarginalEstimate._fields), len(x), dtype=dtype, device=x.device)
     seed = model.seed if seed is None else seed
-    keep_heap()
+    keep_freed_memory()
     with evaluating(model), seeding.isolated(x.device, seed, "log_px"):
         for i in progress(range(len(x))):
             seeding.reseed(x.device, seed, "log_px", start_index + i)

@@ -15,7 +15,7 @@ from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.quantities import Quantity
 from vaezoo.trace import Latent, Trace, cached
 from vaezoo.training.eval_mode import evaluating
-from vaezoo.training.means import wide
+from vaezoo.training.means import accumulation_dtype
 
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
@@ -74,7 +74,7 @@ class BatchScores:
     @cached
     def bounds(self) -> Tensor:
         """The ELBO and the importance-weighted log p(x), of the same draws, (2, B)."""
-        dtype = wide(self.x)
+        dtype = accumulation_dtype(self.x)
         values = []
         with seeding.isolated(self.x.device, self.seed, "bounds"):
             for i, number in enumerate(self.example_ids):  # each by itself, so that its draws are its own
@@ -99,7 +99,7 @@ class BatchScores:
     def reconstruction(self) -> Tensor:
         """-log p(x | z) at the code z = ``encode(x)``: the distortion, without the posterior's width."""
         px = self.model.decode(self.model.encode(self.x, self.context), self.context)
-        return -px.log_prob(self.x).to(wide(self.x))
+        return -px.log_prob(self.x).to(accumulation_dtype(self.x))
 
     @property
     def typicality(self) -> Tensor:
@@ -150,7 +150,7 @@ class BatchScores:
             optimizer.zero_grad()
             loss.backward(inputs=[loc, log_scale])
             optimizer.step()
-        return (elbo(held_out) - before).to(wide(x)).clamp(min=0)
+        return (elbo(held_out) - before).to(accumulation_dtype(x)).clamp(min=0)
 
 
 def scores(

@@ -44,11 +44,11 @@ class CVAE(VAE):
         if isinstance(self.prior, VampPrior):
             raise ValueError("prior: the pseudo-inputs of a VampPrior have no label, choose another one")
 
-    def start(self, x: Tensor, context: Tensor | None = None) -> None:
+    def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         if context is None:
             raise ValueError("a cvae needs one class label for each example, and this data's labels are none")
         self.check_labels(context)
-        super().start(x, context)
+        super().init_from_data(x, context)
 
     def check_labels(self, labels: Tensor) -> None:
         """Refuse labels that are not one class of the model for each example."""

@@ -121,7 +121,7 @@ class LadderVAE(LatentVariableModel):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.means_down(x, context)[-1]
 
-    def layer_means(self, trace: Trace) -> list[Tensor]:
+    def posterior_means(self, trace: Trace) -> list[Tensor]:
         """As ``means_down``: q of a lower layer hangs on the samples above it, whose noise would be in its mean."""
         return self.means_down(trace.x)
 

@@ -66,7 +66,7 @@ class VAE(LatentVariableModel):
                 f"{type(family).__name__} in {family.space} space: choose both in one"
             )
 
-    def start(self, x: Tensor, context: Tensor | None = None) -> None:
+    def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         self.prior.start(x)
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:

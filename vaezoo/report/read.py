@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from vaezoo.errors import ConfigError
+from vaezoo.old_names import update_config, update_override
 from vaezoo.report.columns import COST, SAMPLE_METRICS
 from vaezoo.runs.folder import JOB_RECORD, brief, essential, jobs, read_summary
 
@@ -201,7 +202,7 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     runtime = (read_yaml(hydra / "hydra.yaml") or {}).get("hydra", {}).get("runtime", {})
     choices = runtime.get("choices", {})
     return Run(
-        folder, essential(overrides), summary, choices, config,
+        folder, essential(map(update_override, overrides)), summary, choices, update_config(config),
         read_curves(origin / "metrics.csv", summary if origin == folder else read_summary(origin)),
         read_pictures(origin / "panels"),
     )  # fmt: skip

@@ -16,6 +16,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vaezoo.errors import ConfigError
+from vaezoo.old_names import update_override
 from vaezoo.runs.folder import SWEEP_RECORD, essential, read_summary
 
 # Where a folder keeps the words of its command (``vaezoo.runs.record`` and the launcher of sweeps write them).
@@ -23,7 +24,7 @@ RECORDS = {"run": ".hydra/overrides.yaml", "sweep": SWEEP_RECORD}
 # What moves no bit of a training: where its data lie, what is shown of it and kept. Two commands that differ in
 # nothing else ask for the same run.
 ASIDE = (
-    "trainer.enable_progress_bar", "trainer.log_every_n_steps", "callbacks.last", "callbacks.panels",
+    "trainer.enable_progress_bar", "trainer.log_every_n_steps", "callbacks.checkpoint_last", "callbacks.images",
     "callbacks.progress", "logger", "data.root", "data.num_workers", "debug", "trust",
 )  # fmt: skip
 # Tasks that train nothing by themselves: a run of one is not resumed by its folder.
@@ -211,7 +212,8 @@ def recorded(folder: Path, kind: str) -> list[str] | None:
         words = yaml.safe_load((folder / RECORDS[kind]).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
-    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
+    known = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    return [update_override(word) for word in words] if known else None
 
 
 def alike(words: Iterable[str], others: Iterable[str]) -> bool:

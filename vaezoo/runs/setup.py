@@ -14,10 +14,10 @@ import torch
 from vaezoo.data import ImageData
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
-from vaezoo.loggers import WandB, guarded
+from vaezoo.loggers import WandB, call_or_disable
 from vaezoo.models import LatentVariableModel
 from vaezoo.runs.checks import check_optimizer, check_trainer
-from vaezoo.training.machine import hide_missing_gpu, keep_heap, set_threads
+from vaezoo.training.machine import keep_freed_memory, set_threads, skip_gpu_probe
 
 
 def quiet() -> None:
@@ -67,7 +67,7 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     if "root" in data_config:  # so that the run can be evaluated from another folder
         data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
     data: ImageData = build(data_config, "data", trust, seed=seed)
-    model.check_support(data)
+    model.check_data_kind(data)
     model.config = config
     return model, data
 
@@ -75,8 +75,8 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
 def use_machine(config: dict[str, Any], model: LatentVariableModel, data: ImageData) -> None:
     """Settings of the process and of the memory's layout, for speed."""
     set_threads(config["threads"], sum(p.numel() for p in model.parameters()) * data.batch_size)
-    keep_heap()
-    hide_missing_gpu()
+    keep_freed_memory()
+    skip_gpu_probe()
     model.to(memory_format=torch.channels_last)  # what convolutions on CPUs are fastest in
 
 
@@ -122,7 +122,7 @@ def close_wandb(loggers: list[Any], exit_code: int) -> None:
     if wandb is None or wandb.run is None:
         return
     logger = next((logger for logger in loggers if isinstance(logger, WandB)), WandB(experiment=wandb.run))
-    guarded(logger, wandb.finish, exit_code=exit_code)
-    if logger.off:
+    call_or_disable(logger, wandb.finish, exit_code=exit_code)
+    if logger.disabled:
         with suppress(Exception):  # its connection is what has failed
             wandb.teardown(exit_code)  # otherwise W&B tries once more when the interpreter exits, with a traceback

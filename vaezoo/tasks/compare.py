@@ -28,7 +28,7 @@ from vaezoo.error_messages import sentence
 from vaezoo.errors import ConfigError
 from vaezoo.evaluation.base import CODES, Settings
 from vaezoo.evaluation.groups import named
-from vaezoo.loggers import guarded
+from vaezoo.loggers import call_or_disable
 from vaezoo.report import Run, read_runs, write_figures, write_report
 from vaezoo.report.statistics import Variant
 from vaezoo.report.statistics import compare as compare_runs
@@ -206,7 +206,7 @@ def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 heads, *lines = csv.reader(io.StringIO(as_csv(runs, Path(config["run_dir"]))))
-                guarded(logger, logger.log_table, "comparison", columns=heads, data=lines)
+                call_or_disable(logger, logger.log_table, "comparison", columns=heads, data=lines)
 
 
 def passed_on() -> list[str]:

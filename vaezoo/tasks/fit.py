@@ -59,7 +59,7 @@ def go_on(config: dict[str, Any], loggers: list) -> Path | None:
     path, checkpoint = found or (None, {"global_step": 0})
     for logger in loggers:
         if isinstance(logger, CSV | TensorBoard):
-            logger.resume(checkpoint["global_step"])
+            logger.rewind(checkpoint["global_step"])
     if path is None:
         return None
     for key, before, now in differences(checkpoint[CONFIG_KEY], config):
