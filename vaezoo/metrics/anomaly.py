@@ -13,7 +13,7 @@ from torch.distributions import Independent, Normal
 from vaezoo import seeding
 from vaezoo.metrics.base import Gathered
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.trace import Latent, Trace, cached
+from vaezoo.trace import Latent, Trace, cached_property
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.training.means import wide
 
@@ -67,7 +67,7 @@ class Scored:
         """The examples' numbers."""
         return range(self.first, self.first + len(self.x))
 
-    @cached
+    @cached_property
     def bounds(self) -> Tensor:
         """The ELBO and the importance-weighted log p(x), of the same draws, (2, B)."""
         dtype = wide(self.x)
