@@ -157,7 +157,9 @@ def test_a_fitted_mixture_draws_each_cluster_as_often_as_it_occurs():
     """Four codes of five lie about -5, the fifth about 5."""
     noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
     codes = noise + torch.where(torch.arange(1000) % 5 == 0, 5.0, -5.0)[:, None]
-    drawn = samplers.Sampler(lambda num: samplers.mixture(codes, num_components=2).sample((num,))).sample(4000)
+    drawn = samplers.Sampler(lambda num: samplers.fit_gaussian_mixture(codes, num_components=2).sample((num,))).sample(
+        4000
+    )
     assert float((drawn[:, 0] < 0).double().mean()) == pytest.approx(0.8, abs=5 * 0.4 / 4000**0.5)
 
 

@@ -148,7 +148,7 @@ def test_probabilistic_pca():
     assert found["mutual_information"] == pytest.approx(0.5 * float((kept / noise).log().sum()), abs=0.1)
     assert found["aggregate_kl"] == pytest.approx(0, abs=0.05)
     assert (found["active_units"], found["active_units_kl"], found["collapsed_units"]) == (3, 3, 2)
-    assert verdict(found).startswith("no collapse: 3 of 5 dimensions active")
+    assert verdict(found).text.startswith("no collapse: 3 of 5 dimensions are active")
 
 
 # What must change nothing.
@@ -281,29 +281,29 @@ def test_sphere():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "no collapse: 22 of 50 dimensions active"),
+        ({}, "no collapse: 22 of 50 dimensions are active"),
         ({"collapsed_units": 37.0}, "no collapse: 13 of 50"),
         ({"collapsed_units": 38.0}, "38 of 50 dimensions are unused"),
-        ({"collapsed_units": 50.0}, "posterior collapse: rate 24.50 nats"),
-        ({"mutual_information": 0.09, "aggregate_kl": 0.02}, "posterior collapse: rate 0.11 nats"),
+        ({"collapsed_units": 50.0}, "posterior collapse: KL 24.50 nats"),
+        ({"mutual_information": 0.09, "aggregate_kl": 0.02}, "posterior collapse: KL 0.11 nats"),
     ],
 )
 def test_verdict(changes, expected):
     values = {"active_units": 22.0, "active_units_ceiling": 50.0, "collapsed_units": 28.0}
     values |= {"mutual_information": 9.0, "aggregate_kl": 15.5} | changes
-    assert verdict(values).startswith(expected)
-    assert ("callbacks/anneal=linear" in verdict(values)) == (not expected.startswith("no"))
+    assert verdict(values).text.startswith(expected)
+    assert ("callbacks/anneal=linear" in verdict(values).text) == (not expected.startswith("no"))
 
 
 def test_verdict_without_a_kl_for_each_dimension():
     values = {"active_units": 2.0, "active_units_ceiling": 20.0, "mutual_information": 3.0, "aggregate_kl": 0.0}
-    assert verdict(values).startswith("18 of 20 dimensions are unused")
-    assert "model.latent_dim=2 " in verdict(values)
+    assert verdict(values).text.startswith("18 of 20 dimensions are unused")
+    assert "model.latent_dim=2 " in verdict(values).text
 
 
 def test_verdict_on_a_collapsed_model():
     found = measure(make(1e-3 * randn(200, 4), 1.0))
-    assert verdict(found).startswith("posterior collapse: rate 0.00 nats")
+    assert verdict(found).text.startswith("posterior collapse: KL 0.00 nats")
 
 
 # Refusals.

@@ -29,9 +29,9 @@ def make(model=VAE, **kwargs):
     return model((1, 5, 4), latent_dim=2, seed=3, **{"optimizer": SGD, **kwargs})
 
 
-def data(chunk=1, num=127, **kwargs):
+def data(batches_per_step=1, num=127, **kwargs):
     """11 training batches an epoch, the last one of 7 examples."""
-    return RandomImages((1, 5, 4), num=num, batch_size=10, seed=3, chunk=chunk, **kwargs)
+    return RandomImages((1, 5, 4), num=num, batch_size=10, seed=3, batches_per_step=batches_per_step, **kwargs)
 
 
 def trainer(*callbacks, **settings):

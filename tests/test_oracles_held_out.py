@@ -13,7 +13,7 @@ from vaezoo.data import Digits, Split
 from vaezoo.evaluation.features import train_features
 from vaezoo.inference import ex_post_density as samplers
 from vaezoo.metrics import anomaly, disentanglement
-from vaezoo.metrics.disentanglement import Disentanglement, beta_vae, explicitness, factor_vae, forests, sap
+from vaezoo.metrics.disentanglement import Disentanglement, beta_vae, explicitness, factor_vae, forest_importance, sap
 from vaezoo.metrics.probes import Probes
 
 FLOAT = torch.float64
@@ -38,7 +38,7 @@ CHANCE = {"forests": (1 / 3 + 1 / 5) / 2, "sap": 0.0, "explicitness": 0.5}
 def judged(name, *parts):
     """The score on the judged part."""
     if name == "forests":
-        return forests(*parts, num_trees=5)[1]
+        return forest_importance(*parts, num_trees=5)[1]
     return {"sap": sap, "explicitness": explicitness}[name](*parts)
 
 
@@ -53,7 +53,7 @@ def test_classifiers_are_judged_on_what_they_were_not_fitted_to(name):
 
 def test_importance_is_that_of_the_fitted_part():
     v, w = factors(600), factors(600, seed=2)
-    importance, _ = forests(perfect(v), v, noise(600, 2), w, num_trees=5)
+    importance, _ = forest_importance(perfect(v), v, noise(600, 2), w, num_trees=5)
     np.testing.assert_allclose(importance, np.eye(2), atol=0.05)
 
 
@@ -157,7 +157,7 @@ def followed(values, num=40):
 
     codes = torch.arange(float(num))[:, None]
     torch.manual_seed(0)
-    least = samplers.minimise(module, loss, codes, "test")
+    least = samplers.fit_density(module, loss, codes, "test")
     return module, calls, least
 
 
@@ -186,8 +186,8 @@ def test_a_density_is_stopped_by_codes_that_it_is_not_fitted_to():
 )
 def test_the_weights_are_those_of_the_least_held_out_loss(monkeypatch, values, best, rounds):
     """One evaluation before each 50 steps; the training ends when 10 in a row were not less, or after ROUNDS."""
-    assert samplers.ROUNDS == 60  # as the docstring says
-    monkeypatch.setattr(samplers, "ROUNDS", 14)
+    assert samplers.MAX_ROUNDS == 60  # as the docstring says
+    monkeypatch.setattr(samplers, "MAX_ROUNDS", 14)
     module, calls, least = followed(values)
     weights = [weight for training, _, weight, _ in calls if not training]
     assert len(weights) == rounds
@@ -202,13 +202,13 @@ def test_two_stages_take_the_better_of_two_starts(monkeypatch, losses):
     """By the held-out loss: draws are those of a model whose sigma began there."""
     seen = []
 
-    def minimise(module, loss, codes, name):
+    def fit_density(module, loss, codes, name):
         seen.append((module, float(loss(codes[:5]))))
         return losses[len(seen) - 1]
 
-    monkeypatch.setattr(samplers, "minimise", minimise)
+    monkeypatch.setattr(samplers, "fit_density", fit_density)
     codes = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    sampler = samplers.two_stage(codes, hidden=(4,))
+    sampler = samplers.two_stage_sampler(codes, hidden=(4,))
     scales = [float(module.likelihood.scale.detach()) for module, _ in seen]
     assert scales == pytest.approx([0.2, 1.0], rel=1e-4)
     spread = sampler.sample(4000).T.cov().diagonal().sum() / codes.T.cov().diagonal().sum()

@@ -17,7 +17,7 @@ from scipy import stats
 from test_report import make_run
 
 from vaezoo.metrics import disentanglement
-from vaezoo.pictures import TITLE
+from vaezoo.pictures import TITLE_HEIGHT
 from vaezoo.report import Run, page, read_runs
 from vaezoo.report import tables as comparison
 from vaezoo.report.columns import COST, LEADING
@@ -169,7 +169,7 @@ def test_the_page_knows_whose_numbers_are_whose(tmp_path):
         if model != "a":
             assert variant["numbers"]["difference"]["mean"] == pytest.approx(elbos[model] + 50)
     assert part["columns"][:2] == ["elbo", "difference"]
-    assert TITLE > 0
+    assert TITLE_HEIGHT > 0
 
 
 def test_thinned_curves_keep_the_first_and_the_last():

@@ -262,15 +262,17 @@ def test_the_annealing_path_and_its_steps(monkeypatch):
     spectrum = torch.tensor([2.0, 1.2, 0.9, 0.4], dtype=FLOAT)
     x, mean, axes = data_with_spectrum(spectrum, 12)
     model = PPCA.fit(spectrum, mean, axes, 2, rotation(2, 11)).vae((1, 2, 2))
-    moves, move = [], annealed.move
+    moves, move = [], annealed.hmc_transition
 
     def record(at, z, noise, step, num_leapfrog):
         result = move(at, z, noise, step, num_leapfrog)
         moves.append((step.clone(), result[2]))
         return result
 
-    monkeypatch.setattr(annealed, "move", record)
-    found = annealed.anneal(model, x[:3].reshape(3, 1, 2, 2), num_chains=6, num_steps=9, num_leapfrog=2)
+    monkeypatch.setattr(annealed, "hmc_transition", record)
+    found = annealed.annealed_importance_sampling(
+        model, x[:3].reshape(3, 1, 2, 2), num_chains=6, num_steps=9, num_leapfrog=2
+    )
     assert len(moves) == 8
     torch.testing.assert_close(moves[0][0], torch.full((3,), 0.1, dtype=FLOAT))
     for (step, accepted), (after, _) in itertools.pairwise(moves):

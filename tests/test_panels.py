@@ -18,7 +18,7 @@ from vaezoo.callbacks.images import Panels
 from vaezoo.data import Digits, ImageData, Split
 from vaezoo.families import FixedScaleNormal
 from vaezoo.models import VAE
-from vaezoo.pictures import CELL, GAP, LIMIT, fit, frame, grid, to_rgb
+from vaezoo.pictures import GAP, MAX_SIZE, MIN_IMAGE_SIZE, add_labels, make_grid, resize_for_grid, to_rgb
 from vaezoo.report.read import drawn_at, read_pictures
 from vaezoo.trace import Latent, Trace
 from vaezoo.types import Batch
@@ -88,9 +88,9 @@ def frames(monkeypatch) -> dict[str, dict]:
 
     def spy(picture, title, rows=(), columns=(), corner=""):
         seen[title.split()[0].rstrip(",")] = {"picture": picture, "rows": rows, "columns": columns, "corner": corner}
-        return frame(picture, title, rows, columns, corner)
+        return add_labels(picture, title, rows, columns, corner)
 
-    monkeypatch.setattr(pictures, "frame", spy)
+    monkeypatch.setattr(pictures, "add_labels", spy)
     return seen
 
 
@@ -260,33 +260,33 @@ def test_every_byte_is_shown_as_itself():
 @pytest.mark.parametrize("cells", [(1, 1), (4, 8), (20, 20), (16, 8)])
 def test_grids_are_large_enough_and_not_too_large(side, cells):
     images = np.zeros((2, side, side, 3), np.uint8)
-    cell = fit(images, *cells).shape[1]
-    assert cell * max(cells) <= LIMIT
-    assert cell >= min(CELL, side) or side * max(cells) > LIMIT
+    cell = resize_for_grid(images, *cells).shape[1]
+    assert cell * max(cells) <= MAX_SIZE
+    assert cell >= min(MIN_IMAGE_SIZE, side) or side * max(cells) > MAX_SIZE
     assert side != 64 or cells == (16, 8) or cell in (64, 32)
 
 
 def test_large_images_are_averaged():
-    images = np.zeros((1, LIMIT * 2, 7, 3), np.uint8)
+    images = np.zeros((1, MAX_SIZE * 2, 7, 3), np.uint8)
     images[:, ::2] = 200
-    small = fit(images, 1, 1)
-    assert small.shape == (1, LIMIT, 4, 3)
+    small = resize_for_grid(images, 1, 1)
+    assert small.shape == (1, MAX_SIZE, 4, 3)
     assert (small == 100).all()
 
 
 def test_grid_places_images_by_row():
     images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(3, 3)
-    assert grid(images, 3, gap=1)[1::2, 1::2, 0].tolist() == [[0, 1, 2], [3, 4, 255]]
-    assert grid(images, 3, gap=1).shape == (5, 7, 3)
+    assert make_grid(images, 3, gap=1)[1::2, 1::2, 0].tolist() == [[0, 1, 2], [3, 4, 255]]
+    assert make_grid(images, 3, gap=1).shape == (5, 7, 3)
 
 
 def test_frame_keeps_the_picture_whole():
     picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     for title in "t", "a title much longer than the picture below is wide":
-        sheet = frame(picture, title, rows=["z7  2.31", "z12  0.10"], columns=["-3", "0", "3"], corner="KL (nats)")
+        sheet = add_labels(picture, title, rows=["z7  2.31", "z12  0.10"], columns=["-3", "0", "3"], corner="KL (nats)")
         windows = np.lib.stride_tricks.sliding_window_view(sheet, picture.shape)[:, :, 0]
         assert (windows == picture).all(axis=(2, 3, 4)).sum() == 1
-    assert np.array_equal(frame(picture, "t")[-30:, -40:], picture)
+    assert np.array_equal(add_labels(picture, "t")[-30:, -40:], picture)
 
 
 def test_inputs_stand_exactly_above_their_reconstructions(frames):
@@ -295,13 +295,13 @@ def test_inputs_stand_exactly_above_their_reconstructions(frames):
     x, y = next(iter(data.val_dataloader()))
     with torch.no_grad():
         outputs = to_rgb(model.decode(model.encode(x[:10], y[:10])).mean)
-    pixel = CELL // 8
+    pixel = MIN_IMAGE_SIZE // 8
     picture = frames["inputs"]["picture"]
-    assert picture.shape == (GAP + 2 * (2 * CELL + 1 + GAP), GAP + 8 * (CELL + GAP), 3)
+    assert picture.shape == (GAP + 2 * (2 * MIN_IMAGE_SIZE + 1 + GAP), GAP + 8 * (MIN_IMAGE_SIZE + GAP), 3)
     for i in range(10):
-        top, left = GAP + i // 8 * (2 * CELL + 1 + GAP), GAP + i % 8 * (CELL + GAP)
-        cell = picture[top : top + 2 * CELL + 1, left : left + CELL]
-        upper, line, lower = cell[:CELL], cell[CELL], cell[CELL + 1 :]
+        top, left = GAP + i // 8 * (2 * MIN_IMAGE_SIZE + 1 + GAP), GAP + i % 8 * (MIN_IMAGE_SIZE + GAP)
+        cell = picture[top : top + 2 * MIN_IMAGE_SIZE + 1, left : left + MIN_IMAGE_SIZE]
+        upper, line, lower = cell[:MIN_IMAGE_SIZE], cell[MIN_IMAGE_SIZE], cell[MIN_IMAGE_SIZE + 1 :]
         assert (line == 255).all()
         for part, image in (upper, to_rgb(x[i : i + 1])[0]), (lower, outputs[i]):
             assert np.array_equal(part, image.repeat(pixel, 0).repeat(pixel, 1))
@@ -342,10 +342,10 @@ def test_traversals_are_sorted_by_kl(frames):
     assert values[0] > values[-1]
     assert (shown["columns"][0], shown["columns"][5], shown["columns"][-1]) == ("-3", "0", "3")
     assert shown["corner"] == "KL (nats)"
-    pixel, step = CELL // 8, CELL + GAP
-    row = shown["picture"][GAP + 2 * step :, GAP:][:CELL:pixel]
+    pixel, step = MIN_IMAGE_SIZE // 8, MIN_IMAGE_SIZE + GAP
+    row = shown["picture"][GAP + 2 * step :, GAP:][:MIN_IMAGE_SIZE:pixel]
     for i in range(11):
-        assert np.abs(row[:, i * step : i * step + CELL : pixel].astype(int) - expected[i]).max() <= 1
+        assert np.abs(row[:, i * step : i * step + MIN_IMAGE_SIZE : pixel].astype(int) - expected[i]).max() <= 1
 
 
 def test_two_dimensions_make_a_manifold_and_a_scatter(frames):
@@ -370,7 +370,7 @@ def test_scatter_takes_any_number_of_labels(num_labels):
     codes = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     picture = pictures.scatter(codes, torch.arange(200) % num_labels, "epoch 1")
     assert picture.dtype == np.uint8
-    assert max(picture.shape) <= LIMIT
+    assert max(picture.shape) <= MAX_SIZE
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
 
 
@@ -395,7 +395,7 @@ def test_any_shape_is_drawn(tmp_path, shape):
     assert len(names(tmp_path)) == 5
     for path in tmp_path.iterdir():
         picture = read(path)
-        assert 50 < max(picture.shape) <= LIMIT + 150
+        assert 50 < max(picture.shape) <= MAX_SIZE + 150
         assert len(np.unique(picture)) > 20
 
 

@@ -57,12 +57,12 @@ class Recorded(VAE):
         assert self.record.setdefault(key, self.results[stage]) == self.results[stage]
 
 
-def train(folder, record, die_at=None, in_validation=False, chunk=3, resume=False, **settings):
+def train(folder, record, die_at=None, in_validation=False, batches_per_step=3, resume=False, **settings):
     """One attempt; whether it came to its end."""
     pl.seed_everything(3, verbose=False)
     model = Recorded((1, 5, 4), latent_dim=2, scheduler=cosine, seed=3)
     model.record = record
-    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, chunk=chunk, seed=3)
+    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, batches_per_step=batches_per_step, seed=3)
     data.eval_batch_size = 7
     callbacks = [Recorder(record, die_at, in_validation), Best(folder), Last(folder, every_seconds=0)]
     callbacks.append(LinearWarmup("beta", steps=25))
@@ -82,12 +82,12 @@ def train(folder, record, die_at=None, in_validation=False, chunk=3, resume=Fals
     "settings",
     [
         {},
-        {"chunk": 1},
-        {"chunk": 8, "accumulate_grad_batches": 4},
-        {"chunk": 3, "accumulate_grad_batches": 4},
+        {"batches_per_step": 1},
+        {"batches_per_step": 8, "accumulate_grad_batches": 4},
+        {"batches_per_step": 3, "accumulate_grad_batches": 4},
         {"precision": "bf16-mixed"},
         {"limit_val_batches": 0},
-        {"chunk": 10},
+        {"batches_per_step": 10},
         {"check_val_every_n_epoch": 2},
         {"val_check_interval": 4},
         {"val_check_interval": 3, "accumulate_grad_batches": 4},
@@ -207,7 +207,7 @@ def test_the_examples_of_a_loss_that_is_no_number(tmp_path, what):
             return loss, names, row
 
     model = Broken((1, 5, 4), latent_dim=2)
-    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, chunk=8)
+    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, batches_per_step=8)
     trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
                          enable_checkpointing=False, enable_model_summary=False, accumulate_grad_batches=4)  # fmt: skip
     with pytest.raises(ValueError, match=f"the {what}.* is not finite in step 1 .* .*training examples") as error:

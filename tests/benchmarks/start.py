@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     root = given.data_root.resolve()
-    mnist = ["data=mnist", f"data.root={root}", "data.binarize=static", "data.chunk=1", "threads=1"]
+    mnist = ["data=mnist", f"data.root={root}", "data.binarize=static", "data.batches_per_step=1", "threads=1"]
     for name, measure in {
         "python run.py data=mnist, to its first batch's end": lambda: seconds_to_step([*mnist, "logger=csv"]),
         "the same with the default logger": lambda: seconds_to_step(mnist),

@@ -13,7 +13,16 @@ from PIL import Image
 from vaezoo.callbacks.progress import describe_training
 from vaezoo.loggers import guarded
 from vaezoo.models import LatentVariableModel
-from vaezoo.pictures import Picture, axes, manifold, reconstructions, samples, scatter, take, traversals
+from vaezoo.pictures import (
+    Picture,
+    first_batches,
+    manifold,
+    measure_latent_axes,
+    reconstructions,
+    samples,
+    scatter,
+    traversals,
+)
 from vaezoo.seeding import isolated
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.types import Batch
@@ -120,16 +129,16 @@ class Panels(pl.Callback):
             return Batch(batch.x.to(model.device).type(model.dtype), batch.y.to(model.device))
 
         if self.batch is None:
-            self.batch = Batch(*map(torch.cat, zip(*take(loader, self.num_images), strict=True)))
+            self.batch = Batch(*map(torch.cat, zip(*first_batches(loader, self.num_images), strict=True)))
         batch = moved(self.batch)
         pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, when)}
         with isolated(model.device, self.seed, "samples"):
             pictures["samples"] = samples(model, batch, self.num_images, when)
-        if used := axes(model, batch):
+        if used := measure_latent_axes(model, batch):
             pictures["traversals"] = traversals(model, batch, used, when)
-            if len(used.use) == 2:
+            if len(used.usage) == 2:
                 pictures["manifold"] = manifold(model, batch, used, when)
-                seen = [moved(part) for part in take(loader, 5000)]
+                seen = [moved(part) for part in first_batches(loader, 5000)]
                 codes = torch.cat([model.encode(part.x, part.y).cpu() for part in seen])[:5000]
                 labels = torch.cat([part.y.cpu().reshape(len(part.y), -1)[:, 0] for part in seen])[:5000]
                 pictures["scatter"] = scatter(codes, labels, when)

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from vaezoo import seeding
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import Found, Settings, average, numbered
-from vaezoo.inference.importance_sampling import Evidence, estimate
+from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.runs.trained import Trained
 
@@ -19,7 +19,7 @@ def annealed(run: Trained, settings: Settings) -> Found:
     """
     if not settings.annealed:
         raise DoesNotApply("ask for it with task.annealed=12 images")
-    from vaezoo.inference.ais import anneal, simulate
+    from vaezoo.inference.ais import annealed_importance_sampling, simulate
 
     def steps(count: range) -> Iterator[int]:
         return iter(tqdm(count, "annealing", disable=None, leave=False))
@@ -27,10 +27,12 @@ def annealed(run: Trained, settings: Settings) -> Found:
     parts = []
     for first, x, y in numbered(run.batches("test", settings.annealed)):
         own, z = simulate(run.model, len(x), y, seed=seeding.derive(run.model.seed, "own", first))
-        at = partial(anneal, run.model, context=y, start="posterior", first=first, progress=steps)
-        sampled = estimate(run.model, x, y, max(1, settings.num_samples), first=first)
+        at = partial(
+            annealed_importance_sampling, run.model, context=y, start="posterior", start_index=first, progress=steps
+        )
+        sampled = estimate_log_marginal(run.model, x, y, max(1, settings.num_samples), start_index=first)
         parts.append((at(x), sampled, at(own), at(own, z=z)))
-    found, sampled, below, above = map(Evidence.joined, zip(*parts, strict=True))
+    found, sampled, below, above = map(LogMarginalEstimate.concat, zip(*parts, strict=True))
     values = average("log_p_annealed", found.log_px) | average("annealed_gap", above.log_px - below.log_px)
     if settings.num_samples:
         values |= average("annealed_gain", found.log_px - sampled.log_px)

@@ -63,9 +63,9 @@ def other_data(run: Trained, name: str) -> ImageData:
     data: ImageData = build(config, "data", tuple(run.config["trust"]), seed=run.config["seed"])
     data.prepare_data()
     data.setup()
-    if data.shape != run.model.data_shape or data.support != run.data.support:
+    if data.shape != run.model.data_shape or data.data_kind != run.data.data_kind:
         raise ConfigError(
-            f"task.outliers={name}: its images are {data.shape}, {data.support}, and the model's "
-            f"{run.model.data_shape}, {run.data.support}"
+            f"task.outliers={name}: its images are {data.shape}, {data.data_kind}, and the model's "
+            f"{run.model.data_shape}, {run.data.data_kind}"
         )
     return data

@@ -30,7 +30,7 @@ def samplers(run: Trained, settings: Settings) -> Found:
         passes = run.batches("train", CODES, "codes")
         codes = torch.cat([model(x, y, num_samples=1).latent.z[0].cpu() for x, y in passes])
     values, quantities, notes = {}, {}, [judge.note]
-    fitted: dict[str, Any] = {"gmm": fits.gmm, "flow": fits.flow, "two_stage": fits.two_stage}
+    fitted: dict[str, Any] = {"gmm": fits.gmm_sampler, "flow": fits.flow_sampler, "two_stage": fits.two_stage_sampler}
     for name, fit in fitted.items():
         try:
             z = fit(codes, seed=model.seed).sample(judge.num, seed=model.seed)

@@ -123,7 +123,7 @@ def train_features(train: Split, test: Split, seed: int = 0, num_images: int = 1
     if num_images < 1:
         raise ValueError(f"num_images must be >= 1, got {num_images}")
     num_steps = ceil(num_images / BATCH_SIZE)
-    split = partial(Batches, white=255, batch_size=BATCH_SIZE)
+    split = partial(Batches, max_value=255, batch_size=BATCH_SIZE)
     epochs = (split(train, seed=seed, shuffle=True, epoch=partial(int, number)) for number in count())
     batches = islice(chain.from_iterable(epochs), num_steps)
     with seeding.isolated(CPU, seed, "features"):

@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import Found, Settings, average, numbered
-from vaezoo.inference.importance_sampling import Evidence, estimate
+from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.runs.trained import Trained
 
@@ -37,9 +37,9 @@ def likelihood(run: Trained, settings: Settings) -> Found:
     )
 
 
-def log_p(run: Trained, settings: Settings) -> Evidence:
+def log_p(run: Trained, settings: Settings) -> LogMarginalEstimate:
     """The importance-weighted bound of log p(x) for each test image, with a bar."""
-    parts: list[Evidence] = []
+    parts: list[LogMarginalEstimate] = []
     with tqdm(total=len(run.split("test", settings.num_images).images), desc="log p(x)", disable=None) as bar:
 
         def progress(images: range) -> Iterator[int]:
@@ -48,8 +48,8 @@ def log_p(run: Trained, settings: Settings) -> Evidence:
                 bar.update()
 
         for first, x, y in numbered(run.batches("test", settings.num_images)):
-            found = estimate(
-                run.model, x, y, settings.num_samples, first=first, compile=settings.compiled, progress=progress
+            found = estimate_log_marginal(
+                run.model, x, y, settings.num_samples, start_index=first, compile=settings.compiled, progress=progress
             )
             parts.append(found)
-    return Evidence.joined(parts)
+    return LogMarginalEstimate.concat(parts)

@@ -12,14 +12,14 @@ from tqdm import tqdm
 
 from vaezoo import seeding
 from vaezoo.evaluation.base import BATCH, Found, Settings
-from vaezoo.pictures import in_turn
+from vaezoo.pictures import cycle_classes
 from vaezoo.runs.trained import Trained
 
 
 def samples(run: Trained, settings: Settings) -> Found:
     """Images of the model against as many of the test set, by the features of a network."""
     judge = judge_of(run, settings.inception)
-    context = in_turn(judge.labels, judge.num).to(run.model.device)
+    context = cycle_classes(judge.labels, judge.num).to(run.model.device)
     with torch.no_grad(), seeding.isolated(run.model.device, run.model.seed, "samples"):
         images = [judge.drawn(run.model.sample(len(y), y)) for y in context.split(BATCH)]
     bar = tqdm(images, "features of samples", disable=None, delay=1, leave=False)
@@ -47,7 +47,7 @@ class Judge:
         data = run.data
         self.metrics = samples
         self.run, self.labels, self.num = run, data.test.labels, len(data.test.images)
-        self.bits = data.support == "binary"
+        self.bits = data.data_kind == "binary"
         self.net = network(run, inception)
         kind = "drawn from p(x | z)" if self.bits else "means of p(x | z)"
         self.note = f"samples are {kind}, judged by {self.net.describe()}; training images: what as many of them get"

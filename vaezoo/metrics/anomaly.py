@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from vaezoo import seeding
-from vaezoo.metrics.base import Gathered
+from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.quantities import Quantity
 from vaezoo.trace import Latent, Trace, cached_property
 from vaezoo.training.eval_mode import evaluating
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
 
 SCORES = {
-    "elbo": Quantity("nats per image", "-ELBO"),
-    "log_p": Quantity("nats per image", "-log p(x), importance-weighted"),
+    "elbo": Quantity("nats per image", "-ELBO", label="ELBO"),
+    "log_p": Quantity("nats per image", "-log p(x), importance-weighted", label="log p(x)"),
     "reconstruction": Quantity("nats per image", "-log p(x | z) at the posterior's mean z"),
     "typicality": Quantity("nats per image", "|-log p(x) - its mean over training images|"),
     "likelihood_regret": Quantity("nats per image", "what the ELBO gains where q is fitted to the one image"),
@@ -30,17 +30,21 @@ SCORES = {
 
 
 QUANTITIES = {
-    "auroc": Quantity("probability", "an outlier scores above an inlier, ties counting half; chance gets 0.5", 1),
-    "aupr": Quantity("precision", "mean precision over the recalled outliers; chance gets their share of all", 1),
-    "fpr95": Quantity("share", "of the inliers, at or above the score that 95 % of the outliers reach", -1),
+    "auroc": Quantity(
+        "probability", "an outlier scores above an inlier, ties counting half; chance gets 0.5", 1, "AUROC"
+    ),
+    "aupr": Quantity(
+        "precision", "mean precision over the recalled outliers; chance gets their share of all", 1, "AUPR"
+    ),
+    "fpr95": Quantity("share", "of the inliers, at or above the score that 95 % of the outliers reach", -1, "FPR95"),
 }
 
 
-DRAWS = 4  # for each gradient of the regret's optimisation
+REGRET_SAMPLES = 4  # for each gradient of the regret's optimisation
 
 
 @dataclass
-class Scored:
+class BatchScores:
     """A batch and its scores, each (B,) and in float64; what is not asked for is not computed.
 
     Args:
@@ -55,7 +59,7 @@ class Scored:
     model: "LatentVariableModel"
     x: Tensor
     context: Tensor | None
-    first: int
+    start_index: int
     seed: int
     num_samples: int
     num_steps: int
@@ -63,9 +67,9 @@ class Scored:
     entropy: float
 
     @property
-    def numbers(self) -> range:
+    def example_ids(self) -> range:
         """The examples' numbers."""
-        return range(self.first, self.first + len(self.x))
+        return range(self.start_index, self.start_index + len(self.x))
 
     @cached_property
     def bounds(self) -> Tensor:
@@ -73,7 +77,7 @@ class Scored:
         dtype = wide(self.x)
         values = []
         with seeding.isolated(self.x.device, self.seed, "bounds"):
-            for i, number in enumerate(self.numbers):  # each by itself, so that its draws are its own
+            for i, number in enumerate(self.example_ids):  # each by itself, so that its draws are its own
                 seeding.reseed(self.x.device, self.seed, "bounds", number)
                 context = None if self.context is None else self.context[i : i + 1]
                 trace = self.model(self.x[i : i + 1], context, num_samples=self.num_samples)
@@ -123,7 +127,7 @@ class Scored:
                 f"{type(encoded).__name__}: leave it out of the scores"
             )
         loc, log_scale = encoded.loc.clone(), encoded.scale.log()
-        generators = [seeding.generator(self.seed, "regret", number, device=x.device) for number in self.numbers]
+        generators = [seeding.generator(self.seed, "regret", number, device=x.device) for number in self.example_ids]
 
         def draw(num: int) -> Tensor:
             shape = num, *loc.shape[1:]
@@ -142,7 +146,7 @@ class Scored:
         for step in range(self.num_steps):
             optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - step / self.num_steps)
             with torch.enable_grad():
-                loss = -elbo(draw(DRAWS)).sum()
+                loss = -elbo(draw(REGRET_SAMPLES)).sum()
             optimizer.zero_grad()
             loss.backward(inputs=[loc, log_scale])
             optimizer.step()
@@ -194,19 +198,19 @@ def scores(
         )
     seed, entropy = model.seed if seed is None else seed, math.nan if entropy is None else entropy
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    first = 0
+    start_index = 0
     with evaluating(model):
         for x, context in batches:
             x, context = x.to(model.device), None if context is None else context.to(model.device)
             model.likelihood.check(x)
-            batch = Scored(model, x, context, first, seed, num_samples, num_steps, learning_rate, entropy)
+            batch = BatchScores(model, x, context, start_index, seed, num_samples, num_steps, learning_rate, entropy)
             for name in names:
                 parts[name].append(getattr(batch, name))
-            first += len(x)
+            start_index += len(x)
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
-class Anomaly(Gathered):
+class Anomaly(BufferedMetric):
     """How well a score tells outliers (positives) from inliers.
 
     With scores s of m outliers and t of n inliers:
@@ -225,10 +229,10 @@ class Anomaly(Gathered):
     ``update(score=(B,), outlier=(B,))``, with outlier 1 or 0.
     """
 
-    keeps = ("score", "outlier")
+    buffer_names = ("score", "outlier")
 
     def compute(self) -> dict[str, float]:
-        kept = self.gathered()
+        kept = self.buffered()
         score, positive = kept["score"].cpu().double(), kept["outlier"].cpu().bool()
         outliers, inliers = score[positive].sort().values, score[~positive].sort().values
         m, n = len(outliers), len(inliers)
@@ -236,7 +240,7 @@ class Anomaly(Gathered):
             raise ValueError(f"it takes two outliers and two inliers at least, got {m} and {n}")
         if not score.isfinite().all():
             raise ValueError(f"scores must be finite, and {int((~score.isfinite()).sum())} of {m + n} are not")
-        above, below = beaten(outliers, inliers), beaten(inliers, outliers)
+        above, below = fraction_below(outliers, inliers), fraction_below(inliers, outliers)
         threshold = outliers[m - math.ceil(19 * m / 20)]
         return {
             "auroc": float(above.mean()),
@@ -246,7 +250,7 @@ class Anomaly(Gathered):
         }
 
 
-def beaten(scores: Tensor, others: Tensor) -> Tensor:
+def fraction_below(scores: Tensor, others: Tensor) -> Tensor:
     """The share of ``others``, which are sorted, below each of ``scores``; ties count half."""
     ranks = torch.searchsorted(others, scores) + torch.searchsorted(others, scores, right=True)
     return ranks.double() / (2 * len(others))

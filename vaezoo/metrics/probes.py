@@ -5,20 +5,24 @@ Shapes: N examples, D code dimensions.
 
 import math
 
-from vaezoo.metrics.base import Gathered
+from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.quantities import Quantity
 
-NEIGHBOURS = 5
+NUM_NEIGHBORS = 5
 QUANTITIES = {
-    "linear_probe": Quantity("accuracy", "of logistic regression on the standardised code", 1),
-    "knn": Quantity("accuracy", "of the 5 nearest neighbours' vote in the code", 1),
+    "linear_probe": Quantity(
+        "accuracy", "of logistic regression on the standardised code", 1, "linear probe", 3, "main"
+    ),
+    "knn": Quantity("accuracy", "of the 5 nearest neighbours' vote in the code", 1, "kNN"),
     "chance": Quantity("accuracy", "of the fit split's most frequent class"),
-    "nmi": Quantity("in [0, 1]", "mutual information of k-means clusters and labels / the mean of their entropies", 1),
-    "ari": Quantity("in [-0.5, 1]", "Rand index of k-means clusters and labels, adjusted: 0 by chance", 1),
+    "nmi": Quantity(
+        "in [0, 1]", "mutual information of k-means clusters and labels / the mean of their entropies", 1, "NMI"
+    ),
+    "ari": Quantity("in [-0.5, 1]", "Rand index of k-means clusters and labels, adjusted: 0 by chance", 1, "ARI"),
 }
 
 
-class Probes(Gathered):
+class Probes(BufferedMetric):
     """How well simple classifiers and a clustering find the labels in a code; all are scikit-learn's.
 
     Fitted on the fit split, accuracies on the score split, with the binomial standard error
@@ -46,7 +50,7 @@ class Probes(Gathered):
         seed: of k-means.
     """
 
-    keeps = ("code", "y", "split")
+    buffer_names = ("code", "y", "split")
 
     def __init__(self, seed: int = 0):
         super().__init__()
@@ -62,7 +66,7 @@ class Probes(Gathered):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        code, y, split = (value.cpu() for value in self.gathered().values())
+        code, y, split = (value.cpu() for value in self.buffered().values())
         if y.dim() != 1 or y.is_floating_point():
             raise ValueError(f"y must be (N,) integers, one label for each code, got {y.dtype} {tuple(y.shape)}")
         if bad := int((~code.isfinite()).flatten(1).any(1).sum()):
@@ -77,7 +81,7 @@ class Probes(Gathered):
             )
         classifiers = {
             "linear_probe": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-            "knn": KNeighborsClassifier(min(NEIGHBOURS, int(fit.sum()))),
+            "knn": KNeighborsClassifier(min(NUM_NEIGHBORS, int(fit.sum()))),
             "chance": DummyClassifier(strategy="most_frequent"),
         }
         values: dict[str, float] = {}

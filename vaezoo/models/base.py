@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from vaezoo import seeding
 from vaezoo.conditional import Conditional
 from vaezoo.families import Family
-from vaezoo.inference.importance_sampling import estimate
+from vaezoo.inference.importance_sampling import estimate_log_marginal
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 from vaezoo.training.eval_mode import evaluating
@@ -161,7 +161,7 @@ class LatentVariableModel(Training):
             num_samples: K.
             **settings: as ``estimate``.
         """
-        return estimate(self, x, context, num_samples, **settings).log_px
+        return estimate_log_marginal(self, x, context, num_samples, **settings).log_px
 
     def start(self, x: Tensor, context: Tensor | None = None) -> None:
         """Adapt what starts from data to training examples x (N, *data_shape): most have nothing that does."""
@@ -193,12 +193,12 @@ class LatentVariableModel(Training):
 
     def check_support(self, data: Any) -> None:
         """Raise a ValueError if the likelihood cannot score the kind of data that an ``ImageData`` makes."""
-        scores = self.likelihood.supported_data
-        if data.support not in scores:
+        scores = self.likelihood.scores
+        if data.data_kind not in scores:
             fix = "data.binarize=dynamic" if "binary" in scores else "data.binarize=none"
             raise ValueError(
                 f"the likelihood {type(self.likelihood).__name__} scores {' or '.join(sorted(scores))} "
-                f"data, but data.binarize={data.binarize} makes them {data.support}: "
+                f"data, but data.binarize={data.binarize} makes them {data.data_kind}: "
                 f"use {fix} or another model/likelihood"
             )
 

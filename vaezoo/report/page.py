@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.pictures import TITLE
+from vaezoo.pictures import TITLE_HEIGHT
 from vaezoo.report.columns import BESIDE, COST, LEADING, PROTOCOLS, QUANTITIES
 from vaezoo.report.labels import label
 from vaezoo.report.read import Point, Run, drawn_at
@@ -58,7 +58,7 @@ def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
     left = sum(len(run.pictures) for run in runs)
     for entry, run in zip(page["runs"], runs, strict=True):
         for kind, path in run.pictures.items():
-            if source := thumbnail(path, min(PICTURE_BYTES, room // left), TITLE if kind in CAPTIONS else 0):
+            if source := thumbnail(path, min(PICTURE_BYTES, room // left), TITLE_HEIGHT if kind in CAPTIONS else 0):
                 told = {"kind": kind, "epoch": drawn_at(path)}
                 entry["pictures"].append(told | {"source": source})
                 room -= len(source) + 50

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.errors import ConfigError
-from vaezoo.pictures import Picture, in_turn, pairs, sheet
+from vaezoo.pictures import Picture, cycle_classes, image_grid, image_pairs
 from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import Trained, open_run
 
@@ -27,10 +27,10 @@ def sample(config: dict[str, Any], num: int) -> None:
         num: of images; >= 1.
     """
     run = opened(config, num)
-    context = in_turn(run.data.test.labels, num).to(run.model.device)
+    context = cycle_classes(run.data.test.labels, num).to(run.model.device)
     with torch.no_grad(), seeding.isolated(run.model.device, config["seed"], "sample"):
         images = run.model.sample(num, context).mean
-    picture = sheet(images, f"samples, seed {config['seed']}")
+    picture = image_grid(images, f"samples, seed {config['seed']}")
     save(run, config, "samples", picture, images=images, **({"labels": context} if run.model.conditional else {}))
 
 
@@ -48,7 +48,7 @@ def reconstruct(config: dict[str, Any], num: int, split: str = "test") -> None:
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
     with torch.no_grad():
         means = run.model.decode(run.model.encode(x, y), y).mean
-    picture = pairs(x, means, f"inputs over reconstructions, {split} set")
+    picture = image_pairs(x, means, f"inputs over reconstructions, {split} set")
     save(run, config, "reconstructions", picture, images=x, reconstructions=means, labels=y)
 
 

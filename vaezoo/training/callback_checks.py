@@ -18,7 +18,7 @@ REFUSED: dict[type[pl.Callback], str] = {
     callbacks.StochasticWeightAveraging: "use callbacks/ema=default (vaezoo.callbacks.ema.EMA)",
     callbacks.ThroughputMonitor: "use callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs images/s",
 }
-# They count or look at single batches, and Lightning hands them only every ``data.chunk``-th one.
+# They count or look at single batches, and Lightning hands them only every ``data.batches_per_step``-th one.
 NEED_EVERY_BATCH: dict[type[pl.Callback], str] = {
     callbacks.DeviceStatsMonitor: "",
     callbacks.LearningRateMonitor: "callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs the learning rate",
@@ -29,7 +29,7 @@ NEED_EVERY_BATCH: dict[type[pl.Callback], str] = {
 
 def check_callbacks(trainer: Any) -> None:
     """Raise a ValueError if a callback of the trainer does not work with our training loop."""
-    chunk = getattr(trainer.datamodule, "chunk_size", 1)
+    chunk = getattr(trainer.datamodule, "effective_batches_per_step", 1)
     for callback in trainer.callbacks:  # type: pl.Callback
         name = type(callback).__name__
         for kind, advice in REFUSED.items():
@@ -39,7 +39,8 @@ def check_callbacks(trainer: Any) -> None:
             if isinstance(callback, kind) and chunk > 1 and counts_batches(callback):
                 other = f" or {instead}" if instead else ""
                 raise ValueError(
-                    f"the callback {name} would be called after every {chunk} batches only: use data.chunk=1{other}"
+                    f"the callback {name} would be called after every {chunk} batches only: "
+                    f"use data.batches_per_step=1{other}"
                 )
 
 

@@ -13,29 +13,46 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from vaezoo import seeding
-from vaezoo.metrics.base import Gathered
+from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.disentanglement.base import MIN_EXAMPLES, Array, Labels
 from vaezoo.metrics.disentanglement.classifiers import explicitness, sap
-from vaezoo.metrics.disentanglement.dci import dci, forests
+from vaezoo.metrics.disentanglement.dci import dci, forest_importance
 from vaezoo.metrics.disentanglement.interventions import beta_vae, factor_vae, irs
 from vaezoo.metrics.disentanglement.mutual_information import mig, modularity, mutual_information
 from vaezoo.metrics.quantities import Quantity
 
 QUANTITIES = {
-    "beta_vae": Quantity("accuracy", "which factor a set of pairs shares, told from their mean |z - z'|", 1),
-    "factor_vae": Quantity("accuracy", "which factor a batch shares, told from its dimension of least variance", 1),
-    "mig": Quantity("fraction", "mutual information gap: (I(z_1st; v) - I(z_2nd; v)) / H(v), mean over factors v", 1),
-    "dci_disentanglement": Quantity("fraction", "1 - H(factor | dimension) / ln F, by importance for prediction", 1),
-    "dci_completeness": Quantity("fraction", "1 - H(dimension | factor) / ln D, by importance for prediction", 1),
-    "dci_informativeness": Quantity("accuracy", "of a random forest from all dimensions, mean over factors", 1),
-    "sap": Quantity("accuracy", "best less second best dimension, each with a linear SVM, mean over factors", 1),
+    "beta_vae": Quantity(
+        "accuracy", "which factor a set of pairs shares, told from their mean |z - z'|", 1, "beta-VAE score"
+    ),
+    "factor_vae": Quantity(
+        "accuracy", "which factor a batch shares, told from its dimension of least variance", 1, "FactorVAE score"
+    ),
+    "mig": Quantity(
+        "fraction",
+        "mutual information gap: (I(z_1st; v) - I(z_2nd; v)) / H(v), mean over factors v",
+        1,
+        "MIG",
+        3,
+        "main",
+    ),
+    "dci_disentanglement": Quantity(
+        "fraction", "1 - H(factor | dimension) / ln F, by importance for prediction", 1, "DCI disentanglement"
+    ),
+    "dci_completeness": Quantity(
+        "fraction", "1 - H(dimension | factor) / ln D, by importance for prediction", 1, "DCI completeness"
+    ),
+    "dci_informativeness": Quantity(
+        "accuracy", "of a random forest from all dimensions, mean over factors", 1, "DCI informativeness"
+    ),
+    "sap": Quantity("accuracy", "best less second best dimension, each with a linear SVM, mean over factors", 1, "SAP"),
     "modularity": Quantity("fraction", "1 - sum of I(z; other v)^2 / ((F - 1) I(z; its v)^2), mean over dimensions", 1),
     "explicitness": Quantity("AUROC", "one value against the rest, logistic regression, mean over values, factors", 1),
-    "irs": Quantity("fraction", "interventional robustness: 1 - largest shift at a fixed v / largest shift", 1),
+    "irs": Quantity("fraction", "interventional robustness: 1 - largest shift at a fixed v / largest shift", 1, "IRS"),
 }
 
 
-class Disentanglement(Gathered):
+class Disentanglement(BufferedMetric):
     """All scores of this module from codes and known factors; larger is better, 1 is the most that any could be.
 
     ``NAME_ceiling`` is what perfect codes get: each factor a dimension of its own, its class number scaled
@@ -60,7 +77,7 @@ class Disentanglement(Gathered):
             or fewer than ten examples of a value.
     """
 
-    keeps = ("code", "factors")
+    buffer_names = ("code", "factors")
 
     def __init__(
         self,
@@ -86,11 +103,11 @@ class Disentanglement(Gathered):
 
     def compute(self) -> dict[str, float]:
         codes, factors = self.examples()
-        result = self.on_all(codes, factors) | self.held_out(codes, factors)
+        result = self.scores_on_all(codes, factors) | self.scores_on_held_out(codes, factors)
         perfect = StandardScaler().fit_transform(factors)
-        ceiling = self.on_all(perfect, factors) | self.held_out(perfect, factors)
+        ceiling = self.scores_on_all(perfect, factors) | self.scores_on_held_out(perfect, factors)
         rows = self.generator("bootstrap").integers(len(codes), size=(self.num_resamples, len(codes)))
-        resampled = [self.on_all(codes[row], factors[row]) for row in rows]
+        resampled = [self.scores_on_all(codes[row], factors[row]) for row in rows]
         error = {name: stdev(scores[name] for scores in resampled) for name in resampled[0]}
         return (
             {name: result[name] for name in QUANTITIES}
@@ -104,7 +121,7 @@ class Disentanglement(Gathered):
 
     def examples(self) -> tuple[Array, Labels]:
         """Codes (N, D) and the factors that vary (N, F), checked."""
-        values = self.gathered()
+        values = self.buffered()
         codes = values["code"].flatten(1).cpu().double().numpy()
         factors = values["factors"].cpu().numpy()
         if factors.ndim != 2:
@@ -128,7 +145,7 @@ class Disentanglement(Gathered):
             )
         return codes, np.stack(classes, axis=1)
 
-    def on_all(self, codes: Array, factors: Labels) -> dict[str, float]:
+    def scores_on_all(self, codes: Array, factors: Labels) -> dict[str, float]:
         """The scores that take all examples at once."""
         information = mutual_information(codes, factors, self.bins)
         return {
@@ -139,13 +156,13 @@ class Disentanglement(Gathered):
             "irs": irs(codes, factors),
         }
 
-    def held_out(self, codes: Array, factors: Labels) -> dict[str, float]:
+    def scores_on_held_out(self, codes: Array, factors: Labels) -> dict[str, float]:
         """The scores of classifiers, fitted to two thirds of the examples and judged on the rest."""
         split = [len(codes) * 2 // 3]  # of rows in an order drawn at random
         (train, test), (train_factors, test_factors) = np.split(codes, split), np.split(factors, split)
         parts = train, train_factors, test, test_factors
         seed = seeding.derive(self.seed, "disentanglement", "forests") % 2**32
-        importance, informativeness = forests(*parts, num_trees=self.num_trees, seed=seed)
+        importance, informativeness = forest_importance(*parts, num_trees=self.num_trees, seed=seed)
         disentanglement, completeness = dci(importance)
         return {
             "dci_disentanglement": disentanglement,

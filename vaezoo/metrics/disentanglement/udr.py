@@ -8,13 +8,22 @@ from sklearn.linear_model import Lasso
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from vaezoo.metrics.disentanglement.base import INFORMATIVE, Array
+from vaezoo.metrics.disentanglement.base import MIN_KL, Array
 from vaezoo.metrics.quantities import Quantity
 
 UDR_CEILING = 0.9  # of the lasso: what models with the same uncorrelated dimensions reach
 UDR = {
-    "udr": Quantity("fraction", "unsupervised disentanglement ranking: do other seeds find the same dimensions?", 1),
-    "udr_models": Quantity("models", "that were compared with each other for it"),
+    "udr": Quantity(
+        "fraction",
+        "unsupervised disentanglement ranking: do other seeds find the same dimensions?",
+        1,
+        "UDR",
+        3,
+        "main",
+        "{udr_models} seeds",
+        interval=False,  # one number of all seeds together: its values share their pairs of models
+    ),
+    "udr_models": Quantity("models", "models compared with each other for the UDR", column="run"),
 }
 
 
@@ -70,7 +79,7 @@ def udr(
         )
     if not all(z.isfinite().all() for z in codes):
         raise ValueError("codes must be finite: some are nan or inf")
-    informative = [z[:, kl > INFORMATIVE].detach().cpu().double().numpy() for z, kl in zip(codes, kl_dims, strict=True)]
+    informative = [z[:, kl > MIN_KL].detach().cpu().double().numpy() for z, kl in zip(codes, kl_dims, strict=True)]
 
     def agreement(theirs: Array, ours: Array) -> float:
         if theirs.shape[1] == 0 or ours.shape[1] == 0:
