@@ -76,7 +76,7 @@ def test_trains(name, likelihood):
     model = make(name, *more, net="mlp", optimizer=lambda p: torch.optim.Adam(p, 1e-2))
     binary = model.likelihood.supported_data == {"binary"}
     data = RandomImages((1, 9, 7), binarize="dynamic" if binary else "none")
-    assert data.data_kind in model.likelihood.scores
+    assert data.data_kind in model.likelihood.supported_data
     settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     losses = []
 

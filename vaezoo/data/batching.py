@@ -81,7 +81,7 @@ class Batches:
         return Batch(x, self.split.labels.index_select(0, index))
 
 
-class EpochBatches(Dataset[Numbered]):
+class EpochBatches(Dataset[IndexedBatch]):
     """The batches of one epoch by their numbers: a data set whose examples are batches, for loader workers."""
 
     def __init__(self, batches: Batches, epoch: int):
@@ -118,7 +118,7 @@ class BatchChunks:
         """Batches in the first ``chunks`` chunks of an epoch."""
         return min(chunks * self.size, len(self.batches))
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[BatchChunk]:
         epoch = EpochBatches(self.batches, self.batches.epoch())
         numbers = range(self.first_chunk() * self.size, len(epoch))
         parts = iter(

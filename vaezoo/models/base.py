@@ -193,7 +193,7 @@ class LatentVariableModel(Training):
 
     def check_support(self, data: Any) -> None:
         """Raise a ValueError if the likelihood cannot score the kind of data that an ``ImageData`` makes."""
-        scores = self.likelihood.scores
+        scores = self.likelihood.supported_data
         if data.data_kind not in scores:
             fix = "data.binarize=dynamic" if "binary" in scores else "data.binarize=none"
             raise ValueError(

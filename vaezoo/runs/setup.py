@@ -97,7 +97,8 @@ def test(trainer: pl.Trainer, model: LatentVariableModel, data: ImageData) -> di
 
 def scored(model: LatentVariableModel, data: ImageData) -> str:
     """What log p is of, for ELBOs of different things cannot be compared: bits, 256 levels, or a density."""
-    kind = "bits" if data.data_kind == "binary" else "levels" if model.likelihood.scores == {"byte"} else "density"
+    supported = model.likelihood.supported_data
+    kind = "bits" if data.data_kind == "binary" else "levels" if supported == {"byte"} else "density"
     return f"{kind} given y" if model.conditional else kind
 
 
