@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
 from vaezoo.distributions.bessel import NODES, WEIGHTS, log_area, log_bessel_and_ratio
+from vaezoo.distributions.parameters import get_parameters
 
 
 class HypersphericalUniformDistribution(Distribution):
@@ -136,6 +137,11 @@ class VonMisesFisherDistribution(Distribution):
         turned = tangent - (tangent * mu).sum(-1, keepdim=True) * mu  # the tangent itself, and moves with mu
         z = angle.cos()[..., None] * mu + angle.sin()[..., None] * turned
         return z.to(self.loc.dtype)
+
+
+@get_parameters.register
+def _(q: VonMisesFisherDistribution) -> dict[str, Tensor]:
+    return {"loc": q.loc, "concentration": q.concentration}
 
 
 @register_kl(VonMisesFisherDistribution, HypersphericalUniformDistribution)
