@@ -46,7 +46,7 @@ def opened(name):
     """A model with its first weights, as a trained run."""
     torch.manual_seed(0)
     model = make(name, net="mlp", shape=(1, 8, 8))
-    binary = model.likelihood.scores == {"binary"}
+    binary = model.likelihood.supported_data == {"binary"}
     data = Digits(val_size=180, binarize="dynamic" if binary else "none")
     data.setup()
     model.objective.num_data = data.num_train

@@ -60,7 +60,7 @@ def by_hand(model, accumulate=1, clip=None, by_value=False, precision=None, batc
     source = data()
     source.setup()
     model.objective.num_data = source.num_train
-    model.decoder.centre(source.mean)
+    model.decoder.init_mean(source.mean)
     model.started.fill_(1)
     if precision == "double":
         model.double()

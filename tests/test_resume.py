@@ -32,8 +32,8 @@ class Recorder(pl.Callback):
         self.count = 0
 
     def on_microbatch_end(self, trainer, pl_module, part):
-        key = (trainer.current_epoch, part.number)
-        row = (float(pl_module.last_metrics["loss"]).hex(), part.examples.tolist(), float(part.batch.x.sum()))
+        key = (trainer.current_epoch, part.batch_idx)
+        row = (float(pl_module.last_metrics["loss"]).hex(), part.example_ids.tolist(), float(part.batch.x.sum()))
         assert self.record.setdefault(key, row) == row
         self.count += 1
         if not self.in_validation and self.count == self.die_at:

@@ -69,7 +69,7 @@ ELBO, KL = -27.85479547712538, 0.5082562488089833  # from that version's own sum
     [
         ("model", "vaezoo.nets.MLP"),  # of the right package, of another kind
         ("model.encoder", "vaezoo.models.base.math.sqrt"),
-        ("model.encoder", "vaezoo.nets.mlp.glorot"),  # a function
+        ("model.encoder", "vaezoo.nets.mlp.init_glorot"),  # a function
         ("model.encoder", "torch.nn.functional.relu"),
         ("model.encoder", "vaezoo.metrics.inception.Inception"),  # reads a file
         ("optimizer", "torch.nn.Linear"),

@@ -31,7 +31,8 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 def fit(model, **settings):
     trainer = Trainer(accelerator="cpu", **QUIET, **settings)
-    trainer.fit(model, RandomImages((1, 5, 5), binarize="dynamic" if "binary" in model.likelihood.scores else "none"))
+    binarize = "dynamic" if "binary" in model.likelihood.supported_data else "none"
+    trainer.fit(model, RandomImages((1, 5, 5), binarize=binarize))
     return trainer
 
 

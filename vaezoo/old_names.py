@@ -13,6 +13,7 @@ NEW_NAMES = {
     "vaezoo.flows.FlowPrior": "vaezoo.priors.FlowPrior",
     "vaezoo.flows.IAFPosterior": "vaezoo.families.IAFPosterior",
     "vaezoo.flows.PlanarPosterior": "vaezoo.families.PlanarPosterior",
+    "vaezoo.nets.Conditioned": "vaezoo.nets.LabelConditioned",
     "vaezoo.posteriors.FullCovarianceNormal": "vaezoo.families.FullCovarianceNormal",
     "vaezoo.posteriors.diagonal_normal": "vaezoo.families.diagonal_normal",
     "vaezoo.quantizer.Quantizer": "vaezoo.nets.Quantizer",

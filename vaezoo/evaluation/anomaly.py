@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import torch
-from torch.distributions import Independent, Normal
 
 from vaezoo import seeding
 from vaezoo.data import ImageData
+from vaezoo.distributions import is_diagonal_normal
 from vaezoo.errors import ConfigError, DoesNotApply
 from vaezoo.evaluation.base import Found, Settings, data_config
 from vaezoo.instantiate import build
@@ -27,7 +27,7 @@ def anomaly(run: Trained, settings: Settings) -> Found:
     entropy = float(metrics.scores(run.model, training, ["log_p"])["log_p"].mean())
     with seeding.isolated(run.model.device, run.model.seed, "posterior"):
         latents = run.model(*next(run.batches("test", 1))).latents
-    fits = len(latents) == 1 and isinstance(latents[0].q, Independent) and type(latents[0].q.base_dist) is Normal
+    fits = len(latents) == 1 and is_diagonal_normal(latents[0].q)
     names = [name for name in metrics.SCORES if name != "likelihood_regret" or fits]
     scored = [
         metrics.scores(run.model, of.batches("test", num, f"scores of {type(of.data).__name__}"), names, entropy)

@@ -185,7 +185,7 @@ class LatentVariableModel(TrainingLoop):
         x, y = (part.to(self.device) for part in data.examples(2 if self.started else 1000))
         with seeding.isolated(self.device, self.seed, "start"):
             if not self.started:
-                self.decoder.centre(data.mean)
+                self.decoder.init_mean(data.mean)
                 self.init_from_data(x, y)
                 self.started.fill_(1)
             with evaluating(self):
@@ -193,7 +193,7 @@ class LatentVariableModel(TrainingLoop):
 
     def check_data_kind(self, data: Any) -> None:
         """Raise a ValueError if the likelihood cannot score the kind of data that an ``ImageData`` makes."""
-        scores = self.likelihood.scores
+        scores = self.likelihood.supported_data
         if data.data_kind not in scores:
             fix = "data.binarize=dynamic" if "binary" in scores else "data.binarize=none"
             raise ValueError(
@@ -226,12 +226,12 @@ class LatentVariableModel(TrainingLoop):
     def on_fit_start(self) -> None:
         """Refuse a training whose loss or gradient would silently be another one."""
         likelihood, objective = self.likelihood, self.objective
-        if self.trainer.world_size > 1 and (likelihood.couples_examples or objective.couples_examples):
+        if self.trainer.world_size > 1 and (likelihood.is_batch_coupled or objective.couples_examples):
             raise ValueError(
                 f"{type(self).__name__}'s loss couples the examples of a batch, and each of {self.trainer.world_size} "
                 f"processes would see its own alone: use trainer.devices=1"
             )
-        if likelihood.couples_examples and objective.uses_hooks:
+        if likelihood.is_batch_coupled and objective.uses_hooks:
             raise ValueError(
                 f"{type(objective).__name__} weighs the gradient of each sample by itself, and the likelihood "
                 f"{type(likelihood).__name__} couples them: use another model/likelihood"
@@ -330,7 +330,7 @@ class LatentVariableModel(TrainingLoop):
             if num > 1:  # one example has no spread
                 values["elbo_error"] = math.sqrt(max(variance, 0.0) / (num - 1))
         values |= self.reduce_latent_statistics(means)
-        if self.likelihood.scores == {"byte"}:
+        if self.likelihood.supported_data == {"byte"}:
             values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))
         return values
 

@@ -61,7 +61,7 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
         compiled=config["compile"],
     )
     if data_config.get("binarize") == "auto":
-        data_config["binarize"] = "dynamic" if model.likelihood.scores == {"binary"} else "none"
+        data_config["binarize"] = "dynamic" if model.likelihood.supported_data == {"binary"} else "none"
     if not isinstance(data_config.get("root", ""), str):
         raise ConfigError(f"data.root={data_config['root']} should be the name of a folder")
     if "root" in data_config:  # so that the run can be evaluated from another folder
@@ -97,7 +97,8 @@ def test(trainer: pl.Trainer, model: LatentVariableModel, data: ImageData) -> di
 
 def scored(model: LatentVariableModel, data: ImageData) -> str:
     """What log p is of, for ELBOs of different things cannot be compared: bits, 256 levels, or a density."""
-    kind = "bits" if data.data_kind == "binary" else "levels" if model.likelihood.scores == {"byte"} else "density"
+    supported = model.likelihood.supported_data
+    kind = "bits" if data.data_kind == "binary" else "levels" if supported == {"byte"} else "density"
     return f"{kind} given y" if model.conditional else kind
 
 
