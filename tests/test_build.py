@@ -22,7 +22,7 @@ NODE = {"_target_": "vaezoo.models.BetaVAE", "data_shape": [1, 4, 4], "beta": 2,
 def test_builds_nested_nodes_and_partials():
     model = build({**NODE, "encoder": {"_target_": "vaezoo.nets.MLP", "_partial_": True, "hidden": [7]}}, "model")
     assert type(model) is BetaVAE
-    assert model.objective.configured["beta"] == 2
+    assert model.objective.configured_weights["beta"] == 2
     assert model.encoder.net.layers[0].out_features == 7
     factory = build({"_target_": "vaezoo.nets.MLP", "_partial_": True}, "model.encoder")
     assert isinstance(factory, partial)

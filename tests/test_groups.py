@@ -49,7 +49,7 @@ def opened(name):
     binary = model.likelihood.supported_data == {"binary"}
     data = Digits(val_size=180, binarize="dynamic" if binary else "none")
     data.setup()
-    model.objective.num_data = data.num_train
+    model.objective.set_num_train(data.num_train)
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     return Trained({"data": {}, "trust": [], "seed": 0}, model.eval(), data, trainer, Path("x"))
 

@@ -53,7 +53,7 @@ def test_every_model_loads_from_its_checkpoint(name, tmp_path):
 def test_a_checkpoint_of_an_earlier_version_loads(cli):
     model = load(OLD)
     assert type(model) is BetaVAE
-    assert model.objective.configured["beta"] == 4.0
+    assert model.objective.configured_weights["beta"] == 4.0
     code, _out, err, run = cli("task=evaluate", f"run={OLD}", "task.metrics=[]", "threads=1")
     assert code == 0, err
     test = json.loads((run / "summary.json").read_text())["test"]
