@@ -10,7 +10,7 @@ from vaezoo import seeding
 from vaezoo.distributions import TriangularNormal, VonMisesFisherDistribution
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import CPU, Found, Settings
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 JOINT: dict[type, tuple[str, ...]] = {  # posteriors that do not factorise, by their parameters
     TriangularNormal: ("loc", "scale_tril"),
@@ -18,7 +18,7 @@ JOINT: dict[type, tuple[str, ...]] = {  # posteriors that do not factorise, by t
 }
 
 
-def latent(run: Trained, settings: Settings) -> Found:
+def latent(run: TrainedRun, settings: Settings) -> Found:
     """Active units, how the rate splits over the test set, and a verdict in words."""
     from vaezoo.metrics import latent as metrics
 
@@ -51,7 +51,7 @@ def parameters_of(q: Distribution) -> tuple[str, ...]:
     return names
 
 
-def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
+def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
     """q(z | x) of the whole test set as one distribution, batch shape (N,), on the CPU; p(z) as the model has it; and
     the KL of each dimension (N, D), or (N, 0) where there is none.
     """
