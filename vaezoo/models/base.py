@@ -105,7 +105,7 @@ class LatentVariableModel(TrainingLoop):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # a checkpoint of a run has its settings in itself
-        cls, checkpoint_path: Any, map_location: Any = None, trust: tuple[str, ...] = (), **settings: Any
+        cls, checkpoint_path: Any, map_location: Any = None, allow_packages: tuple[str, ...] = (), **settings: Any
     ) -> Self:
         """Load a trained model in eval mode, built from its run's own config, as ``vaezoo.load`` does.
 
@@ -115,7 +115,7 @@ class LatentVariableModel(TrainingLoop):
         Args:
             checkpoint_path: a run folder (its best checkpoint is loaded) or a checkpoint.
             map_location: device to move the model to; the CPU if None.
-            trust: packages of your own that the model's config may name.
+            allow_packages: packages of your own that the model's config may name.
             **settings: arguments of the model, which must not contradict the checkpoint's config.
 
         Raises:
@@ -125,7 +125,7 @@ class LatentVariableModel(TrainingLoop):
 
         path = find_checkpoint(checkpoint_path)
         try:
-            model = load(path, trust)
+            model = load(path, allow_packages)
         except ForeignCheckpoint:
             return super().load_from_checkpoint(path, map_location, **{"weights_only": True, **settings})
         if not isinstance(model, cls):
