@@ -75,7 +75,7 @@ def test_untrusted_targets_never_run(target):
 
 
 def test_own_packages_can_be_trusted():
-    assert build({"_target_": "fractions.Fraction", "numerator": 3}, "model", trust=("fractions",)) == 3
+    assert build({"_target_": "fractions.Fraction", "numerator": 3}, "model", allow_packages=("fractions",)) == 3
 
 
 def test_every_choice_of_every_part_builds():

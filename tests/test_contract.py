@@ -102,9 +102,9 @@ def test_trains(name, likelihood):
     """The loss falls; val/elbo is there; samples lie in the likelihood's support."""
     more = [f"model/likelihood={likelihood}"] if likelihood else []
     model = make(name, *more, net="mlp", optimizer=lambda p: torch.optim.Adam(p, 1e-2))
-    binary = model.likelihood.scores == {"binary"}
+    binary = model.likelihood.supported_data == {"binary"}
     data = RandomImages((1, 9, 7), binarize="dynamic" if binary else "none")
-    assert data.data_kind in model.likelihood.scores
+    assert data.data_kind in model.likelihood.supported_data
     settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     losses = []
 
@@ -122,7 +122,7 @@ def test_trains(name, likelihood):
     drawn = model.eval().sample(50, labels(50)).sample()
     if binary:
         assert ((drawn == 0) | (drawn == 1)).all()
-    elif "real" not in model.likelihood.scores:
+    elif "real" not in model.likelihood.supported_data:
         assert ((drawn >= 0) & (drawn <= 1)).all()
 
 
@@ -201,7 +201,7 @@ def test_save_and_load(name, tmp_path):
     node = config("model", *overrides(name))
     model = make(name).eval()
     model.config = {"model": node, "seed": 3}
-    model.decoder.centre(torch.full((1, 9, 7), 0.3))
+    model.decoder.init_mean(torch.full((1, 9, 7), 0.3))
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_model_summary=False, enable_progress_bar=False)
     trainer.strategy.connect(model)
     path = tmp_path / "checkpoints" / "best.ckpt"

@@ -112,7 +112,7 @@ def test_active_units_of_every_layer():
             model.upwards[0].net.layers[-1].weight.data.normal_()
         with torch.no_grad():
             values = model.latent_statistics(model(bits(200, 1, 4, 4)))
-        summary = model.latent_summary({name: value.mean(0) for name, value in values.items()})
+        summary = model.reduce_latent_statistics({name: value.mean(0) for name, value in values.items()})
         assert summary["active_units"] == (0 if flat else 4)
         layers = {name.partition(".")[0] for name in summary if name.startswith("kl_dim/")}
         assert layers == {"kl_dim/0", "kl_dim/1", "kl_dim/2"}

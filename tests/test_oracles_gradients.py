@@ -88,7 +88,7 @@ def tiny(name, *more):
         for p in model.parameters():
             p.add_(0.3 * torch.randn(p.shape, dtype=FLOAT, generator=generator))
     x = torch.randint(0, 256, (BATCH, *SHAPE), generator=generator).double() / 255
-    if model.likelihood.scores == {"binary"}:
+    if model.likelihood.supported_data == {"binary"}:
         x = x.round()
     return model, x, torch.arange(BATCH) % 3
 

@@ -207,7 +207,7 @@ class Path(pl.Callback):
     def __init__(self):
         self.weights = []
 
-    def on_batch(self, trainer, pl_module, part):
+    def on_microbatch_end(self, trainer, pl_module, part):
         self.weights.append(torch.cat([p.detach().flatten() for p in pl_module.parameters()]).clone())
 
 

@@ -306,7 +306,7 @@ def test_step_reports_the_bound():
         torch.manual_seed(8)
         eps = torch.randn(1, 7, 4, dtype=FLOAT)[:, part]
         model.forward = lambda x, context, eps=eps: trace_at(model, x, eps)
-        model.step("val", Batch(x[part], y[part]))
+        model.eval_step("val", Batch(x[part], y[part]))
     values = model.stage_values("val")
     distortion, rate = -trace.log_px.mean().item(), trace.kl.sum(1).mean().item()
     assert values["elbo"] == pytest.approx(-distortion - rate, rel=1e-12)

@@ -122,7 +122,7 @@ class LadderVAE(LatentVariableModel):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.top_down_means(x, context)[-1]
 
-    def layer_means(self, trace: Trace) -> list[Tensor]:
+    def posterior_means(self, trace: Trace) -> list[Tensor]:
         """As ``top_down_means``: q of a lower layer hangs on the samples above it, whose noise would be in its mean."""
         return self.top_down_means(trace.x)
 

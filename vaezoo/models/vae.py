@@ -71,8 +71,8 @@ class VAE(LatentVariableModel):
     def limits(self) -> dict[str, str]:
         return super().limits | self.prior.limits | self.encoder.family.limits
 
-    def start(self, x: Tensor, context: Tensor | None = None) -> None:
-        self.prior.start(x)
+    def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
+        self.prior.init_from_data(x)
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
         q = self.encoder(x, context)
@@ -80,7 +80,7 @@ class VAE(LatentVariableModel):
         return Trace(x, self.decoder(z, context), (Latent(q, self.prior(context), z),))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.encoder.code(x, context)
+        return self.encoder.point_estimate(x, context)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         return self.decoder(z, context)

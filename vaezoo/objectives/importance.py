@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from vaezoo.distributions import is_diagonal_normal
 from vaezoo.objectives.base import Objective
 from vaezoo.trace import Trace
 
@@ -24,7 +25,7 @@ GRADIENTS = ("reparam", "stl", "dreg")
 
 def detach_parameters(q: Distribution) -> Independent:
     """The diagonal normal q as a function of z alone: no gradient reaches its parameters."""
-    if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
+    if not is_diagonal_normal(q):
         inner = q.base_dist if isinstance(q, Independent) else q
         raise ValueError(
             f"the gradient of log q(z | x) in z alone is known for the diagonal normal posterior, not for "
