@@ -286,7 +286,9 @@ def test_linear_iaf_is_the_exact_posterior():
     ppca = PPCA.fit(spectrum, mean, axes, D, rotation(D, 11))
     x = x.unflatten(1, DATA_SHAPE)
     parts = {"encoder": linear, "decoder": linear, "likelihood": FixedScaleNormal(math.sqrt(ppca.variance))}
-    model = IAFVAE(DATA_SHAPE, latent_dim=D, num_flows=1, flow_hidden=[], **parts).double()
+    model = IAFVAE(
+        DATA_SHAPE, latent_dim=D, num_flows=1, flow_hidden=[], flow_activation="elu", context_planes=1, **parts
+    ).double()
     # z = 1/2 z_0 + 1/2 A z_0 with z_0 = mu_0 + sigma_0 eps is L eps + mean for L = (I + A) diag(sigma_0) / 2.
     posterior = ppca.posterior(x)
     L = posterior.scale_tril[0]
