@@ -145,7 +145,7 @@ def test_hierarchy(num_samples):
     for latent in trace.latents:
         log_w = log_w + latent.p.log_prob(latent.z) - latent.q.log_prob(latent.z)
     torch.testing.assert_close(trace.log_w, log_w, rtol=1e-12, atol=0)
-    with pytest.raises(ValueError, match="one stochastic layer; the model has 3"):
+    with pytest.raises(ValueError, match="one stochastic layer, but this one has 3"):
         _ = trace.latent
     if num_samples == 4:
         many = three_layers(20_000)
