@@ -379,5 +379,5 @@ def test_refusals(paper, options, message):
 
 def test_flat_latents_alone():
     for part in (PlanarPosterior, IAFPosterior, FlowPrior):
-        with pytest.raises(ValueError, match=r"a flow needs a flat latent of shape \(D,\), got \(2, 4, 4\)"):
+        with pytest.raises(ValueError, match=r"a flow needs a latent of shape \(D,\), got \(2, 4, 4\)"):
             part((2, 4, 4))
