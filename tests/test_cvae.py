@@ -75,7 +75,7 @@ def test_samples_are_of_their_class():
 def test_missing_labels():
     model = CVAE((1, 4, 4), latent_dim=3)
     x = torch.zeros(2, 1, 4, 4)
-    with pytest.raises(ValueError, match="one label for each of 2 inputs, got None: give context=labels"):
+    with pytest.raises(ValueError, match="one label for each of 2 inputs, got None: pass context=labels"):
         model.encode(x)
     with pytest.raises(ValueError, match=r"got labels of shape \(2, 3\)"):
         model.encode(x, torch.zeros(2, 3))

@@ -366,10 +366,10 @@ def test_one_dimension(paper):
         (IAFVAE, {"num_flows": -2}, "num_flows must be >= 0, got -2"),
         (FlowPriorVAE, {"num_flows": -3}, "num_flows must be >= 0, got -3"),
         (IAFVAE, {"context_planes": 0}, "context_planes must be >= 1, got 0"),
-        (IAFVAE, {"flow_hidden": [0]}, "the flow's hidden must be a list of whole numbers >= 1"),
+        (IAFVAE, {"flow_hidden": [0]}, "the flow's hidden must be a list of integers >= 1"),
         (IAFVAE, {"flow_activation": "elo"}, "activation=elo"),
         (FlowPriorVAE, {"latent_dim": 1}, "latent_dim must be >= 2, got 1"),
-        (FlowPriorVAE, {"flow_hidden": [8, -1]}, "the flow's hidden must be a list of whole numbers >= 1"),
+        (FlowPriorVAE, {"flow_hidden": [8, -1]}, "the flow's hidden must be a list of integers >= 1"),
     ],
 )
 def test_refusals(paper, options, message):

@@ -150,9 +150,9 @@ def test_compiles_whole(net):
     ("settings", "words"),
     [
         ({"hidden": []}, "at least one fully connected layer"),
-        ({"hidden": [16, 0]}, "hidden must be a list of whole numbers >= 1"),
+        ({"hidden": [16, 0]}, "hidden must be a list of integers >= 1"),
         ({"kernel": 0}, "kernel must be >= 1, got 0"),
-        ({"channels": [8, -1]}, "channels must be a list of whole numbers >= 1"),
+        ({"channels": [8, -1]}, "channels must be a list of integers >= 1"),
     ],
 )
 def test_bad_settings(settings, words):
@@ -162,5 +162,5 @@ def test_bad_settings(settings, words):
         ResNetDecoder((2,), (1, 8, 8), **settings)
     with pytest.raises(ValueError, match="blocks must be >= 1, got 0"):
         ResNetEncoder((1, 8, 8), (2,), blocks=0)
-    with pytest.raises(ValueError, match="use mlp"):
+    with pytest.raises(ValueError, match="use model/encoder=mlp"):
         ResNetEncoder((64,), (2,))

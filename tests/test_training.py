@@ -213,7 +213,7 @@ def loader(x, y=CLASSES):
         (VAE, BITS, CLASSES[:1], r"has the shapes \(4, 1, 8, 8\) and \(1,\)"),
         (VAE, BITS, None, r"y of Batch\(x, y\) is a NoneType: give a tensor, torch.zeros\(len\(x\)\) if there"),
         (VAE, BITS.numpy(), CLASSES, r"x of Batch\(x, y\) is a ndarray: give a tensor$"),
-        (CVAE, BITS, CLASSES / 10, "class labels must be whole numbers, got torch.float32: convert them"),
+        (CVAE, BITS, CLASSES / 10, "class labels must be integers, got torch.float32: convert them"),
         (CVAE, BITS, -CLASSES, "labels run from -3 to 0: number the classes from 0"),
         (CVAE, BITS, CLASSES + 7, "num_classes=10, but the labels run from 7 to 10: use model.num_classes=11"),
     ],
@@ -285,7 +285,7 @@ def test_arrays_that_are_no_tensors(name):
         with pytest.raises(ValueError, match=r"expected a torch.Tensor, got a ndarray: convert it, torch.from_numpy"):
             call()
     if name == "cvae":
-        with pytest.raises(ValueError, match=r"class labels must be whole numbers, got torch\.float32"):
+        with pytest.raises(ValueError, match=r"class labels must be integers, got torch\.float32"):
             model.encode(BITS, CLASSES / 10)
 
 

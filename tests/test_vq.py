@@ -172,7 +172,7 @@ def test_codes_are_counted_over_the_epoch():
     ("options", "message"),
     [
         ({"num_codes": 0}, "num_codes and latent_dim >= 1, got 0"),
-        ({"decay": 1.0}, r"must lie in \[0, 1\), got 1.0"),
+        ({"decay": 1.0}, r"must be in \[0, 1\), got 1.0"),
         ({"num_latents": 0}, "num_latents must be >= 1, got 0"),
         ({"commitment": -1}, "commitment must be a finite number >= 0, got -1"),
     ],
