@@ -120,7 +120,7 @@ def test_impossible_scales(scale):
     """A scale that is not positive is refused at construction, with its value."""
     with pytest.raises(ValueError, match=rf"scale must be > 0 and finite, got {scale}"):
         FixedScaleNormal(scale)
-    with pytest.raises(ValueError, match=rf"initial_scale must be above its floor .*, got {scale}"):
+    with pytest.raises(ValueError, match=rf"initial_scale must be finite and above its floor .*, got {scale}"):
         SharedScaleNormal(scale)
     with pytest.raises(ValueError, match=rf"min_scale must be > 0 and finite, got {scale}"):
         OptimalScaleNormal(min_scale=scale)
