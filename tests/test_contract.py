@@ -113,7 +113,7 @@ def test_compiled_equals_eager(name):
     """x -> loss is one graph, and has the loss and the gradients of the eager pass at the same noise."""
     torch._dynamo.reset()
     objective = make(name, net="mlp").objective
-    if objective.uses_hooks and TORCH < (2, 12):
+    if objective.uses_gradient_hooks and TORCH < (2, 12):
         pytest.skip("torch 2.11 cannot compile a gradient hook on an intermediate tensor")
     samples = 2 * getattr(objective, "num_groups", 1)
     results = []
@@ -217,7 +217,7 @@ def test_beta_1_is_conv_vae():
         trainer.fit(model, RandomImages((1, 9, 7)))
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*weights)
-    assert make("beta_vae").objective.configured["beta"] == 4  # and the paper's class is not that by default
+    assert make("beta_vae").objective.configured_weights["beta"] == 4  # and the paper's class is not that by default
 
 
 @pytest.mark.parametrize("net", NETS + MORE_NETS)

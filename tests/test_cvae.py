@@ -11,7 +11,7 @@ from vaezoo.data import Digits
 from vaezoo.families import DiscretizedLogistic, FixedScaleNormal
 from vaezoo.models import CVAE, VAE
 from vaezoo.nets import MLP, LabelConditioned
-from vaezoo.runs.setup import scored
+from vaezoo.runs.setup import log_likelihood_kind
 
 
 def test_label_reaches_every_input():
@@ -90,7 +90,7 @@ def test_missing_labels():
 def test_kind_of_the_elbo():
     """A bound of log p(x | y) differs from one of log p(x), and a probability from a density."""
     grey, bits = RandomImages((1, 4, 4), binarize="none"), RandomImages((1, 4, 4))
-    assert scored(CVAE((1, 4, 4)), bits) == "bits given y"
-    assert scored(VAE((1, 4, 4)), bits) == "bits"
-    assert scored(VAE((1, 4, 4), likelihood=DiscretizedLogistic()), grey) == "levels"
-    assert scored(VAE((1, 4, 4), likelihood=FixedScaleNormal()), grey) == "density"
+    assert log_likelihood_kind(CVAE((1, 4, 4)), bits) == "bits given y"
+    assert log_likelihood_kind(VAE((1, 4, 4)), bits) == "bits"
+    assert log_likelihood_kind(VAE((1, 4, 4), likelihood=DiscretizedLogistic()), grey) == "levels"
+    assert log_likelihood_kind(VAE((1, 4, 4), likelihood=FixedScaleNormal()), grey) == "density"

@@ -123,9 +123,9 @@ def test_schedules_of_nothing_are_refused():
 
 def test_the_objective_knows_the_training_sets_size():
     model = BetaTCVAE((1, 5, 5))
-    assert model.objective.num_data is None
+    assert model.objective.num_train is None
     fit(model, max_steps=1)
-    assert model.objective.num_data == 100
+    assert model.objective.num_train == 100
 
 
 def test_clipping_keeps_the_critic_apart():

@@ -14,6 +14,8 @@ NEW_NAMES = {
     "vaezoo.flows.IAFPosterior": "vaezoo.families.IAFPosterior",
     "vaezoo.flows.PlanarPosterior": "vaezoo.families.PlanarPosterior",
     "vaezoo.nets.Conditioned": "vaezoo.nets.LabelConditioned",
+    "vaezoo.objectives.DensityRatio": "vaezoo.objectives.AdversarialTotalCorrelation",
+    "vaezoo.objectives.MomentPenalty": "vaezoo.objectives.CovariancePenalty",
     "vaezoo.posteriors.FullCovarianceNormal": "vaezoo.families.FullCovarianceNormal",
     "vaezoo.posteriors.diagonal_normal": "vaezoo.families.diagonal_normal",
     "vaezoo.quantizer.Quantizer": "vaezoo.nets.Quantizer",

@@ -416,8 +416,8 @@ MUTATIONS = (
     # Objectives
     Mutation(
         "objectives/elbo.py",
-        "self.rate(trace) - trace.log_px.mean()",
-        "self.rate(trace) - trace.log_px.sum(0).mean()",
+        "self.kl_term(trace) - trace.log_px.mean()",
+        "self.kl_term(trace) - trace.log_px.sum(0).mean()",
         "the loss sums the reconstruction over the posterior samples",
         "trace bounds",
     ),
@@ -437,8 +437,8 @@ MUTATIONS = (
     ),
     Mutation(
         "objectives/capacity.py",
-        '(self.rate(trace) - self.get_buffer("capacity")).abs()',
-        '(self.rate(trace) - self.get_buffer("capacity")).clamp(min=0)',
+        '(self.kl_term(trace) - self.get_buffer("capacity")).abs()',
+        '(self.kl_term(trace) - self.get_buffer("capacity")).clamp(min=0)',
         "capacity: a rate below it costs nothing",
         "oracles_weights trace bounds",
     ),
@@ -479,14 +479,14 @@ MUTATIONS = (
     ),
     Mutation(
         "objectives/aggregate.py",
-        "(num_data - 1) / (num_data * (batch - 1))",
-        "(num_data - 1) / (num_data * batch)",
+        "(num_train - 1) / (num_train * (batch - 1))",
+        "(num_train - 1) / (num_train * batch)",
         "TC-VAE: stratified weights divide by B in place of B - 1",
         "aggregate",
     ),
     Mutation(
         "objectives/aggregate.py",
-        "1 / (num_data * batch)).log()",
+        "1 / (num_train * batch)).log()",
         "1 / batch).log()",
         "TC-VAE: weighted sampling forgets the size of the training set",
         "aggregate",
@@ -656,7 +656,7 @@ MUTATIONS = (
     Mutation(
         "models/base.py",
         "self.objective.restore_weights()",
-        "self.objective.advance(self.trainer.global_step)",
+        "self.objective.apply_schedules(self.trainer.global_step)",
         "the test has the weights of the schedule's last step",
         "callbacks training",
     ),

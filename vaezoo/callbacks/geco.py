@@ -38,14 +38,14 @@ class GECO(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         objective = pl_module.objective
-        if objective.rate_weight is None:
+        if objective.kl_weight is None:
             raise ValueError(
                 f"callbacks/anneal=geco: {type(objective).__name__} has no weight on the rate to steer, "
                 f"take a model whose objective is the ELBO"
             )
         if self.target <= 0 and pl_module.likelihood.supported_data <= {"binary", "byte"}:  # no mass is above 1
             raise ValueError(f"callbacks.anneal.target={self.target}: the distortion of bits and levels is above 0")
-        self.weight = objective.get_buffer(objective.rate_weight)
+        self.weight = objective.get_buffer(objective.kl_weight)
         if self.log_beta is None:  # else it came from a checkpoint
             self.log_beta = self.weight.clamp(min=math.exp(-self.max_abs_log_beta)).log()
         self.log_beta = self.log_beta.to(self.weight)

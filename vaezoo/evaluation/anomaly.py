@@ -10,10 +10,10 @@ from vaezoo.distributions import is_diagonal_normal
 from vaezoo.errors import ConfigError, DoesNotApply
 from vaezoo.evaluation.base import Found, Settings, data_config
 from vaezoo.instantiate import build
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def anomaly(run: Trained, settings: Settings) -> Found:
+def anomaly(run: TrainedRun, settings: Settings) -> Found:
     """How well scores tell other images from those of the test set."""
     from vaezoo.metrics import anomaly as metrics
 
@@ -55,12 +55,12 @@ def anomaly(run: Trained, settings: Settings) -> Found:
     return Found(values, quantities, note)
 
 
-def other_data(run: Trained, name: str) -> ImageData:
+def other_data(run: TrainedRun, name: str) -> ImageData:
     """Another data set, as the run's own is seen: binarised alike, found in the same folder."""
     config = data_config(name)
     own = run.config["data"]
     config |= {key: own[key] for key in ("binarize", "root") if key in own and key in config}
-    data: ImageData = build(config, "data", tuple(run.config["trust"]), seed=run.config["seed"])
+    data: ImageData = build(config, "data", tuple(run.config["allow_packages"]), seed=run.config["seed"])
     data.prepare_data()
     data.setup()
     if data.shape != run.model.data_shape or data.data_kind != run.data.data_kind:

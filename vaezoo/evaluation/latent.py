@@ -11,10 +11,10 @@ from vaezoo import seeding
 from vaezoo.distributions import get_parameters, is_diagonal_normal, with_parameters
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import CPU, Found, Settings
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def latent(run: Trained, settings: Settings) -> Found:
+def latent(run: TrainedRun, settings: Settings) -> Found:
     """Active units, how the rate splits over the test set, and a verdict in words."""
     from vaezoo.metrics import latent as metrics
 
@@ -36,7 +36,7 @@ def latent(run: Trained, settings: Settings) -> Found:
     return Found(metric.compute(), metrics.QUANTITIES)
 
 
-def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
+def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
     """q(z | x) of the whole test set as one distribution, batch shape (N,), on the CPU; p(z) as the model has it; and
     the KL of each dimension (N, D), or (N, 0) where there is none.
     """
