@@ -182,7 +182,8 @@ def test_bad_sizes_and_factors(small):
     with pytest.raises(ValueError, match=r"data\.test_size=184320 leaves nothing of 184320 images"):
         ready(Sprites(size=32, test_size=184_320))
     for factors in ([[0, 6, 0, 0, 0]], [[0, -1, 0, 0, 0]], [[0, 0, 0, 0]], [0, 0, 0, 0, 0]):
-        with pytest.raises(ValueError, match=r"factors must be a tensor \(B, 5\) of classes >= 0 and < \(3, 6, 40, 16, 16\)"):
+        words = r"factors must be a tensor \(B, 5\) of classes >= 0 and < \(3, 6, 40, 16, 16\)"
+        with pytest.raises(ValueError, match=words):
             small.render(torch.tensor(factors))
 
 
