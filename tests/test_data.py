@@ -148,7 +148,7 @@ def test_config_has_the_defaults_of_the_class():
 
 def test_auto_is_resolved_by_the_likelihood():
     """Bits for a likelihood of bits only; without one it is refused, not guessed."""
-    for supported, expected in ((Bernoulli.scores, "dynamic"), (DiscretizedLogistic.scores, "none")):
+    for supported, expected in ((Bernoulli.supported_data, "dynamic"), (DiscretizedLogistic.supported_data, "none")):
         data = RandomImages((1, 2, 2), binarize="auto")
         with pytest.raises(ValueError, match=r"data.binarize=auto depends on the likelihood: .* dynamic, static"):
             data.setup()

@@ -114,7 +114,7 @@ def test_the_alternative_is_named():
 
 
 def test_on_the_command_line(cli):
-    words = ("logger=csv", "trainer.max_epochs=1", "callbacks.panels=null", "model.encoder.hidden=[8]")
+    words = ("logger=csv", "trainer.max_epochs=1", "callbacks.images=null", "model.encoder.hidden=[8]")
     swa = "+callbacks.swa._target_=lightning.pytorch.callbacks.StochasticWeightAveraging"
     code, _out, err, _run = cli(*words, swa, "+callbacks.swa.swa_lrs=0.01")
     assert code == 1

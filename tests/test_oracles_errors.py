@@ -41,7 +41,7 @@ def watched(name, shape, *more, sizes=(4, 2, 1)):
     """The stage values of 7 examples in ragged batches, and the traces that they came from."""
     model = make(name, *more, net="mlp", shape=shape).eval()
     x = torch.randint(0, 256, (sum(sizes), *shape), generator=torch.Generator().manual_seed(1)) / 255
-    x = x.round() if model.likelihood.scores == {"binary"} else x
+    x = x.round() if model.likelihood.supported_data == {"binary"} else x
     forward, traces = model.forward, []
 
     def record(*args, **kwargs):
@@ -52,7 +52,7 @@ def watched(name, shape, *more, sizes=(4, 2, 1)):
     torch.manual_seed(0)
     with torch.no_grad():
         for part in x.split(sizes):
-            model.step("test", Batch(part, torch.zeros(len(part), dtype=torch.long)))
+            model.eval_step("test", Batch(part, torch.zeros(len(part), dtype=torch.long)))
     return model, traces, model.stage_values("test")
 
 
@@ -84,7 +84,7 @@ def test_dimensions_and_units_by_layer():
     found["mean0"], found["square0"] = torch.tensor([2.0, 2.0]).double(), torch.tensor([4.0099, 4.0101]).double()
     found["mean1"] = torch.tensor([0.0, 1.0, -1.0]).double()
     found["square1"] = torch.tensor([0.5, 1.5, 1.0]).double()
-    assert model.latent_summary(found)["active_units"] == 3
+    assert model.reduce_latent_statistics(found)["active_units"] == 3
 
 
 # Groups of an evaluation.

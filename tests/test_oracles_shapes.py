@@ -12,7 +12,7 @@ from test_contract import make
 from vaezoo import seeding
 from vaezoo.conditional import Conditional
 from vaezoo.data import Batches, Split
-from vaezoo.data.batching import BatchChunks
+from vaezoo.data.batching import ChunkLoader
 from vaezoo.families import DiscretizedLogistic
 from vaezoo.inference.importance_sampling import estimate_log_marginal
 from vaezoo.metrics.latent import log_aggregate_posterior
@@ -65,8 +65,8 @@ def test_processes_take_turns_in_one_order(num, size, world):
             torch.testing.assert_close(x, (y / 3 / 255).reshape(-1, 1, 1, 1).expand_as(x))  # images keep their labels
             for chunk in (1, 2, 5):
                 for first in (0, 1):
-                    chunks = BatchChunks(batches, chunk, first_chunk=lambda first=first: first)
-                    parts = [[(p.number, p.examples.tolist()) for p in c] for c in chunks]
+                    chunks = ChunkLoader(batches, chunk, first_chunk=lambda first=first: first)
+                    parts = [[(p.batch_idx, p.example_ids.tolist()) for p in c] for c in chunks]
                     expected = list(enumerate([mine[i : i + size] for i in range(0, len(mine), size)]))
                     whole = [expected[i : i + chunk] for i in range(first * chunk, len(expected), chunk)]
                     assert parts == whole
@@ -104,7 +104,7 @@ def test_noise_is_named_by_the_batch_among_all_processes(monkeypatch):
     batch = Batch(torch.zeros(2, 1, 3, 2), torch.zeros(2))
     model.validation_step(batch, 5)
     model.test_step(batch, 5, 1)
-    model.prepare(7)
+    model.on_microbatch_start(7)
     assert named == [(4, "val", 17, 0), (4, "test", 17, 1), (4, "train", 6, 7, 2)]
 
 
@@ -266,7 +266,7 @@ def test_planes_are_the_familys_parameters():
     torch.testing.assert_close(loc, raw[:, :, :3])
     torch.testing.assert_close(log_scale, raw[:, :, 3:])
     mean = torch.rand(3, 2, 4)
-    decoder.centre(mean)
+    decoder.init_mean(mean)
     with torch.no_grad():
         for p in decoder.net.parameters():
             p.zero_()

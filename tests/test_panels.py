@@ -14,7 +14,7 @@ from torch.distributions import Bernoulli, Independent, MixtureSameFamily, Norma
 from torch.utils.data import DataLoader
 
 from vaezoo import pictures
-from vaezoo.callbacks.images import Panels
+from vaezoo.callbacks.images import Images
 from vaezoo.data import Digits, ImageData, Split
 from vaezoo.families import FixedScaleNormal
 from vaezoo.models import VAE
@@ -57,14 +57,14 @@ def drawn(model: pl.LightningModule, data=None, when="4 steps (1 epoch)", **kwar
     data = data or small_digits()
     data.setup()
     with torch.no_grad():
-        return Panels("unused", **kwargs).pictures(model.eval(), data.val_dataloader(), when)
+        return Images("unused", **kwargs).pictures(model.eval(), data.val_dataloader(), when)
 
 
 def read(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-class Watched(Panels):
+class Watched(Images):
     """Remembers after how many steps each epoch was drawn."""
 
     def __init__(self, *args, **kwargs):
@@ -100,7 +100,7 @@ def frames(monkeypatch) -> dict[str, dict]:
 class Unnamed(VAE):
     """Draws its noise from the default stream, wherever that is: any number drawn beside it shows."""
 
-    def name_noise(self, *keys: str | int) -> None:
+    def seed_noise(self, *keys: str | int) -> None:
         pass
 
 
@@ -118,7 +118,7 @@ class Loaded(Digits):
 @pytest.mark.parametrize("cls", [VAE, Unnamed])
 def test_weights_are_bit_equal_with_and_without(tmp_path, cls):
     weights = []
-    for callbacks in [], [Panels(str(tmp_path), every_n_epochs=1)]:
+    for callbacks in [], [Images(str(tmp_path), every_n_epochs=1)]:
         model = small_vae(2, cls=cls)
         trained(model, *callbacks, epochs=3, data=Loaded(val_size=100, batch_size=335))
         weights.append(model.state_dict())
@@ -152,7 +152,7 @@ def test_streams_and_modes_are_as_before(tmp_path):
 
 
 def test_first_every_nth_and_last_epoch(tmp_path):
-    trained(small_vae(), Panels(str(tmp_path / "new" / "folder"), every_n_epochs=2, num_images=4), epochs=5)
+    trained(small_vae(), Images(str(tmp_path / "new" / "folder"), every_n_epochs=2, num_images=4), epochs=5)
     epochs = ("0001", "0002", "0004", "0005")
     kinds = ("reconstructions", "samples", "traversals")
     assert names(tmp_path / "new" / "folder") == {f"{kind}-{epoch}.png" for kind in kinds for epoch in epochs}
@@ -181,7 +181,7 @@ def test_stopping_early_draws_the_last_epoch(tmp_path):
         def on_train_epoch_end(self, trainer, pl_module):
             trainer.should_stop = trainer.current_epoch == 2
 
-    trained(small_vae(), Panels(str(tmp_path)), Stop(), epochs=9)
+    trained(small_vae(), Images(str(tmp_path)), Stop(), epochs=9)
     assert {name[-8:] for name in names(tmp_path)} == {"0001.png", "0003.png"}
 
 
@@ -206,7 +206,7 @@ def test_a_resumed_run_draws_what_an_uninterrupted_one_does(tmp_path, epochs):
 @pytest.mark.parametrize("first", [True, False])
 def test_weight_averaging_is_drawn_whatever_the_order(tmp_path, first):
     model, average = small_vae(), EMAWeightAveraging(decay=0.5)
-    callbacks = [average, Panels(str(tmp_path))] if first else [Panels(str(tmp_path)), average]
+    callbacks = [average, Images(str(tmp_path))] if first else [Images(str(tmp_path)), average]
     trained(model, *callbacks, epochs=1)  # leaves the average in the model
     expected = drawn(model)["reconstructions"]
     assert np.array_equal(read(tmp_path / "reconstructions-0001.png"), expected)
@@ -215,14 +215,14 @@ def test_weight_averaging_is_drawn_whatever_the_order(tmp_path, first):
 @pytest.mark.parametrize(("kwargs", "message"), [({"every_n_epochs": 0}, "got 0"), ({"num_images": 1}, "got 1")])
 def test_wrong_numbers_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        Panels("unused", **kwargs)
+        Images("unused", **kwargs)
 
 
 def test_what_cannot_be_drawn_is_refused_before_training():
     with pytest.raises(ValueError, match="leave it out"):
-        Panels("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), VAE((64,)), "fit")
+        Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), VAE((64,)), "fit")
     with pytest.raises(ValueError, match="data module"):
-        Panels("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), small_vae(), "fit")
+        Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), small_vae(), "fit")
 
 
 # What it draws.
@@ -316,7 +316,7 @@ def test_samples_use_the_same_noise_every_time():
 
 def test_samples_are_the_same_at_every_epoch_of_a_frozen_model(tmp_path):
     frozen = small_vae(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
-    trained(frozen, Panels(str(tmp_path), every_n_epochs=1), epochs=3)
+    trained(frozen, Images(str(tmp_path), every_n_epochs=1), epochs=3)
     one, two, three = (read(tmp_path / f"samples-{epoch:04d}.png")[26:] for epoch in (1, 2, 3))  # below the title
     assert np.array_equal(one, two)
     assert np.array_equal(one, three)
@@ -391,7 +391,7 @@ class Noise(ImageData):
 @pytest.mark.parametrize("shape", [(1, 33, 17), (3, 28, 20), (4, 16, 16), (2, 9, 9), (3, 64, 64), (1, 1, 40)])
 def test_any_shape_is_drawn(tmp_path, shape):
     model = VAE(shape, latent_dim=2, likelihood=FixedScaleNormal())
-    trained(model, Panels(str(tmp_path), num_images=6), epochs=1, data=Noise(shape))
+    trained(model, Images(str(tmp_path), num_images=6), epochs=1, data=Noise(shape))
     assert len(names(tmp_path)) == 5
     for path in tmp_path.iterdir():
         picture = read(path)
@@ -400,7 +400,7 @@ def test_any_shape_is_drawn(tmp_path, shape):
 
 
 def test_double_precision_is_drawn(tmp_path):
-    trained(small_vae(2), Panels(str(tmp_path)), epochs=1, precision="64-true")
+    trained(small_vae(2), Images(str(tmp_path)), epochs=1, precision="64-true")
     assert len(names(tmp_path)) == 5
 
 
@@ -497,7 +497,7 @@ def test_wandb_gets_the_same_picture(tmp_path, monkeypatch):
     try:
         run, log = logger.experiment, logger.experiment.log
         monkeypatch.setattr(run, "log", lambda *args, **kwargs: (calls.append((*args, kwargs)), log(*args, **kwargs)))
-        trained(small_vae(2), Panels(str(tmp_path / "panels")), epochs=1, logger=logger)
+        trained(small_vae(2), Images(str(tmp_path / "panels")), epochs=1, logger=logger)
         files = Path(run.dir)
     finally:
         wandb.finish()
@@ -517,7 +517,7 @@ def test_tensorboard_gets_the_same_picture(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logger = TensorBoardLogger(tmp_path / "log")
-    trained(small_vae(2), Panels(str(tmp_path / "panels")), epochs=1, logger=logger)
+    trained(small_vae(2), Images(str(tmp_path / "panels")), epochs=1, logger=logger)
     events = EventAccumulator(logger.log_dir, size_guidance={"images": 0}).Reload()
     assert len(events.Tags()["images"]) == 5
     for path in (tmp_path / "panels").iterdir():
@@ -530,10 +530,10 @@ def test_tensorboard_gets_the_same_picture(tmp_path):
 
 def test_a_picture_within_an_epoch_says_so(tmp_path):
     """Drawn in the middle of an epoch, or in one that was cut short: by its name, in its title, and in the report."""
-    trained(small_vae(), Panels(str(tmp_path / "amid")), epochs=2, val_check_interval=3)
+    trained(small_vae(), Images(str(tmp_path / "amid")), epochs=2, val_check_interval=3)
     assert {name[-12:] for name in names(tmp_path / "amid")} >= {"0001.750.png"}
     model = small_vae()
-    trained(model, Panels(str(tmp_path / "cut")), epochs=-1, max_steps=1)
+    trained(model, Images(str(tmp_path / "cut")), epochs=-1, max_steps=1)
     assert names(tmp_path / "cut") == {f"{kind}-0000.250.png" for kind in ("reconstructions", "samples", "traversals")}
     expected = drawn(model, when="1 step (0.25 epochs)")["samples"]
     assert np.array_equal(read(tmp_path / "cut" / "samples-0000.250.png"), expected)

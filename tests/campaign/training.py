@@ -49,13 +49,13 @@ BASE = {
     "logger": "csv",
     "debug": "true",
     "threads": "1",
-    "trust": "[probe]",
+    "allow_packages": "[probe]",
     "trainer": "cpu",
     "trainer.max_epochs": "3",
     "trainer.log_every_n_steps": "7",
     "data.batch_size": "16",
-    "callbacks.panels": "null",
-    "callbacks.last.every_seconds": "0",
+    "callbacks.images": "null",
+    "callbacks.checkpoint_last.every_seconds": "0",
     "+callbacks.probe._target_": "probe.Probe",
     "+callbacks.probe.record": "${run_dir}/record",
 }
@@ -542,7 +542,7 @@ class Campaign:
 OTHERWISE = [
     {"trainer.enable_progress_bar": "true"},  # on a terminal
     {"trainer.enable_progress_bar": "false"},
-    {"callbacks.panels": "{_target_:vaezoo.callbacks.images.Panels,folder:panels,every_n_epochs:1,num_images:4}"},
+    {"callbacks.images": "{_target_:vaezoo.callbacks.images.Images,folder:panels,every_n_epochs:1,num_images:4}"},
     {"data.num_workers": "1"},
     {"data.num_workers": "2", "data.batches_per_step": "3"},
     {"data.batches_per_step": "1"},

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vaezoo import seeding
 from vaezoo.data.splits import Split
-from vaezoo.types import Batch, Chunk, Numbered
+from vaezoo.types import Batch, BatchChunk, IndexedBatch
 
 
 class Batches:
@@ -74,27 +74,28 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch()
-        return (self.make(epoch, i, index) for i, index in enumerate(self.order(epoch).split(self.batch_size)))
+        indices = self.order(epoch).split(self.batch_size)
+        return (self.make(epoch, batch_idx, index) for batch_idx, index in enumerate(indices))
 
-    def make(self, epoch: int, number: int, index: Tensor) -> Batch:
+    def make(self, epoch: int, batch_idx: int, index: Tensor) -> Batch:
         """Make a batch.
 
         Args:
             epoch: epoch, counted from 0.
-            number: number of the batch in the epoch, counted from 0.
+            batch_idx: number of the batch in the epoch, counted from 0.
             index: indices of its examples, (B,).
         """
         images = self.split.images.index_select(0, index)  # twice as fast as images[index]
         if self.binarize:
-            draw = seeding.generator(self.seed, "binarize", epoch, number, self.rank, device=images.device)
+            draw = seeding.generator(self.seed, "binarize", epoch, batch_idx, self.rank, device=images.device)
             x = bernoulli(images, draw).float()
         else:
             x = images.float() if self.max_value == 1 else images.float().div_(self.max_value)
         return Batch(x, self.split.labels.index_select(0, index))
 
 
-class EpochBatches(Dataset[Numbered]):
-    """Give the batches of one epoch by their numbers: a data set whose examples are batches, for loader workers."""
+class EpochBatches(Dataset[IndexedBatch]):
+    """Hold the batches of one epoch: a data set whose examples are batches, for loader workers."""
 
     def __init__(self, batches: Batches, epoch: int):
         self.batches, self.epoch = batches, epoch
@@ -104,11 +105,12 @@ class EpochBatches(Dataset[Numbered]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, number: int) -> Numbered:
-        return Numbered(number, self.index[number], self.batches.make(self.epoch, number, self.index[number]))
+    def __getitem__(self, batch_idx: int) -> IndexedBatch:
+        index = self.index[batch_idx]
+        return IndexedBatch(batch_idx, index, self.batches.make(self.epoch, batch_idx, index))
 
 
-class BatchChunks:
+class ChunkLoader:
     """Iterate over training batches in chunks: Lightning's work between two steps is then done once per chunk.
 
     A pass begins at the chunk ``first_chunk()``, so a resumed epoch sees only the examples that are left.
@@ -130,16 +132,16 @@ class BatchChunks:
         """Return the number of batches in the first ``chunks`` chunks of an epoch."""
         return min(chunks * self.size, len(self.batches))
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[BatchChunk]:
         epoch = EpochBatches(self.batches, self.batches.epoch())
-        numbers = range(self.first_chunk() * self.size, len(epoch))
-        parts = iter(
-            DataLoader(epoch, batch_size=None, sampler=numbers, num_workers=self.num_workers)
+        indices = range(self.first_chunk() * self.size, len(epoch))
+        batches = iter(
+            DataLoader(epoch, batch_size=None, sampler=indices, num_workers=self.num_workers)
             if self.num_workers
-            else (epoch[number] for number in numbers)
+            else (epoch[batch_idx] for batch_idx in indices)
         )
-        for _ in range(0, len(numbers), self.size):
-            yield Chunk(islice(parts, self.size))
+        for _ in range(0, len(indices), self.size):
+            yield BatchChunk(islice(batches, self.size))
 
     def state_dict(self) -> dict:
         """Return nothing: the trainer knows the position. Lightning warns about loaders without this method."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.data.batching import BatchChunks, Batches, bernoulli
+from vaezoo.data.batching import Batches, ChunkLoader, bernoulli
 from vaezoo.data.splits import Split, check_split, describe_value, pixel_sum
 from vaezoo.training.trainer_info import TrainerInfo
 from vaezoo.types import Batch, Shape
@@ -249,7 +249,7 @@ class ImageData(pl.LightningDataModule):
         """Training batches per Lightning step: ``batches_per_step``, or 1 if the trainer counts steps."""
         return 1 if self.trainer_info.counts_steps else self.batches_per_step
 
-    def train_dataloader(self) -> BatchChunks:
+    def train_dataloader(self) -> ChunkLoader:
         assert self.train is not None
         info = self.trainer_info
         split, workers = self.to_training_device(self.train), self.num_workers
@@ -257,7 +257,7 @@ class ImageData(pl.LightningDataModule):
             copies = info.device.type == "cuda" and split is self.train  # each batch is copied to the GPU
             workers = min(4, (os.cpu_count() or 1) - 1) if copies else 0
         batches = self.batches(split, self.batch_size, train=True, shuffle=True, info=info)
-        return BatchChunks(batches, self.effective_batches_per_step, lambda: info.next_step, workers)
+        return ChunkLoader(batches, self.effective_batches_per_step, lambda: info.next_step, workers)
 
     def val_dataloader(self) -> Batches:
         return self.evaluation_batches(self.val)

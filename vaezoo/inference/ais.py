@@ -12,7 +12,7 @@ from vaezoo import seeding
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, summarize_weights
 from vaezoo.models import VAE
 from vaezoo.training.eval_mode import evaluating
-from vaezoo.training.means import wide
+from vaezoo.training.means import accumulation_dtype
 
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
@@ -182,7 +182,7 @@ def annealed_importance_sampling(
         betas, sign, source = betas.flip(0), -1, starts["posterior"]
     seed = vae.seed if seed is None else seed
     example_ids = range(start_index, start_index + len(x))
-    num, dtype = num_chains + NUM_PILOTS, wide(x)
+    num, dtype = num_chains + NUM_PILOTS, accumulation_dtype(x)
 
     with evaluating(vae), seeding.isolated(x.device, seed, "anneal"):
         start_density, prior = starts[start](x, context), vae.prior(context)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.training.eval_mode import evaluating
-from vaezoo.training.machine import keep_heap
-from vaezoo.training.means import wide
+from vaezoo.training.machine import keep_freed_memory
+from vaezoo.training.means import accumulation_dtype
 
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
@@ -105,7 +105,7 @@ def estimate_log_marginal(
         raise ValueError(f"num_samples and chunk_size must be >= 1, got {num_samples} and {chunk_size}")
     likelihood = model.likelihood
     likelihood.check(x)
-    budget = CPU_CHUNK.get(x.device.type, LARGE_CHUNK) // (math.prod(model.data_shape) * likelihood.n_params)
+    budget = CPU_CHUNK.get(x.device.type, LARGE_CHUNK) // (math.prod(model.data_shape) * likelihood.num_outputs)
     num_chunks = math.ceil(num_samples / (chunk_size or max(1, budget)))
     size = math.ceil(num_samples / num_chunks)  # alike, so that one graph does; the last draws may be too many
 
@@ -114,10 +114,10 @@ def estimate_log_marginal(
 
     if compile:  # eager draws, so that the digits are those of the eager pass
         log_weights = torch.compile(log_weights, dynamic=False, options={"fallback_random": True})
-    dtype = wide(x)
+    dtype = accumulation_dtype(x)
     values = torch.empty(len(LogMarginalEstimate._fields), len(x), dtype=dtype, device=x.device)
     seed = model.seed if seed is None else seed
-    keep_heap()
+    keep_freed_memory()
     with evaluating(model), seeding.isolated(x.device, seed, "log_px"):
         for i in progress(range(len(x))):
             seeding.reseed(x.device, seed, "log_px", start_index + i)

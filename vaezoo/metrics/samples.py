@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.training.means import ExampleMean, wide
+from vaezoo.training.means import ExampleMean, accumulation_dtype
 
 PROTOCOL = "{num_features} features, {num_real} real, {num_generated} generated"
 QUANTITIES = {
@@ -79,7 +79,7 @@ def fid(real: Tensor, fake: Tensor) -> float:
     """
     if min(len(real), len(fake)) < 2:
         raise ValueError(f"fid needs at least 2 real and 2 generated images, got {len(real)} and {len(fake)}")
-    real, fake = real.to(wide(real)), fake.to(wide(fake))
+    real, fake = real.to(accumulation_dtype(real)), fake.to(accumulation_dtype(fake))
     first, second = (torch.linalg.qr((x - x.mean(0)) / math.sqrt(len(x) - 1), mode="r").R for x in (real, fake))
     shift = (real.mean(0) - fake.mean(0)).square().sum()
     overlap = torch.linalg.matrix_norm(first @ second.T, "nuc")
@@ -101,7 +101,7 @@ def kid(real: Tensor, fake: Tensor) -> tuple[float, float]:
     n, m = len(real), len(fake)
     if min(n, m) < 2:
         raise ValueError(f"kid needs at least 2 real and 2 generated images, got {n} and {m}")
-    real, fake = real.to(wide(real)), fake.to(wide(fake))
+    real, fake = real.to(accumulation_dtype(real)), fake.to(accumulation_dtype(fake))
 
     def sums(x: Tensor, y: Tensor) -> Tensor:  # of each row of k(x, y)
         return torch.cat([(part @ y.T / x.shape[1] + 1).pow(3).sum(1) for part in x.split(ROWS_PER_CHUNK)])
@@ -152,7 +152,7 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor) -> dict[str, T
     Returns:
         precision and density (M,), recall and coverage (N,).
     """
-    real, fake = real.to(wide(real)), fake.to(wide(fake))
+    real, fake = real.to(accumulation_dtype(real)), fake.to(accumulation_dtype(fake))
     reach = neighbor_distances(real, max(PRECISION_NEIGHBORS, DENSITY_NEIGHBORS))
     small, large = reach[:, PRECISION_NEIGHBORS - 1], reach[:, DENSITY_NEIGHBORS - 1]
     own = neighbor_distances(fake, PRECISION_NEIGHBORS)[:, -1:]
@@ -254,7 +254,7 @@ def reconstruction_scores(x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """
     if x.shape != y.shape or x.dim() != 4:
         raise ValueError(f"expected two batches of images (N, C, H, W), got {tuple(x.shape)} and {tuple(y.shape)}")
-    x, y = (image.to(wide(image)).clamp(0, 1) for image in (x, y))
+    x, y = (image.to(accumulation_dtype(image)).clamp(0, 1) for image in (x, y))
     values = {"psnr": -10 * (x - y).square().flatten(1).mean(1).log10()}
     factors: list[Tensor] = []
     weights = scale_weights(*x.shape[2:])

@@ -13,7 +13,7 @@ REFUSED: dict[type[pl.Callback], str] = {
     callbacks.GradientAccumulationScheduler: "set trainer.accumulate_grad_batches",
     callbacks.LearningRateFinder: "set optimizer.lr, or sweep over it: -m optimizer.lr=1e-3,1e-4",
     callbacks.ModelPruning: "its masks are in no checkpoint: prune a trained model with torch.nn.utils.prune",
-    callbacks.OnExceptionCheckpoint: "use callbacks.last (vaezoo.callbacks.checkpoints.Last)",
+    callbacks.OnExceptionCheckpoint: "use callbacks.checkpoint_last (vaezoo.callbacks.checkpoints.Last)",
     callbacks.SpikeDetection: "use on_nan=skip or trainer.gradient_clip_val",
     callbacks.StochasticWeightAveraging: "use callbacks/ema=default (vaezoo.callbacks.ema.EMA)",
     callbacks.ThroughputMonitor: "use callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs images/s",
@@ -22,7 +22,7 @@ REFUSED: dict[type[pl.Callback], str] = {
 NEED_EVERY_BATCH: dict[type[pl.Callback], str] = {
     callbacks.DeviceStatsMonitor: "",
     callbacks.LearningRateMonitor: "callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs the learning rate",
-    callbacks.ModelCheckpoint: "callbacks.last (vaezoo.callbacks.checkpoints.Last)",
+    callbacks.ModelCheckpoint: "callbacks.checkpoint_last (vaezoo.callbacks.checkpoints.Last)",
     callbacks.WeightAveraging: "callbacks/ema=default (vaezoo.callbacks.ema.EMA)",
 }
 
@@ -48,4 +48,4 @@ def counts_batches(callback: pl.Callback) -> bool:
     """Whether it needs a call for each batch: not our own, which have one, nor a checkpoint that counts epochs."""
     if isinstance(callback, callbacks.ModelCheckpoint):
         return "'every_n_train_steps': 0" not in callback.state_key
-    return not hasattr(callback, "on_batch")
+    return not hasattr(callback, "on_microbatch_end")
