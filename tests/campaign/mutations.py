@@ -826,8 +826,8 @@ MUTATIONS = (
     ),
     Mutation(
         "data/batching.py",
-        '"binarize", epoch, number, self.rank,',
-        '"binarize", number, self.rank,',
+        '"binarize", epoch, batch_idx, self.rank,',
+        '"binarize", batch_idx, self.rank,',
         "fresh binarisation: every epoch draws the same bits",
         "data",
     ),
