@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from vaezoo.evaluation.udr import add_udr
 from vaezoo.metrics.latent import verdict
 from vaezoo.metrics.quantities import Quantity
 from vaezoo.report import Run
 from vaezoo.report import tables as comparison
 from vaezoo.report.statistics import Variant, compare, interval
 from vaezoo.report.tables import print_results
-from vaezoo.tasks.compare import agreements
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",
         "callbacks.panels=null")  # fmt: skip
@@ -63,7 +63,7 @@ def test_table():
     assert rows["b"]["test ELBO"] == "-80.00"
     assert rows["b"]["difference to the best"] == "best"
     assert rows["a"]["difference to the best"] == "-10.00"
-    assert rows["a"]["seconds"] == "10"  # of 10 and 11
+    assert rows["a"]["time (s)"] == "10"  # of 10 and 11
 
 
 def test_no_number_is_no_best():
@@ -112,8 +112,8 @@ def test_what_is_best_at_best():
 def test_collapse_is_told():
     runs = made("a", [-90.0])
     found = {"active_units": 0.0, "active_units_ceiling": 20.0, "mutual_information": 5.0, "aggregate_kl": 1.0}
-    for unused, told in {20: "posterior collapse: rate", 18: "18 of 20 dimensions are unused", 3: None}.items():
-        runs[0].summary["notes"] = ["log p(x) is so", verdict(found | {"collapsed_units": float(unused)})]
+    for unused, told in {20: "posterior collapse: KL", 18: "18 of 20 dimensions are unused", 3: None}.items():
+        runs[0].summary["verdict"] = verdict(found | {"collapsed_units": float(unused)})._asdict()
         text = comparison.markdown(runs, "t", Path())
         assert f"- a, 1 of 1 seeds: {told}" in text if told else "seeds:" not in text
 
@@ -134,7 +134,7 @@ def test_without_a_checkpoint_there_is_no_udr_and_all_else(tmp_path, capsys):
         run.summary["test"] |= {"kl_dim/000": 1.0, "kl_dim/001": 2.0}
         (tmp_path / run.folder.name).mkdir()
         (tmp_path / run.folder.name / "summary.json").write_text('{"status": "completed", "test": {}, "units": {}}')
-    agreements(runs, tmp_path, [])
+    add_udr(runs, tmp_path, [])
     assert "no UDR of a: a-0 does not exist" in capsys.readouterr().err
 
 
@@ -224,8 +224,8 @@ def test_a_comparison(cli, tmp_path):
     ("words", "sentence"),
     [
         ([], "models=[] should name one or more"),
-        (["models=[mlp_vae]", "seeds=[0,x]"], "seeds=[0, 'x'] should be how many, or a list of whole numbers >= 0"),
-        (["models=[mlp_vae]", "seeds=[-1]"], "and -1 is none"),
+        (["models=[mlp_vae]", "seeds=[0,x]"], "seeds=[0, 'x']: expected a count or a list of integers >= 0, got 'x'"),
+        (["models=[mlp_vae]", "seeds=[-1]"], "seeds=[-1]: expected a count or a list of integers >= 0, got -1"),
         (["models=[mlp_vae]", "seeds=0"], "seeds=[] should name one or more"),
         (["models=[mlp_vae]", "seeds=[1,1]"], "seeds=[1, 1] should name one or more, each once"),
         (["models=[mlp_vae]", "seed=3"], "seed=3: a comparison takes several, say 'seeds=[3]'"),

@@ -13,14 +13,14 @@ from test_contract import MODELS, make
 
 from vaezoo.data import Digits, Split, Sprites
 from vaezoo.errors import ConfigError, DoesNotApply
-from vaezoo.evaluation.base import Settings
+from vaezoo.evaluation.base import EvaluationSettings
 from vaezoo.evaluation.features import features_for
 from vaezoo.evaluation.groups import GROUPS
 from vaezoo.inference.ais import anneal, simulate
 from vaezoo.inference.importance_sampling import estimate
 from vaezoo.runs.trained import Trained
 
-SETTINGS = Settings(num_samples=5, num_images=20, annealed=0, outliers=None, compiled=False)
+SETTINGS = EvaluationSettings(num_samples=5, num_images=20, annealed=0, outliers=None, compiled=False)
 # What does not apply to whom, and why.
 LEFT_OUT = {
     "latent": {"ladder_vae", "vq_vae", "planar_vae", "iaf_vae", "cvae"},

@@ -1,4 +1,4 @@
-"""The latent space over the test set: active units, parts of the KL, verdict."""
+"""The group ``latent``: the latent space over the test set."""
 
 from typing import Any
 
@@ -9,51 +9,63 @@ from torch.distributions import Distribution, Independent, Normal
 from vaezoo import seeding
 from vaezoo.distributions import TriangularNormal, VonMisesFisherDistribution
 from vaezoo.errors import DoesNotApply
-from vaezoo.evaluation.base import CPU, Found, Settings
+from vaezoo.evaluation.base import CPU, EvaluationResult, EvaluationSettings
 from vaezoo.runs.trained import Trained
 
-JOINT: dict[type, tuple[str, ...]] = {  # posteriors that do not factorise, by their parameters
+# Parameters of the posteriors that do not factorise over dimensions.
+JOINT_PARAMETERS: dict[type, tuple[str, ...]] = {
     TriangularNormal: ("loc", "scale_tril"),
     VonMisesFisherDistribution: ("loc", "concentration"),
 }
 
 
-def latent(run: Trained, settings: Settings) -> Found:
-    """Active units, how the rate splits over the test set, and a verdict in words."""
+def latent(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
+    """Count active units, split the KL over the test set and say whether the posterior has collapsed."""
     from vaezoo.metrics import latent as metrics
 
     if run.model.conditional:
-        raise DoesNotApply("q(z | x, y) is given the labels: what it tells is not of x alone")
+        raise DoesNotApply("q(z | x, y) depends on the labels, so its information is not about x alone")
     q, p, kl_dim = posteriors(run)
     with seeding.isolated(CPU, run.model.seed, "latent"):
         z = q.sample()  # all in one draw, so that the batch size changes nothing
     with torch.no_grad():
         log_prior = p.log_prob(z.to(run.model.device, torch.float32)).cpu()
-    names = parameters_of(q)
-    given = {name: getattr(q.base_dist if isinstance(q, Independent) else q, name) for name in names}
+    names = parameter_names(q)
+    parameters = {name: getattr(q.base_dist if isinstance(q, Independent) else q, name) for name in names}
     if isinstance(q, Independent):
         metric: Any = metrics.LatentMetrics()
-        metric.update(**given, z=z, log_prior=log_prior, kl_dim=kl_dim)
+        metric.update(**parameters, z=z, log_prior=log_prior, kl_dim=kl_dim)
         values = metric.compute()
-        return Found(values, metrics.QUANTITIES, metrics.verdict(values))
+        verdict = metrics.verdict(values)
+        return EvaluationResult(values, metrics.QUANTITIES, verdict.text, verdict)
     metric = metrics.JointLatentMetrics(type(q), names)
-    metric.update(**given, z=z, log_prior=log_prior)
-    return Found(metric.compute(), metrics.QUANTITIES)
+    metric.update(**parameters, z=z, log_prior=log_prior)
+    return EvaluationResult(metric.compute(), metrics.QUANTITIES)
 
 
-def parameters_of(q: Distribution) -> tuple[str, ...]:
-    """The names of the parameters that make a posterior anew."""
+def parameter_names(q: Distribution) -> tuple[str, ...]:
+    """The names of the arguments that construct a posterior.
+
+    Raises:
+        DoesNotApply: its density at the codes of other images is not known.
+    """
     q = q.base_dist if isinstance(q, Independent) else q
     if isinstance(q, Normal):
         return ("loc", "scale")
-    if (names := JOINT.get(type(q))) is None:
+    if (names := JOINT_PARAMETERS.get(type(q))) is None:
         raise DoesNotApply(f"the density of a {type(q).__name__} at other images' codes is not known")
     return names
 
 
 def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
-    """q(z | x) of the whole test set as one distribution, batch shape (N,), on the CPU; p(z) as the model has it; and
-    the KL of each dimension (N, D), or (N, 0) where there is none.
+    """Compute the posterior of the test set.
+
+    Returns:
+        q(z | x) of all N test images as one distribution with batch shape (N,), on the CPU; p(z); the KL of each
+        dimension in nats (N, D), or (N, 0) if there is none.
+
+    Raises:
+        DoesNotApply: the model has several stochastic layers, or a prior that depends on x.
     """
     parts: dict[str, list[Tensor]] = {}
     kls = []
@@ -61,12 +73,15 @@ def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
         for x, y in run.batches("test", what="latent space"):
             layers = run.model(x, y, num_samples=1).latents
             if len(layers) != 1 or layers[0].p.batch_shape:
-                raise DoesNotApply(f"{type(run.model).__name__} has not one stochastic layer with one prior for all x")
+                raise DoesNotApply(
+                    f"it needs one stochastic layer with one prior for all x, which {type(run.model).__name__} does "
+                    f"not have"
+                )
             q, kl = layers[0].q, layers[0].kl_per_dim
-            own = q.base_dist if isinstance(q, Independent) else q
-            for name in parameters_of(q):
-                parts.setdefault(name, []).append(getattr(own, name).cpu())
+            base = q.base_dist if isinstance(q, Independent) else q
+            for name in parameter_names(q):
+                parts.setdefault(name, []).append(getattr(base, name).cpu())
             kls.append((x.new_zeros(len(x), 0) if kl is None else kl.flatten(1)).cpu())
-    whole: Any = type(own)(**{name: torch.cat(part) for name, part in parts.items()})
+    whole: Any = type(base)(**{name: torch.cat(part) for name, part in parts.items()})
     joined = Independent(whole, q.reinterpreted_batch_ndims) if isinstance(q, Independent) else whole
     return joined, layers[0].p, torch.cat(kls)
