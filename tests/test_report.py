@@ -23,6 +23,7 @@ from vaezoo.report.charts import MARKERS, curves, placed, rate_plane
 from vaezoo.report.page import LIMIT, thumbnail
 from vaezoo.report.read import read_curves
 from vaezoo.report.statistics import compare, differing, interval
+from vaezoo.report.tables import table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
@@ -231,7 +232,8 @@ def test_an_evaluation_of_another_training_in_the_same_place_stays_alone(tmp_pat
 def test_other_bits_of_the_same_images_are_not_compared():
     runs = [Run(tmp, config={"data": {"binarize": "dynamic", "split_seed": seed}}) for seed in (0, 1) for tmp in "ab"]
     assert len({run.elbo_kind for run in runs}) == 2
-    assert Run("a", config={"data": {"split_seed": 1}}).elbo_kind == Run("b", config={"data": {}}).elbo_kind  # nothing is drawn
+    one, other = (Run("a", config={"data": data}) for data in ({"split_seed": 1}, {}))
+    assert one.elbo_kind == other.elbo_kind  # nothing is drawn
 
 
 def test_evaluations_of_a_training_that_is_not_there_are_one(tmp_path):
@@ -342,13 +344,43 @@ def test_page_is_a_function_of_the_runs_and_stands_alone(sweep):
 
 
 def test_units_are_what_the_summaries_say(tmp_path):
-    units = {"active_units": "dimensions in use", "mig": ["", "mutual information gap", 1], "kl": "what it is"}
+    """Entries of all versions: fields by name, a list without labels, a text."""
+    units = {
+        "spread": {"unit": "nats", "meaning": "of the codes", "better": -1, "label": "Spread of z", "digits": 4},
+        "sharpness": ["", "of the samples", 1],
+        "mig": ["share", "mutual information gap", 1],
+        "codes": "codes in use",
+        "kl": "what it is",
+    }
     run = make_run(tmp_path / "a", units=units)
     write_report(read_runs([run]), tmp_path / "report.html", "t")
     told = data_of((tmp_path / "report.html").read_text())["quantities"]
-    assert told["active_units"] == {"unit": "", "meaning": "dimensions in use", "better": 0}
-    assert told["mig"] == {"unit": "", "meaning": "mutual information gap", "better": 1}
+    assert told["spread"] == units["spread"]
+    none = {"digits": None}
+    assert told["sharpness"] == {"unit": "", "meaning": "of the samples", "better": 1, "label": "sharpness"} | none
+    assert told["codes"] == {"unit": "", "meaning": "codes in use", "better": 0, "label": "codes"} | none
+    # An entry of the package completes what an older version wrote.
+    full = {"unit": "share", "meaning": "mutual information gap", "better": 1, "label": "MIG", "digits": 3}
+    assert told["mig"] == full
     assert told["kl"]["unit"] == "nats per image"
+
+
+@pytest.mark.parametrize("units", [3, {"x": 3}, {"x": ["nats"]}, {"x": {"unit": "", "meaning": "", "digits": "2"}}])
+def test_a_summary_with_broken_units_is_left_out(tmp_path, capsys, units):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", units=units)
+    assert [run.folder.name for run in read_runs([tmp_path])] == ["a"]
+    assert f"{tmp_path / 'b'} is left out: its files are not those of a run (" in capsys.readouterr().err
+
+
+def test_columns_merge_their_order(tmp_path):
+    """A number that the first run lacks stands behind the one that it follows in its own run."""
+    for name, keys in {"a": ["fid", "mig"], "b": ["linear_probe", "fid", "udr"]}.items():
+        units = {key: {"unit": "", "meaning": key, "column": "main"} for key in keys}
+        make_run(tmp_path / name, name, units=units, test={"elbo": -1.0} | dict.fromkeys(keys, 0.5))
+    (comparison,) = compare(read_runs([tmp_path]))
+    heads, _ = table(comparison)
+    assert heads[4:8] == ["linear probe", "fid", "udr", "mig"]
 
 
 def test_columns_compare_something(tmp_path):
@@ -513,7 +545,8 @@ def test_columns_that_find_no_room_are_shown_when_asked_for(tmp_path):
     )  # fmt: skip
     before, over, after, scrolled, place = told
     assert over == 0
-    first = ["Model", "Seeds", "Test ELBO", "Difference to the best", "log p(x)", "Time", "Parameters", "Memory", "Number 0"]
+    first = ["Model", "Seeds", "Test ELBO", "Difference to the best", "log p(x)", "Time", "Parameters", "Memory"]
+    first.append("Number 0")
     rest = [f"Number {i}" for i in range(1, 20)]
     assert after == [[*first, *rest], ["Run", "Test ELBO", *first[4:], *rest]]
     assert all(shown == every[: len(shown)] and 5 < len(shown) < 20 for shown, every in zip(before, after, strict=True))
