@@ -275,7 +275,7 @@ def test_heads_of_all_columns():
         }  # fmt: skip
 
 
-def test_a_new_metric_is_a_function_with_its_quantity_and_a_group(cli, tmp_path, monkeypatch, capsys):
+def test_a_new_metric_is_a_function_with_its_quantity_and_a_group(cli, tmp_path, monkeypatch, capfd):
     """Its label and its digits reach the comparison's table, the page and the terminal without any other change."""
     quantity = Quantity("nats", "of the codes", 1, "spread of z", 4, "main", "{spread_images} images")
     quantities = {"spread": quantity, "spread_images": Quantity("images", "behind the spread", column="run")}
@@ -304,7 +304,7 @@ def test_a_new_metric_is_a_function_with_its_quantity_and_a_group(cli, tmp_path,
     assert page["comparisons"][0]["protocols"]["spread"] == "50 images"
     assert (page["quantities"]["spread"]["label"], page["quantities"]["spread"]["digits"]) == ("spread of z", 4)
     comparison.print_comparison(part)
-    assert f"{value:.4f}" in capsys.readouterr().out
+    assert f"{value:.4f}" in capfd.readouterr().out
 
 
 def test_the_verdict_is_read_from_its_key_or_from_the_notes_of_older_versions():

@@ -254,7 +254,7 @@ def test_few_images_have_a_distance_and_no_neighbours():
     found = GROUPS["samples"](shortened("mlp_vae", 4), SETTINGS)
     assert {"fid", "kid", "fid_reference"} <= set(found.values)
     assert "recall" not in found.values
-    assert "4 images are too few for precision, recall and their like" in found.note
+    assert "4 images are too few for precision, recall, density and coverage" in found.note
 
 
 def test_few_codes_have_the_samplers_that_they_allow(monkeypatch):
