@@ -12,7 +12,7 @@ from test_contract import bits, labels, make
 from torch.distributions import MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
-from vaezoo.inference.importance_sampling import estimate
+from vaezoo.inference.importance_sampling import estimate_log_marginal
 from vaezoo.metrics.anomaly import QUANTITIES, SCORES, Anomaly, scores
 from vaezoo.models import VAE
 
@@ -140,7 +140,7 @@ def test_any_model(name):
     x, y = bits(6, 1, 9, 7).double(), labels(6)
     found = scores(model, [(x, y)], ["elbo", "log_p", "reconstruction"], num_samples=50)
     assert (found["log_p"] <= found["elbo"] + 0.5).all()
-    exact = estimate(model, x, y, num_samples=2000)
+    exact = estimate_log_marginal(model, x, y, num_samples=2000)
     assert_close(found["log_p"], -exact.log_px, rtol=0, atol=2.0)
     assert all(value.shape == (6,) and value.dtype == torch.float64 for value in found.values())
 

@@ -15,7 +15,7 @@ def run(tmp_path_factory):
     """A trained run's folder."""
     folder = tmp_path_factory.mktemp("run")
     words = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none",
-             "callbacks.panels=null", "hydra.run.dir=.")  # fmt: skip
+             "callbacks.images=null", "hydra.run.dir=.")  # fmt: skip
     done = command(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder

@@ -153,7 +153,7 @@ def test_monitor_rows(tmp_path):
 def test_epoch_means_are_exact():
     """val/elbo is the mean over examples whatever the batch size: a ragged last batch weighs less."""
     model = VAE((1, 5, 4), optimizer=lambda p: torch.optim.SGD(p, 0.0))
-    model.name_noise = lambda *_: torch.manual_seed(0)
+    model.seed_noise = lambda *_: torch.manual_seed(0)
     data = RandomImages((1, 5, 4))
     data.eval_batch_size = 7  # 20 = 7 + 7 + 6
     fit(model, data=data, max_epochs=1)

@@ -24,11 +24,11 @@ import vaezoo
 import vaezoo.runs.checkpoint
 from vaezoo.cli import main, normalize_arguments
 from vaezoo.data import Digits
-from vaezoo.error_messages import sentence
+from vaezoo.error_messages import describe_error
 from vaezoo.errors import ConfigError
 from vaezoo.runs.checks import check_optimizer, check_trainer
 from vaezoo.runs.resume import config_folder
-from vaezoo.runs.setup import quiet
+from vaezoo.runs.setup import silence_lightning
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
 
@@ -51,7 +51,7 @@ def inspect_wandb(run_dir):
 def test_a_run_leaves_everything(cli):
     """One command: checkpoints, metrics, pictures, a summary, a W&B run; then load and evaluate agree."""
     code, out, _err, run = cli(
-        *SHORT, "model.latent_dim=2", "callbacks.panels.every_n_epochs=1", "trainer.log_every_n_steps=10"
+        *SHORT, "model.latent_dim=2", "callbacks.images.every_n_epochs=1", "trainer.log_every_n_steps=10"
     )
     assert code == 0
     assert "nats per image" in out
@@ -123,7 +123,7 @@ def test_loggers(cli, logger):
 def test_pictures_do_not_move_training(cli):
     """Panels on or off: equal weights, bit for bit."""
     states = []
-    for more in (("callbacks.panels.every_n_epochs=1",), ("callbacks.panels=null",)):
+    for more in (("callbacks.images.every_n_epochs=1",), ("callbacks.images=null",)):
         _code, _out, _err, run = cli(*SHORT, "logger=none", *more)
         states.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
     assert states[0].keys() == states[1].keys()
@@ -141,7 +141,7 @@ def test_pictures_do_not_move_training(cli):
         ("model/likelihood=discretized_logistic",),
         ("data.binarize=threshold", "seed=5"),
         ("trainer.fast_dev_run=true",),
-        ("callbacks.best=null",),
+        ("callbacks.checkpoint_best=null",),
     ],
     ids=" ".join,
 )
@@ -179,7 +179,7 @@ def test_options_of_training(cli, more):
         (["model.encoder.hidden=[200"], "model.encoder.hidden=[200 cannot be read"),
         (["model.encoder.hidden=[0]"], "model: hidden must be a list of whole numbers >= 1, got [0]"),
         (["model=conv_vae", "model.encoder.channels=[8,2.5]"], "model: channels must be a list of whole numbers >= 1"),
-        (["callbacks.panels.every_n_epochs=0"], "callbacks.panels: every_n_epochs must be >= 1, got 0"),
+        (["callbacks.images.every_n_epochs=0"], "callbacks.images: every_n_epochs must be >= 1, got 0"),
         (["trainer.precision=17"], "trainer: Precision 17 is invalid"),
         (["trainer.max_epochs=-3"], "trainer.max_epochs must be >= 1, or -1 for no end, got -3"),
         (["trainer.max_epochs=0"], "trainer.max_epochs must be >= 1, or -1 for no end, got 0"),
@@ -200,11 +200,14 @@ def test_options_of_training(cli, more):
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
         (["optimizer.lr=1e30", "trainer.max_epochs=2"], "training diverged"),
         (["threads=9999"], f"threads=9999 is more than the {os.cpu_count()} cores of this machine: use at most "),
-        (["trust=mypackage"], "trust=mypackage should be a list of packages, such as 'trust=[mypackage]'"),
-        (["callbacks.best.monitor=val/elob"], "callbacks.best.monitor=val/elob is not logged, did you mean val/elbo?"),
+        (["allow_packages=mypackage"], "should be a list of packages, such as 'allow_packages=[mypackage]'"),
+        (["callbacks.checkpoint_best.monitor=val/elob"],
+         "callbacks.checkpoint_best.monitor=val/elob is not logged, did you mean val/elbo?"),
         (["callbacks/early_stopping=default", "callbacks.early_stopping.patience=-1"], "patience must be >= 0, got -1"),
-        (["callbacks/early_stopping=default", "trainer.limit_val_batches=0"],
-         "callbacks.early_stopping.monitor=val/elbo needs a validation, and trainer.limit_val_batches=0 turns it off"),
+        (
+            ["callbacks/early_stopping=default", "trainer.limit_val_batches=0"],
+            "callbacks.early_stopping.monitor=val/elbo needs a validation, and trainer.limit_val_batches=0 turns",
+        ),
         (["callbacks.monitor=3"], "callbacks.monitor=3 should be null, or have the _target_ of a callback"),
         (["scheduler=cosine", "scheduler.warmup_steps=-5"], "scheduler.warmup_steps must be >= 0, got -5"),
         (["trainer.limit_test_batches=0.1"], "trainer.limit_test_batches=0.1 is less than one of the 4 test batches"),
@@ -215,15 +218,22 @@ def test_options_of_training(cli, more):
         (["--cfg", "all of it"], "argument --cfg/-c: invalid choice: 'all of it'"),
         (["lr=0.01"], "lr: there is no such key, did you mean optimizer.lr?"),
         (["epochs=3"], "epochs: there is no such key, did you mean trainer.max_epochs?"),
-        (["optimizer.weight_decay=1"], "the config does not list it, but Adam takes it: add it with a plus, "
-         "+optimizer.weight_decay=1"),
+        (
+            ["optimizer.weight_decay=1"],
+            "the config does not list it, but Adam takes it: add it with a plus, +optimizer.weight_decay=1",
+        ),
         (["logger=wandb", "logger.wandb.tags=[a]"], "takes it: add it with a plus, +logger.wandb.tags=[a]"),
         (["logger=wandb", "logger.wandb.projekt=a"], "did you mean logger.wandb.project?"),
-        (["scheduler._target_=torch.optim.lr_scheduler.StepLR"], "the config does not list it, add it with a plus, "
-         "+scheduler._target_=torch.optim.lr_scheduler.StepLR"),
+        (
+            ["scheduler._target_=torch.optim.lr_scheduler.StepLR"],
+            "the config does not list it, add it with a plus, +scheduler._target_=torch.optim.lr_scheduler.StepLR",
+        ),
         (["scheduler.warmup_steps=1"], "scheduler is empty: choose a scheduler, or add it with a plus"),
-        (["data=/a/folder"], "data=/a/folder is not a choice, choose from cifar10, digits, dsprites, fashion_mnist, "
-         "kmnist, mnist, sprites; a folder is named by data.root=/a/folder"),
+        (
+            ["data=/a/folder"],
+            "data=/a/folder is not a choice, choose from cifar10, digits, dsprites, fashion_mnist, "
+            "kmnist, mnist, sprites; a folder is named by data.root=/a/folder",
+        ),
         (["model/encoder=foo"], "model/encoder=foo is not a choice, choose from"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -246,7 +256,7 @@ def test_mistakes_get_one_sentence(cli, monkeypatch, arguments, words):
 def test_evaluation_repeats_every_number_under_a_schedule(cli):
     """A schedule's weight at the end of training is not in the test: val/elbo's best epoch had another one."""
     arguments = ("callbacks/anneal=cyclical", "callbacks.anneal.period=33", "callbacks/ema=default", "logger=none")
-    _code, _out, _err, run = cli(*SHORT, *arguments, "callbacks.panels=null")
+    _code, _out, _err, run = cli(*SHORT, *arguments, "callbacks.images=null")
     test = json.loads((run / "summary.json").read_text())["test"]
     assert test["loss"] == pytest.approx(-test["elbo"], abs=1e-5)
     _code, _out, _err, again = cli("task=evaluate", f"run={run}", "task.metrics=[]")
@@ -258,7 +268,7 @@ def test_evaluation_repeats_every_number_under_a_schedule(cli):
 
 def test_evaluation_on_what_the_command_line_says(cli, monkeypatch):
     """Another data set is really looked for, another split really used; never the run's own in silence."""
-    _code, _out, _err, run = cli(*SHORT, "logger=none", "callbacks.panels=null")
+    _code, _out, _err, run = cli(*SHORT, "logger=none", "callbacks.images=null")
     test = json.loads((run / "summary.json").read_text())["test"]
     from torchvision.datasets import mnist
 
@@ -278,7 +288,7 @@ def test_evaluation_on_what_the_command_line_says(cli, monkeypatch):
 def test_wandb_online_without_a_key_asks_nothing(tmp_path):
     """On a terminal W&B would offer a menu: the run is offline instead, and says so."""
     home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "WANDB_CONFIG_DIR": str(tmp_path)}
-    words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=1", "callbacks.panels=null"]
+    words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=1", "callbacks.images=null"]
     environment = {k: v for k, v in os.environ.items() if k != "WANDB_API_KEY"} | home | {"WANDB_MODE": "online"}
     leader, follower = os.openpty()
     settings = {"cwd": tmp_path, "env": environment, "stdin": follower, "stdout": follower}
@@ -296,7 +306,7 @@ def test_debug_shows_where(cli):
 
 def test_corrupt_checkpoint(cli):
     """A flipped length: refused in one sentence; the run's other checkpoint still evaluates."""
-    _code, _out, _err, run = cli(*SHORT, "logger=none", "callbacks.panels=null")
+    _code, _out, _err, run = cli(*SHORT, "logger=none", "callbacks.images=null")
     best = run / "checkpoints" / "best.ckpt"
     best.write_bytes(best.read_bytes()[:-200])
     code, _out, err, _ = cli("task=evaluate", f"run={run}", "task.metrics=[]")
@@ -316,7 +326,7 @@ def test_corrupt_checkpoint(cli):
 )
 def test_a_compiler_that_fails_gets_one_sentence(error, words):
     """However much it says: why, and what to do."""
-    told = sentence(InductorError(error, None))
+    told = describe_error(InductorError(error, None))
     assert told.startswith(f"torch.compile failed ({words}")
     assert told.endswith("): use compile=false, or install a C++ compiler that works, such as g++")
     assert len(told) < 300
@@ -325,7 +335,7 @@ def test_a_compiler_that_fails_gets_one_sentence(error, words):
 def test_no_word_of_a_gpu_that_is_not_there(monkeypatch, tmp_path, caplog):
     """torch looks for it when it compiles."""
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    quiet()
+    silence_lightning()
     importlib.reload(cpp_extension)
     assert not caplog.records
 
@@ -354,7 +364,7 @@ def test_sweep(tmp_path):
     (tmp_path / "more" / "model" / "deadly.yaml").write_text(deadly_config)
     done = command(
         f"--config-dir={tmp_path / 'more'}", "-m", "model=mlp_vae,deadly", "model.latent_dim=2,0",
-        "trust=[deadly]", *SHORT, "callbacks.panels=null", cwd=tmp_path, PYTHONPATH=str(tmp_path),
+        "allow_packages=[deadly]", *SHORT, "callbacks.images=null", cwd=tmp_path, PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 1
     (sweep,) = tmp_path.glob("multirun/*/*")
@@ -393,7 +403,7 @@ def test_a_sweep_with_a_typing_error_runs_nothing(tmp_path, word, line):
 
 def test_interrupt(tmp_path):
     """Ctrl-C: exit code 130, one line, and the weights so far load."""
-    words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=100000", "logger=none", "callbacks.panels=null"]
+    words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=100000", "logger=none", "callbacks.images=null"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert "parameters on Digits, 100000 epochs" in process.stderr.readline()
         assert process.stderr.readline().startswith("epoch ")
@@ -510,7 +520,7 @@ def test_flags_may_stand_anywhere(given, found):
 def test_from_a_notebook(cli, monkeypatch):
     """A list of words is a command; without one, a notebook's own command line is none of ours."""
     monkeypatch.setattr(sys, "argv", ["kernel", "-f", "kernel.json"])
-    main(["hydra.run.dir=D", *SHORT, "logger=none", "callbacks.panels=null"])
+    main(["hydra.run.dir=D", *SHORT, "logger=none", "callbacks.images=null"])
     assert json.loads(Path("D/summary.json").read_text())["status"] == "completed"
     assert sys.argv == ["kernel", "-f", "kernel.json"]
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)

@@ -23,7 +23,7 @@ from vaezoo.report.statistics import Variant, compare, interval
 from vaezoo.report.tables import print_results
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",
-        "callbacks.panels=null")  # fmt: skip
+        "callbacks.images=null")  # fmt: skip
 
 
 def made(model, elbos, scored="bits"):

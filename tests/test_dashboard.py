@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pydanti
 
 def test_it_shows_what_a_run_logs(cli):
     """Every curve, picture and column is in a run's record, so that no panel stays empty."""
-    code, _out, _err, run = cli(*SHORT, "callbacks.panels.every_n_epochs=1", "trainer.log_every_n_steps=10")
+    code, _out, _err, run = cli(*SHORT, "callbacks.images.every_n_epochs=1", "trainer.log_every_n_steps=10")
     assert code == 0
     _folder, record = inspect_wandb(run)
     logged = set(record["summary"])

@@ -310,11 +310,11 @@ def test_images_on_the_gpu_where_they_fit(monkeypatch, capsys):
         moved.clear()
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
         data.on_device = wish
-        data.held(data.train)
+        data.to_training_device(data.train)
         assert len(moved) == expected
         assert ("are held on cuda:0" in capsys.readouterr().out) == bool(expected)
     data.trainer.strategy.root_device = torch.device("cpu")
-    assert data.held(data.train) is data.train
+    assert data.to_training_device(data.train) is data.train
 
 
 def idx_files(raw, sizes=(5, 3)):

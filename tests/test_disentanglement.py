@@ -143,7 +143,7 @@ def test_irs_takes_the_99_percent_quantile():
 def test_mates_share_the_label_and_are_uniform():
     labels = np.array([2, 0, 1, 0, 2, 0])
     rows = np.tile(np.arange(6), (3000, 1))
-    mates = m.mates(rows, labels, np.random.default_rng(0))
+    mates = m.sample_same_label(rows, labels, np.random.default_rng(0))
     assert (labels[mates] == labels[rows]).all()
     share = np.bincount(mates[:, 1], minlength=6) / 3000
     assert share[[1, 3, 5]] == pytest.approx(np.full(3, 1 / 3), abs=0.03)
@@ -210,7 +210,7 @@ def test_scale_of_dimensions_does_not_matter(small):
 
 def test_forests_agree_with_boosted_trees(small):
     v, z = small
-    importance, accuracy = m.forests(z[:600], v[:600], z[600:], v[600:])
+    importance, accuracy = m.forest_importance(z[:600], v[:600], z[600:], v[600:])
     assert importance.sum(0) == pytest.approx(np.ones(3))
     boosted = [GradientBoostingClassifier(n_estimators=50, random_state=0).fit(z[:600], x) for x in v[:600].T]
     assert m.dci(importance) == pytest.approx(m.dci(np.stack([b.feature_importances_ for b in boosted], 1)), abs=0.06)
@@ -221,7 +221,7 @@ def test_forests_agree_with_boosted_trees(small):
 def test_forests_without_anything_to_learn():
     """Nothing is important, and the accuracy is that of the most frequent value."""
     v, _ = drawn((2, 5), 3000)
-    importance, accuracy = m.forests(np.zeros((2000, 3)), v[:2000], np.zeros((1000, 3)), v[2000:])
+    importance, accuracy = m.forest_importance(np.zeros((2000, 3)), v[:2000], np.zeros((1000, 3)), v[2000:])
     assert m.dci(importance) == (0, 0)
     assert accuracy == pytest.approx((1 / 2 + 1 / 5) / 2, abs=0.03)
 

@@ -42,7 +42,7 @@ def test_the_density_of_a_sample_is_kept_for_that_sample_alone(family):
     made = family((3,), num_flows=2)
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.5)
-    given = torch.randn(made.n_params, 4, 3).double() if isinstance(made, PlanarPosterior) else ()
+    given = torch.randn(made.num_outputs, 4, 3).double() if isinstance(made, PlanarPosterior) else ()
     made = made.double()
     drawn, fresh = made(*given), made(*given)
     z = drawn.rsample((2,)) if isinstance(made, PlanarPosterior) else drawn.rsample((2, 4))
@@ -79,14 +79,14 @@ def test_a_skipped_batch_is_in_no_mean():
         still = {"optimizer": lambda groups: torch.optim.SGD(groups, lr=0.0), "on_nan": "skip"}
         model = VAE((1, 3, 2), latent_dim=2, likelihood=FixedScaleNormal(1.0), **still)
         elbos = []
-        compute = model.losses
+        compute = model.compute_loss
 
         def recorded(x, y, compute=compute, elbos=elbos):
             loss, names, row = compute(x, y)
             elbos.append(float(row[names.index("elbo")]))
             return loss, names, row
 
-        model.losses = recorded
+        model.compute_loss = recorded
         Trainer(max_epochs=1, **QUIET).fit(model, loader(*batches))
         means.append((model.results["train"]["elbo"], elbos))
     (skipped, _), (_, elbos) = means
@@ -157,7 +157,9 @@ def test_a_fitted_mixture_draws_each_cluster_as_often_as_it_occurs():
     """Four codes of five lie about -5, the fifth about 5."""
     noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
     codes = noise + torch.where(torch.arange(1000) % 5 == 0, 5.0, -5.0)[:, None]
-    drawn = samplers.Sampler(lambda num: samplers.mixture(codes, num_components=2).sample((num,))).sample(4000)
+    drawn = samplers.Sampler(lambda num: samplers.fit_gaussian_mixture(codes, num_components=2).sample((num,))).sample(
+        4000
+    )
     assert float((drawn[:, 0] < 0).double().mean()) == pytest.approx(0.8, abs=5 * 0.4 / 4000**0.5)
 
 

@@ -28,8 +28,8 @@ def steps(callback, model, distortions):
     callback.on_fit_start(trainer, model)
     betas = []
     for distortion in distortions:
-        model.names, model.row = ("log_px",), torch.tensor([-distortion])
-        callback.on_batch(trainer, model, None)
+        model.metric_names, model.metric_row = ("log_px",), torch.tensor([-distortion])
+        callback.on_microbatch_end(trainer, model, None)
         betas.append(float(model.objective.beta))
     return betas
 
@@ -66,7 +66,7 @@ def test_the_distortion_ends_at_the_target():
 
         class Record(Callback):
             def on_train_batch_end(self, trainer, pl_module, *rest, seen=seen):
-                seen.append(-float(pl_module.latest["log_px"]))
+                seen.append(-float(pl_module.last_metrics["log_px"]))
 
         geco = [GECO(target=target, speed=1e-2, momentum=0.9)] if target else []
         fit(model, Record(), *geco, epochs=40, limit_val_batches=0)

@@ -16,9 +16,9 @@ from vaezoo.errors import ConfigError, DoesNotApply
 from vaezoo.evaluation.base import EvaluationSettings
 from vaezoo.evaluation.features import features_for
 from vaezoo.evaluation.groups import GROUPS
-from vaezoo.inference.ais import anneal, simulate
-from vaezoo.inference.importance_sampling import estimate
-from vaezoo.runs.trained import Trained
+from vaezoo.inference.ais import annealed_importance_sampling, simulate
+from vaezoo.inference.importance_sampling import estimate_log_marginal
+from vaezoo.runs.trained import TrainedRun
 
 SETTINGS = EvaluationSettings(num_samples=5, num_images=20, annealed=0, outliers=None, compiled=False)
 # What does not apply to whom, and why.
@@ -46,12 +46,12 @@ def opened(name):
     """A model with its first weights, as a trained run."""
     torch.manual_seed(0)
     model = make(name, net="mlp", shape=(1, 8, 8))
-    binary = model.likelihood.scores == {"binary"}
+    binary = model.likelihood.supported_data == {"binary"}
     data = Digits(val_size=180, binarize="dynamic" if binary else "none")
     data.setup()
-    model.objective.num_data = data.num_train
+    model.objective.set_num_train(data.num_train)
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
-    return Trained({"data": {}, "trust": [], "seed": 0}, model.eval(), data, trainer, Path("x"))
+    return TrainedRun({"data": {}, "allow_packages": [], "seed": 0}, model.eval(), data, trainer, Path("x"))
 
 
 @pytest.mark.parametrize("group", ["likelihood", "latent", "probes", "reconstruction"])
@@ -80,7 +80,7 @@ def test_the_inference_gap():
     """Of the same draws; none of a code without noise, whose draws are all alike."""
     run = opened("mlp_vae")
     (x, y) = next(run.batches("test", 20))
-    truth = estimate(run.model, x, y, num_samples=5)
+    truth = estimate_log_marginal(run.model, x, y, num_samples=5)
     values = GROUPS["likelihood"](run, SETTINGS).values
     gap = truth.log_px - truth.elbo
     assert values["inference_gap"] == pytest.approx(float(gap.mean()), rel=1e-6)
@@ -123,7 +123,6 @@ def test_inception_judges_where_its_weights_are_given(monkeypatch, tmp_path):
     pytest.importorskip("torch_fidelity")
 
     class Few(torch.nn.Linear):  # in place of two minutes of Inception
-
         def __init__(self, file):
             super().__init__(64, 3)
 
@@ -185,7 +184,8 @@ def test_annealed(monkeypatch):
     """Of the images that were asked for; the bounds from both sides are close, with weights as they begin. In parts
     it is the same but for the images of the model's own.
     """
-    monkeypatch.setattr("vaezoo.inference.ais.anneal", partial(anneal, num_chains=8, num_steps=100, num_leapfrog=5))
+    small = partial(annealed_importance_sampling, num_chains=8, num_steps=100, num_leapfrog=5)
+    monkeypatch.setattr("vaezoo.inference.ais.annealed_importance_sampling", small)
     run = opened("mlp_vae")
     found = GROUPS["annealed"](run, SETTINGS._replace(annealed=3))
     assert found.values.keys() == {f"{a}{b}" for a in ANNEALED for b in ("", "_error")}
@@ -259,7 +259,7 @@ def test_few_images_have_a_distance_and_no_neighbours():
 
 def test_few_codes_have_the_samplers_that_they_allow(monkeypatch):
     """Ten normals cannot be fitted to nine codes; a flow can."""
-    monkeypatch.setattr("vaezoo.inference.ex_post_density.ROUNDS", 1)
+    monkeypatch.setattr("vaezoo.inference.ex_post_density.MAX_ROUNDS", 1)
     run = shortened("mlp_vae", 9)
     run.data.train = Split(run.data.train.images[:9], run.data.train.labels[:9])
     found = GROUPS["samplers"](run, SETTINGS)

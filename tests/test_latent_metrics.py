@@ -223,7 +223,7 @@ def test_of_a_model():
     values = {"loc": q.loc, "scale": q.scale, "z": latent.z[0], "log_prior": latent.log_p[0]}
     found = measure(values | {"kl_dim": latent.kl_per_dim})
     means = {name: value.mean(0) for name, value in model.latent_statistics(trace).items()}
-    assert found["active_units"] == model.latent_summary(means)["active_units"]
+    assert found["active_units"] == model.reduce_latent_statistics(means)["active_units"]
     sampled = float((latent.log_q - latent.log_p).mean())
     assert sum(found[name] for name in SPLIT) == pytest.approx(sampled, rel=1e-5)
 

@@ -52,7 +52,7 @@ def copied(module):
     return torch.cat([p.detach().flatten().clone() for p in module.parameters()])
 
 
-def fitted(callback, chunk=1, max_epochs=2):
+def fitted(callback, batches_per_step=1, max_epochs=2):
     """A training of 10 steps an epoch with one callback: trainer, model and the rows that were logged."""
     torch.manual_seed(0)
     model, rows = VAE((1, 4, 4), latent_dim=2), Rows()
@@ -60,7 +60,7 @@ def fitted(callback, chunk=1, max_epochs=2):
     trainer = Trainer(accelerator="cpu", logger=rows, max_epochs=max_epochs, enable_progress_bar=bar,
                       enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=1, callbacks=[callback],
                       enable_checkpointing=saves)  # fmt: skip
-    trainer.fit(model, RandomImages((1, 4, 4), batch_size=10, chunk=chunk))
+    trainer.fit(model, RandomImages((1, 4, 4), batch_size=10, batches_per_step=batches_per_step))
     return trainer, model, rows.rows
 
 
@@ -97,23 +97,24 @@ def test_each_callback_works_or_is_refused(kind, tmp_path):
     needs_every_batch = any(issubclass(kind, one) for one in NEED_EVERY_BATCH)
     if kind in REFUSED or needs_every_batch:
         with pytest.raises(ValueError, match=rf"^the callback \w+ .*: .*({INSTEAD})"):
-            fitted(made(kind, tmp_path), chunk=5)
+            fitted(made(kind, tmp_path), batches_per_step=5)
     if kind not in REFUSED:
-        steps = fitted(made(kind, tmp_path), chunk=1 if needs_every_batch else 5)[0].global_step
+        steps = fitted(made(kind, tmp_path), batches_per_step=1 if needs_every_batch else 5)[0].global_step
         assert steps == (5 if kind is callbacks.Timer else 20)
 
 
 def test_the_alternative_is_named():
     with pytest.raises(ValueError, match=r"StochasticWeightAveraging does not work .*: use callbacks/ema=default"):
         fitted(callbacks.StochasticWeightAveraging(1e-2))
-    with pytest.raises(ValueError, match=r"EMAWeightAveraging .* every 4 batches .* data.chunk=1 or callbacks/ema="):
-        fitted(callbacks.EMAWeightAveraging(), chunk=4)
-    with pytest.raises(ValueError, match=r"LearningRateMonitor .* data.chunk=1 or callbacks.monitor"):
-        fitted(callbacks.LearningRateMonitor(), chunk=4)
+    words = r"EMAWeightAveraging .* every 4 batches .* data.batches_per_step=1 or callbacks/ema="
+    with pytest.raises(ValueError, match=words):
+        fitted(callbacks.EMAWeightAveraging(), batches_per_step=4)
+    with pytest.raises(ValueError, match=r"LearningRateMonitor .* data.batches_per_step=1 or callbacks.monitor"):
+        fitted(callbacks.LearningRateMonitor(), batches_per_step=4)
 
 
 def test_on_the_command_line(cli):
-    words = ("logger=csv", "trainer.max_epochs=1", "callbacks.panels=null", "model.encoder.hidden=[8]")
+    words = ("logger=csv", "trainer.max_epochs=1", "callbacks.images=null", "model.encoder.hidden=[8]")
     swa = "+callbacks.swa._target_=lightning.pytorch.callbacks.StochasticWeightAveraging"
     code, _out, err, _run = cli(*words, swa, "+callbacks.swa.swa_lrs=0.01")
     assert code == 1
@@ -139,7 +140,7 @@ def test_what_the_others_do(tmp_path, caplog):
     assert rates == [(step, 1e-3) for step in range(20)]
     fitted(made(callbacks.ModelCheckpoint, tmp_path))
     assert len(list(tmp_path.glob("*.ckpt"))) == 4
-    fitted(callbacks.ModelCheckpoint(tmp_path / "best", monitor="val/elbo", mode="max"), chunk=4)
+    fitted(callbacks.ModelCheckpoint(tmp_path / "best", monitor="val/elbo", mode="max"), batches_per_step=4)
     assert len(list((tmp_path / "best").glob("*.ckpt"))) == 1
     with caplog.at_level(logging.INFO):
         fitted(callbacks.ModelSummary())

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import command
 
-from vaezoo.loggers import CSV, Guarded, TensorBoard, guarded, wandb_logger
+from vaezoo.loggers import CSV, DisabledOnError, TensorBoard, call_or_disable, wandb_logger
 from vaezoo.runs.signals import Stopped
 
 # What a run of two epochs of 4 steps logs: after each second step, after each epoch, and in the test.
@@ -74,7 +74,7 @@ def test_interrupted_anywhere_it_ends_the_same(tmp_path, whole, saved, torn):
         with (tmp_path / "metrics.csv").open("ab") as file:
             file.write(torn)
         again = CSV(str(tmp_path))
-        again.resume(saved)
+        again.rewind(saved)
         log(again, after)
         assert written(tmp_path) == whole
 
@@ -89,7 +89,7 @@ def test_tensorboard_hides_what_was_logged_too_far_ahead(tmp_path):
     for resume, steps in ((None, range(6)), (3, range(3, 5))):
         logger = TensorBoard(str(tmp_path), name="", version="")
         if resume is not None:
-            logger.resume(resume)
+            logger.rewind(resume)
         for step in steps:
             logger.log_metrics({"a": step + (0.5 if resume else 0)}, step=step)
         logger.finalize("success")
@@ -108,7 +108,7 @@ def test_wandb_goes_on_with_its_run(tmp_path):
     wandb.finish()
 
 
-class Broken(Guarded, CSVLogger):
+class Broken(DisabledOnError, CSVLogger):
     """A logger that has lost its backend."""
 
     @property
@@ -124,8 +124,8 @@ def test_a_logger_that_fails_is_switched_off(tmp_path, capsys):
         logger.log_hyperparams({"a": 1})
         logger.save()
         logger.finalize("success")
-    guarded(logger, pytest.fail, "is called though the logger is off")
-    assert logger.off
+    call_or_disable(logger, pytest.fail, "is called though the logger is off")
+    assert logger.disabled
     told = "Broken has failed and is switched off (Connection lost): the run goes on without it\n"
     assert capsys.readouterr().err == told
 
@@ -133,7 +133,7 @@ def test_a_logger_that_fails_is_switched_off(tmp_path, capsys):
         raise Stopped(15)
 
     with pytest.raises(Stopped):
-        guarded(Broken(str(tmp_path)), stopped)
+        call_or_disable(Broken(str(tmp_path)), stopped)
 
 
 KILLER = """
@@ -155,8 +155,8 @@ def test_a_run_outlives_its_wandb_service(tmp_path, monkeypatch):
     """Killed in mid-run: one sentence, exit code 0, and metrics.csv is whole."""
     monkeypatch.delenv("WANDB_SERVICE", raising=False)  # that of other tests
     (tmp_path / "killer.py").write_text(KILLER)
-    words = ("trainer.max_epochs=3", "model.encoder.hidden=[8]", "callbacks.panels.every_n_epochs=1", "threads=1",
-             "trust=[killer]", "+callbacks.killer._target_=killer.Killer", "hydra.run.dir=D")  # fmt: skip
+    words = ("trainer.max_epochs=3", "model.encoder.hidden=[8]", "callbacks.images.every_n_epochs=1", "threads=1",
+             "allow_packages=[killer]", "+callbacks.killer._target_=killer.Killer", "hydra.run.dir=D")  # fmt: skip
     done = command(*words, cwd=tmp_path, PYTHONPATH=os.pathsep.join([str(REPO), str(tmp_path)]))
     assert (tmp_path / "killed").exists()
     assert done.returncode == 0, done.stderr

@@ -29,9 +29,9 @@ def make(model=VAE, **kwargs):
     return model((1, 5, 4), latent_dim=2, seed=3, **{"optimizer": SGD, **kwargs})
 
 
-def data(chunk=1, num=127, **kwargs):
+def data(batches_per_step=1, num=127, **kwargs):
     """11 training batches an epoch, the last one of 7 examples."""
-    return RandomImages((1, 5, 4), num=num, batch_size=10, seed=3, chunk=chunk, **kwargs)
+    return RandomImages((1, 5, 4), num=num, batch_size=10, seed=3, batches_per_step=batches_per_step, **kwargs)
 
 
 def trainer(*callbacks, **settings):
@@ -59,8 +59,8 @@ def by_hand(model, accumulate=1, clip=None, by_value=False, precision=None, batc
     """What a fit is: weights, learning rates of the steps, and each epoch's mean ELBO over its examples."""
     source = data()
     source.setup()
-    model.objective.num_data = source.num_train
-    model.decoder.centre(source.mean)
+    model.objective.set_num_train(source.num_train)
+    model.decoder.init_mean(source.mean)
     model.started.fill_(1)
     if precision == "double":
         model.double()
@@ -109,7 +109,7 @@ class Steps(pl.Callback):
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.rates.append(optimizer.param_groups[0]["lr"])
-        self.numbers.append(pl_module.last)
+        self.numbers.append(pl_module.last_batch_index)
 
 
 class Save(pl.Callback):
@@ -243,7 +243,7 @@ def test_a_loader_of_plain_pairs_is_refused(stage):
     pairs = torch.utils.data.TensorDataset(*examples)
     batches = [Batch(x, y) for x, y in zip(*examples, strict=True)]
     act = getattr(trainer(max_epochs=1), stage)
-    with pytest.raises(ValueError, match=r"gives a list, where VAE takes a vaezoo\.models\.training\.Batch: let its"):
+    with pytest.raises(ValueError, match=r"gives a list, where VAE takes a vaezoo\.types\.Batch: let its"):
         act(make(), torch.utils.data.DataLoader(pairs, batch_size=2))
     act(make(), torch.utils.data.DataLoader(batches, batch_size=2))
 
@@ -326,9 +326,9 @@ def test_a_step_that_is_skipped_moves_nothing(tmp_path, accumulate):
     """Neither weights nor the optimizer's state, and the count of them is in the checkpoint."""
 
     class Broken(VAE):
-        def losses(self, x, y):
-            loss, names, row = super().losses(x, y)
-            return (loss * torch.nan if self.last == 4 else loss), names, row  # in the sixth batch
+        def compute_loss(self, x, y):
+            loss, names, row = super().compute_loss(x, y)
+            return (loss * torch.nan if self.last_batch_index == 4 else loss), names, row  # in the sixth batch
 
     states = []
 
@@ -345,7 +345,7 @@ def test_a_step_that_is_skipped_moves_nothing(tmp_path, accumulate):
     assert torch.equal(before, after)
     assert count == same
     assert weights(model).isfinite().all()
-    assert model.skipped == 1
+    assert model.skipped_steps == 1
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["vaezoo_state"]["skipped"] == 1
 
 
@@ -358,9 +358,9 @@ def test_a_batch_that_is_left_out_moves_no_buffer(accumulate):
             super().__init__(*args, **kwargs)
             self.register_buffer("moving", torch.zeros(()))
 
-        def losses(self, x, y):
-            loss, names, row = super().losses(x, y)
-            factor = torch.nan if self.last == 4 else 1.0  # in the sixth batch
+        def compute_loss(self, x, y):
+            loss, names, row = super().compute_loss(x, y)
+            factor = torch.nan if self.last_batch_index == 4 else 1.0  # in the sixth batch
             self.moving += factor
             return loss * factor, names, row
 
@@ -374,9 +374,9 @@ def test_a_broken_batch_stops_the_training_at_once():
     seen = []
 
     class Broken(VAE):
-        def losses(self, x, y):
-            seen.append(self.last + 1)
-            loss, names, row = super().losses(x, y)
+        def compute_loss(self, x, y):
+            seen.append(self.last_batch_index + 1)
+            loss, names, row = super().compute_loss(x, y)
             return loss * (torch.nan if seen[-1] == 5 else 1.0), names, row  # the second one of the window
 
     with pytest.raises(ValueError, match="the loss is not finite in step 1 "):

@@ -10,7 +10,7 @@ from test_training import BITS, QUIET, loader
 from vaezoo.models import VAE, BetaVAE, LatentVariableModel
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none",
-        "callbacks.panels=null")  # fmt: skip
+        "callbacks.images=null")  # fmt: skip
 
 
 def read(folder, name="summary.json"):
@@ -38,7 +38,7 @@ def test_an_objective_is_of_the_validation(cli):
     _code, _out, _err, run = cli(*TINY)
     summary = read(run)
     assert summary["objective"] == pytest.approx(summary["last_val"]["elbo"], rel=1e-6)
-    _code, _out, _err, run = cli(*TINY, "callbacks.best=null")
+    _code, _out, _err, run = cli(*TINY, "callbacks.checkpoint_best=null")
     assert read(run)["objective"] == read(run)["last_val"]["elbo"]
     code, _out, _err, run = cli(*TINY, "trainer.limit_val_batches=0")
     assert code == 0

@@ -12,13 +12,13 @@ from test_contract import make
 
 from vaezoo.distributions import TriangularNormal
 from vaezoo.evaluation.base import mean_with_error
-from vaezoo.inference.importance_sampling import Evidence, summary
+from vaezoo.inference.importance_sampling import LogMarginalEstimate, summarize_weights
 from vaezoo.metrics import disentanglement
 from vaezoo.metrics.anomaly import Anomaly
-from vaezoo.metrics.latent import JointLatentMetrics, LatentMetrics, expectation, information
+from vaezoo.metrics.latent import JointLatentMetrics, LatentMetrics, information_metrics, mean_and_error
 from vaezoo.metrics.probes import Probes
-from vaezoo.metrics.samples import ReconstructionMetrics, SampleMetrics, similarities
-from vaezoo.pictures import in_turn
+from vaezoo.metrics.samples import ReconstructionMetrics, SampleMetrics, reconstruction_scores
+from vaezoo.pictures import cycle_classes
 from vaezoo.report.statistics import interval
 from vaezoo.types import Batch
 
@@ -41,7 +41,7 @@ def watched(name, shape, *more, sizes=(4, 2, 1)):
     """The stage values of 7 examples in ragged batches, and the traces that they came from."""
     model = make(name, *more, net="mlp", shape=shape).eval()
     x = torch.randint(0, 256, (sum(sizes), *shape), generator=torch.Generator().manual_seed(1)) / 255
-    x = x.round() if model.likelihood.scores == {"binary"} else x
+    x = x.round() if model.likelihood.supported_data == {"binary"} else x
     forward, traces = model.forward, []
 
     def record(*args, **kwargs):
@@ -52,7 +52,7 @@ def watched(name, shape, *more, sizes=(4, 2, 1)):
     torch.manual_seed(0)
     with torch.no_grad():
         for part in x.split(sizes):
-            model.step("test", Batch(part, torch.zeros(len(part), dtype=torch.long)))
+            model.eval_step("test", Batch(part, torch.zeros(len(part), dtype=torch.long)))
     return model, traces, model.stage_values("test")
 
 
@@ -84,7 +84,7 @@ def test_dimensions_and_units_by_layer():
     found["mean0"], found["square0"] = torch.tensor([2.0, 2.0]).double(), torch.tensor([4.0099, 4.0101]).double()
     found["mean1"] = torch.tensor([0.0, 1.0, -1.0]).double()
     found["square1"] = torch.tensor([0.5, 1.5, 1.0]).double()
-    assert model.latent_summary(found)["active_units"] == 3
+    assert model.reduce_latent_statistics(found)["active_units"] == 3
 
 
 # Groups of an evaluation.
@@ -102,23 +102,23 @@ def test_evidence_of_draws():
     """From weights of 5 draws: the delta method with scipy's error of a mean, and Kish's effective number of draws."""
     log_w = 0.3 * randn(5) - 90
     w = (log_w - log_w.mean()).exp().numpy()
-    log_px, elbo, error, ess = summary(log_w).tolist()
+    log_px, elbo, error, ess = summarize_weights(log_w).tolist()
     assert log_px == pytest.approx(math.log(w.mean()) + float(log_w.mean()), rel=1e-12)
     assert elbo == pytest.approx(float(log_w.mean()), rel=1e-12)
     assert error == pytest.approx(standard_error(w) / w.mean(), rel=1e-9)
     assert ess == pytest.approx(w.sum() ** 2 / (w**2).sum(), rel=1e-9)
-    parts = [Evidence(*randn(4, n, seed=n)) for n in (2, 3)]
-    joined = Evidence.joined(parts)
+    parts = [LogMarginalEstimate(*randn(4, n, seed=n)) for n in (2, 3)]
+    joined = LogMarginalEstimate.concat(parts)
     assert joined.error == pytest.approx(standard_error([*parts[0].log_px, *parts[1].log_px]), rel=1e-12)
     assert joined.draw_error == pytest.approx(math.sqrt(sum(float(e) ** 2 for p in parts for e in p.mc_error)) / 5)
 
 
 def test_expectations_over_draws():
     log_q, log_qz, log_prior = randn(3, 6)
-    assert expectation("a", log_q) == pytest.approx(
+    assert mean_and_error("a", log_q) == pytest.approx(
         {"a": float(log_q.mean()), "a_error": standard_error(log_q)}, rel=1e-12
     )
-    found = information(log_q, log_qz, log_prior, 23)
+    found = information_metrics(log_q, log_qz, log_prior, 23)
     gain, cost = log_q - log_qz, log_qz - log_prior
     expected = {
         "mutual_information": gain.mean(), "mutual_information_error": standard_error(gain),
@@ -238,7 +238,10 @@ def test_reconstructions_of_five_images():
     metric.update(x[3:], y[3:])
     found = metric.compute()
     psnr = [-10 * math.log10(((a - b) ** 2).mean()) for a, b in zip(x.numpy(), y.numpy(), strict=True)]
-    each = [{name: float(value) for name, value in similarities(x[i : i + 1], y[i : i + 1]).items()} for i in range(5)]
+    each = [
+        {name: float(value) for name, value in reconstruction_scores(x[i : i + 1], y[i : i + 1]).items()}
+        for i in range(5)
+    ]
     for name, values in {"psnr": psnr, **{n: [one[n] for one in each] for n in ("ssim", "ms_ssim")}}.items():
         assert found[name] == pytest.approx(np.mean(values), rel=1e-10), name
         assert found[f"{name}_error"] == pytest.approx(standard_error(values), rel=1e-6), name
@@ -273,11 +276,11 @@ def test_disentanglements_errors_are_those_of_the_bootstrap():
     codes, factors = metric.examples()
     found = metric.compute()
     rows = metric.generator("bootstrap").integers(300, size=(3, 300))
-    scores = [metric.on_all(codes[row], factors[row]) for row in rows]
+    scores = [metric.scores_on_all(codes[row], factors[row]) for row in rows]
     assert set(scores[0]) == {"beta_vae", "factor_vae", "mig", "modularity", "irs"}
     for name in scores[0]:
         assert found[f"{name}_error"] == pytest.approx(stdev(one[name] for one in scores), rel=1e-12), name
-        assert found[name] == pytest.approx(metric.on_all(codes, factors)[name], rel=1e-12)
+        assert found[name] == pytest.approx(metric.scores_on_all(codes, factors)[name], rel=1e-12)
     # Of another sample of 300 the MIG is off by about its error; of rows that part codes and factors it would be 0.
     assert found["mig"] > 0.2
     assert max(abs(one["mig"] - found["mig"]) for one in scores) < 0.15
@@ -298,4 +301,4 @@ def test_intervals_are_students(num):
 def test_labels_in_turn():
     """As many of each class as a test set of any number has, in turn: nobody's order."""
     labels = torch.tensor([3, 1, 1, 2, 3, 1])
-    assert in_turn(labels, 7).tolist() == [1, 2, 3, 1, 2, 3, 1]
+    assert cycle_classes(labels, 7).tolist() == [1, 2, 3, 1, 2, 3, 1]

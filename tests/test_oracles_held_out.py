@@ -12,8 +12,16 @@ from ppca import PPCA, data_with_spectrum, rotation
 from vaezoo.data import Digits, Split
 from vaezoo.evaluation.features import train_features
 from vaezoo.inference import ex_post_density as samplers
-from vaezoo.metrics import anomaly, disentanglement
-from vaezoo.metrics.disentanglement import Disentanglement, beta_vae, explicitness, factor_vae, forests, sap
+from vaezoo.metrics import anomaly
+from vaezoo.metrics.disentanglement import (
+    Disentanglement,
+    beta_vae,
+    explicitness,
+    factor_vae,
+    forest_importance,
+    protocol,
+    sap,
+)
 from vaezoo.metrics.probes import Probes
 
 FLOAT = torch.float64
@@ -38,7 +46,7 @@ CHANCE = {"forests": (1 / 3 + 1 / 5) / 2, "sap": 0.0, "explicitness": 0.5}
 def judged(name, *parts):
     """The score on the judged part."""
     if name == "forests":
-        return forests(*parts, num_trees=5)[1]
+        return forest_importance(*parts, num_trees=5)[1]
     return {"sap": sap, "explicitness": explicitness}[name](*parts)
 
 
@@ -53,7 +61,7 @@ def test_classifiers_are_judged_on_what_they_were_not_fitted_to(name):
 
 def test_importance_is_that_of_the_fitted_part():
     v, w = factors(600), factors(600, seed=2)
-    importance, _ = forests(perfect(v), v, noise(600, 2), w, num_trees=5)
+    importance, _ = forest_importance(perfect(v), v, noise(600, 2), w, num_trees=5)
     np.testing.assert_allclose(importance, np.eye(2), atol=0.05)
 
 
@@ -66,14 +74,14 @@ def test_two_thirds_are_fitted_and_the_rest_is_judged(monkeypatch):
             given[name] = codes, v, test_codes, test_v
             return result
 
-        monkeypatch.setattr(disentanglement, name, call)
+        monkeypatch.setattr(protocol, name, call)
 
-    record("forests", (np.eye(2), 0.25))
+    record("forest_importance", (np.eye(2), 0.25))
     record("sap", 0.5)
     record("explicitness", 0.75)
     v = factors(100)
     codes = np.stack([np.arange(100.0), v[:, 0]], 1)
-    found = Disentanglement().held_out(codes, v)
+    found = Disentanglement().scores_on_held_out(codes, v)
     assert (found["dci_informativeness"], found["sap"], found["explicitness"]) == (0.25, 0.5, 0.75)
     for train, train_v, test, test_v in given.values():
         assert (len(train), len(test)) == (66, 34)
@@ -157,7 +165,7 @@ def followed(values, num=40):
 
     codes = torch.arange(float(num))[:, None]
     torch.manual_seed(0)
-    least = samplers.minimise(module, loss, codes, "test")
+    least = samplers.fit_density(module, loss, codes, "test")
     return module, calls, least
 
 
@@ -186,8 +194,8 @@ def test_a_density_is_stopped_by_codes_that_it_is_not_fitted_to():
 )
 def test_the_weights_are_those_of_the_least_held_out_loss(monkeypatch, values, best, rounds):
     """One evaluation before each 50 steps; the training ends when 10 in a row were not less, or after ROUNDS."""
-    assert samplers.ROUNDS == 60  # as the docstring says
-    monkeypatch.setattr(samplers, "ROUNDS", 14)
+    assert samplers.MAX_ROUNDS == 60  # as the docstring says
+    monkeypatch.setattr(samplers, "MAX_ROUNDS", 14)
     module, calls, least = followed(values)
     weights = [weight for training, _, weight, _ in calls if not training]
     assert len(weights) == rounds
@@ -202,13 +210,13 @@ def test_two_stages_take_the_better_of_two_starts(monkeypatch, losses):
     """By the held-out loss: draws are those of a model whose sigma began there."""
     seen = []
 
-    def minimise(module, loss, codes, name):
+    def fit_density(module, loss, codes, name):
         seen.append((module, float(loss(codes[:5]))))
         return losses[len(seen) - 1]
 
-    monkeypatch.setattr(samplers, "minimise", minimise)
+    monkeypatch.setattr(samplers, "fit_density", fit_density)
     codes = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    sampler = samplers.two_stage(codes, hidden=(4,))
+    sampler = samplers.two_stage_sampler(codes, hidden=(4,))
     scales = [float(module.likelihood.scale.detach()) for module, _ in seen]
     assert scales == pytest.approx([0.2, 1.0], rel=1e-4)
     spread = sampler.sample(4000).T.cov().diagonal().sum() / codes.T.cov().diagonal().sum()

@@ -18,7 +18,7 @@ from test_report import make_run
 
 from vaezoo.evaluation import udr as evaluation
 from vaezoo.metrics import disentanglement
-from vaezoo.pictures import TITLE
+from vaezoo.pictures import TITLE_HEIGHT
 from vaezoo.report import Run, page, read_runs
 from vaezoo.report import tables as comparison
 from vaezoo.report.read import known_quantities
@@ -142,7 +142,7 @@ def test_a_sweeps_table_is_in_the_order_of_its_jobs(tmp_path):
         folder = make_run(tmp_path / f"j{job}", "mlp_vae", seed, elbo, wall_seconds=float(job))
         words = [f"seed={seed}"]
         (folder / "job.json").write_text(json.dumps({"job": job, "overrides": words}))
-    found = sweep.rows(tmp_path)
+    found = sweep.sweep_rows(tmp_path)
     assert [(row["job"], row["overrides"], row["test_elbo"], row["seconds"], row["folder"]) for row in found] == [
         (0, "seed=1", -8.0, 0.0, "j0"), (3, "seed=0", -7.0, 3.0, "j3"), (12, "seed=2", -9.0, 12.0, "j12"),
     ]  # fmt: skip
@@ -172,7 +172,7 @@ def test_the_page_knows_whose_numbers_are_whose(tmp_path):
         if model != "a":
             assert variant["numbers"]["difference"]["mean"] == pytest.approx(elbos[model] + 50)
     assert part["columns"][:2] == ["elbo", "difference"]
-    assert TITLE > 0
+    assert TITLE_HEIGHT > 0
 
 
 def test_thinned_curves_keep_the_first_and_the_last():
@@ -207,7 +207,7 @@ def test_udr_goes_to_the_run_whose_codes_it_is_of(tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluation, "find_checkpoint", lambda folder: f"best of {folder}")
     monkeypatch.setattr(evaluation, "read_checkpoint", lambda path: f"read {path}")
-    monkeypatch.setattr(evaluation, "opened", opened)
+    monkeypatch.setattr(evaluation, "load_run", opened)
     monkeypatch.setattr(disentanglement, "udr", udr)
     evaluation.add_variant_udr(Variant("a", runs, 4), tmp_path, [])
     assert asked == [(seed, "test", evaluation.CODES) for seed in (2, 0, 1)]

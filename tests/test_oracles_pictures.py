@@ -6,7 +6,7 @@ from scipy import stats
 from test_contract import make
 
 from vaezoo import pictures
-from vaezoo.pictures import Axes
+from vaezoo.pictures import LatentAxes
 from vaezoo.types import Batch
 
 CENTRE, SPREAD = torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.3])
@@ -34,10 +34,10 @@ def decoded(model, monkeypatch):
 def test_axes_of_codes(model, batch):
     """Without a KL for each dimension: variance, mean and standard deviation of the codes."""
     with torch.no_grad():
-        found, codes = pictures.axes(model, batch), model.encode(batch.x).numpy()
-    assert (found.measure, found.of) == ("variance", "codes")
+        found, codes = pictures.measure_latent_axes(model, batch), model.encode(batch.x).numpy()
+    assert (found.usage_name, found.source) == ("variance", "codes")
     for value, expected in (
-        (found.use, codes.var(0, ddof=1)), (found.centre, codes.mean(0)), (found.spread, codes.std(0, ddof=1)),
+        (found.usage, codes.var(0, ddof=1)), (found.center, codes.mean(0)), (found.scale, codes.std(0, ddof=1)),
     ):  # fmt: skip
         torch.testing.assert_close(value, torch.from_numpy(expected))
 
@@ -47,18 +47,18 @@ def test_axes_of_the_prior(batch):
     model.prior.loc.copy_(torch.tensor([0.5, -1.0, 2.0]))
     model.prior.scale.copy_(torch.tensor([2.0, 0.3, 1.0]))
     with torch.no_grad():
-        found, q = pictures.axes(model, batch), model.encoder(batch.x).base_dist
+        found, q = pictures.measure_latent_axes(model, batch), model.encoder(batch.x).base_dist
     m, s = model.prior.loc, model.prior.scale
     kl = (s / q.scale).log() + (q.scale**2 + (q.loc - m) ** 2) / (2 * s**2) - 0.5
-    assert (found.measure, found.of) == ("KL (nats)", "prior")
-    torch.testing.assert_close(found.use, kl.mean(0))
-    assert torch.equal(found.centre, m)
-    assert torch.equal(found.spread, s)
+    assert (found.usage_name, found.source) == ("KL (nats)", "prior")
+    torch.testing.assert_close(found.usage, kl.mean(0))
+    assert torch.equal(found.center, m)
+    assert torch.equal(found.scale, s)
 
 
 def test_traversals_walk_by_the_spread(model, batch, decoded):
     """The most used first: one dimension from 3 spreads below its centre to 3 above, the others at the image's code."""
-    axes = Axes(torch.tensor([0.1, 0.9]), "variance", CENTRE, SPREAD, "codes")
+    axes = LatentAxes(torch.tensor([0.1, 0.9]), "variance", CENTRE, SPREAD, "codes")
     with torch.no_grad():
         pictures.traversals(model, batch, axes, "now")
         code = model.encode(batch.x[:1])[0]
@@ -74,7 +74,7 @@ def test_traversals_walk_by_the_spread(model, batch, decoded):
 
 def test_the_manifold_is_at_quantiles(model, batch, decoded):
     """The first row is the uppermost z1; quantiles 1/8, 3/8, 5/8, 7/8 of each axis."""
-    axes = Axes(torch.ones(2), "variance", CENTRE, SPREAD, "codes")
+    axes = LatentAxes(torch.ones(2), "variance", CENTRE, SPREAD, "codes")
     with torch.no_grad():
         pictures.manifold(model, batch, axes, "now", side=4)
     ((z, _),) = decoded

@@ -21,10 +21,10 @@ from vaezoo.evaluation.groups import GROUPS
 from vaezoo.inference import ais as annealed
 from vaezoo.inference import ex_post_density as samplers
 from vaezoo.inference.ex_post_density import Sampler
-from vaezoo.inference.importance_sampling import Evidence
+from vaezoo.inference.importance_sampling import LogMarginalEstimate
 from vaezoo.metrics import anomaly, disentanglement, latent, probes
 from vaezoo.metrics import samples as sample_metrics
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 from vaezoo.types import Batch
 
 SHAPE = (1, 4, 3)
@@ -61,7 +61,7 @@ def opened(name="mlp_vae", *more, data=None):
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.2 * torch.randn(p.shape, generator=generator))
-    return Trained({"data": {}, "trust": [], "seed": 0}, model.eval(), data, SimpleNamespace(), Path("x"))
+    return TrainedRun({"data": {}, "allow_packages": [], "seed": 0}, model.eval(), data, SimpleNamespace(), Path("x"))
 
 
 def rows(x, split):
@@ -148,10 +148,10 @@ def test_training_validation_and_test_share_no_image():
 def test_likelihood(monkeypatch):
     """Spaced test images, each once, by as many draws as asked: and their means and errors from those very weights."""
     run = opened()
-    asked = watch(monkeypatch, likelihood, "estimate")["estimate"]
+    asked = watch(monkeypatch, likelihood, "estimate_log_marginal")["estimate_log_marginal"]
     seen = watch(monkeypatch, run.model, "forward")["forward"]
     values = GROUPS["likelihood"](run, SETTINGS).values
-    assert [kwargs["first"] for _, kwargs, _ in asked] == [0, 4]
+    assert [kwargs["start_index"] for _, kwargs, _ in asked] == [0, 4]
     assert rows(torch.cat([args[0] for args, _, _ in seen]), run.data.test) == SPACED
     assert all(kwargs == {"num_samples": 5} for _, kwargs, _ in seen)
     log_w = torch.stack([trace.log_w[:, 0] for *_, trace in seen]).double().numpy()  # (6, 5)
@@ -180,7 +180,7 @@ def test_annealed(monkeypatch):
             calls.append((kind, x, context, num_samples, kwargs))
             base = {"anneal": -1.0, "estimate": -4.0}[kind] - (50 if "z" in kwargs else 0) + 0.1 * len(calls)
             log_px = base + torch.arange(len(x)).double() ** 2
-            return Evidence(log_px, log_px, log_px, log_px)
+            return LogMarginalEstimate(log_px, log_px, log_px, log_px)
 
         return call
 
@@ -192,8 +192,8 @@ def test_annealed(monkeypatch):
         own.append((*simulate(model, num, context, seed=seed), context, seed))
         return own[-1][:2]
 
-    monkeypatch.setattr(annealed, "anneal", told("anneal"))
-    monkeypatch.setattr("vaezoo.evaluation.ais.estimate", told("estimate"))
+    monkeypatch.setattr(annealed, "annealed_importance_sampling", told("anneal"))
+    monkeypatch.setattr("vaezoo.evaluation.ais.estimate_log_marginal", told("estimate"))
     monkeypatch.setattr(annealed, "simulate", simulated)
     values = GROUPS["annealed"](run, SETTINGS._replace(annealed=6)).values
     labels = run.data.test.labels[SPACED]
@@ -210,7 +210,7 @@ def test_annealed(monkeypatch):
         for call in (sampled, of_data, of_own, above):
             told_labels = call[4]["context"] if "context" in call[4] else call[2]
             assert torch.equal(told_labels, labels[first : first + num])
-            assert call[4]["first"] == first
+            assert call[4]["start_index"] == first
         assert all(call[4]["start"] == "posterior" for call in (of_data, of_own, above))
         assert torch.equal(context, labels[first : first + num])
     assert own[0][3] != own[1][3]  # other draws for other parts
@@ -350,7 +350,7 @@ def test_samplers(monkeypatch, flat):
         return call
 
     for shift, name in enumerate(("gmm", "flow", "two_stage")):
-        monkeypatch.setattr(samplers, name, fit(name, float(shift)))
+        monkeypatch.setattr(samplers, f"{name}_sampler", fit(name, float(shift)))
     object.__setattr__(run.model, "seed", 17)
     values = GROUPS["samplers"](run, SETTINGS).values
     passed = seen["forward"]
@@ -415,10 +415,10 @@ def test_outliers_are_seen_as_the_runs_own_images(monkeypatch, binarize, likelih
     """Binarised alike, with the run's seed; the data of another choice of conf/data."""
     monkeypatch.setattr("vaezoo.evaluation.anomaly.compose_data_config", lambda name: cfg("data", f"data={name}"))
     model = make("mlp_vae", f"model/likelihood={likelihood}", net="mlp", shape=(1, 8, 8))
-    own = SimpleNamespace(support="byte" if binarize == "none" else "binary")
-    config = {"data": {"binarize": binarize, "root": "elsewhere"}, "trust": [], "seed": 3}
-    found = other_data(Trained(config, model, own, SimpleNamespace(), Path("x")), "digits")
-    assert (type(found).__name__, found.binarize, found.seed, found.support) == ("Digits", binarize, 3, own.support)
+    own = SimpleNamespace(data_kind="byte" if binarize == "none" else "binary")
+    config = {"data": {"binarize": binarize, "root": "elsewhere"}, "allow_packages": [], "seed": 3}
+    found = other_data(TrainedRun(config, model, own, SimpleNamespace(), Path("x")), "digits")
+    assert (type(found).__name__, found.binarize, found.seed, found.data_kind) == ("Digits", binarize, 3, own.data_kind)
     assert len(found.test.images) == 360
 
 

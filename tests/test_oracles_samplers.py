@@ -41,7 +41,7 @@ from vaezoo.families import (
     VonMisesFisher,
 )
 from vaezoo.families.normal import SharedScale
-from vaezoo.inference.ex_post_density import Sampler, mixture, prior
+from vaezoo.inference.ex_post_density import Sampler, fit_gaussian_mixture
 from vaezoo.nets import MLP
 from vaezoo.priors import FlowPrior, HypersphericalUniform, MixtureOfNormals, Prior, StandardNormal, VampPrior
 from vaezoo.trace import Latent
@@ -78,7 +78,7 @@ def raw(*shape, seed=0):
 
 def posterior(family, spread=0.5, batch=2, dim=3, seed=0):
     """A posterior with unequal means and scales: its planes are parameters."""
-    planes = spread * randn(family.n_params, batch, dim, seed=seed)
+    planes = spread * randn(family.num_outputs, batch, dim, seed=seed)
     planes[1] += torch.tensor([0.6, -0.7, 0.0])[:dim]
     params = [plane.requires_grad_() for plane in planes.unbind()]
     return family.double()(*params), params
@@ -147,7 +147,7 @@ def vamp_prior():
 
 def fitted_mixture():
     codes = torch.cat([randn(300, 3) @ randn(3, 3, seed=1), randn(100, 3, seed=2) + 2])
-    return Case(Sampler, mixture(codes, num_components=2))
+    return Case(Sampler, fit_gaussian_mixture(codes, num_components=2))
 
 
 def sphere_rule(num=60):
@@ -318,7 +318,7 @@ def test_draws_have_the_moments_of_the_density(make):
         ways = ["rsample"]
     z = {way: drawn(case, way) for way in ways}
     if case.of is Sampler:
-        z["sampler"] = prior(q).sample(NUM, seed=3).double()
+        z["sampler"] = Sampler.from_distribution(q).sample(NUM, seed=3).double()
     with torch.no_grad():
         nodes, weights = laid(case, next(iter(z.values())))
         log_q = q.log_prob(nodes)

@@ -12,11 +12,11 @@ from test_contract import make
 from vaezoo import seeding
 from vaezoo.conditional import Conditional
 from vaezoo.data import Batches, Split
-from vaezoo.data.batching import Chunks
+from vaezoo.data.batching import BatchChunks
 from vaezoo.families import DiscretizedLogistic
-from vaezoo.inference.importance_sampling import estimate
-from vaezoo.metrics.latent import log_aggregate
-from vaezoo.metrics.samples import SCALE_WEIGHTS, scale_weights, similarities
+from vaezoo.inference.importance_sampling import estimate_log_marginal
+from vaezoo.metrics.latent import log_aggregate_posterior
+from vaezoo.metrics.samples import SCALE_WEIGHTS, reconstruction_scores, scale_weights
 from vaezoo.models import VAE
 from vaezoo.nets import MLP
 from vaezoo.objectives.aggregate import decompose
@@ -65,8 +65,8 @@ def test_processes_take_turns_in_one_order(num, size, world):
             torch.testing.assert_close(x, (y / 3 / 255).reshape(-1, 1, 1, 1).expand_as(x))  # images keep their labels
             for chunk in (1, 2, 5):
                 for first in (0, 1):
-                    chunks = Chunks(batches, chunk, first=lambda first=first: first)
-                    parts = [[(p.number, p.examples.tolist()) for p in c] for c in chunks]
+                    chunks = BatchChunks(batches, chunk, first_chunk=lambda first=first: first)
+                    parts = [[(p.batch_idx, p.example_ids.tolist()) for p in c] for c in chunks]
                     expected = list(enumerate([mine[i : i + size] for i in range(0, len(mine), size)]))
                     whole = [expected[i : i + chunk] for i in range(first * chunk, len(expected), chunk)]
                     assert parts == whole
@@ -104,7 +104,7 @@ def test_noise_is_named_by_the_batch_among_all_processes(monkeypatch):
     batch = Batch(torch.zeros(2, 1, 3, 2), torch.zeros(2))
     model.validation_step(batch, 5)
     model.test_step(batch, 5, 1)
-    model.prepare(7)
+    model.on_microbatch_start(7)
     assert named == [(4, "val", 17, 0), (4, "test", 17, 1), (4, "train", 6, 7, 2)]
 
 
@@ -218,13 +218,13 @@ def test_discrepancies_by_loops():
 
 def test_aggregates_of_groups_by_loops(monkeypatch):
     """4 draws, 3 examples, groups of 2 and 1 dimensions, in rows of one."""
-    monkeypatch.setattr("vaezoo.metrics.latent.PAIRS", 4)
+    monkeypatch.setattr("vaezoo.metrics.latent.MAX_PAIRS", 4)
     factors = [
         normal(randn(3, 2), (0.3 * randn(3, 2, seed=1)).exp()),
         torch.distributions.Normal(randn(3, seed=2), 0.8),
     ]
     draws = [randn(4, 2, seed=3), randn(4, seed=4)]
-    joint, groups = log_aggregate(factors, draws)
+    joint, groups = log_aggregate_posterior(factors, draws)
     for m in range(4):
         pairs = np.array([
             [float(f.log_prob(z[m].expand(3, *z.shape[1:]))[n]) for f, z in zip(factors, draws, strict=True)]
@@ -246,14 +246,14 @@ def test_evidence_in_chunks_of_a_likelihood_with_two_planes():
         return trace
 
     model.forward = record
-    found = estimate(model, x, num_samples=17, chunk_size=5)
+    found = estimate_log_marginal(model, x, num_samples=17, chunk_size=5)
     assert [tuple(w.shape) for w in weights] == [(5, 1)] * 12
     for i in range(3):
         log_w = torch.cat(weights[4 * i : 4 * i + 4])[:17, 0].double()
         assert len(log_w.unique()) == 17
         assert float(found.log_px[i]) == pytest.approx(float(log_w.logsumexp(0) - math.log(17)), rel=1e-12)
         assert float(found.elbo[i]) == pytest.approx(float(log_w.mean()), rel=1e-12)
-    whole = estimate(model, x[2:], num_samples=17, chunk_size=5, first=2)
+    whole = estimate_log_marginal(model, x[2:], num_samples=17, chunk_size=5, start_index=2)
     assert float(whole.log_px) == float(found.log_px[2])
 
 
@@ -266,7 +266,7 @@ def test_planes_are_the_familys_parameters():
     torch.testing.assert_close(loc, raw[:, :, :3])
     torch.testing.assert_close(log_scale, raw[:, :, 3:])
     mean = torch.rand(3, 2, 4)
-    decoder.centre(mean)
+    decoder.init_mean(mean)
     with torch.no_grad():
         for p in decoder.net.parameters():
             p.zero_()
@@ -293,7 +293,7 @@ def test_similarity_of_images_that_are_not_square():
                     ssim.append(c * (2 * mp * mq + 0.0001) / (mp**2 + mq**2 + 0.0001))
         return np.mean(ssim), np.mean(contrast)
 
-    found = similarities(torch.from_numpy(x), torch.from_numpy(y))
+    found = reconstruction_scores(torch.from_numpy(x), torch.from_numpy(y))
     first, second = np.array(SCALE_WEIGHTS[:2]) / sum(SCALE_WEIGHTS[:2])
     assert scale_weights(23, 29) == pytest.approx((first, second))
     for n in range(2):

@@ -114,12 +114,12 @@ def test_the_cost_of_a_run(monkeypatch):
     wrote = {}
     monkeypatch.setattr(fit, "test", lambda *_: {"elbo": -3.5})
     monkeypatch.setattr(fit, "print_results", lambda *_: None)
-    monkeypatch.setattr(fit, "scored", lambda *_: "bits")
+    monkeypatch.setattr(fit, "log_likelihood_kind", lambda *_: "bits")
     monkeypatch.setattr(fit, "write_summary", lambda config, **values: wrote.update(values) or values)
     model.epochs, model.results = 2.5, {"val": {"elbo": -4.5}}
     trainer = SimpleNamespace(callbacks=[monitor], current_epoch=3, global_step=30, is_global_zero=True)
     config = {"name": "vae", "seed": 0, "logger": {}, "run_dir": "x"}
-    fit.summarise(config, trainer, model, object(), time.perf_counter() - 100)
+    fit.test_and_summarize(config, trainer, model, object(), time.perf_counter() - 100)
     encoder = 6 * 200 + 200 + 200 * 200 + 200 + 200 * 4 + 4
     decoder = 2 * 200 + 200 + 200 * 200 + 200 + 200 * 6 + 6
     assert wrote["parameters"] == encoder + decoder
@@ -141,12 +141,12 @@ def test_the_speed_is_that_of_training_alone(monkeypatch):
     logger = SimpleNamespace(log_metrics=lambda row, step: rows.append((step, row)))
     rate = SimpleNamespace(param_groups=[{"lr": 0.5}])
     trainer = SimpleNamespace(world_size=2, global_step=0, log_every_n_steps=2, loggers=[logger], optimizers=[rate])
-    model = SimpleNamespace(latest={}, objective=SimpleNamespace(weights=dict), gradient_norm=torch.tensor(0.25))
+    model = SimpleNamespace(last_metrics={}, objective=SimpleNamespace(weights=dict), gradient_norm=torch.tensor(0.25))
     part = SimpleNamespace(batch=SimpleNamespace(x=torch.zeros(5)))
     seen = Monitor()
     seen.on_train_start(trainer, model)  # 0
     for trainer.global_step in (1, 2):
-        seen.on_batch(trainer, model, part)  # at 2, the second step logs a row
+        seen.on_microbatch_end(trainer, model, part)  # at 2, the second step logs a row
     assert [(step, row["step/images_per_second"]) for step, row in rows] == [(1, 20 / 2)]
     seen.on_validation_start(trainer, model)  # 10: 8 seconds more
     seen.on_validation_end(trainer, model)  # 13

@@ -20,18 +20,18 @@ from vaezoo.callbacks.monitor import Monitor
 from vaezoo.distributions import NearestCode, UniformCodes
 from vaezoo.inference import ais as annealed
 from vaezoo.models import VAE, AnnealedVAE, FactorVAE
-from vaezoo.models.ladder_vae import merge
+from vaezoo.models.ladder_vae import product_of_normals
 from vaezoo.nets import Quantizer
 from vaezoo.objectives import (
     ELBO,
     MMD,
+    AdversarialTotalCorrelation,
     Capacity,
     CombinedImportanceWeighted,
     Commitment,
-    DensityRatio,
+    CovariancePenalty,
     ImportanceWeighted,
     InfoMMD,
-    MomentPenalty,
     PartiallyImportanceWeighted,
     SlicedWasserstein,
     TotalCorrelation,
@@ -114,10 +114,10 @@ def test_every_objective_weighs_its_terms(trace):
         (MMD(5.0), distortion + 5 * mmd["imq"]),
         (SlicedWasserstein(3.0, 7), distortion + 3 * sw),
         (TotalCorrelation(0.2, 3.0, 0.7), distortion + rate - 0.8 * tc["mi"] + 2 * tc["tc"] - 0.3 * tc["dwkl"]),
-        (MomentPenalty("II", 3.0, 0.2), distortion + rate + 3 * off + 0.2 * on),
+        (CovariancePenalty("II", 3.0, 0.2), distortion + rate + 3 * off + 0.2 * on),
     ]
     for objective, loss in expected:
-        told = type(objective).__name__, objective.configured
+        told = type(objective).__name__, objective.configured_weights
         assert value(objective, trace)["loss"] == pytest.approx(float(loss), rel=1e-6), told
     assert mmd["rbf"] != mmd["imq"]
 
@@ -126,7 +126,7 @@ def test_the_critics_term_has_its_weight(trace):
     """loss = distortion + rate + 3 tc, and no critic loss in its value; ln 2 for a critic that says nothing."""
     distortion, rate, _ = parts(trace)
     torch.manual_seed(0)
-    objective = DensityRatio((4,), gamma=3.0, hidden=(5,))
+    objective = AdversarialTotalCorrelation((4,), gamma=3.0, hidden=(5,))
     found = value(objective, trace)
     with torch.no_grad():
         logits = objective.critic(trace.latent.z.reshape(15, 4))
@@ -165,7 +165,7 @@ def test_precisions_weigh_the_means():
         Normal(torch.tensor(1.0, dtype=FLOAT), torch.tensor(0.5, dtype=FLOAT)),
         Normal(4.0, torch.tensor(2.0).double()),
     )
-    found = merge(a, b)
+    found = product_of_normals(a, b)
     assert float(found.loc) == pytest.approx((4 * 1 + 0.25 * 4) / 4.25)  # precisions 4 and 1/4
     assert float(found.scale) == pytest.approx(1 / math.sqrt(4.25))
 
@@ -207,7 +207,7 @@ class Path(pl.Callback):
     def __init__(self):
         self.weights = []
 
-    def on_batch(self, trainer, pl_module, part):
+    def on_microbatch_end(self, trainer, pl_module, part):
         self.weights.append(torch.cat([p.detach().flatten() for p in pl_module.parameters()]).clone())
 
 
@@ -234,9 +234,9 @@ def test_schedules_of_the_weights():
     assert [warm.factor(t) for t in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
     objective = AnnealedVAE((1, 3, 2), capacity=25.0, capacity_steps=8).objective
     for step, capacity in ((0, 0), (2, 6.25), (7, 21.875), (8, 25), (90, 25)):
-        objective.advance(step)
+        objective.apply_schedules(step)
         assert float(objective.capacity) == pytest.approx(capacity)
-        assert float(objective.gamma) == objective.configured["gamma"]  # no schedule
+        assert float(objective.gamma) == objective.configured_weights["gamma"]  # no schedule
 
 
 @pytest.mark.parametrize(("warmup", "final"), [(0, 0.0), (3, 0.2), (5, 0.3)])
@@ -262,15 +262,17 @@ def test_the_annealing_path_and_its_steps(monkeypatch):
     spectrum = torch.tensor([2.0, 1.2, 0.9, 0.4], dtype=FLOAT)
     x, mean, axes = data_with_spectrum(spectrum, 12)
     model = PPCA.fit(spectrum, mean, axes, 2, rotation(2, 11)).vae((1, 2, 2))
-    moves, move = [], annealed.move
+    moves, move = [], annealed.hmc_transition
 
     def record(at, z, noise, step, num_leapfrog):
         result = move(at, z, noise, step, num_leapfrog)
         moves.append((step.clone(), result[2]))
         return result
 
-    monkeypatch.setattr(annealed, "move", record)
-    found = annealed.anneal(model, x[:3].reshape(3, 1, 2, 2), num_chains=6, num_steps=9, num_leapfrog=2)
+    monkeypatch.setattr(annealed, "hmc_transition", record)
+    found = annealed.annealed_importance_sampling(
+        model, x[:3].reshape(3, 1, 2, 2), num_chains=6, num_steps=9, num_leapfrog=2
+    )
     assert len(moves) == 8
     torch.testing.assert_close(moves[0][0], torch.full((3,), 0.1, dtype=FLOAT))
     for (step, accepted), (after, _) in itertools.pairwise(moves):

@@ -14,11 +14,11 @@ from torch.distributions import Bernoulli, Independent, MixtureSameFamily, Norma
 from torch.utils.data import DataLoader
 
 from vaezoo import pictures
-from vaezoo.callbacks.images import Panels
+from vaezoo.callbacks.images import Images
 from vaezoo.data import Digits, ImageData, Split
 from vaezoo.families import FixedScaleNormal
 from vaezoo.models import VAE
-from vaezoo.pictures import CELL, GAP, LIMIT, fit, frame, grid, to_rgb
+from vaezoo.pictures import GAP, MAX_SIZE, MIN_IMAGE_SIZE, add_labels, make_grid, resize_for_grid, to_rgb
 from vaezoo.report.read import drawn_at, read_pictures
 from vaezoo.trace import Latent, Trace
 from vaezoo.types import Batch
@@ -57,14 +57,14 @@ def drawn(model: pl.LightningModule, data=None, when="4 steps (1 epoch)", **kwar
     data = data or small_digits()
     data.setup()
     with torch.no_grad():
-        return Panels("unused", **kwargs).pictures(model.eval(), data.val_dataloader(), when)
+        return Images("unused", **kwargs).pictures(model.eval(), data.val_dataloader(), when)
 
 
 def read(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-class Watched(Panels):
+class Watched(Images):
     """Remembers after how many steps each epoch was drawn."""
 
     def __init__(self, *args, **kwargs):
@@ -88,9 +88,9 @@ def frames(monkeypatch) -> dict[str, dict]:
 
     def spy(picture, title, rows=(), columns=(), corner=""):
         seen[title.split()[0].rstrip(",")] = {"picture": picture, "rows": rows, "columns": columns, "corner": corner}
-        return frame(picture, title, rows, columns, corner)
+        return add_labels(picture, title, rows, columns, corner)
 
-    monkeypatch.setattr(pictures, "frame", spy)
+    monkeypatch.setattr(pictures, "add_labels", spy)
     return seen
 
 
@@ -100,7 +100,7 @@ def frames(monkeypatch) -> dict[str, dict]:
 class Unnamed(VAE):
     """Draws its noise from the default stream, wherever that is: any number drawn beside it shows."""
 
-    def name_noise(self, *keys: str | int) -> None:
+    def seed_noise(self, *keys: str | int) -> None:
         pass
 
 
@@ -118,7 +118,7 @@ class Loaded(Digits):
 @pytest.mark.parametrize("cls", [VAE, Unnamed])
 def test_weights_are_bit_equal_with_and_without(tmp_path, cls):
     weights = []
-    for callbacks in [], [Panels(str(tmp_path), every_n_epochs=1)]:
+    for callbacks in [], [Images(str(tmp_path), every_n_epochs=1)]:
         model = small_vae(2, cls=cls)
         trained(model, *callbacks, epochs=3, data=Loaded(val_size=100, batch_size=335))
         weights.append(model.state_dict())
@@ -152,7 +152,7 @@ def test_streams_and_modes_are_as_before(tmp_path):
 
 
 def test_first_every_nth_and_last_epoch(tmp_path):
-    trained(small_vae(), Panels(str(tmp_path / "new" / "folder"), every_n_epochs=2, num_images=4), epochs=5)
+    trained(small_vae(), Images(str(tmp_path / "new" / "folder"), every_n_epochs=2, num_images=4), epochs=5)
     epochs = ("0001", "0002", "0004", "0005")
     kinds = ("reconstructions", "samples", "traversals")
     assert names(tmp_path / "new" / "folder") == {f"{kind}-{epoch}.png" for kind in kinds for epoch in epochs}
@@ -181,7 +181,7 @@ def test_stopping_early_draws_the_last_epoch(tmp_path):
         def on_train_epoch_end(self, trainer, pl_module):
             trainer.should_stop = trainer.current_epoch == 2
 
-    trained(small_vae(), Panels(str(tmp_path)), Stop(), epochs=9)
+    trained(small_vae(), Images(str(tmp_path)), Stop(), epochs=9)
     assert {name[-8:] for name in names(tmp_path)} == {"0001.png", "0003.png"}
 
 
@@ -206,7 +206,7 @@ def test_a_resumed_run_draws_what_an_uninterrupted_one_does(tmp_path, epochs):
 @pytest.mark.parametrize("first", [True, False])
 def test_weight_averaging_is_drawn_whatever_the_order(tmp_path, first):
     model, average = small_vae(), EMAWeightAveraging(decay=0.5)
-    callbacks = [average, Panels(str(tmp_path))] if first else [Panels(str(tmp_path)), average]
+    callbacks = [average, Images(str(tmp_path))] if first else [Images(str(tmp_path)), average]
     trained(model, *callbacks, epochs=1)  # leaves the average in the model
     expected = drawn(model)["reconstructions"]
     assert np.array_equal(read(tmp_path / "reconstructions-0001.png"), expected)
@@ -215,14 +215,14 @@ def test_weight_averaging_is_drawn_whatever_the_order(tmp_path, first):
 @pytest.mark.parametrize(("kwargs", "message"), [({"every_n_epochs": 0}, "got 0"), ({"num_images": 1}, "got 1")])
 def test_wrong_numbers_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        Panels("unused", **kwargs)
+        Images("unused", **kwargs)
 
 
 def test_what_cannot_be_drawn_is_refused_before_training():
     with pytest.raises(ValueError, match="leave it out"):
-        Panels("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), VAE((64,)), "fit")
+        Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), VAE((64,)), "fit")
     with pytest.raises(ValueError, match="data module"):
-        Panels("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), small_vae(), "fit")
+        Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), small_vae(), "fit")
 
 
 # What it draws.
@@ -260,33 +260,33 @@ def test_every_byte_is_shown_as_itself():
 @pytest.mark.parametrize("cells", [(1, 1), (4, 8), (20, 20), (16, 8)])
 def test_grids_are_large_enough_and_not_too_large(side, cells):
     images = np.zeros((2, side, side, 3), np.uint8)
-    cell = fit(images, *cells).shape[1]
-    assert cell * max(cells) <= LIMIT
-    assert cell >= min(CELL, side) or side * max(cells) > LIMIT
+    cell = resize_for_grid(images, *cells).shape[1]
+    assert cell * max(cells) <= MAX_SIZE
+    assert cell >= min(MIN_IMAGE_SIZE, side) or side * max(cells) > MAX_SIZE
     assert side != 64 or cells == (16, 8) or cell in (64, 32)
 
 
 def test_large_images_are_averaged():
-    images = np.zeros((1, LIMIT * 2, 7, 3), np.uint8)
+    images = np.zeros((1, MAX_SIZE * 2, 7, 3), np.uint8)
     images[:, ::2] = 200
-    small = fit(images, 1, 1)
-    assert small.shape == (1, LIMIT, 4, 3)
+    small = resize_for_grid(images, 1, 1)
+    assert small.shape == (1, MAX_SIZE, 4, 3)
     assert (small == 100).all()
 
 
 def test_grid_places_images_by_row():
     images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(3, 3)
-    assert grid(images, 3, gap=1)[1::2, 1::2, 0].tolist() == [[0, 1, 2], [3, 4, 255]]
-    assert grid(images, 3, gap=1).shape == (5, 7, 3)
+    assert make_grid(images, 3, gap=1)[1::2, 1::2, 0].tolist() == [[0, 1, 2], [3, 4, 255]]
+    assert make_grid(images, 3, gap=1).shape == (5, 7, 3)
 
 
 def test_frame_keeps_the_picture_whole():
     picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     for title in "t", "a title much longer than the picture below is wide":
-        sheet = frame(picture, title, rows=["z7  2.31", "z12  0.10"], columns=["-3", "0", "3"], corner="KL (nats)")
+        sheet = add_labels(picture, title, rows=["z7  2.31", "z12  0.10"], columns=["-3", "0", "3"], corner="KL (nats)")
         windows = np.lib.stride_tricks.sliding_window_view(sheet, picture.shape)[:, :, 0]
         assert (windows == picture).all(axis=(2, 3, 4)).sum() == 1
-    assert np.array_equal(frame(picture, "t")[-30:, -40:], picture)
+    assert np.array_equal(add_labels(picture, "t")[-30:, -40:], picture)
 
 
 def test_inputs_stand_exactly_above_their_reconstructions(frames):
@@ -295,13 +295,13 @@ def test_inputs_stand_exactly_above_their_reconstructions(frames):
     x, y = next(iter(data.val_dataloader()))
     with torch.no_grad():
         outputs = to_rgb(model.decode(model.encode(x[:10], y[:10])).mean)
-    pixel = CELL // 8
+    pixel = MIN_IMAGE_SIZE // 8
     picture = frames["inputs"]["picture"]
-    assert picture.shape == (GAP + 2 * (2 * CELL + 1 + GAP), GAP + 8 * (CELL + GAP), 3)
+    assert picture.shape == (GAP + 2 * (2 * MIN_IMAGE_SIZE + 1 + GAP), GAP + 8 * (MIN_IMAGE_SIZE + GAP), 3)
     for i in range(10):
-        top, left = GAP + i // 8 * (2 * CELL + 1 + GAP), GAP + i % 8 * (CELL + GAP)
-        cell = picture[top : top + 2 * CELL + 1, left : left + CELL]
-        upper, line, lower = cell[:CELL], cell[CELL], cell[CELL + 1 :]
+        top, left = GAP + i // 8 * (2 * MIN_IMAGE_SIZE + 1 + GAP), GAP + i % 8 * (MIN_IMAGE_SIZE + GAP)
+        cell = picture[top : top + 2 * MIN_IMAGE_SIZE + 1, left : left + MIN_IMAGE_SIZE]
+        upper, line, lower = cell[:MIN_IMAGE_SIZE], cell[MIN_IMAGE_SIZE], cell[MIN_IMAGE_SIZE + 1 :]
         assert (line == 255).all()
         for part, image in (upper, to_rgb(x[i : i + 1])[0]), (lower, outputs[i]):
             assert np.array_equal(part, image.repeat(pixel, 0).repeat(pixel, 1))
@@ -316,7 +316,7 @@ def test_samples_use_the_same_noise_every_time():
 
 def test_samples_are_the_same_at_every_epoch_of_a_frozen_model(tmp_path):
     frozen = small_vae(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
-    trained(frozen, Panels(str(tmp_path), every_n_epochs=1), epochs=3)
+    trained(frozen, Images(str(tmp_path), every_n_epochs=1), epochs=3)
     one, two, three = (read(tmp_path / f"samples-{epoch:04d}.png")[26:] for epoch in (1, 2, 3))  # below the title
     assert np.array_equal(one, two)
     assert np.array_equal(one, three)
@@ -342,10 +342,10 @@ def test_traversals_are_sorted_by_kl(frames):
     assert values[0] > values[-1]
     assert (shown["columns"][0], shown["columns"][5], shown["columns"][-1]) == ("-3", "0", "3")
     assert shown["corner"] == "KL (nats)"
-    pixel, step = CELL // 8, CELL + GAP
-    row = shown["picture"][GAP + 2 * step :, GAP:][:CELL:pixel]
+    pixel, step = MIN_IMAGE_SIZE // 8, MIN_IMAGE_SIZE + GAP
+    row = shown["picture"][GAP + 2 * step :, GAP:][:MIN_IMAGE_SIZE:pixel]
     for i in range(11):
-        assert np.abs(row[:, i * step : i * step + CELL : pixel].astype(int) - expected[i]).max() <= 1
+        assert np.abs(row[:, i * step : i * step + MIN_IMAGE_SIZE : pixel].astype(int) - expected[i]).max() <= 1
 
 
 def test_two_dimensions_make_a_manifold_and_a_scatter(frames):
@@ -370,7 +370,7 @@ def test_scatter_takes_any_number_of_labels(num_labels):
     codes = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     picture = pictures.scatter(codes, torch.arange(200) % num_labels, "epoch 1")
     assert picture.dtype == np.uint8
-    assert max(picture.shape) <= LIMIT
+    assert max(picture.shape) <= MAX_SIZE
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
 
 
@@ -391,16 +391,16 @@ class Noise(ImageData):
 @pytest.mark.parametrize("shape", [(1, 33, 17), (3, 28, 20), (4, 16, 16), (2, 9, 9), (3, 64, 64), (1, 1, 40)])
 def test_any_shape_is_drawn(tmp_path, shape):
     model = VAE(shape, latent_dim=2, likelihood=FixedScaleNormal())
-    trained(model, Panels(str(tmp_path), num_images=6), epochs=1, data=Noise(shape))
+    trained(model, Images(str(tmp_path), num_images=6), epochs=1, data=Noise(shape))
     assert len(names(tmp_path)) == 5
     for path in tmp_path.iterdir():
         picture = read(path)
-        assert 50 < max(picture.shape) <= LIMIT + 150
+        assert 50 < max(picture.shape) <= MAX_SIZE + 150
         assert len(np.unique(picture)) > 20
 
 
 def test_double_precision_is_drawn(tmp_path):
-    trained(small_vae(2), Panels(str(tmp_path)), epochs=1, precision="64-true")
+    trained(small_vae(2), Images(str(tmp_path)), epochs=1, precision="64-true")
     assert len(names(tmp_path)) == 5
 
 
@@ -497,7 +497,7 @@ def test_wandb_gets_the_same_picture(tmp_path, monkeypatch):
     try:
         run, log = logger.experiment, logger.experiment.log
         monkeypatch.setattr(run, "log", lambda *args, **kwargs: (calls.append((*args, kwargs)), log(*args, **kwargs)))
-        trained(small_vae(2), Panels(str(tmp_path / "panels")), epochs=1, logger=logger)
+        trained(small_vae(2), Images(str(tmp_path / "panels")), epochs=1, logger=logger)
         files = Path(run.dir)
     finally:
         wandb.finish()
@@ -517,7 +517,7 @@ def test_tensorboard_gets_the_same_picture(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logger = TensorBoardLogger(tmp_path / "log")
-    trained(small_vae(2), Panels(str(tmp_path / "panels")), epochs=1, logger=logger)
+    trained(small_vae(2), Images(str(tmp_path / "panels")), epochs=1, logger=logger)
     events = EventAccumulator(logger.log_dir, size_guidance={"images": 0}).Reload()
     assert len(events.Tags()["images"]) == 5
     for path in (tmp_path / "panels").iterdir():
@@ -530,10 +530,10 @@ def test_tensorboard_gets_the_same_picture(tmp_path):
 
 def test_a_picture_within_an_epoch_says_so(tmp_path):
     """Drawn in the middle of an epoch, or in one that was cut short: by its name, in its title, and in the report."""
-    trained(small_vae(), Panels(str(tmp_path / "amid")), epochs=2, val_check_interval=3)
+    trained(small_vae(), Images(str(tmp_path / "amid")), epochs=2, val_check_interval=3)
     assert {name[-12:] for name in names(tmp_path / "amid")} >= {"0001.750.png"}
     model = small_vae()
-    trained(model, Panels(str(tmp_path / "cut")), epochs=-1, max_steps=1)
+    trained(model, Images(str(tmp_path / "cut")), epochs=-1, max_steps=1)
     assert names(tmp_path / "cut") == {f"{kind}-0000.250.png" for kind in ("reconstructions", "samples", "traversals")}
     expected = drawn(model, when="1 step (0.25 epochs)")["samples"]
     assert np.array_equal(read(tmp_path / "cut" / "samples-0000.250.png"), expected)

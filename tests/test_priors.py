@@ -156,7 +156,7 @@ def test_draws_follow_the_weights_and_the_components(cls):
             prior.loc.copy_(40 * torch.arange(num_components)[:, None] * torch.tensor([1.0, -1.0]))
         else:
             weights = torch.ones(num_components, dtype=FLOAT)
-            model.prior.start(rand(num_components, *DATA_SHAPE))
+            model.prior.init_from_data(rand(num_components, *DATA_SHAPE))
             model.encoder.net.layers[-1].weight[2:] = 0
             model.encoder.offset[2:] = -5  # narrow, all alike
         p = model.prior()
@@ -244,14 +244,14 @@ def test_start_at_examples():
     x = rand(5, *DATA_SHAPE, seed=4).round()
     model = vamp(num_components=12)
     torch.manual_seed(5)
-    model.start(x)
+    model.init_from_data(x)
     u = model.prior.pseudo_inputs.detach()
     assert ((u > 0) & (u < 1)).all()
     index = torch.arange(12) % 5
     assert ((u - x[index]).abs() < 0.1).all()
     assert torch.pdist(u.flatten(1)).min() > 0.002
     assert model.prior.pixels.requires_grad
-    model.start(rand(30, *DATA_SHAPE))  # and more than enough
+    model.init_from_data(rand(30, *DATA_SHAPE))  # and more than enough
 
 
 def test_training_starts_at_examples():

@@ -163,7 +163,7 @@ def test_digits():
 
 def test_no_examples():
     with pytest.raises(ValueError, match="Probes has seen no examples: call update first"):
-        Probes().gathered()
+        Probes().buffered()
 
 
 def test_one_scored_example_has_no_error():

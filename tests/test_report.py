@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import stats
 
 from vaezoo.errors import ConfigError
-from vaezoo.pictures import frame
+from vaezoo.pictures import add_labels
 from vaezoo.report import Run, read_runs, write_figures, write_report
 from vaezoo.report.charts import MARKERS, curves, placed, rate_plane
 from vaezoo.report.page import LIMIT, thumbnail
@@ -436,7 +436,7 @@ def test_command_runs_when_pasted_into_a_shell(tmp_path):
 
 def test_pictures_leave_their_title_to_the_page(tmp_path):
     below = np.random.default_rng(0).integers(0, 256, (3, 10, 3), np.uint8).repeat(40, 0).repeat(40, 1)
-    titled = frame(below, "samples, epoch 12")
+    titled = add_labels(below, "samples, epoch 12")
     make_run(tmp_path / "a", pictures=["samples-0012.png", "scatter-0012.png"], panel=titled)
     write_report(read_runs([tmp_path / "a"]), tmp_path / "report.html", "t")
     page = data_of((tmp_path / "report.html").read_text())

@@ -16,7 +16,7 @@ from vaezoo.callbacks.early_stopping import EarlyStopping
 from vaezoo.callbacks.ema import EMA
 from vaezoo.callbacks.progress import Progress
 from vaezoo.models import VAE
-from vaezoo.runs.signals import Stopped, request
+from vaezoo.runs.signals import Stopped, stop_request
 from vaezoo.training.schedulers import cosine
 
 
@@ -31,9 +31,9 @@ class Recorder(pl.Callback):
         self.record, self.die_at, self.in_validation = record, die_at, in_validation
         self.count = 0
 
-    def on_batch(self, trainer, pl_module, part):
-        key = (trainer.current_epoch, part.number)
-        row = (float(pl_module.latest["loss"]).hex(), part.examples.tolist(), float(part.batch.x.sum()))
+    def on_microbatch_end(self, trainer, pl_module, part):
+        key = (trainer.current_epoch, part.batch_idx)
+        row = (float(pl_module.last_metrics["loss"]).hex(), part.example_ids.tolist(), float(part.batch.x.sum()))
         assert self.record.setdefault(key, row) == row
         self.count += 1
         if not self.in_validation and self.count == self.die_at:
@@ -41,7 +41,7 @@ class Recorder(pl.Callback):
 
     def on_train_batch_start(self, trainer, *_):
         (last,) = (callback for callback in trainer.callbacks if isinstance(callback, Last))
-        last.due = 0  # save wherever that can be done
+        last.next_save_time = 0  # save wherever that can be done
 
     def on_validation_batch_start(self, *_):
         if self.in_validation and self.count >= self.die_at:
@@ -57,12 +57,12 @@ class Recorded(VAE):
         assert self.record.setdefault(key, self.results[stage]) == self.results[stage]
 
 
-def train(folder, record, die_at=None, in_validation=False, chunk=3, resume=False, **settings):
+def train(folder, record, die_at=None, in_validation=False, batches_per_step=3, resume=False, **settings):
     """One attempt; whether it came to its end."""
     pl.seed_everything(3, verbose=False)
     model = Recorded((1, 5, 4), latent_dim=2, scheduler=cosine, seed=3)
     model.record = record
-    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, chunk=chunk, seed=3)
+    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, batches_per_step=batches_per_step, seed=3)
     data.eval_batch_size = 7
     callbacks = [Recorder(record, die_at, in_validation), Best(folder), Last(folder, every_seconds=0)]
     callbacks.append(LinearWarmup("beta", steps=25))
@@ -82,12 +82,12 @@ def train(folder, record, die_at=None, in_validation=False, chunk=3, resume=Fals
     "settings",
     [
         {},
-        {"chunk": 1},
-        {"chunk": 8, "accumulate_grad_batches": 4},
-        {"chunk": 3, "accumulate_grad_batches": 4},
+        {"batches_per_step": 1},
+        {"batches_per_step": 8, "accumulate_grad_batches": 4},
+        {"batches_per_step": 3, "accumulate_grad_batches": 4},
         {"precision": "bf16-mixed"},
         {"limit_val_batches": 0},
-        {"chunk": 10},
+        {"batches_per_step": 10},
         {"check_val_every_n_epoch": 2},
         {"val_check_interval": 4},
         {"val_check_interval": 3, "accumulate_grad_batches": 4},
@@ -157,8 +157,8 @@ def test_a_validation_inside_an_accumulation_window_moves_nothing(tmp_path):
 def test_a_resumed_run_may_begin_with_a_validation():
     """Then it knows what a batch's means are called before it has any: a bar asks for them."""
     model = VAE((1, 5, 4))
-    model.names = ("elbo", "kl")
-    assert model.latest == {}
+    model.metric_names = ("elbo", "kl")
+    assert model.last_metrics == {}
 
 
 def stopping(folder, resume=None, **settings):
@@ -200,14 +200,14 @@ def test_the_examples_of_a_loss_that_is_no_number(tmp_path, what):
     """Of the batches of a step the one at fault is named; a gradient is of all of them."""
 
     class Broken(VAE):
-        def losses(self, x, y):
-            loss, names, row = super().losses(x, y)
-            if self.last == 4:  # in the sixth batch
+        def compute_loss(self, x, y):
+            loss, names, row = super().compute_loss(x, y)
+            if self.last_batch_index == 4:  # in the sixth batch
                 return loss * torch.inf if what == "loss" else 0 * loss + (0 * loss).abs().sqrt(), names, row
             return loss, names, row
 
     model = Broken((1, 5, 4), latent_dim=2)
-    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, chunk=8)
+    data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, batches_per_step=8)
     trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
                          enable_checkpointing=False, enable_model_summary=False, accumulate_grad_batches=4)  # fmt: skip
     with pytest.raises(ValueError, match=f"the {what}.* is not finite in step 1 .* .*training examples") as error:
@@ -223,7 +223,7 @@ def test_a_signal_ends_an_evaluation_at_its_next_batch(tmp_path, monkeypatch, st
     trainer = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision))
     end = getattr(Last(tmp_path), f"on_{stage}_batch_end")
     end(trainer)
-    monkeypatch.setattr(request, "signum", signal.SIGTERM)
+    monkeypatch.setattr(stop_request, "signum", signal.SIGTERM)
     with pytest.raises(Stopped):
         end(trainer)
 

@@ -13,14 +13,14 @@ from vaezoo.metrics.samples import (
     QUANTITIES,
     ReconstructionMetrics,
     SampleMetrics,
-    distances,
     fid,
     kid,
-    manifolds,
+    pairwise_distances,
+    precision_recall_density_coverage,
+    reconstruction_scores,
     references,
     scale_weights,
-    similarities,
-    structure,
+    ssim_and_contrast,
 )
 
 
@@ -112,9 +112,9 @@ def test_manifolds_of_equal_and_distant_samples():
     (k + 1) / k in the mean. Far apart: 0.
     """
     x = normal(0, 1200, 3)
-    same = {name: float(part.mean()) for name, part in manifolds(x, x).items()}
+    same = {name: float(part.mean()) for name, part in precision_recall_density_coverage(x, x).items()}
     assert same == pytest.approx({"precision": 1, "recall": 1, "density": 1.2, "coverage": 1}, abs=1e-12)
-    assert all(part.sum() == 0 for part in manifolds(x, x + 100).values())
+    assert all(part.sum() == 0 for part in precision_recall_density_coverage(x, x + 100).values())
 
 
 def test_manifolds_by_brute_force():
@@ -136,7 +136,7 @@ def test_manifolds_by_brute_force():
         "density": [sum(row) / 5 for row in hits(b, a, 5)],
         "coverage": [any(column) for column in zip(*hits(b, a, 5), strict=True)],
     }
-    found = manifolds(x, y)
+    found = precision_recall_density_coverage(x, y)
     assert found["precision"].mean() < 1
     for name, values in expected.items():
         assert torch.equal(found[name], torch.tensor(values, dtype=torch.float64)), name
@@ -144,7 +144,7 @@ def test_manifolds_by_brute_force():
 
 def test_manifolds_of_one_distribution():
     """E[density] = 1 and, with N = M, E[coverage] = 1 - prod_i (N - i) / (2 N - i), i = 1 ... 5, for any one."""
-    parts = [manifolds(normal(2 * i, 100, 2), normal(2 * i + 1, 100, 2)) for i in range(60)]
+    parts = [precision_recall_density_coverage(normal(2 * i, 100, 2), normal(2 * i + 1, 100, 2)) for i in range(60)]
     for name, exact in (
         ("density", 1.0),
         ("coverage", 1 - math.prod((100 - i) / (200 - i) for i in range(1, 6))),
@@ -155,8 +155,8 @@ def test_manifolds_of_one_distribution():
 
 def test_distances_of_near_images_keep_their_digits():
     x = normal(0, 30, 64) + 1e3
-    assert distances(x, x).diagonal().max() == 0
-    assert torch.equal(distances(x[:7], x), distances(x, x[:7]).T)
+    assert pairwise_distances(x, x).diagonal().max() == 0
+    assert torch.equal(pairwise_distances(x[:7], x), pairwise_distances(x, x[:7]).T)
 
 
 def test_sample_metrics(monkeypatch):
@@ -169,7 +169,7 @@ def test_sample_metrics(monkeypatch):
     for i in range(0, 60, 7):
         parts.update(real=x[i : i + 7], fake=y[i : i + 7])
     assert parts.compute() == whole
-    monkeypatch.setattr("vaezoo.metrics.samples.CHUNK", 11)
+    monkeypatch.setattr("vaezoo.metrics.samples.ROWS_PER_CHUNK", 11)
     parts._computed = None
     assert parts.compute() == pytest.approx(whole, rel=1e-12)
     assert whole["fid"] == fid(x, y)
@@ -192,7 +192,7 @@ def test_too_few_images():
     with pytest.raises(ValueError, match="kid needs at least 2 real and 2 generated images, got 1 and 9"):
         kid(x[:1], x)
     with pytest.raises(ValueError, match="the 5 nearest neighbours of an image need at least 6 images, got 5"):
-        manifolds(x[:5], x)
+        precision_recall_density_coverage(x[:5], x)
 
 
 def images(seed, *shape):
@@ -208,8 +208,8 @@ def test_psnr_by_hand():
     values = ReconstructionMetrics()
     values.update(x, y)
     assert values.compute() == pytest.approx({"psnr": 30, "psnr_error": 10}, rel=1e-5)
-    assert torch.equal(similarities(x, y + 1)["psnr"], similarities(x, torch.ones_like(x))["psnr"])
-    assert similarities(x, x)["psnr"].isinf().all()
+    assert torch.equal(reconstruction_scores(x, y + 1)["psnr"], reconstruction_scores(x, torch.ones_like(x))["psnr"])
+    assert reconstruction_scores(x, x)["psnr"].isinf().all()
 
 
 def test_infinite_psnr_is_no_number():
@@ -241,7 +241,9 @@ def test_ssim_by_brute_force():
                 va, vb, c = (w * a * a).sum() - ma**2, (w * b * b).sum() - mb**2, (w * a * b).sum() - ma * mb
                 top = (2 * ma * mb + 0.01**2) * (2 * c + 0.03**2)
                 values.append(top / ((ma**2 + mb**2 + 0.01**2) * (va + vb + 0.03**2)))
-        assert float(similarities(x, y)["ssim"][n]) == pytest.approx(float(torch.stack(values).mean()), abs=1e-9)
+        assert float(reconstruction_scores(x, y)["ssim"][n]) == pytest.approx(
+            float(torch.stack(values).mean()), abs=1e-9
+        )
 
 
 def test_ssim_is_torchmetrics_without_its_border():
@@ -253,10 +255,10 @@ def test_ssim_is_torchmetrics_without_its_border():
         whole = structural_similarity_index_measure(y, x, data_range=1.0, return_full_image=True)[1]
         return float(whole[..., 5:-5, 5:-5].mean())
 
-    assert float(similarities(x, y)["ssim"]) == pytest.approx(ssim(x, y), rel=1e-9)
+    assert float(reconstruction_scores(x, y)["ssim"]) == pytest.approx(ssim(x, y), rel=1e-9)
     halves = [torch.nn.functional.avg_pool2d(image, 2) for image in (x, y)]
-    expected = float(structure(x, y)[1]) ** (0.0448 / 0.3304) * ssim(*halves) ** (0.2856 / 0.3304)
-    assert float(similarities(x, y)["ms_ssim"]) == pytest.approx(expected, rel=1e-9)
+    expected = float(ssim_and_contrast(x, y)[1]) ** (0.0448 / 0.3304) * ssim(*halves) ** (0.2856 / 0.3304)
+    assert float(reconstruction_scores(x, y)["ms_ssim"]) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -268,17 +270,17 @@ def test_scales(side, scales):
     assert len(weights) == scales
     assert sum(weights) == pytest.approx(1 if scales else 0)
     x = images(0, 1, 1, side, side + 3)
-    values = similarities(x, x)
+    values = reconstruction_scores(x, x)
     assert set(values) == {"psnr"} | ({"ssim"} if scales >= 1 else set()) | ({"ms_ssim"} if scales >= 2 else set())
     assert all(float(values[name]) == pytest.approx(1, abs=1e-6) for name in values if name != "psnr")
     y = (x + 0.2 * images(1, *x.shape)).clamp(0, 1)
-    assert all(float(value) < 1 for name, value in similarities(x, y).items() if name != "psnr")
+    assert all(float(value) < 1 for name, value in reconstruction_scores(x, y).items() if name != "psnr")
 
 
 def test_reconstruction_metrics_are_means_over_images():
     """Batches change nothing; the error is that of a mean of N."""
     x, y = images(0, 10, 3, 28, 28), images(1, 10, 3, 28, 28)
-    values = similarities(x, y)
+    values = reconstruction_scores(x, y)
     whole, parts = ReconstructionMetrics(), ReconstructionMetrics()
     whole.update(x, y)
     for a, b in zip(x.split(3), y.split(3), strict=True):

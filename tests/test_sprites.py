@@ -9,9 +9,9 @@ import torch
 from conftest import config
 
 from vaezoo.data import DSprites, Sprites
-from vaezoo.data.dsprites import NAME
-from vaezoo.data.splits import total
-from vaezoo.data.sprites import SHAPES, stamp
+from vaezoo.data.dsprites import FILE_NAME
+from vaezoo.data.splits import pixel_sum
+from vaezoo.data.sprites import SHAPES, draw_shape
 from vaezoo.instantiate import build
 
 
@@ -32,7 +32,7 @@ def test_areas(shape, area):
     """Lit pixels = the shape's area times radius^2, in every scale and orientation."""
     radius = 80.0
     scales, angles = torch.tensor([0.5, 0.8, 1.0]), torch.tensor([0.2, 0.4, 1.0, 2.0, 4.5])
-    lit = stamp(shape, scales, angles, radius).sum((2, 3))
+    lit = draw_shape(shape, scales, angles, radius).sum((2, 3))
     exact = area * (radius * scales[:, None]) ** 2
     assert (lit / exact - 1).abs().max() < 0.005
 
@@ -41,7 +41,7 @@ def test_areas(shape, area):
 def test_shapes_just_fit(shape):
     """No pixel's middle lies outside the circle of scale 1, and the border's pixels are reached."""
     angles = torch.linspace(0, 2 * pi, 40)
-    lit = stamp(shape, torch.ones(1), angles, 80.0)[0]
+    lit = draw_shape(shape, torch.ones(1), angles, 80.0)[0]
     line = torch.arange(161) - 80
     distance = (line[:, None] ** 2 + line**2).sqrt()
     reach = (lit * distance).amax((1, 2))
@@ -52,12 +52,12 @@ def test_shapes_just_fit(shape):
 def test_orientation_is_clockwise():
     """A quarter turn: the heart's tip, at the bottom, goes to the left; the ellipse's long axis stands up."""
     angles = torch.tensor([0, pi / 2, pi], dtype=torch.float64)
-    heart = stamp("heart", torch.ones(1), angles, 16.0)[0]
+    heart = draw_shape("heart", torch.ones(1), angles, 16.0)[0]
     for turned, lit in enumerate(heart):
         assert torch.equal(lit, torch.rot90(heart[0], -turned))
     assert heart[0, 20:, :].sum() < heart[0, :13, :].sum()  # the tip is at the bottom
     assert torch.equal(heart[0], heart[0].flip(1))
-    ellipse = stamp("ellipse", torch.ones(1), angles, 16.0)[0]
+    ellipse = draw_shape("ellipse", torch.ones(1), angles, 16.0)[0]
     assert (ellipse.any(1).sum(1)).tolist() == ellipse.any(2).sum(1)[[1, 0, 1]].tolist() == [33, 17, 33]
 
 
@@ -71,7 +71,7 @@ def test_grid_is_dsprites():
     rows = torch.tensor(list(product(range(3), range(6), [0, 7, 39], [0, 31], [0, 5])))
     places = (((rows[:, 0] * 6 + rows[:, 1]) * 40 + rows[:, 2]) * 32 + rows[:, 3]) * 32 + rows[:, 4]
     assert torch.equal(whole.labels[places], rows)
-    assert torch.equal(whole.images[places].float() / 255, data.observe(rows))
+    assert torch.equal(whole.images[places].float() / 255, data.render(rows))
     values = dict(zip(data.factor_names, data.factor_values, strict=True))
     assert values["scale"].tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
     assert values["orientation"][[0, 1, -1]].tolist() == pytest.approx([0, 2 * pi / 39, 2 * pi])
@@ -83,7 +83,7 @@ def test_nothing_is_clipped(small):
     x, y = (grid.flatten() for grid in torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij"))
     for shape, scale, orientation in product(range(3), (0, 5), (0, 4, 9, 17, 33)):
         fixed = torch.tensor([shape, scale, orientation]).expand(256, 3)
-        images = small.observe(torch.cat([fixed, x[:, None], y[:, None]], 1))[:, 0]
+        images = small.render(torch.cat([fixed, x[:, None], y[:, None]], 1))[:, 0]
         assert images.sum((1, 2)).unique().numel() == 1
         line = torch.arange(32.0)
         across = (images.sum(1) * line).sum(1) / images.sum((1, 2))
@@ -96,7 +96,7 @@ def test_orientations_differ_but_for_the_full_turn():
     """0 and 2 pi are one picture; all other large ellipses and hearts differ, as do 669 pictures of 720."""
     data = Sprites()
     middle = torch.tensor(list(product(range(3), range(6), range(40), [16], [16])))
-    images = data.observe(middle).reshape(3, 6, 40, -1)
+    images = data.render(middle).reshape(3, 6, 40, -1)
     assert torch.equal(images[:, :, 0], images[:, :, 39])
     assert [len(images[shape, 5].unique(dim=0)) for shape in (1, 2)] == [39, 39]
     assert len(images.flatten(0, 2).unique(dim=0)) == 669
@@ -106,13 +106,13 @@ def test_orientations_differ_but_for_the_full_turn():
 def test_binarisation_changes_nothing(small, binarize):
     """Bits whatever is asked for, the same ones in every epoch, and the labels are theirs."""
     data = ready(Sprites(size=32, binarize=binarize))
-    assert data.support == ("byte" if binarize == "none" else "binary")
+    assert data.data_kind == ("byte" if binarize == "none" else "binary")
     batch, again = data.examples(200), small.examples(200)
     assert torch.equal(batch.x, again.x)
     assert set(batch.x.unique().tolist()) == {0, 1}
-    assert torch.equal(data.observe(batch.y), batch.x)
+    assert torch.equal(data.render(batch.y), batch.x)
     test = next(iter(data.test_dataloader()))
-    assert torch.equal(data.observe(test.y), test.x)
+    assert torch.equal(data.render(test.y), test.x)
 
 
 def test_split_is_fixed(small):
@@ -133,7 +133,7 @@ def test_split_is_fixed(small):
 def test_mean_is_exact(colors):
     """The mean by way of the whole grid = the sum over the training images."""
     data = ready(Sprites(size=32, colors=colors, test_size=150_000, val_size=5_000))
-    brute = total(data.train.images).double() / 255 / data.num_train
+    brute = pixel_sum(data.train.images).double() / 255 / data.num_train
     torch.testing.assert_close(data.mean.double(), brute, rtol=1e-6, atol=0)
 
 
@@ -141,7 +141,7 @@ def test_total_is_exact():
     """Sums beyond 2^24 come out to the unit."""
     images = torch.full((70_001, 1, 1, 2), 255, dtype=torch.uint8)
     images[0, ..., 1] = 254
-    assert total(images).flatten().tolist() == [255 * 70_001, 255 * 70_001 - 1]
+    assert pixel_sum(images).flatten().tolist() == [255 * 70_001, 255 * 70_001 - 1]
 
 
 def test_colors():
@@ -152,7 +152,7 @@ def test_colors():
     batch = rgb.examples(50)
     assert batch.x.shape == (50, 3, 32, 32)
     for x, y in zip(batch.x, batch.y, strict=True):
-        assert torch.equal(x[y[0]], white.observe(y[None, 1:])[0, 0])
+        assert torch.equal(x[y[0]], white.render(y[None, 1:])[0, 0])
         assert x.sum() == x[y[0]].sum()
 
 
@@ -183,7 +183,7 @@ def test_bad_sizes_and_factors(small):
         ready(Sprites(size=32, test_size=184_320))
     for factors in ([[0, 6, 0, 0, 0]], [[0, -1, 0, 0, 0]], [[0, 0, 0, 0]], [0, 0, 0, 0, 0]):
         with pytest.raises(ValueError, match=r"factors must be \(B, 5\) with classes below \(3, 6, 40, 16, 16\)"):
-            small.observe(torch.tensor(factors))
+            small.render(torch.tensor(factors))
 
 
 def published(folder, sizes=(1, 3, 2, 4, 5, 6), **changed):
@@ -197,7 +197,7 @@ def published(folder, sizes=(1, 3, 2, 4, 5, 6), **changed):
         "latents_values": classes * 0.25 + 1,
         **changed,
     }
-    np.savez_compressed(folder / NAME, **arrays)
+    np.savez_compressed(folder / FILE_NAME, **arrays)
     return arrays
 
 
@@ -209,12 +209,12 @@ def test_published_file(tmp_path):
     assert data.factor_sizes == (3, 2, 4, 5, 6)
     assert [table.tolist() for table in data.factor_values] == [[1 + k / 4 for k in range(n)] for n in (3, 2, 4, 5, 6)]
     classes, images = torch.from_numpy(arrays["latents_classes"]), torch.from_numpy(arrays["imgs"]).unsqueeze(1)
-    assert torch.equal(data.observe(classes[:, 1:]), images.float())
+    assert torch.equal(data.render(classes[:, 1:]), images.float())
     assert data.shape == (1, 9, 7)
     seen = torch.cat([torch.cat([b.x.flatten(1), b.y], 1) for b in data.train_dataloader().batches])
     assert len(seen) == data.num_train == 720 - 150
     torch.testing.assert_close(data.mean.flatten(), seen[:, :63].mean(0))
-    assert torch.equal(data.observe(seen[:, 63:].long()).flatten(1), seen[:, :63])
+    assert torch.equal(data.render(seen[:, 63:].long()).flatten(1), seen[:, :63])
 
 
 def test_same_pixels_same_data(tmp_path, small):
@@ -230,22 +230,22 @@ def test_same_pixels_same_data(tmp_path, small):
 
 
 def test_missing_or_broken_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=rf"{NAME} is not in data.root=.*github.*data=sprites"):
+    with pytest.raises(FileNotFoundError, match=rf"{FILE_NAME} is not in data.root=.*github.*data=sprites"):
         DSprites(root=str(tmp_path)).prepare_data()
 
     def refused(words):
-        with pytest.raises(ValueError, match=f"{NAME} is not the published file .*{words}.*: get it from"):
+        with pytest.raises(ValueError, match=f"{FILE_NAME} is not the published file .*{words}.*: get it from"):
             ready(DSprites(root=str(tmp_path), val_size=5, test_size=5))
 
     classes = published(tmp_path)["latents_classes"]
-    content = (tmp_path / NAME).read_bytes()
-    (tmp_path / NAME).write_bytes(content[: len(content) // 2])
+    content = (tmp_path / FILE_NAME).read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(content[: len(content) // 2])
     refused("zip")
-    (tmp_path / NAME).write_bytes(content[:2000] + bytes(1000) + content[3000:])
+    (tmp_path / FILE_NAME).write_bytes(content[:2000] + bytes(1000) + content[3000:])
     refused("")
     published(tmp_path, latents_classes=classes[::-1])
     refused("not the full grid of their factors, in order")
     published(tmp_path, imgs=np.zeros((700, 9, 7), np.uint8))
     refused("700 images for 720 labels")
-    np.savez(tmp_path / NAME, imgs=np.zeros(3))
+    np.savez(tmp_path / FILE_NAME, imgs=np.zeros(3))
     refused("latents_classes")

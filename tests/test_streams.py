@@ -49,7 +49,7 @@ def test_a_character_that_cannot_be_shown(tmp_path):
 
 def test_a_full_training_without_output(tmp_path):
     """Completed, with exit code 0; a run that fails has exit code 1 all the same."""
-    words = "trainer.max_epochs=1 model.encoder.hidden=[8] logger=csv callbacks.panels.every_n_epochs=1 threads=1"
+    words = "trainer.max_epochs=1 model.encoder.hidden=[8] logger=csv callbacks.images.every_n_epochs=1 threads=1"
     run = f"{sys.executable} {REPO / 'run.py'} {words} hydra.run.dir="
     both = f"{run}posix >/dev/full 2>&-; code=$?; {run}fails model.latent_dim=0 >&- 2>&-; echo $code $?"
     done = shell(both, tmp_path, **POSIX)

@@ -264,7 +264,7 @@ def test_beta_is_in_the_loss_alone():
     objective = ELBO(2.0)
     objective.beta.fill_(3.0)  # a schedule's way
     torch.testing.assert_close(objective(trace)["loss"], distortion + 3 * rate, rtol=1e-12, atol=0)
-    assert objective.configured["beta"] == 2.0
+    assert objective.configured_weights["beta"] == 2.0
     assert not objective.state_dict()
 
 
@@ -306,7 +306,7 @@ def test_step_reports_the_bound():
         torch.manual_seed(8)
         eps = torch.randn(1, 7, 4, dtype=FLOAT)[:, part]
         model.forward = lambda x, context, eps=eps: trace_at(model, x, eps)
-        model.step("val", Batch(x[part], y[part]))
+        model.eval_step("val", Batch(x[part], y[part]))
     values = model.stage_values("val")
     distortion, rate = -trace.log_px.mean().item(), trace.kl.sum(1).mean().item()
     assert values["elbo"] == pytest.approx(-distortion - rate, rel=1e-12)

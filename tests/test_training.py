@@ -31,7 +31,8 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 def fit(model, **settings):
     trainer = Trainer(accelerator="cpu", **QUIET, **settings)
-    trainer.fit(model, RandomImages((1, 5, 5), binarize="dynamic" if "binary" in model.likelihood.scores else "none"))
+    binarize = "dynamic" if "binary" in model.likelihood.supported_data else "none"
+    trainer.fit(model, RandomImages((1, 5, 5), binarize=binarize))
     return trainer
 
 
@@ -122,9 +123,9 @@ def test_schedules_of_nothing_are_refused():
 
 def test_the_objective_knows_the_training_sets_size():
     model = BetaTCVAE((1, 5, 5))
-    assert model.objective.num_data is None
+    assert model.objective.num_train is None
     fit(model, max_steps=1)
-    assert model.objective.num_data == 100
+    assert model.objective.num_train == 100
 
 
 def test_clipping_keeps_the_critic_apart():
@@ -231,8 +232,8 @@ def test_the_first_batch_is_checked(stage, model, x, y, words):
 def test_one_batch_a_stage_is_checked(monkeypatch):
     """Not each: it would slow the training down. A further fit checks again; a resumed run draws the same noise."""
     seen = []
-    check = VAE.check_data
-    monkeypatch.setattr(VAE, "check_data", lambda self, batch: seen.append(len(batch.x)) or check(self, batch))
+    check = VAE.check_batch
+    monkeypatch.setattr(VAE, "check_batch", lambda self, batch: seen.append(len(batch.x)) or check(self, batch))
     model = VAE((1, 8, 8))
     for _ in range(2):
         Trainer(accelerator="cpu", **QUIET, max_epochs=3).fit(model, loader(BITS), loader(BITS[:7], CLASSES[:7]))
@@ -245,7 +246,7 @@ def test_a_number_that_is_not_finite_is_left_to_on_nan():
     x[1, 0, 2, 3] = torch.nan
     model = VAE((1, 8, 8), on_nan="skip")
     Trainer(accelerator="cpu", **QUIET, max_epochs=1).fit(model, loader(x))
-    assert model.skipped == 1
+    assert model.skipped_steps == 1
     with pytest.raises(ValueError, match="training diverged: the loss is not finite in step 0"):
         Trainer(accelerator="cpu", **QUIET, max_epochs=1).fit(VAE((1, 8, 8)), loader(x))
 

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vaezoo.runs.folder import replace
+from vaezoo.runs.folder import write_atomic
 
 
 class CSV(Logger):
@@ -33,7 +33,7 @@ class CSV(Logger):
         super().__init__()
         self.file = Path(save_dir, "metrics.csv")
         self.columns: list[str] = []
-        self.there: set[tuple[str, frozenset[str]]] = set()
+        self.logged_rows: set[tuple[str, frozenset[str]]] = set()
 
     @property
     def save_dir(self) -> str:
@@ -42,34 +42,34 @@ class CSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         row = {**metrics, "step": step or 0}
-        if (str(row["step"]), frozenset(row)) in self.there:
+        if (str(row["step"]), frozenset(row)) in self.logged_rows:
             return
         if row.keys() <= set(self.columns):
             with self.file.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
         else:
-            rows = self.rows() if self.columns else []
+            rows = self.read_rows() if self.columns else []
             self.columns = sorted({*self.columns, *row})
-            self.write([*rows, row])
+            self.write_rows([*rows, row])
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """The run's folder has its config already."""
 
     @rank_zero_only
-    def resume(self, step: int) -> None:
+    def rewind(self, step: int) -> None:
         """Go on with the file as the run had left it after ``step`` optimizer steps (their rows are numbered
         from 0): later rows are dropped.
 
         What is said once more of the last of these steps, such as a validation that a checkpoint came
         before, is there already and not written again.
         """
-        rows = [row for row in self.rows() if int(row["step"]) < step]
+        rows = [row for row in self.read_rows() if int(row["step"]) < step]
         self.columns = sorted({name for row in rows for name in row})
-        self.there = {(row["step"], frozenset(row)) for row in rows if int(row["step"]) == step - 1}
+        self.logged_rows = {(row["step"], frozenset(row)) for row in rows if int(row["step"]) == step - 1}
         if rows:
-            self.write(rows)
+            self.write_rows(rows)
 
-    def rows(self) -> list[dict[str, str]]:
+    def read_rows(self) -> list[dict[str, str]]:
         """The file's rows, without empty cells; of a line that a kill has cut short, nothing."""
         if not self.file.exists():
             return []
@@ -77,27 +77,27 @@ class CSV(Logger):
             lines = [line for line in file if line.endswith("\n")]
         return [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(lines)]
 
-    def write(self, rows: list[dict[str, Any]]) -> None:
+    def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Write the whole file."""
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns)
         writer.writeheader()
         writer.writerows(rows)
-        replace(self.file, text.getvalue())
+        write_atomic(self.file, text.getvalue())
 
 
-def guarded(logger: Any, action: Callable, *arguments: Any, **named: Any) -> Any:
+def call_or_disable(logger: Any, action: Callable, *arguments: Any, **named: Any) -> Any:
     """Do something with a logger; if its backend raises, say so once and switch the logger off.
 
     Returns:
-        What the action returns; None when the logger is off.
+        What the action returns; None when the logger is switched off.
     """
-    if getattr(logger, "off", False):
+    if getattr(logger, "disabled", False):
         return None
     try:
         return action(*arguments, **named)
     except Exception as error:
-        logger.off = True
+        logger.disabled = True
         reason = " ".join(str(error).split()) or type(error).__name__
         name = type(logger).__name__
         said = f"{name} has failed and is switched off ({reason}): the run goes on without it"
@@ -105,43 +105,43 @@ def guarded(logger: Any, action: Callable, *arguments: Any, **named: Any) -> Any
         return None
 
 
-class Guarded(Logger):
-    """Pass Lightning's calls on to the logger that follows in a class's bases, each through ``guarded``.
+class DisabledOnError(Logger):
+    """Pass Lightning's calls on to the logger that follows in a class's bases, each through ``call_or_disable``.
 
     Attributes:
-        off: whether the logger has failed.
+        disabled: whether the logger has failed.
     """
 
-    off = False
+    disabled = False
 
     def log_metrics(self, *arguments: Any, **named: Any) -> None:
-        guarded(self, super().log_metrics, *arguments, **named)  # type: ignore[safe-super]
+        call_or_disable(self, super().log_metrics, *arguments, **named)  # type: ignore[safe-super]
 
     def log_hyperparams(self, *arguments: Any, **named: Any) -> None:
-        guarded(self, super().log_hyperparams, *arguments, **named)  # type: ignore[safe-super]
+        call_or_disable(self, super().log_hyperparams, *arguments, **named)  # type: ignore[safe-super]
 
     def log_graph(self, *arguments: Any, **named: Any) -> None:
-        guarded(self, super().log_graph, *arguments, **named)
+        call_or_disable(self, super().log_graph, *arguments, **named)
 
     def save(self) -> None:
-        guarded(self, super().save)
+        call_or_disable(self, super().save)
 
     def after_save_checkpoint(self, *arguments: Any) -> None:
-        guarded(self, super().after_save_checkpoint, *arguments)
+        call_or_disable(self, super().after_save_checkpoint, *arguments)
 
     def finalize(self, status: str) -> None:
-        guarded(self, super().finalize, status)
+        call_or_disable(self, super().finalize, status)
 
 
-class TensorBoard(Guarded, TensorBoardLogger):
+class TensorBoard(DisabledOnError, TensorBoardLogger):
     """Lightning's logger; a resumed run's second event file hides what the first one logged too far ahead."""
 
-    def resume(self, step: int) -> None:
+    def rewind(self, step: int) -> None:
         """Hide what was logged at or after this many optimizer steps; to be called before anything is logged."""
         self._kwargs["purge_step"] = step
 
 
-class WandB(Guarded, WandbLogger):
+class WandB(DisabledOnError, WandbLogger):
     """Lightning's logger of a W&B run."""
 
 
@@ -176,7 +176,7 @@ def wandb_logger(
     import wandb
 
     if resume:
-        settings = {"id": last_id(save_dir), "resume": "allow"} | settings
+        settings = {"id": find_wandb_id(save_dir), "resume": "allow"} | settings
 
     def start(mode: Any):
         # A Settings object is changed by init: a fresh one per attempt.
@@ -199,7 +199,7 @@ def wandb_logger(
     return WandB(experiment=run)
 
 
-def last_id(save_dir: str) -> str | None:
+def find_wandb_id(save_dir: str) -> str | None:
     """The id of the W&B run whose files are in a run's folder; None where there are none."""
     files = sorted(Path(save_dir, "wandb").glob("*run-*/run-*.wandb"), key=lambda file: file.stat().st_mtime)
     return files[-1].stem.removeprefix("run-") if files else None

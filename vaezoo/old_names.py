@@ -1,14 +1,21 @@
-"""Names in configs of earlier versions, so that old checkpoints still load."""
+"""Names in the records of earlier versions, so that old checkpoints still load and old runs can be resumed."""
+
+import re
+from typing import Any
 
 # Old to new full names of classes and functions that a config's ``_target_`` may hold.
 NEW_NAMES = {
     "vaezoo.callbacks.loggers.CSV": "vaezoo.loggers.CSV",
     "vaezoo.callbacks.loggers.TensorBoard": "vaezoo.loggers.TensorBoard",
     "vaezoo.callbacks.loggers.wandb_logger": "vaezoo.loggers.wandb_logger",
-    "vaezoo.callbacks.panels.Panels": "vaezoo.callbacks.images.Panels",
+    "vaezoo.callbacks.images.Panels": "vaezoo.callbacks.images.Images",
+    "vaezoo.callbacks.panels.Panels": "vaezoo.callbacks.images.Images",
     "vaezoo.flows.FlowPrior": "vaezoo.priors.FlowPrior",
     "vaezoo.flows.IAFPosterior": "vaezoo.families.IAFPosterior",
     "vaezoo.flows.PlanarPosterior": "vaezoo.families.PlanarPosterior",
+    "vaezoo.nets.Conditioned": "vaezoo.nets.LabelConditioned",
+    "vaezoo.objectives.DensityRatio": "vaezoo.objectives.AdversarialTotalCorrelation",
+    "vaezoo.objectives.MomentPenalty": "vaezoo.objectives.CovariancePenalty",
     "vaezoo.posteriors.FullCovarianceNormal": "vaezoo.families.FullCovarianceNormal",
     "vaezoo.posteriors.diagonal_normal": "vaezoo.families.diagonal_normal",
     "vaezoo.quantizer.Quantizer": "vaezoo.nets.Quantizer",
@@ -16,3 +23,40 @@ NEW_NAMES = {
     "vaezoo.spherical.HypersphericalUniform": "vaezoo.priors.HypersphericalUniform",
     "vaezoo.spherical.VonMisesFisher": "vaezoo.families.VonMisesFisher",
 }
+
+# Old to new config keys.
+NEW_KEYS = {
+    "callbacks.best": "callbacks.checkpoint_best",
+    "callbacks.last": "callbacks.checkpoint_last",
+    "callbacks.panels": "callbacks.images",
+}
+
+
+def update_override(override: str) -> str:
+    """Return a recorded override with the present name of its key.
+
+    >>> update_override("~callbacks.panels"), update_override("callbacks.last.every_seconds=0")
+    ('~callbacks.images', 'callbacks.checkpoint_last.every_seconds=0')
+    """
+    for old, new in NEW_KEYS.items():
+        override = re.sub(rf"^([+~]*){re.escape(old)}(?=[.=@]|$)", rf"\g<1>{new}", override)
+    return override
+
+
+def update_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded config with the present names of its keys.
+
+    >>> update_config({"seed": 3, "callbacks": {"best": None, "monitor": {}}})
+    {'seed': 3, 'callbacks': {'checkpoint_best': None, 'monitor': {}}}
+    """
+
+    def update(node: Any, path: str) -> Any:
+        if not isinstance(node, dict):
+            return node
+        paths = {key: f"{path}.{key}" if path else str(key) for key in node}
+        return {
+            NEW_KEYS[paths[key]].rpartition(".")[2] if paths[key] in NEW_KEYS else key: update(value, paths[key])
+            for key, value in node.items()
+        }
+
+    return update(config, "")

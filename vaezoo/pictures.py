@@ -14,11 +14,11 @@ from vaezoo.models import LatentVariableModel
 from vaezoo.types import Batch
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
-COLUMNS = 8  # images side by side
-CELL = 56  # px: smaller images are enlarged to this or a little more
-LIMIT = 1280  # px: a grid's longer side, separators and labels apart
+NUM_COLUMNS = 8  # images side by side
+MIN_IMAGE_SIZE = 56  # px: smaller images are enlarged to this or a little more
+MAX_SIZE = 1280  # px: a grid's longer side, separators and labels apart
 GAP = 4  # px between images
-TITLE = 26  # px: the height of a title
+TITLE_HEIGHT = 26  # px: the height of a title
 
 
 def to_rgb(images: Tensor) -> Picture:
@@ -38,7 +38,7 @@ def to_rgb(images: Tensor) -> Picture:
     return (images[:, :3] * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-def fit(images: Picture, rows: int, columns: int) -> Picture:
+def resize_for_grid(images: Picture, rows: int, columns: int) -> Picture:
     """Images (N, H, W, 3) at the size that suits a grid of rows x columns: (N, H', W', 3).
 
     Small ones are enlarged by a whole factor, each pixel a square; where the grid would pass
@@ -46,14 +46,14 @@ def fit(images: Picture, rows: int, columns: int) -> Picture:
     """
     _, height, width, _ = images.shape
     longer = max(rows * height, columns * width)
-    if longer > LIMIT:
+    if longer > MAX_SIZE:
         planes = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-        return to_rgb(F.avg_pool2d(planes, -(-longer // LIMIT), ceil_mode=True))
-    factor = min(-(-CELL // max(height, width)), LIMIT // longer)
+        return to_rgb(F.avg_pool2d(planes, -(-longer // MAX_SIZE), ceil_mode=True))
+    factor = min(-(-MIN_IMAGE_SIZE // max(height, width)), MAX_SIZE // longer)
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def grid(images: Picture, columns: int, gap: int = GAP) -> Picture:
+def make_grid(images: Picture, columns: int, gap: int = GAP) -> Picture:
     """Images (N, H, W, 3) row by row in a grid on white, with ``gap`` px around each."""
     num, height, width, _ = images.shape
     rows = -(-num // columns)
@@ -64,7 +64,7 @@ def grid(images: Picture, columns: int, gap: int = GAP) -> Picture:
     return np.pad(picture, ((gap, 0), (gap, 0), (0, 0)), constant_values=255)
 
 
-def frame(
+def add_labels(
     picture: Picture, title: str, rows: Sequence[str] = (), columns: Sequence[str] = (), corner: str = ""
 ) -> Picture:
     """The picture at the lower right of a white sheet with a title and evenly spaced labels.
@@ -79,21 +79,21 @@ def frame(
     height, width, _ = picture.shape
     large, font = ImageFont.load_default(15), ImageFont.load_default(13)
     left = max((int(font.getlength(label)) + 12 for label in (corner, *rows) if label), default=0)
-    top = TITLE + 18 * bool(columns)
+    top = TITLE_HEIGHT + 18 * bool(columns)
     spare = max(0, int(large.getlength(title)) + 2 * GAP - left - width)  # a long title over a narrow picture
-    sheet = Image.new("RGB", (left + width + spare, top + height), "white")
-    sheet.paste(Image.fromarray(picture), (left, top))
-    draw = ImageDraw.Draw(sheet)
+    image_grid = Image.new("RGB", (left + width + spare, top + height), "white")
+    image_grid.paste(Image.fromarray(picture), (left, top))
+    draw = ImageDraw.Draw(image_grid)
     draw.text((GAP, 14), title, "black", large, anchor="lm")
     draw.text((left - 6, top - 8), corner, "dimgrey", font, anchor="rm")
     for i, label in enumerate(columns):
         draw.text((left + (i + 0.5) * width / len(columns), top - 8), label, "dimgrey", font, anchor="mm")
     for i, label in enumerate(rows):
         draw.text((left - 6, top + (i + 0.5) * height / len(rows)), label, "black", font, anchor="rm")
-    return np.asarray(sheet)
+    return np.asarray(image_grid)
 
 
-def take(loader: Iterable[Batch], num: int) -> Iterator[Batch]:
+def first_batches(loader: Iterable[Batch], num: int) -> Iterator[Batch]:
     """Whole batches of the loader until they hold ``num`` examples, or all there are."""
     for batch in loader:
         yield batch
@@ -102,22 +102,22 @@ def take(loader: Iterable[Batch], num: int) -> Iterator[Batch]:
             return
 
 
-class Axes(NamedTuple):
+class LatentAxes(NamedTuple):
     """How a flat latent's D dimensions are used.
 
-    ``use`` ranks them, by ``measure``: the KL where the model knows it by dimension, else the
-    variance of the codes. ``centre`` and ``spread`` are the mean and standard deviation ``of`` the
+    ``usage`` ranks them, by ``usage_name``: the KL where the model knows it by dimension, else the
+    variance of the codes. ``center`` and ``scale`` are the mean and standard deviation of ``source``: the
     prior or the codes. The tensors are (D,).
     """
 
-    use: Tensor
-    measure: str
-    centre: Tensor
-    spread: Tensor
-    of: str
+    usage: Tensor
+    usage_name: str
+    center: Tensor
+    scale: Tensor
+    source: str
 
 
-def axes(model: LatentVariableModel, batch: Batch) -> Axes | None:
+def measure_latent_axes(model: LatentVariableModel, batch: Batch) -> LatentAxes | None:
     """The axes of the model's latent, measured on a batch; None without one flat latent."""
     latents = model(batch.x, batch.y, num_samples=1).latents
     shape = model.latent_shape
@@ -126,27 +126,27 @@ def axes(model: LatentVariableModel, batch: Batch) -> Axes | None:
     if latents and latents[0].kl_per_dim is not None:
         p = latents[0].p
         centre, spread = (value.reshape(-1, *shape)[0] for value in (p.mean, p.stddev))
-        return Axes(latents[0].kl_per_dim.mean(0), "KL (nats)", centre, spread, "prior")
+        return LatentAxes(latents[0].kl_per_dim.mean(0), "KL (nats)", centre, spread, "prior")
     codes = model.encode(batch.x, batch.y)
-    return Axes(codes.var(0), "variance", codes.mean(0), codes.std(0), "codes")
+    return LatentAxes(codes.var(0), "variance", codes.mean(0), codes.std(0), "codes")
 
 
-def pairs(inputs: Tensor, outputs: Tensor, title: str) -> Picture:
+def image_pairs(inputs: Tensor, outputs: Tensor, title: str) -> Picture:
     """Images, each above what became of it, both (N, C, H, W)."""
-    columns = min(COLUMNS, len(inputs))
+    columns = min(NUM_COLUMNS, len(inputs))
     both = to_rgb(torch.cat([inputs, outputs]))
-    above, below = np.split(fit(both, 2 * -(-len(inputs) // columns), columns), 2)
+    above, below = np.split(resize_for_grid(both, 2 * -(-len(inputs) // columns), columns), 2)
     line = np.full_like(above[:, :1], 255)
-    return frame(grid(np.concatenate([above, line, below], axis=1), columns), title)
+    return add_labels(make_grid(np.concatenate([above, line, below], axis=1), columns), title)
 
 
-def sheet(images: Tensor, title: str) -> Picture:
+def image_grid(images: Tensor, title: str) -> Picture:
     """Images (N, C, H, W) row by row."""
-    columns = min(COLUMNS, len(images))
-    return frame(grid(fit(to_rgb(images), -(-len(images) // columns), columns), columns), title)
+    columns = min(NUM_COLUMNS, len(images))
+    return add_labels(make_grid(resize_for_grid(to_rgb(images), -(-len(images) // columns), columns), columns), title)
 
 
-def in_turn(labels: Tensor, num: int) -> Tensor:
+def cycle_classes(labels: Tensor, num: int) -> Tensor:
     """The classes that labels (N, ...) hold, one after another until there are ``num``."""
     classes = labels.unique(dim=0)
     return classes[torch.arange(num, device=classes.device) % len(classes)]
@@ -155,41 +155,43 @@ def in_turn(labels: Tensor, num: int) -> Tensor:
 def reconstructions(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
     """``num`` inputs, each above the mean of p(x | z = encode(x))."""
     x, y = batch.x[:num], batch.y[:num]
-    return pairs(x, model.decode(model.encode(x, y), y).mean, f"inputs over reconstructions, {when}")
+    return image_pairs(x, model.decode(model.encode(x, y), y).mean, f"inputs over reconstructions, {when}")
 
 
 def samples(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
     """Means of p(x | z) for ``num`` draws z ~ p(z), given the batch's classes in turn."""
-    return sheet(model.sample(num, in_turn(batch.y, num)).mean, f"samples, {when}")
+    return image_grid(model.sample(num, cycle_classes(batch.y, num)).mean, f"samples, {when}")
 
 
-def traversals(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, rows: int = 10) -> Picture:
+def traversals(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when: str, rows: int = 10) -> Picture:
     """One latent dimension a row, the most used first, moved through its prior about one image's code."""
     steps = torch.arange(-5, 6) * 0.6
-    order = axes.use.argsort(descending=True)[:rows]
+    order = axes.usage.argsort(descending=True)[:rows]
     z = model.encode(batch.x[:1], batch.y[:1]).repeat(len(order), len(steps), 1)  # (rows, columns, D)
     for row, d in enumerate(order):
-        z[row, :, d] = axes.centre[d] + steps.to(axes.spread) * axes.spread[d]
+        z[row, :, d] = axes.center[d] + steps.to(axes.scale) * axes.scale[d]
     images = to_rgb(model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0)).mean)
-    return frame(
-        grid(fit(images, len(order), len(steps)), len(steps)),
-        f"traversals of one image, in standard deviations of the {axes.of}, {when}",
-        rows=[f"z{d}  {axes.use[d]:.2f}" for d in order.tolist()],
+    return add_labels(
+        make_grid(resize_for_grid(images, len(order), len(steps)), len(steps)),
+        f"traversals of one image, in standard deviations of the {axes.source}, {when}",
+        rows=[f"z{d}  {axes.usage[d]:.2f}" for d in order.tolist()],
         columns=[f"{step:g}" for step in steps.tolist()],
-        corner=axes.measure,
+        corner=axes.usage_name,
     )
 
 
-def manifold(model: LatentVariableModel, batch: Batch, axes: Axes, when: str, side: int = 20) -> Picture:
+def manifold(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when: str, side: int = 20) -> Picture:
     """The plane of a 2-D latent, decoded at equally spaced quantiles of the prior.
 
     Kingma & Welling 2013, figure 4: z0 grows to the right, z1 upwards.
     """
-    steps = torch.special.ndtri((torch.arange(side) + 0.5) / side).to(axes.centre)
+    steps = torch.special.ndtri((torch.arange(side) + 0.5) / side).to(axes.center)
     z = torch.stack(torch.meshgrid(steps, steps.flip(0), indexing="xy"), dim=-1).flatten(0, 1)  # (side^2, 2)
     context = batch.y[:1].repeat_interleave(len(z), 0)
-    images = to_rgb(model.decode(axes.centre + axes.spread * z, context).mean)
-    return frame(grid(fit(images, side, side), side, gap=2), f"manifold, z0 to the right, z1 upwards, {when}")
+    images = to_rgb(model.decode(axes.center + axes.scale * z, context).mean)
+    return add_labels(
+        make_grid(resize_for_grid(images, side, side), side, gap=2), f"manifold, z0 to the right, z1 upwards, {when}"
+    )
 
 
 def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:

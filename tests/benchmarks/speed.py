@@ -38,7 +38,7 @@ VARIANTS = {
     "compile": ["compile=true"],
     "bf16": ["trainer.precision=bf16-mixed"],
     "ddp": ["trainer=ddp"],
-    "unsaved": ["callbacks.best=null", "callbacks.last=null"],
+    "unsaved": ["callbacks.checkpoint_best=null", "callbacks.checkpoint_last=null"],
 }
 CONTENDERS = ["template", "loop+compile+channels_last+mmap+trim+adam", "vaezoo", "vaezoo+compile", "vaezoo+bf16"]
 SCALING = {

@@ -55,7 +55,7 @@ def seconds_to_step(words: list[str]) -> float:
     """From the start of ``python run.py`` to the end of its first training batch."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.time()
-        launch([*RUN, *words, "trust=[start]", "+callbacks.stamp._target_=start.Stamp"], folder).wait()
+        launch([*RUN, *words, "allow_packages=[start]", "+callbacks.stamp._target_=start.Stamp"], folder).wait()
         return float(Path(folder, "stamp").read_text()) - start
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     root = given.data_root.resolve()
-    mnist = ["data=mnist", f"data.root={root}", "data.binarize=static", "data.chunk=1", "threads=1"]
+    mnist = ["data=mnist", f"data.root={root}", "data.binarize=static", "data.batches_per_step=1", "threads=1"]
     for name, measure in {
         "python run.py data=mnist, to its first batch's end": lambda: seconds_to_step([*mnist, "logger=csv"]),
         "the same with the default logger": lambda: seconds_to_step(mnist),

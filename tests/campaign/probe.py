@@ -50,17 +50,18 @@ class Probe(pl.Callback):
         self.file = os.open(self.record, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         (self.last,) = (callback for callback in trainer.callbacks if isinstance(callback, Last))
 
-    def on_batch(self, trainer: pl.Trainer, pl_module: Any, part: Any) -> None:
-        seen = [trainer.current_epoch, part.number, trainer.global_step, float(pl_module.window[-1][0]).hex()]
-        row = [*seen, digest(part.examples), digest(part.batch.x)]
+    def on_microbatch_end(self, trainer: pl.Trainer, pl_module: Any, part: Any) -> None:
+        loss = float(pl_module.accumulated_losses[-1][0])
+        seen = [trainer.current_epoch, part.batch_idx, trainer.global_step, loss.hex()]
+        row = [*seen, digest(part.example_ids), digest(part.batch.x)]
         os.write(self.file, (json.dumps(row) + "\n").encode())
         happens("batch")
-        if pl_module.pending:
+        if pl_module.num_accumulated:
             happens("batch in a window")
 
     def hurry(self) -> None:
         if saves.random() < 0.3:
-            self.last.due = -math.inf
+            self.last.next_save_time = -math.inf
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.hurry()
@@ -107,12 +108,12 @@ def install() -> None:
 
 def break_step(what: str, value: float, epoch: int, number: int) -> None:
     """Put a number that is not finite into a batch's "images", "loss" or a "gradient", whenever it is trained on."""
-    train_on, losses = LatentVariableModel.train_on, LatentVariableModel.losses
+    train_batch, compute_loss = LatentVariableModel.train_batch, LatentVariableModel.compute_loss
     now = False
 
     def train(self: Any, part: Any) -> None:
         nonlocal now
-        now = (self.current_epoch, part.number) == (epoch, number)
+        now = (self.current_epoch, part.batch_idx) == (epoch, number)
         handles = []
         if now and what == "images":
             part.batch.x[0, 0, 0, 0] = value
@@ -120,13 +121,13 @@ def break_step(what: str, value: float, epoch: int, number: int) -> None:
             parameter = list(self.parameters())[-1]
             handles.append(parameter.register_hook(lambda gradient: torch.full_like(gradient, value)))
         try:
-            train_on(self, part)
+            train_batch(self, part)
         finally:
             for handle in handles:
                 handle.remove()
 
     def loss(self: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
-        result, names, row = losses(self, x, y)
+        result, names, row = compute_loss(self, x, y)
         return (result + value if now and what == "loss" else result), names, row
 
-    LatentVariableModel.train_on, LatentVariableModel.losses = train, loss  # type: ignore[method-assign]
+    LatentVariableModel.train_batch, LatentVariableModel.compute_loss = train, loss  # type: ignore[method-assign]

@@ -49,13 +49,13 @@ BASE = {
     "logger": "csv",
     "debug": "true",
     "threads": "1",
-    "trust": "[probe]",
+    "allow_packages": "[probe]",
     "trainer": "cpu",
     "trainer.max_epochs": "3",
     "trainer.log_every_n_steps": "7",
     "data.batch_size": "16",
-    "callbacks.panels": "null",
-    "callbacks.last.every_seconds": "0",
+    "callbacks.images": "null",
+    "callbacks.checkpoint_last.every_seconds": "0",
     "+callbacks.probe._target_": "probe.Probe",
     "+callbacks.probe.record": "${run_dir}/record",
 }
@@ -71,7 +71,7 @@ CONV = {
 NETS = [MLP, CONV]
 ACCUMULATION = [{}, {"trainer.accumulate_grad_batches": "4"}]
 PRECISION = [{}, {"trainer.precision": "bf16-mixed"}]
-CHUNK = [{"data.chunk": "1"}, {"data.chunk": "3"}, {}]
+CHUNK = [{"data.batches_per_step": "1"}, {"data.batches_per_step": "3"}, {}]
 EXTRAS = [
     {},
     {"callbacks/ema": "default", "callbacks.ema.decay": "0.9"},
@@ -401,7 +401,7 @@ class Campaign:
         """What is shown, and how batches are handed over, changes nothing."""
         words = draw(rng)
         # A run that max_steps ends in an epoch's last chunk is validated then, and in another chunk it is not.
-        varied = ("data.chunk", "data.num_workers", "trainer.max_steps")
+        varied = ("data.batches_per_step", "data.num_workers", "trainer.max_steps")
         words = {key: value for key, value in words.items() if key not in varied}
         expected, *_ = self.alone(words)
         for number, other in enumerate(OTHERWISE):
@@ -542,11 +542,11 @@ class Campaign:
 OTHERWISE = [
     {"trainer.enable_progress_bar": "true"},  # on a terminal
     {"trainer.enable_progress_bar": "false"},
-    {"callbacks.panels": "{_target_:vaezoo.callbacks.images.Panels,folder:panels,every_n_epochs:1,num_images:4}"},
+    {"callbacks.images": "{_target_:vaezoo.callbacks.images.Images,folder:panels,every_n_epochs:1,num_images:4}"},
     {"data.num_workers": "1"},
-    {"data.num_workers": "2", "data.chunk": "3"},
-    {"data.chunk": "1"},
-    {"data.chunk": "1000"},
+    {"data.num_workers": "2", "data.batches_per_step": "3"},
+    {"data.batches_per_step": "1"},
+    {"data.batches_per_step": "1000"},
 ]  # fmt: skip
 
 # What happens in a run, and how often at least it does until its end.

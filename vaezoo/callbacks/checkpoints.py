@@ -10,8 +10,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from vaezoo.errors import ConfigError, suggest
-from vaezoo.runs.signals import Stopped, catch, request
-from vaezoo.training.lightning_workarounds import run
+from vaezoo.runs.signals import Stopped, install_handlers, stop_request
+from vaezoo.training.lightning_workarounds import finish_interrupted_epoch
 
 
 class Best(Checkpoint):
@@ -35,7 +35,7 @@ class Best(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        check_monitor(trainer, "best", self.monitor)
+        check_monitor(trainer, "checkpoint_best", self.monitor)
         if self.monitor not in trainer.callback_metrics:  # of a training epoch, the first of which has not ended
             return
         score = float(trainer.callback_metrics[self.monitor])
@@ -81,18 +81,18 @@ class Last(Checkpoint):
         if every_seconds < 0:
             raise ValueError(f"every_seconds must be >= 0, got {every_seconds}")
         self.path, self.every_seconds = Path(dirpath, "last.ckpt"), every_seconds
-        self.due = math.inf
-        self.saved: str | None = None
+        self.next_save_time = math.inf
+        self.saved_path: str | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let a run that goes on from its last step, amid an epoch, end that epoch and the training."""
         loop: Any = trainer.fit_loop
-        loop.run = partial(run, loop)
+        loop.run = partial(finish_interrupted_epoch, loop)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if request.listening:
-            catch()  # Lightning has just put handlers of its own before ours
-        self.due = time.monotonic() + self.every_seconds
+        if stop_request.listening:
+            install_handlers()  # Lightning has just put handlers of its own before ours
+        self.next_save_time = time.monotonic() + self.every_seconds
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         # Lightning cannot go on from an epoch's last batch, and from one that a validation follows it goes on without
@@ -106,8 +106,8 @@ class Last(Checkpoint):
             self.save_if_due(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.asked(trainer):
-            raise Stopped(request.signum, self.saved)
+        if self.stop_requested(trainer):
+            raise Stopped(stop_request.signum, self.saved_path)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.on_validation_batch_end(trainer)
@@ -126,23 +126,24 @@ class Last(Checkpoint):
                     counts.update(ready=1, started=1, processed=0, completed=0)
             progress["is_last_batch"] = False
 
-    def asked(self, trainer: pl.Trainer) -> bool:
+    def stop_requested(self, trainer: pl.Trainer) -> bool:
         """Whether a signal has come, in any process."""
-        return trainer.strategy.reduce_boolean_decision(bool(request.signum), all=False)
+        return trainer.strategy.reduce_boolean_decision(bool(stop_request.signum), all=False)
 
     def save_if_due(self, trainer: pl.Trainer) -> None:
         """Save where it is time to, or where a signal has come: then stop, too."""
-        asked = self.asked(trainer)
+        stop_requested = self.stop_requested(trainer)
         ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step  # amid an epoch
-        if trainer.strategy.reduce_boolean_decision(asked or ends or time.monotonic() >= self.due, all=False):
+        due = stop_requested or ends or time.monotonic() >= self.next_save_time
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
             self.save(trainer)
-        if asked:
-            raise Stopped(request.signum, self.saved)
+        if stop_requested:
+            raise Stopped(stop_request.signum, self.saved_path)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint."""
         start = time.monotonic()
         trainer.save_checkpoint(self.path)
-        self.saved = str(self.path)
+        self.saved_path = str(self.path)
         end = time.monotonic()
-        self.due = end + max(self.every_seconds, 100 * (end - start))
+        self.next_save_time = end + max(self.every_seconds, 100 * (end - start))

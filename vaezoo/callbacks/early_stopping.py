@@ -40,9 +40,9 @@ class EarlyStopping(early_stopping.EarlyStopping):
             )
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.before = self.state_dict()
+        self.state_before_validation = self.state_dict()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """In a validation, write down the state before it: it is run again, whole."""
         if trainer.validating:
-            checkpoint["callbacks"][self.state_key] = self.before
+            checkpoint["callbacks"][self.state_key] = self.state_before_validation

@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from vaezoo.types import Numbered
+from vaezoo.types import IndexedBatch
 
 
 class EMA(EMAWeightAveraging):
@@ -25,21 +25,21 @@ class EMA(EMAWeightAveraging):
         super().__init__(decay=decay, use_buffers=use_buffers, **kwargs)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.weights: dict[str, Any] = {}  # those of the training's end, which the average takes the place of
+        self.final_weights: dict[str, Any] = {}  # those of the training's end, which the average takes the place of
 
-    def on_batch(self, trainer: pl.Trainer, pl_module: Any, part: Numbered) -> None:
+    def on_microbatch_end(self, trainer: pl.Trainer, pl_module: Any, part: IndexedBatch) -> None:
         """Average, where a step was taken."""
-        super().on_train_batch_end(trainer, pl_module, None, part.batch, part.number)
+        super().on_train_batch_end(trainer, pl_module, None, part.batch, part.batch_idx)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        self.final_weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
         super().on_train_end(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """After the training, too, write down the weights that it would go on from, beside their average."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if trainer.state.fn == "fit" and self.weights:
-            checkpoint["current_model_state"] = self.weights
+        if trainer.state.fn == "fit" and self.final_weights:
+            checkpoint["current_model_state"] = self.final_weights
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Nothing: each batch of the chunk had its turn."""

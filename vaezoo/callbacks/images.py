@@ -11,15 +11,24 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
 from vaezoo.callbacks.progress import describe_training
-from vaezoo.loggers import guarded
+from vaezoo.loggers import call_or_disable
 from vaezoo.models import LatentVariableModel
-from vaezoo.pictures import Picture, axes, manifold, reconstructions, samples, scatter, take, traversals
+from vaezoo.pictures import (
+    Picture,
+    first_batches,
+    manifold,
+    measure_latent_axes,
+    reconstructions,
+    samples,
+    scatter,
+    traversals,
+)
 from vaezoo.seeding import isolated
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.types import Batch
 
 
-def show(logger: Any, pictures: dict[str, Picture], when: str, step: int) -> None:
+def log_pictures(logger: Any, pictures: dict[str, Picture], when: str, step: int) -> None:
     """Log the pictures to a logger that can show them; any other is left alone."""
     names = {f"panels/{kind}": picture for kind, picture in pictures.items()}
     if isinstance(logger, WandbLogger):
@@ -32,12 +41,12 @@ def show(logger: Any, pictures: dict[str, Picture], when: str, step: int) -> Non
             logger.experiment.add_image(name, picture, step, dataformats="HWC")
 
 
-class Panels(pl.Callback):
+class Images(pl.Callback):
     """Draws the model as it trains: PNG files, and images in W&B and TensorBoard.
 
     * ``reconstructions``: validation images over the means of p(x | z = encode(x));
     * ``samples``: means of p(x | z), z ~ p(z), from the same noise every time;
-    * ``traversals``: each dimension of a flat latent moved alone, those of largest KL first;
+    * ``traversals``: each dimension of a flat latent to_model alone, those of largest KL first;
     * ``manifold`` and ``scatter``: for a latent of 2 dimensions, its plane decoded, and the codes of
       validation images in it.
 
@@ -61,17 +70,17 @@ class Panels(pl.Callback):
         if num_images < 2:
             raise ValueError(f"num_images must be >= 2, an input and its reconstruction, got {num_images}")
         self.folder, self.every_n_epochs, self.num_images, self.seed = folder, every_n_epochs, num_images, seed
-        self.drawn = 0  # the epoch last drawn
+        self.last_drawn_epoch = 0  # the epoch last drawn
         self.data: pl.LightningDataModule | None = None
         self.batch: Batch | None = None  # the fixed validation images
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         shape = getattr(pl_module, "data_shape", ())
         if len(shape) != 3:
-            raise ValueError(f"Panels draws images (C, H, W), but data_shape is {tuple(shape)}: leave it out")
+            raise ValueError(f"Images draws images (C, H, W), but data_shape is {tuple(shape)}: leave it out")
         self.data = getattr(trainer, "datamodule", None)
         if stage == "fit" and self.data is None:
-            raise ValueError("Panels draws a data module's validation images: call trainer.fit(model, datamodule)")
+            raise ValueError("Images draws a data module's validation images: call trainer.fit(model, datamodule)")
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -81,23 +90,28 @@ class Panels(pl.Callback):
         if not first or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         epoch = trainer.current_epoch + trainer.is_last_batch  # those completed: validation may come in between
-        due = self.drawn == 0 or epoch // self.every_n_epochs > self.drawn // self.every_n_epochs
-        if epoch > self.drawn and (due or epoch == trainer.max_epochs):
+        due = self.last_drawn_epoch == 0 or epoch // self.every_n_epochs > self.last_drawn_epoch // self.every_n_epochs
+        if epoch > self.last_drawn_epoch and (due or epoch == trainer.max_epochs):
             self.draw(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch > self.drawn:
+        if trainer.current_epoch > self.last_drawn_epoch:
             self.draw(trainer, pl_module, trainer.current_epoch)
 
+    @property
+    def state_key(self) -> str:
+        """The class's old name: checkpoints of earlier versions hold the state under it."""
+        return "Panels"
+
     def state_dict(self) -> dict[str, Any]:
-        return {"drawn": self.drawn}
+        return {"drawn": self.last_drawn_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.drawn = state_dict["drawn"]
+        self.last_drawn_epoch = state_dict["drawn"]
 
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         """Draw, write and log all pictures of an epoch; nothing but in the first process."""
-        self.drawn = epoch
+        self.last_drawn_epoch = epoch
         if not trainer.is_global_zero:
             return
         assert self.data is not None
@@ -111,25 +125,25 @@ class Panels(pl.Callback):
         for kind, picture in pictures.items():
             Image.fromarray(picture).save(folder / f"{kind}-{number}.png")
         for logger in trainer.loggers:
-            guarded(logger, show, logger, pictures, when, trainer.global_step)
+            call_or_disable(logger, log_pictures, logger, pictures, when, trainer.global_step)
 
     def pictures(self, model: LatentVariableModel, loader: Iterable[Batch], when: str) -> dict[str, Picture]:
         """Every picture that this model allows, by its kind."""
 
-        def moved(batch: Batch) -> Batch:
+        def to_model(batch: Batch) -> Batch:
             return Batch(batch.x.to(model.device).type(model.dtype), batch.y.to(model.device))
 
         if self.batch is None:
-            self.batch = Batch(*map(torch.cat, zip(*take(loader, self.num_images), strict=True)))
-        batch = moved(self.batch)
+            self.batch = Batch(*map(torch.cat, zip(*first_batches(loader, self.num_images), strict=True)))
+        batch = to_model(self.batch)
         pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, when)}
         with isolated(model.device, self.seed, "samples"):
             pictures["samples"] = samples(model, batch, self.num_images, when)
-        if used := axes(model, batch):
+        if used := measure_latent_axes(model, batch):
             pictures["traversals"] = traversals(model, batch, used, when)
-            if len(used.use) == 2:
+            if len(used.usage) == 2:
                 pictures["manifold"] = manifold(model, batch, used, when)
-                seen = [moved(part) for part in take(loader, 5000)]
+                seen = [to_model(part) for part in first_batches(loader, 5000)]
                 codes = torch.cat([model.encode(part.x, part.y).cpu() for part in seen])[:5000]
                 labels = torch.cat([part.y.cpu().reshape(len(part.y), -1)[:, 0] for part in seen])[:5000]
                 pictures["scatter"] = scatter(codes, labels, when)

@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from vaezoo.types import Numbered
+from vaezoo.types import IndexedBatch
 
 
 class Monitor(pl.Callback):
@@ -19,44 +19,44 @@ class Monitor(pl.Callback):
 
     def __init__(self) -> None:
         self.images, self.seconds = 0, 0.0
-        self.clock: float | None = None
-        self.logged = (0, 0.0, 0)  # images, seconds and step at the last row
+        self.start_time: float | None = None
+        self.last_row = (0, 0.0, 0)  # images, seconds and step at the last row
 
-    def read_clock(self) -> None:
+    def add_elapsed_time(self) -> None:
         """Add the time since the last reading."""
-        if self.clock is not None:
+        if self.start_time is not None:
             now = time.perf_counter()
-            self.seconds += now - self.clock
-            self.clock = now
+            self.seconds += now - self.start_time
+            self.start_time = now
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self.clock = time.perf_counter()
+        self.start_time = time.perf_counter()
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        self.read_clock()
+        self.add_elapsed_time()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self.clock = time.perf_counter()
+        self.start_time = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.read_clock()
-        self.clock = None
+        self.add_elapsed_time()
+        self.start_time = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.clock = time.perf_counter()  # a resumed run starts amid an epoch
-        self.logged = (self.images, self.seconds, trainer.global_step)
+        self.start_time = time.perf_counter()  # a resumed run starts amid an epoch
+        self.last_row = (self.images, self.seconds, trainer.global_step)
 
-    def on_batch(self, trainer: Any, pl_module: Any, part: Numbered) -> None:
+    def on_microbatch_end(self, trainer: Any, pl_module: Any, part: IndexedBatch) -> None:
         """Count the batch, and log a row where one is due."""
         self.images += len(part.batch.x) * trainer.world_size
         step = trainer.global_step
-        if step == self.logged[2] or step % trainer.log_every_n_steps:
+        if step == self.last_row[2] or step % trainer.log_every_n_steps:
             return
-        self.read_clock()
-        images, seconds = self.images - self.logged[0], self.seconds - self.logged[1]
-        self.logged = (self.images, self.seconds, step)
+        self.add_elapsed_time()
+        images, seconds = self.images - self.last_row[0], self.seconds - self.last_row[1]
+        self.last_row = (self.images, self.seconds, step)
         values = {
-            **pl_module.latest,
+            **pl_module.last_metrics,
             **pl_module.objective.weights(),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "gradient_norm": pl_module.gradient_norm,

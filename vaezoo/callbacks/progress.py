@@ -38,10 +38,10 @@ class Progress(TQDMProgressBar):
     def __init__(self, every_n_seconds: float = 5.0):
         if every_n_seconds < 0:
             raise ValueError(f"every_n_seconds must be >= 0, got {every_n_seconds}")
-        self.lines = not sys.stderr.isatty()
-        self.every_n_seconds, self.last_line = every_n_seconds, -every_n_seconds
-        self.refreshed = -self.refresh_seconds
-        super().__init__(refresh_rate=0 if self.lines else 1)
+        self.prints_lines = not sys.stderr.isatty()
+        self.every_n_seconds, self.last_line_time = every_n_seconds, -every_n_seconds
+        self.last_refresh = -self.refresh_seconds
+        super().__init__(refresh_rate=0 if self.prints_lines else 1)
 
     @property
     def total_train_batches(self) -> int | float:
@@ -50,46 +50,46 @@ class Progress(TQDMProgressBar):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         now = time.monotonic()
-        if self.is_enabled and (now - self.refreshed >= self.refresh_seconds or trainer.is_last_batch):
-            self.refreshed = now
+        if self.is_enabled and (now - self.last_refresh >= self.refresh_seconds or trainer.is_last_batch):
+            self.last_refresh = now
             bar = self.train_progress_bar
-            bar.n, bar.total = pl_module.last + 1, self.total_train_batches
+            bar.n, bar.total = pl_module.last_batch_index + 1, self.total_train_batches
             bar.set_postfix(self.get_metrics(trainer, pl_module))  # refreshes
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict]:
         shown: dict[str, int | str | float | dict] = {}
-        if latest := getattr(pl_module, "latest", None):
-            shown["batch elbo"] = f"{float(latest['elbo']):.2f}"
+        if last_metrics := getattr(pl_module, "last_metrics", None):
+            shown["batch elbo"] = f"{float(last_metrics['elbo']):.2f}"
         if "val/elbo" in trainer.callback_metrics:
             shown["val elbo"] = f"{float(trainer.callback_metrics['val/elbo']):.2f}"
         return shown
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if self.lines and trainer.is_global_zero:
+        if self.prints_lines and trainer.is_global_zero:
             parameters = sum(p.numel() for p in pl_module.parameters())
             data = type(getattr(trainer, "datamodule", None) or trainer.train_dataloader).__name__
             name = type(pl_module).__name__
-            self.say(f"{name} with {parameters:,} parameters on {data}, {describe_plan(trainer)}")
+            self.print_line(f"{name} with {parameters:,} parameters on {data}, {describe_plan(trainer)}")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer, *_)
-        if trainer.current_epoch > 0 and time.monotonic() - self.last_line >= self.every_n_seconds:
-            self.line(trainer)
+        if trainer.current_epoch > 0 and time.monotonic() - self.last_line_time >= self.every_n_seconds:
+            self.print_epoch(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         super().on_train_end(trainer, *_)
-        self.line(trainer)
+        self.print_epoch(trainer)
 
-    def line(self, trainer: pl.Trainer) -> None:
+    def print_epoch(self, trainer: pl.Trainer) -> None:
         """The last whole epoch: means over its images."""
         model: Any = trainer.lightning_module
         results = getattr(model, "results", {})
-        if self.lines and trainer.is_global_zero and "train" in results:
+        if self.prints_lines and trainer.is_global_zero and "train" in results:
             means = (f"{stage} elbo {results[stage]['elbo']:.2f}" for stage in ("train", "val") if stage in results)
-            self.say(f"epoch {format_epochs(model.epochs)} of {describe_plan(trainer)}  {'  '.join(means)}")
+            self.print_line(f"epoch {format_epochs(model.epochs)} of {describe_plan(trainer)}  {'  '.join(means)}")
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line at once, on the stream of the bar."""
-        self.last_line = time.monotonic()
+        self.last_line_time = time.monotonic()
         print(text, file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vaezoo import seeding
 from vaezoo.data.splits import Split
-from vaezoo.types import Batch, Chunk, Numbered
+from vaezoo.types import Batch, BatchChunk, IndexedBatch
 
 
 class Batches:
@@ -38,7 +38,7 @@ class Batches:
     def __init__(
         self,
         split: Split,
-        white: int,
+        max_value: int,
         batch_size: int,
         seed: int = 0,
         shuffle: bool = False,
@@ -47,7 +47,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ):
-        self.split, self.white, self.batch_size, self.seed = split, white, batch_size, seed
+        self.split, self.max_value, self.batch_size, self.seed = split, max_value, batch_size, seed
         self.shuffle, self.binarize, self.epoch = shuffle, binarize, epoch
         self.rank, self.world_size = rank, world_size
 
@@ -77,11 +77,11 @@ class Batches:
             draw = seeding.generator(self.seed, "binarize", epoch, number, self.rank, device=images.device)
             x = bernoulli(images, draw).float()
         else:
-            x = images.float() if self.white == 1 else images.float().div_(self.white)
+            x = images.float() if self.max_value == 1 else images.float().div_(self.max_value)
         return Batch(x, self.split.labels.index_select(0, index))
 
 
-class Epoch(Dataset[Numbered]):
+class EpochBatches(Dataset[IndexedBatch]):
     """The batches of one epoch by their numbers: a data set whose examples are batches, for loader workers."""
 
     def __init__(self, batches: Batches, epoch: int):
@@ -92,24 +92,24 @@ class Epoch(Dataset[Numbered]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, number: int) -> Numbered:
-        return Numbered(number, self.index[number], self.batches.make(self.epoch, number, self.index[number]))
+    def __getitem__(self, number: int) -> IndexedBatch:
+        return IndexedBatch(number, self.index[number], self.batches.make(self.epoch, number, self.index[number]))
 
 
-class Chunks:
+class BatchChunks:
     """Training batches, several at a time: what the trainer does between two batches is done once for all of them.
 
-    A pass begins at the chunk that ``first`` tells, so a resumed epoch sees just the rest of its examples.
+    A pass begins at the chunk that ``first_chunk`` tells, so a resumed epoch sees just the rest of its examples.
 
     Args:
         batches: the pass over the split.
         size: batches in a chunk; the last one of an epoch may have fewer.
-        first: tells the chunk to begin with when a pass begins.
+        first_chunk: tells the chunk to begin with when a pass begins.
         num_workers: processes that make the batches ahead; with 0 they are made when they are asked for.
     """
 
-    def __init__(self, batches: Batches, size: int, first: Callable[[], int] = lambda: 0, num_workers: int = 0):
-        self.batches, self.size, self.first, self.num_workers = batches, size, first, num_workers
+    def __init__(self, batches: Batches, size: int, first_chunk: Callable[[], int] = lambda: 0, num_workers: int = 0):
+        self.batches, self.size, self.first_chunk, self.num_workers = batches, size, first_chunk, num_workers
 
     def __len__(self) -> int:
         return -(-len(self.batches) // self.size)
@@ -118,16 +118,16 @@ class Chunks:
         """Batches in the first ``chunks`` chunks of an epoch."""
         return min(chunks * self.size, len(self.batches))
 
-    def __iter__(self) -> Iterator[Chunk]:
-        epoch = Epoch(self.batches, self.batches.epoch())
-        numbers = range(self.first() * self.size, len(epoch))
+    def __iter__(self) -> Iterator[BatchChunk]:
+        epoch = EpochBatches(self.batches, self.batches.epoch())
+        numbers = range(self.first_chunk() * self.size, len(epoch))
         parts = iter(
             DataLoader(epoch, batch_size=None, sampler=numbers, num_workers=self.num_workers)
             if self.num_workers
             else (epoch[number] for number in numbers)
         )
         for _ in range(0, len(numbers), self.size):
-            yield Chunk(islice(parts, self.size))
+            yield BatchChunk(islice(parts, self.size))
 
     def state_dict(self) -> dict:
         """Nothing: the position is the trainer's. (Lightning warns of loaders without one.)"""

@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaezoo.data.factors import FactorData
-from vaezoo.data.splits import Split, total
+from vaezoo.data.splits import Split, pixel_sum
 
-NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
+FILE_NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 SOURCE = "https://github.com/google-deepmind/dsprites-dataset"
 FACTORS = ("color", "shape", "scale", "orientation", "x", "y")
 
 
-def array(archive: zipfile.ZipFile, key: str) -> NDArray:
+def read_array(archive: zipfile.ZipFile, key: str) -> NDArray:
     """An array of an .npz file; never a pickled one."""
     with archive.open(f"{key}.npy") as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)
 
 
-def pieces(archive: zipfile.ZipFile, key: str, rows: int = 8192) -> Iterator[NDArray]:
+def read_rows(archive: zipfile.ZipFile, key: str, rows: int = 8192) -> Iterator[NDArray]:
     """An array of an .npz file, some rows at a time: dSprites' images are 3 GB."""
     with archive.open(f"{key}.npy") as stream:
         version = np.lib.format.read_magic(stream)
@@ -49,13 +49,13 @@ class DSprites(FactorData):
     @property
     def file(self) -> Path:
         """Where the published file should be."""
-        return Path(self.root, NAME)
+        return Path(self.root, FILE_NAME)
 
     def prepare_data(self) -> None:
         """Look for the file."""
         if not self.file.is_file():
             raise FileNotFoundError(
-                f"{NAME} is not in data.root={self.root}: put the file from {SOURCE} there, name its folder with "
+                f"{FILE_NAME} is not in data.root={self.root}: put the file from {SOURCE} there, name its folder with "
                 f"data.root=FOLDER, or use data=sprites, a like data set that is drawn on the spot"
             )
 
@@ -69,7 +69,7 @@ class DSprites(FactorData):
 
     def unpack(self, archive: zipfile.ZipFile) -> None:
         """Read the factors and the images."""
-        classes, values = array(archive, "latents_classes"), array(archive, "latents_values")
+        classes, values = read_array(archive, "latents_classes"), read_array(archive, "latents_values")
         sizes = classes.max(0) + 1
         if not np.array_equal(classes, np.indices(sizes).reshape(len(sizes), -1).T):
             raise ValueError("its images are not the full grid of their factors, in order")
@@ -78,14 +78,14 @@ class DSprites(FactorData):
         named = [(name, table) for name, table in zip(FACTORS, tables, strict=True) if len(table) > 1]
         self.set_factors(*zip(*named, strict=True))
         packed, totals = [], []
-        for part in pieces(archive, "imgs"):
+        for part in read_rows(archive, "imgs"):
             packed.append(torch.from_numpy(np.packbits(part.reshape(len(part), -1), axis=1)))
-            totals.append(total(torch.from_numpy(part).unsqueeze(1)))
-        self.packed, self.grid_total = torch.cat(packed), 255 * torch.stack(totals).sum(0)
+            totals.append(pixel_sum(torch.from_numpy(part).unsqueeze(1)))
+        self.packed, self.grid_sum = torch.cat(packed), 255 * torch.stack(totals).sum(0)
         if len(self.packed) != len(classes):
             raise ValueError(f"it has {len(self.packed)} images for {len(classes)} labels")
 
     def make(self, index: Tensor) -> Tensor:
-        size = self.grid_total.shape  # (1, H, W)
+        size = self.grid_sum.shape  # (1, H, W)
         bits = np.unpackbits(self.packed[index].numpy(), axis=1, count=size.numel())
         return torch.from_numpy(bits).mul_(255).reshape(-1, *size)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.data.images import ImageData
-from vaezoo.data.splits import LazyImages, Split, total
+from vaezoo.data.splits import LazyImages, Split, pixel_sum
 
 
 class FactorData(ImageData):
@@ -36,7 +36,7 @@ class FactorData(ImageData):
     factor_names: tuple[str, ...]
     factor_sizes: tuple[int, ...]
     factor_values: tuple[Tensor, ...]
-    grid_total: Tensor
+    grid_sum: Tensor
 
     def __init__(self, test_size: int = 10_000, **kwargs):
         super().__init__(**kwargs)
@@ -53,7 +53,7 @@ class FactorData(ImageData):
     def make(self, index: Tensor) -> Tensor:
         """The images at places ``index`` (B,) of the grid: uint8 (B, C, H, W), 0 or 255."""
 
-    def observe(self, factors: Tensor) -> Tensor:
+    def render(self, factors: Tensor) -> Tensor:
         """The images of given factors, as the model sees them.
 
         Args:
@@ -78,8 +78,8 @@ class FactorData(ImageData):
     @property
     def mean(self) -> Tensor:
         # What is not held out: making all training images would take many seconds.
-        held_out = total(self.val.images) + total(self.test.images)
-        return ((self.grid_total - held_out) / (self.num_train * 255)).float()
+        held_out = pixel_sum(self.val.images) + pixel_sum(self.test.images)
+        return ((self.grid_sum - held_out) / (self.num_train * 255)).float()
 
     def read(self) -> tuple[Split, Split]:
         whole = self.grid()

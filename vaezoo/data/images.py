@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.data.batching import Batches, Chunks, bernoulli
-from vaezoo.data.splits import Split, check_split, describe_value, total
+from vaezoo.data.batching import BatchChunks, Batches, bernoulli
+from vaezoo.data.splits import Split, check_split, describe_value, pixel_sum
 from vaezoo.types import Batch, Shape
 
-BINARIZE = ("dynamic", "static", "threshold", "none")
+BINARIZE_MODES = ("dynamic", "static", "threshold", "none")
 
 
 class ImageData(pl.LightningDataModule):
@@ -40,7 +40,7 @@ class ImageData(pl.LightningDataModule):
         val_size: number of validation examples.
         split_seed: names the validation split and the fixed binarisation.
         seed: names the order of the examples and the fresh binarisation.
-        chunk: training batches that are handed to the trainer at a time: hooks of callbacks are called, and
+        batches_per_step: training batches that are handed to the trainer at a time: hooks of callbacks are called, and
             checkpoints written, between chunks, so that Lightning's own callbacks see every chunk-th step. It is 1
             where the trainer counts batches or steps (``limit_train_batches``, ``val_check_interval``, ``max_steps``).
         num_workers: processes that make the training batches ahead. None: none, but up to 4 for a GPU that does not
@@ -61,31 +61,31 @@ class ImageData(pl.LightningDataModule):
         val_size: int = 1000,
         split_seed: int = 0,
         seed: int = 0,
-        chunk: int = 1,
+        batches_per_step: int = 1,
         num_workers: int | None = None,
         on_device: bool | None = None,
     ):
         super().__init__()
-        if binarize not in BINARIZE:
-            raise ValueError(f"data.binarize={binarize} is not one of {', '.join(BINARIZE)}")
-        least = {"batch_size": 1, "val_size": 1, "chunk": 1, "num_workers": 0}
-        given = (batch_size, val_size, chunk, num_workers or 0)
+        if binarize not in BINARIZE_MODES:
+            raise ValueError(f"data.binarize={binarize} is not one of {', '.join(BINARIZE_MODES)}")
+        least = {"batch_size": 1, "val_size": 1, "batches_per_step": 1, "num_workers": 0}
+        given = (batch_size, val_size, batches_per_step, num_workers or 0)
         for (name, bound), value in zip(least.items(), given, strict=True):
             if value < bound:
                 raise ValueError(f"data.{name} must be >= {bound}, got {value}")
         self.shape = None if shape is None else tuple(shape)
         self.root, self.batch_size = root, batch_size
         self.binarize, self.val_size, self.split_seed, self.seed = binarize, val_size, split_seed, seed
-        self.chunk, self.num_workers, self.on_device = chunk, num_workers, on_device
+        self.batches_per_step, self.num_workers, self.on_device = batches_per_step, num_workers, on_device
         self.train: Split | None = None
 
     @property
-    def support(self) -> str:
+    def data_kind(self) -> str:
         """The kind of data in the batches (``vaezoo.families``)."""
         return "byte" if self.binarize == "none" else "binary"
 
     @property
-    def as_read(self) -> bool:
+    def is_unbinarized(self) -> bool:
         """Whether the splits hold the images as they were read."""
         return self.binary or self.binarize == "none"
 
@@ -95,7 +95,7 @@ class ImageData(pl.LightningDataModule):
         assert self.train is not None
         images = self.train.images
         bits = self.binarize in ("static", "threshold") and not self.binary
-        return (total(images) / (len(images) * (1 if bits else 255))).float()
+        return (pixel_sum(images) / (len(images) * (1 if bits else 255))).float()
 
     @property
     def num_train(self) -> int:
@@ -135,9 +135,9 @@ class ImageData(pl.LightningDataModule):
             )
         self.train = full.select(train)
         if self.binarize != "dynamic":
-            self.train = self.fixed(self.train, "train")
-        self.val = self.fixed(full.select(val), "val")
-        self.test = self.fixed(test, "test")
+            self.train = self.binarize_once(self.train, "train")
+        self.val = self.binarize_once(full.select(val), "val")
+        self.test = self.binarize_once(test, "test")
 
     def check_splits(self, splits: Any) -> tuple[Split, Split]:
         """Return the training and the test set that ``read`` returned, if they are what this class can use.
@@ -161,9 +161,9 @@ class ImageData(pl.LightningDataModule):
             )
         return train, test
 
-    def fixed(self, split: Split, name: str) -> Split:
+    def binarize_once(self, split: Split, name: str) -> Split:
         """The split as it is seen every time: bytes, thresholded bits, or bits drawn once."""
-        if self.as_read:
+        if self.is_unbinarized:
             return split
         assert isinstance(split.images, Tensor)
         if self.binarize == "threshold":
@@ -179,7 +179,7 @@ class ImageData(pl.LightningDataModule):
         """Where the trainer that this module is attached to trains."""
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
-    def held(self, split: Split) -> Split:
+    def to_training_device(self, split: Split) -> Split:
         """The split where its batches are made: on the GPU that trains, if ``on_device`` says so."""
         device = self.device
         if device.type != "cuda" or not isinstance(split.images, Tensor) or self.num_workers or self.on_device is False:
@@ -194,10 +194,10 @@ class ImageData(pl.LightningDataModule):
     def batches(self, split: Split, training: bool, batch_size: int) -> Batches:
         """An iterable over a split, for the trainer that this module is attached to, if any."""
         trainer = self.trainer
-        fresh = training and self.binarize == "dynamic" and not self.as_read
+        fresh = training and self.binarize == "dynamic" and not self.is_unbinarized
         return Batches(
             split,
-            white=255 if self.as_read else 1,
+            max_value=255 if self.is_unbinarized else 1,
             batch_size=batch_size,
             seed=self.seed,
             shuffle=training,
@@ -208,31 +208,32 @@ class ImageData(pl.LightningDataModule):
         )
 
     @property
-    def chunk_size(self) -> int:
+    def effective_batches_per_step(self) -> int:
         """Training batches that are handed at a time to the trainer that this module is attached to."""
         trainer = self.trainer
         if trainer is None:
-            return self.chunk
+            return self.batches_per_step
         # Where the trainer counts batches (limit_train_batches=10, where 1 is one and 1.0 all), a chunk is one.
         limits = (trainer.limit_train_batches, trainer.val_check_interval)
         counted = any(type(limit) is not float or limit != 1.0 for limit in limits)
-        return 1 if counted or trainer.max_steps >= 0 else self.chunk  # else the last step would be amid a chunk
+        # With max_steps, the last step could otherwise fall inside a chunk.
+        return 1 if counted or trainer.max_steps >= 0 else self.batches_per_step
 
-    def train_dataloader(self) -> Chunks:
+    def train_dataloader(self) -> BatchChunks:
         assert self.train is not None
-        split, workers = self.held(self.train), self.num_workers
+        split, workers = self.to_training_device(self.train), self.num_workers
         if workers is None:
             streams = self.device.type == "cuda" and split is self.train
             workers = min(4, (os.cpu_count() or 1) - 1) if streams else 0
         batches = self.batches(split, training=True, batch_size=self.batch_size)
         if (trainer := self.trainer) is None:
-            return Chunks(batches, self.chunk, num_workers=workers)
+            return BatchChunks(batches, self.batches_per_step, num_workers=workers)
 
         def first() -> int:
             done = trainer.fit_loop.batch_idx + 1
             return done if done < trainer.num_training_batches else 0  # an epoch that is over begins anew
 
-        return Chunks(batches, self.chunk_size, first, workers)
+        return BatchChunks(batches, self.effective_batches_per_step, first, workers)
 
     def val_dataloader(self) -> Batches:
         return self.evaluation(self.val)

@@ -103,7 +103,7 @@ def describe_pixels(images: Tensor) -> str:
     return f"are {images.dtype} in [{low:g}, {high:g}]: {advice}"
 
 
-def total(images: Tensor | LazyImages) -> Tensor:
+def pixel_sum(images: Tensor | LazyImages) -> Tensor:
     """The exact sum of the images, int64 (C, H, W)."""
     # Whole numbers below 2^24 add up in float32 without rounding, and ten times faster than in int64.
     parts = [images[i : i + 1000].float().sum(0).long() for i in range(0, len(images), 1000)]

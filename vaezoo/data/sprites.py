@@ -34,7 +34,7 @@ def heart(x: Tensor, y: Tensor) -> Tensor:
 SHAPES = {"square": square, "ellipse": ellipse, "heart": heart}
 
 
-def stamp(shape: str, scales: Tensor, angles: Tensor, radius: float) -> Tensor:
+def draw_shape(shape: str, scales: Tensor, angles: Tensor, radius: float) -> Tensor:
     """A shape in all scales and orientations, each in the middle of the middle pixel.
 
     Args:
@@ -107,7 +107,7 @@ class Sprites(FactorData):
         *_, scale, orientation, _, position = self.factor_values
         radius, margin = self.size // 4, len(position) - 1
         # A full turn is no turn, in the last bit too.
-        stamps = torch.stack([stamp(name, scale, orientation % (2 * pi), radius) for name in SHAPES])
+        stamps = torch.stack([draw_shape(name, scale, orientation % (2 * pi), radius) for name in SHAPES])
         return F.pad(stamps.flatten(0, 2).to(torch.uint8) * 255, (margin, margin, margin, margin))
 
     def frames(self, canvases: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class Sprites(FactorData):
         return canvases.unfold(1, self.size, 1).unfold(2, self.size, 1)
 
     @cached_property
-    def grid_total(self) -> Tensor:  # type: ignore[override]  # when first needed
+    def grid_sum(self) -> Tensor:  # type: ignore[override]  # when first needed
         image = self.frames(self.canvases.sum(0, dtype=torch.long).unsqueeze(0)).sum((0, 1, 2))
         return image.expand(self.colors, -1, -1)
 

@@ -54,7 +54,7 @@ class TorchvisionData(ImageData):
                 f"which is bundled"
             ) from error
 
-    def broken(self, name: str, reason: str) -> ValueError:
+    def file_error(self, name: str, reason: str) -> ValueError:
         """The error for a file that is not what the data set has there."""
         return ValueError(
             f"{Path(self.root, name)} is not {self.dataset}'s file, {reason}: delete it, and it is downloaded again"
@@ -79,14 +79,14 @@ class IdxData(TorchvisionData):
 
         splits = []
         for images, labels, size in zip(self.files[::2], self.files[1::2], self.sizes, strict=True):
-            pixels = self.idx(images, read_image_file, (size, 28, 28))
-            classes = self.idx(labels, read_label_file, (size,))
+            pixels = self.read_idx(images, read_image_file, (size, 28, 28))
+            classes = self.read_idx(labels, read_label_file, (size,))
             if int(classes.max()) > 9:
-                raise self.broken(labels, f"a label is {int(classes.max())} and should be one of 0 to 9")
+                raise self.file_error(labels, f"a label is {int(classes.max())} and should be one of 0 to 9")
             splits.append(Split(pixels.unsqueeze(1), classes))
         return splits[0], splits[1]
 
-    def idx(self, name: str, read: Callable[[str], Tensor], shape: tuple[int, ...]) -> Tensor:
+    def read_idx(self, name: str, read: Callable[[str], Tensor], shape: tuple[int, ...]) -> Tensor:
         """The content of an idx file."""
         path = Path(self.root, name)
         try:
@@ -95,9 +95,9 @@ class IdxData(TorchvisionData):
             raise
         except Exception as error:  # torchvision asserts, indexes and views, whatever the bytes are
             size = path.stat().st_size
-            raise self.broken(name, f"its {size:,} bytes cannot be read ({type(error).__name__})") from error
+            raise self.file_error(name, f"its {size:,} bytes cannot be read ({type(error).__name__})") from error
         if content.shape != shape:
-            raise self.broken(name, f"it holds {tuple(content.shape)} values and should hold {shape}")
+            raise self.file_error(name, f"it holds {tuple(content.shape)} values and should hold {shape}")
         return content
 
 
@@ -136,7 +136,7 @@ class CIFAR10(TorchvisionData):
         sums = [*Images.train_list, *Images.test_list, [Images.meta["filename"], Images.meta["md5"]]]
         for name, checksum in sums:
             if not check_integrity(str(Path(self.root, Images.base_folder, name)), checksum):
-                raise self.broken(f"{Images.base_folder}/{name}", "its checksum is another one")
+                raise self.file_error(f"{Images.base_folder}/{name}", "its checksum is another one")
         train, test = (Images(self.root, train=train) for train in (True, False))
         return self.split(train), self.split(test)
 

@@ -8,12 +8,12 @@ from tqdm import tqdm
 from vaezoo import seeding
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, mean_with_error, with_start_index
-from vaezoo.inference.importance_sampling import Evidence, estimate
+from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.metrics.quantities import QUANTITIES
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def annealed(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
+def annealed(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     """Estimate log p(x) of a few images by annealed importance sampling (AIS).
 
     Measured are also the gain over importance sampling and, on images that the model generated, the gap between AIS's
@@ -21,7 +21,7 @@ def annealed(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
     """
     if not settings.annealed:
         raise DoesNotApply("ask for it with task.annealed=12 images")
-    from vaezoo.inference.ais import anneal, simulate
+    from vaezoo.inference.ais import annealed_importance_sampling, simulate
 
     def progress(steps: range) -> Iterator[int]:
         return iter(tqdm(steps, "annealing", disable=None, leave=False))
@@ -29,10 +29,17 @@ def annealed(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
     parts = []
     for start_index, x, y in with_start_index(run.batches("test", settings.annealed)):
         generated, z = simulate(run.model, len(x), y, seed=seeding.derive(run.model.seed, "own", start_index))
-        ais = partial(anneal, run.model, context=y, start="posterior", first=start_index, progress=progress)
-        sampled = estimate(run.model, x, y, max(1, settings.num_samples), first=start_index)
+        ais = partial(
+            annealed_importance_sampling,
+            run.model,
+            context=y,
+            start="posterior",
+            start_index=start_index,
+            progress=progress,
+        )
+        sampled = estimate_log_marginal(run.model, x, y, max(1, settings.num_samples), start_index=start_index)
         parts.append((ais(x), sampled, ais(generated), ais(generated, z=z)))
-    test, sampled, lower, upper = map(Evidence.joined, zip(*parts, strict=True))
+    test, sampled, lower, upper = map(LogMarginalEstimate.concat, zip(*parts, strict=True))
     values = mean_with_error("log_p_annealed", test.log_px)
     values |= mean_with_error("annealed_gap", upper.log_px - lower.log_px)
     if settings.num_samples:

@@ -3,17 +3,17 @@
 from dataclasses import replace
 
 import torch
-from torch.distributions import Independent, Normal
 
 from vaezoo import seeding
 from vaezoo.data import ImageData
+from vaezoo.distributions import is_diagonal_normal
 from vaezoo.errors import ConfigError, DoesNotApply
 from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, compose_data_config
 from vaezoo.instantiate import build
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def anomaly(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
+def anomaly(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     """Measure how well scores separate the images of another data set from those of the test set."""
     from vaezoo.metrics import anomaly as metrics
 
@@ -27,7 +27,7 @@ def anomaly(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
     entropy = float(metrics.scores(run.model, training, ["log_p"])["log_p"].mean())
     with seeding.isolated(run.model.device, run.model.seed, "posterior"):
         latents = run.model(*next(run.batches("test", 1))).latents
-    is_normal = len(latents) == 1 and isinstance(latents[0].q, Independent) and type(latents[0].q.base_dist) is Normal
+    is_normal = len(latents) == 1 and is_diagonal_normal(latents[0].q)
     names = [name for name in metrics.SCORES if name != "likelihood_regret" or is_normal]
     scores = [
         metrics.scores(part.model, part.batches("test", num, f"scores of {type(part.data).__name__}"), names, entropy)
@@ -60,7 +60,7 @@ def anomaly(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
     return EvaluationResult(values, quantities, note)
 
 
-def other_data(run: Trained, name: str) -> ImageData:
+def other_data(run: TrainedRun, name: str) -> ImageData:
     """Load another data set with the run's binarisation and data folder.
 
     Raises:
@@ -69,12 +69,12 @@ def other_data(run: Trained, name: str) -> ImageData:
     config = compose_data_config(name)
     own = run.config["data"]
     config |= {key: own[key] for key in ("binarize", "root") if key in own and key in config}
-    data: ImageData = build(config, "data", tuple(run.config["trust"]), seed=run.config["seed"])
+    data: ImageData = build(config, "data", tuple(run.config["allow_packages"]), seed=run.config["seed"])
     data.prepare_data()
     data.setup()
-    if data.shape != run.model.data_shape or data.support != run.data.support:
+    if data.shape != run.model.data_shape or data.data_kind != run.data.data_kind:
         raise ConfigError(
-            f"task.outliers={name}: its images have shape {data.shape} and {data.support} values, the model needs "
-            f"{run.model.data_shape} and {run.data.support}; choose another data set"
+            f"task.outliers={name}: its images have shape {data.shape} and {data.data_kind} values, the model needs "
+            f"{run.model.data_shape} and {run.data.data_kind}; choose another data set"
         )
     return data

@@ -3,10 +3,10 @@
 from vaezoo.data import FactorData
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def disentanglement(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
+def disentanglement(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     """Measure whether latent dimensions follow the factors of the data, if these are known."""
     from vaezoo.metrics import disentanglement as metrics
 

@@ -10,7 +10,7 @@ from vaezoo.evaluation.base import BATCH, CODES, EvaluationResult, EvaluationSet
 from vaezoo.evaluation.samples import get_sample_evaluator
 from vaezoo.metrics.quantities import Quantity
 from vaezoo.models import VAE
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 SAMPLERS = {
     "gmm": Quantity("squared feature units", "FID, z from 10 normals fitted to the codes", -1, "FID GMM"),
@@ -19,7 +19,7 @@ SAMPLERS = {
 }
 
 
-def samplers(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
+def samplers(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     """Compute the FID of images from z of densities that are fitted to the codes.
 
     A lower FID than with z from the prior shows that the codes do not fill the prior.
@@ -34,7 +34,7 @@ def samplers(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
         batches = run.batches("train", CODES, "codes")
         codes = torch.cat([model(x, y, num_samples=1).latent.z[0].cpu() for x, y in batches])
     values, notes = {}, [evaluator.note]
-    fitted: dict[str, Any] = {"gmm": fits.gmm, "flow": fits.flow, "two_stage": fits.two_stage}
+    fitted: dict[str, Any] = {"gmm": fits.gmm_sampler, "flow": fits.flow_sampler, "two_stage": fits.two_stage_sampler}
     for name, fit in fitted.items():
         try:
             z = fit(codes, seed=model.seed).sample(evaluator.num_images, seed=model.seed)

@@ -1,25 +1,20 @@
 """The group ``latent``: the latent space over the test set."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution
 
 from vaezoo import seeding
-from vaezoo.distributions import TriangularNormal, VonMisesFisherDistribution
+from vaezoo.distributions import get_parameters, is_diagonal_normal, with_parameters
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import CPU, EvaluationResult, EvaluationSettings
-from vaezoo.runs.trained import Trained
-
-# Parameters of the posteriors that do not factorise over dimensions.
-JOINT_PARAMETERS: dict[type, tuple[str, ...]] = {
-    TriangularNormal: ("loc", "scale_tril"),
-    VonMisesFisherDistribution: ("loc", "concentration"),
-}
+from vaezoo.runs.trained import TrainedRun
 
 
-def latent(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
+def latent(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     """Count active units, split the KL over the test set and say whether the posterior has collapsed."""
     from vaezoo.metrics import latent as metrics
 
@@ -30,34 +25,19 @@ def latent(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
         z = q.sample()  # all in one draw, so that the batch size changes nothing
     with torch.no_grad():
         log_prior = p.log_prob(z.to(run.model.device, torch.float32)).cpu()
-    names = parameter_names(q)
-    parameters = {name: getattr(q.base_dist if isinstance(q, Independent) else q, name) for name in names}
-    if isinstance(q, Independent):
+    parameters = get_parameters(q)
+    if is_diagonal_normal(q):
         metric: Any = metrics.LatentMetrics()
         metric.update(**parameters, z=z, log_prior=log_prior, kl_dim=kl_dim)
         values = metric.compute()
         verdict = metrics.verdict(values)
         return EvaluationResult(values, metrics.QUANTITIES, verdict.text, verdict)
-    metric = metrics.JointLatentMetrics(type(q), names)
+    metric = metrics.JointLatentMetrics(partial(with_parameters, q), tuple(parameters))
     metric.update(**parameters, z=z, log_prior=log_prior)
     return EvaluationResult(metric.compute(), metrics.QUANTITIES)
 
 
-def parameter_names(q: Distribution) -> tuple[str, ...]:
-    """The names of the arguments that construct a posterior.
-
-    Raises:
-        DoesNotApply: its density at the codes of other images is not known.
-    """
-    q = q.base_dist if isinstance(q, Independent) else q
-    if isinstance(q, Normal):
-        return ("loc", "scale")
-    if (names := JOINT_PARAMETERS.get(type(q))) is None:
-        raise DoesNotApply(f"the density of a {type(q).__name__} at other images' codes is not known")
-    return names
-
-
-def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
+def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
     """Compute the posterior of the test set.
 
     Returns:
@@ -65,7 +45,8 @@ def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
         dimension in nats (N, D), or (N, 0) if there is none.
 
     Raises:
-        DoesNotApply: the model has several stochastic layers, or a prior that depends on x.
+        DoesNotApply: the model has several stochastic layers, a prior that depends on x, or a posterior whose density
+            at the codes of other images is not known.
     """
     parts: dict[str, list[Tensor]] = {}
     kls = []
@@ -78,10 +59,12 @@ def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
                     f"not have"
                 )
             q, kl = layers[0].q, layers[0].kl_per_dim
-            base = q.base_dist if isinstance(q, Independent) else q
-            for name in parameter_names(q):
-                parts.setdefault(name, []).append(getattr(base, name).cpu())
+            try:
+                parameters = get_parameters(q)
+            except NotImplementedError as error:
+                raise DoesNotApply(f"q(z | x) at the codes of other images is not known: {error}") from error
+            for name, value in parameters.items():
+                parts.setdefault(name, []).append(value.cpu())
             kls.append((x.new_zeros(len(x), 0) if kl is None else kl.flatten(1)).cpu())
-    whole: Any = type(base)(**{name: torch.cat(part) for name, part in parts.items()})
-    joined = Independent(whole, q.reinterpreted_batch_ndims) if isinstance(q, Independent) else whole
-    return joined, layers[0].p, torch.cat(kls)
+    whole = with_parameters(q, **{name: torch.cat(part) for name, part in parts.items()})
+    return whole, layers[0].p, torch.cat(kls)

@@ -6,12 +6,12 @@ from tqdm import tqdm
 
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, mean_with_error, with_start_index
-from vaezoo.inference.importance_sampling import Evidence, estimate
+from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.metrics.quantities import QUANTITIES
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def likelihood(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
+def likelihood(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     """Estimate log p(x) by importance sampling, with its standard error."""
     if not settings.num_samples:
         raise DoesNotApply("task.num_samples=0")
@@ -37,9 +37,9 @@ def likelihood(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
     )
 
 
-def log_p(run: Trained, settings: EvaluationSettings) -> Evidence:
+def log_p(run: TrainedRun, settings: EvaluationSettings) -> LogMarginalEstimate:
     """Estimate the importance-weighted bound of log p(x) for each test image, with a progress bar."""
-    parts: list[Evidence] = []
+    parts: list[LogMarginalEstimate] = []
     with tqdm(total=len(run.split("test", settings.num_images).images), desc="log p(x)", disable=None) as bar:
 
         def progress(images: range) -> Iterator[int]:
@@ -48,8 +48,14 @@ def log_p(run: Trained, settings: EvaluationSettings) -> Evidence:
                 bar.update()
 
         for start_index, x, y in with_start_index(run.batches("test", settings.num_images)):
-            found = estimate(
-                run.model, x, y, settings.num_samples, first=start_index, compile=settings.compiled, progress=progress
+            found = estimate_log_marginal(
+                run.model,
+                x,
+                y,
+                settings.num_samples,
+                start_index=start_index,
+                compile=settings.compiled,
+                progress=progress,
             )
             parts.append(found)
-    return Evidence.joined(parts)
+    return LogMarginalEstimate.concat(parts)

@@ -4,10 +4,10 @@ import torch
 
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import CODES, EvaluationResult, EvaluationSettings
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def probes(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
+def probes(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     """Measure how well simple classifiers read the labels from the codes."""
     from vaezoo.metrics import probes as metrics
 

@@ -3,10 +3,10 @@
 import torch
 
 from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def reconstruction(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
+def reconstruction(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     """Compare the test images with the means of p(x | z = encode(x))."""
     from vaezoo.metrics import samples as metrics
 

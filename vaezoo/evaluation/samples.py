@@ -12,14 +12,14 @@ from tqdm import tqdm
 
 from vaezoo import seeding
 from vaezoo.evaluation.base import BATCH, EvaluationResult, EvaluationSettings
-from vaezoo.pictures import in_turn
-from vaezoo.runs.trained import Trained
+from vaezoo.pictures import cycle_classes
+from vaezoo.runs.trained import TrainedRun
 
 
-def samples(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
+def samples(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     """Compare generated images with as many test images, by the features of a network."""
     evaluator = get_sample_evaluator(run, settings.inception)
-    context = in_turn(evaluator.labels, evaluator.num_images).to(run.model.device)
+    context = cycle_classes(evaluator.labels, evaluator.num_images).to(run.model.device)
     with torch.no_grad(), seeding.isolated(run.model.device, run.model.seed, "samples"):
         images = [evaluator.to_images(run.model.sample(len(y), y)) for y in context.split(BATCH)]
     bar = tqdm(images, "features of samples", disable=None, delay=1, leave=False)
@@ -31,7 +31,7 @@ def samples(run: Trained, settings: EvaluationSettings) -> EvaluationResult:
 
 
 @lru_cache(maxsize=1)
-def get_sample_evaluator(run: Trained, inception: str | None) -> "SampleEvaluator":
+def get_sample_evaluator(run: TrainedRun, inception: str | None) -> "SampleEvaluator":
     """The run's evaluator, created once for the groups ``samples`` and ``samplers``."""
     return SampleEvaluator(run, inception)
 
@@ -47,13 +47,13 @@ class SampleEvaluator:
         inception: a file with Inception's weights. If None, the network is trained on the run's data.
     """
 
-    def __init__(self, run: Trained, inception: str | None):
+    def __init__(self, run: TrainedRun, inception: str | None):
         from vaezoo.metrics import samples
 
         data = run.data
         self.metrics = samples
         self.run, self.labels, self.num_images = run, data.test.labels, len(data.test.images)
-        self.is_binary = data.support == "binary"
+        self.is_binary = data.data_kind == "binary"
         self.net = feature_network(run, inception)
         kind = "drawn from p(x | z)" if self.is_binary else "means of p(x | z)"
         self.note = (
@@ -85,7 +85,7 @@ class SampleEvaluator:
         return self.metrics.references(self.scores(self.split_features("train")))
 
 
-def feature_network(run: Trained, inception: str | None) -> Any:
+def feature_network(run: TrainedRun, inception: str | None) -> Any:
     """Inception on the run's device if its weights are given, else a network trained on the run's data."""
     if inception is not None:
         from vaezoo.metrics.inception import Inception

@@ -9,22 +9,22 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import seeding
-from vaezoo.inference.importance_sampling import Evidence, summary
+from vaezoo.inference.importance_sampling import LogMarginalEstimate, summarize_weights
 from vaezoo.models import VAE
 from vaezoo.training.eval_mode import evaluating
-from vaezoo.training.means import wide
+from vaezoo.training.means import accumulation_dtype
 
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
 
 NUM_PILOTS = 4
-FIRST_STEP = 0.1  # of HMC, before the pilots have a say; latents are of the size of their prior's, about 1
-ACCEPTANCE = 0.65  # that the step is adapted to, as in Wu et al. 2017
-GAIN = 0.1  # of log step, for each move: at most +3.5 % and -6.5 %; Wu et al. take 2 %
-STEEPNESS = 4.0  # of the schedule: theirs
+INITIAL_STEP_SIZE = 0.1  # of HMC, before the pilots have a say; latents are of the size of their prior's, about 1
+TARGET_ACCEPTANCE = 0.65  # that the step is adapted to, as in Wu et al. 2017
+ADAPTATION_RATE = 0.1  # of log step, for each move: at most +3.5 % and -6.5 %; Wu et al. take 2 %
+SCHEDULE_STEEPNESS = 4.0  # of the schedule: theirs
 
 
-class Point(NamedTuple):
+class PathPoint(NamedTuple):
     """A place on the path, with f = start(z)^(1 - beta) p(x, z)^beta there.
 
     Args:
@@ -44,11 +44,13 @@ def schedule(num_steps: int) -> Tensor:
     """beta_t = [s(c (2 t / T - 1)) - s(-c)] / [s(c) - s(-c)], t = 0 ... T, s the logistic function, c = 4:
     from 0 to 1, slow at both ends; float64 (T + 1,).
     """
-    curve = torch.sigmoid(STEEPNESS * torch.linspace(-1, 1, num_steps + 1, dtype=torch.float64, device="cpu"))
+    curve = torch.sigmoid(SCHEDULE_STEEPNESS * torch.linspace(-1, 1, num_steps + 1, dtype=torch.float64, device="cpu"))
     return (curve - curve[0]) / (curve[-1] - curve[0])
 
 
-def leapfrog(at: Callable[[Tensor], Point], point: Point, v: Tensor, step: Tensor, num: int) -> tuple[Point, Tensor]:
+def leapfrog(
+    at: Callable[[Tensor], PathPoint], point: PathPoint, v: Tensor, step: Tensor, num: int
+) -> tuple[PathPoint, Tensor]:
     """``num`` steps of Hamilton's equations for log f(z) - |v|^2 / 2: the map keeps volume, and it is its own
     inverse once v is turned round. The energy's error is O(step^2).
 
@@ -66,8 +68,8 @@ def leapfrog(at: Callable[[Tensor], Point], point: Point, v: Tensor, step: Tenso
     return point, v - step / 2 * point.slope  # the last step turns by half
 
 
-def move(
-    at: Callable[[Tensor], Point], z: Tensor, noise: Tensor, step: Tensor, num_leapfrog: int
+def hmc_transition(
+    at: Callable[[Tensor], PathPoint], z: Tensor, noise: Tensor, step: Tensor, num_leapfrog: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One transition of Hamiltonian Monte Carlo (Neal 2011, https://arxiv.org/abs/1206.1901): it leaves f invariant.
 
@@ -91,7 +93,7 @@ def move(
     return z, torch.where(taken, after.log_ratio, before.log_ratio), log_accept.exp()
 
 
-def check(model: "LatentVariableModel") -> VAE:
+def check_model(model: "LatentVariableModel") -> VAE:
     """The model, if z is one vector of R^D that a density is known of."""
     if not isinstance(model, VAE) or model.prior.space != "real":
         raise ValueError(
@@ -101,7 +103,7 @@ def check(model: "LatentVariableModel") -> VAE:
     return model
 
 
-def anneal(
+def annealed_importance_sampling(
     model: "LatentVariableModel",
     x: Tensor,
     context: Tensor | None = None,
@@ -111,9 +113,9 @@ def anneal(
     start: str = "prior",
     z: Tensor | None = None,
     seed: int | None = None,
-    first: int = 0,
+    start_index: int = 0,
     progress: Callable[[range], Iterable[int]] = iter,
-) -> Evidence:
+) -> LogMarginalEstimate:
     """A stochastic lower bound of log p(x) by annealed importance sampling (Neal 2001,
     https://arxiv.org/abs/physics/9803008), for decoders as in Wu et al. 2017, https://arxiv.org/abs/1611.04273;
     or, from an exact sample of the posterior, an upper bound.
@@ -162,7 +164,7 @@ def anneal(
     Raises:
         ValueError: a number is out of range, the latent is not one vector of R^D, or the likelihood cannot score x.
     """
-    vae = check(model)
+    vae = check_model(model)
     starts: dict[str, Callable[[Tensor, Tensor | None], Distribution]] = {
         "prior": lambda x, context: vae.prior(context),
         "posterior": vae.encoder,
@@ -179,13 +181,13 @@ def anneal(
     if z is not None:
         betas, sign, source = betas.flip(0), -1, starts["posterior"]
     seed = vae.seed if seed is None else seed
-    numbers = range(first, first + len(x))
-    num, dtype = num_chains + NUM_PILOTS, wide(x)
+    example_ids = range(start_index, start_index + len(x))
+    num, dtype = num_chains + NUM_PILOTS, accumulation_dtype(x)
 
     with evaluating(vae), seeding.isolated(x.device, seed, "anneal"):
         start_density, prior = starts[start](x, context), vae.prior(context)
         begin = []
-        for i, number in enumerate(numbers):
+        for i, number in enumerate(example_ids):
             seeding.reseed(x.device, seed, "anneal", number)
             example = x[i : i + 1], None if context is None else context[i : i + 1]
             begin.append(source(*example).sample(torch.Size([num])).reshape(num, -1))
@@ -194,26 +196,28 @@ def anneal(
             chains[:num_chains] = z
 
         @torch.enable_grad()
-        def at(z: Tensor, beta: float) -> Point:
+        def at(z: Tensor, beta: float) -> PathPoint:
             z = z.detach().requires_grad_()
             log_start = start_density.log_prob(z)
             log_ratio = vae.decode(z, context).log_prob(x) + prior.log_prob(z) - log_start
             log_f = log_start + beta * log_ratio
             (slope,) = torch.autograd.grad(log_f.sum(), z)
-            return Point(z.detach(), log_f.detach(), log_ratio.detach(), slope)
+            return PathPoint(z.detach(), log_f.detach(), log_ratio.detach(), slope)
 
         weights = betas.diff().tolist()
         log_w = weights[0] * at(chains, 0.0).log_ratio.to(dtype)
-        generators = [seeding.generator(seed, "anneal moves", number, device=x.device) for number in numbers]
+        generators = [seeding.generator(seed, "anneal moves", number, device=x.device) for number in example_ids]
         draw = partial(torch.randn, num, chains.shape[-1] + 1, dtype=chains.dtype, device=x.device)
-        step = chains.new_full((len(x),), FIRST_STEP)
+        step = chains.new_full((len(x),), INITIAL_STEP_SIZE)
         for t in progress(range(1, num_steps)):
             noise = torch.stack([draw(generator=generator) for generator in generators], 1)
-            chains, log_ratio, accepted = move(partial(at, beta=float(betas[t])), chains, noise, step, num_leapfrog)
+            chains, log_ratio, accepted = hmc_transition(
+                partial(at, beta=float(betas[t])), chains, noise, step, num_leapfrog
+            )
             log_w += weights[t] * log_ratio.to(dtype)
-            step = step * (GAIN * (accepted[num_chains:].mean(0) - ACCEPTANCE)).exp()
-    log_px, single, mc_error, ess = torch.stack([summary(log_w[:num_chains, i]) for i in range(len(x))], 1)
-    return Evidence(sign * log_px, sign * single, mc_error, ess)
+            step = step * (ADAPTATION_RATE * (accepted[num_chains:].mean(0) - TARGET_ACCEPTANCE)).exp()
+    log_px, single, mc_error, ess = torch.stack([summarize_weights(log_w[:num_chains, i]) for i in range(len(x))], 1)
+    return LogMarginalEstimate(sign * log_px, sign * single, mc_error, ess)
 
 
 def simulate(
@@ -229,7 +233,7 @@ def simulate(
         context: what else is conditioned on, (N, ...).
         seed: names the draws, the model's own seed where None.
     """
-    vae = check(model)
+    vae = check_model(model)
     with evaluating(vae), seeding.isolated(vae.device, vae.seed if seed is None else seed, "simulate"):
         z = vae.prior(context).sample(torch.Size([num]))
         return vae.decode(z, context).sample(), z

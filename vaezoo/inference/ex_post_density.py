@@ -24,7 +24,7 @@ from vaezoo.priors import FlowPrior
 from vaezoo.training.eval_mode import evaluating
 
 CPU = torch.device("cpu")
-ROUNDS = 60  # of training, at most
+MAX_ROUNDS = 60  # of training, at most
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,18 @@ class Sampler:
         with seeding.isolated(self.device, seed, "sampler"):
             return self.draw(num).float()
 
+    @classmethod
+    def from_distribution(cls, distribution: Distribution, device: torch.device = CPU) -> "Sampler":
+        """Sample from a distribution, such as the model's own p(z), ``model.prior()``.
 
-def prior(distribution: Distribution, device: torch.device = CPU) -> Sampler:
-    """The model's own p(z).
-
-    Args:
-        distribution: p(z), such as ``model.prior()``.
-        device: where its parameters are.
-    """
-    return Sampler(lambda num: distribution.sample(torch.Size([num])).flatten(1), device)
+        Args:
+            distribution: p(z).
+            device: device of its parameters.
+        """
+        return cls(lambda num: distribution.sample(torch.Size([num])).flatten(1), device)
 
 
-def check(codes: Tensor) -> Tensor:
+def check_codes(codes: Tensor) -> Tensor:
     """The codes (N, D) in float64, or a ValueError where nothing can be fitted to them."""
     if codes.dim() != 2 or len(codes) < 2:
         raise ValueError(f"a sampler is fitted to at least 2 codes (N, D), got shape {tuple(codes.shape)}")
@@ -65,7 +65,7 @@ def check(codes: Tensor) -> Tensor:
     return codes.detach().to(CPU, torch.float64)
 
 
-def mixture(codes: Tensor, seed: int = 0, num_components: int = 10) -> MixtureSameFamily:
+def fit_gaussian_mixture(codes: Tensor, seed: int = 0, num_components: int = 10) -> MixtureSameFamily:
     """A mixture of normals with full covariances, fitted by expectation maximisation: p(z), in float64.
 
     Args:
@@ -75,7 +75,7 @@ def mixture(codes: Tensor, seed: int = 0, num_components: int = 10) -> MixtureSa
     """
     from sklearn.mixture import GaussianMixture  # a second of import that who only trains need not pay
 
-    codes = check(codes)
+    codes = check_codes(codes)
     if not 1 <= num_components <= len(codes):
         raise ValueError(f"num_components must be from 1 to the number of codes, {len(codes)}, got {num_components}")
     state = seeding.derive(seed, "mixture") % 2**32
@@ -85,7 +85,7 @@ def mixture(codes: Tensor, seed: int = 0, num_components: int = 10) -> MixtureSa
     return MixtureSameFamily(Categorical(weights), components)
 
 
-def gmm(codes: Tensor, seed: int = 0, num_components: int = 10) -> Sampler:
+def gmm_sampler(codes: Tensor, seed: int = 0, num_components: int = 10) -> Sampler:
     """Ex-post density estimation by a mixture of normals: Ghosh et al. 2020, https://arxiv.org/abs/1903.12436.
 
     10 components with full covariances on the codes, there the posterior's means; at most 200 iterations.
@@ -93,10 +93,10 @@ def gmm(codes: Tensor, seed: int = 0, num_components: int = 10) -> Sampler:
     Args:
         codes, seed, num_components: as ``mixture``.
     """
-    return prior(mixture(codes, seed, num_components))
+    return Sampler.from_distribution(fit_gaussian_mixture(codes, seed, num_components))
 
 
-def whitened(codes: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def whiten(codes: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Codes (N, D) with mean 0 and covariance I along their principal axes, and the map back.
 
     Axes along which the codes do not vary (less than 1e-6 of the most) are left out: r <= D are left, and what the
@@ -106,7 +106,7 @@ def whitened(codes: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     Returns:
         (N, r) in float32, and the map from (num, r) to (num, D).
     """
-    codes = check(codes)
+    codes = check_codes(codes)
     mean = codes.mean(0)
     _, spread, axes = torch.linalg.svd(codes - mean, full_matrices=False)
     kept = spread > 1e-6 * spread[0]
@@ -118,7 +118,7 @@ def whitened(codes: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
 
 
 @torch.enable_grad()
-def minimise(module: nn.Module, loss: Callable[[Tensor], Tensor], codes: Tensor, name: str) -> float:
+def fit_density(module: nn.Module, loss: Callable[[Tensor], Tensor], codes: Tensor, name: str) -> float:
     """Fit a density by Adam, and stop before it learns the codes by heart.
 
     A tenth of the codes is held out. Their loss is taken at the start and every 50 batches of 256; the weights stay
@@ -132,7 +132,7 @@ def minimise(module: nn.Module, loss: Callable[[Tensor], Tensor], codes: Tensor,
     held_out, known = codes[order[: len(codes) // 10 + 1]], codes[order[len(codes) // 10 + 1 :]]
     optimizer = Adam(module.parameters(), lr=1e-3)
     least, best, since = torch.inf, {}, 0
-    for _ in tqdm(range(ROUNDS), name, leave=False, disable=None, delay=3):
+    for _ in tqdm(range(MAX_ROUNDS), name, leave=False, disable=None, delay=3):
         with evaluating(module), seeding.isolated(CPU, 0, "held-out codes"):  # the same noise every time
             value = float(loss(held_out))
         since = 0 if value < least else since + 1
@@ -149,7 +149,7 @@ def minimise(module: nn.Module, loss: Callable[[Tensor], Tensor], codes: Tensor,
     return least
 
 
-def flow(codes: Tensor, seed: int = 0, num_flows: int = 6, hidden: Sequence[int] = (64,)) -> Sampler:
+def flow_sampler(codes: Tensor, seed: int = 0, num_flows: int = 6, hidden: Sequence[int] = (64,)) -> Sampler:
     """A normal pushed through affine couplings (``vaezoo.priors.FlowPrior``), at maximum likelihood of posterior draws.
 
     Args:
@@ -157,14 +157,14 @@ def flow(codes: Tensor, seed: int = 0, num_flows: int = 6, hidden: Sequence[int]
         seed: names the weights and the batches.
         num_flows, hidden: as ``FlowPrior``.
     """
-    white, back = whitened(codes)
+    white, back = whiten(codes)
     with seeding.isolated(CPU, seed, "flow"):
         p = FlowPrior(white.shape[1:], num_flows=num_flows, hidden=hidden)
-        minimise(p, lambda z: -p().log_prob(z).mean(), white, "flow of the codes")
+        fit_density(p, lambda z: -p().log_prob(z).mean(), white, "flow of the codes")
     return Sampler(lambda num: back(p().sample(torch.Size([num]))))
 
 
-def two_stage(codes: Tensor, seed: int = 0, hidden: Sequence[int] = (128, 128)) -> Sampler:
+def two_stage_sampler(codes: Tensor, seed: int = 0, hidden: Sequence[int] = (128, 128)) -> Sampler:
     """A second VAE, of the first one's codes: Dai & Wipf 2019, https://arxiv.org/abs/1903.05789.
 
     u ~ N(0, I), z ~ N(mu(u), sigma^2 I), with as many u as z. As there, the codes are draws of q(z | x), sigma is
@@ -177,7 +177,7 @@ def two_stage(codes: Tensor, seed: int = 0, hidden: Sequence[int] = (128, 128)) 
         seed: names the weights, the batches and the noise of training.
         hidden: width of each hidden layer of both networks.
     """
-    white, back = whitened(codes)
+    white, back = whiten(codes)
     dim = white.shape[1]
     net = partial(MLP, hidden=hidden, activation="relu")
 
@@ -185,7 +185,7 @@ def two_stage(codes: Tensor, seed: int = 0, hidden: Sequence[int] = (128, 128)) 
         likelihood = SharedScaleNormal(initial_scale=scale)
         with seeding.isolated(CPU, seed, "two-stage"):
             model = VAE((dim,), latent_dim=dim, encoder=net, decoder=net, likelihood=likelihood)
-            return minimise(model, lambda z: model.objective(model(z))["loss"], white, "second VAE"), model
+            return fit_density(model, lambda z: model.objective(model(z))["loss"], white, "second VAE"), model
 
     # A sigma near 1, the spread of whitened codes, is a solution that ignores u: the codes' normal, which finds no
     # modes. From well below it the modes of few dimensions are found; in many, q(u) may be left far from N(0, I).

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.training.eval_mode import evaluating
-from vaezoo.training.machine import keep_heap
-from vaezoo.training.means import wide
+from vaezoo.training.machine import keep_freed_memory
+from vaezoo.training.means import accumulation_dtype
 
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
 
 # Parameters of p(x | z) in one chunk: on a CPU 4 MB of them, which its cache holds; elsewhere enough to keep it busy.
-CHUNK = {"cpu": 2**20}
+CPU_CHUNK = {"cpu": 2**20}
 LARGE_CHUNK = 2**24
 
 
-class Evidence(NamedTuple):
+class LogMarginalEstimate(NamedTuple):
     """The importance-weighted bound of log p(x) for each example, in nats, and how well its draws know it.
 
     With w_k = p(x, z_k) / q(z_k | x), z_k ~ q, k = 1 ... K (Burda et al. 2016,
@@ -48,9 +48,9 @@ class Evidence(NamedTuple):
     ess: Tensor
 
     @staticmethod
-    def joined(parts: Iterable["Evidence"]) -> "Evidence":
+    def concat(parts: Iterable["LogMarginalEstimate"]) -> "LogMarginalEstimate":
         """Examples that were passed in parts, together."""
-        return Evidence(*map(torch.cat, zip(*parts, strict=True)))
+        return LogMarginalEstimate(*map(torch.cat, zip(*parts, strict=True)))
 
     @property
     def mean(self) -> float:
@@ -70,17 +70,17 @@ class Evidence(NamedTuple):
         return float(self.mc_error.square().sum().sqrt()) / len(self.log_px)
 
 
-def estimate(
+def estimate_log_marginal(
     model: "LatentVariableModel",
     x: Tensor,
     context: Tensor | None = None,
     num_samples: int = 1000,
     chunk_size: int | None = None,
     seed: int | None = None,
-    first: int = 0,
+    start_index: int = 0,
     compile: bool = False,
     progress: Callable[[range], Iterable[int]] = iter,
-) -> Evidence:
+) -> LogMarginalEstimate:
     """The importance-weighted bound of log p(x), with its error.
 
     Example by example, in chunks of its samples: what a chunk computes stays in the cache, and an
@@ -105,7 +105,7 @@ def estimate(
         raise ValueError(f"num_samples and chunk_size must be >= 1, got {num_samples} and {chunk_size}")
     likelihood = model.likelihood
     likelihood.check(x)
-    budget = CHUNK.get(x.device.type, LARGE_CHUNK) // (math.prod(model.data_shape) * likelihood.n_params)
+    budget = CPU_CHUNK.get(x.device.type, LARGE_CHUNK) // (math.prod(model.data_shape) * likelihood.num_outputs)
     num_chunks = math.ceil(num_samples / (chunk_size or max(1, budget)))
     size = math.ceil(num_samples / num_chunks)  # alike, so that one graph does; the last draws may be too many
 
@@ -114,21 +114,21 @@ def estimate(
 
     if compile:  # eager draws, so that the digits are those of the eager pass
         log_weights = torch.compile(log_weights, dynamic=False, options={"fallback_random": True})
-    dtype = wide(x)
-    values = torch.empty(len(Evidence._fields), len(x), dtype=dtype, device=x.device)
+    dtype = accumulation_dtype(x)
+    values = torch.empty(len(LogMarginalEstimate._fields), len(x), dtype=dtype, device=x.device)
     seed = model.seed if seed is None else seed
-    keep_heap()
+    keep_freed_memory()
     with evaluating(model), seeding.isolated(x.device, seed, "log_px"):
         for i in progress(range(len(x))):
-            seeding.reseed(x.device, seed, "log_px", first + i)
+            seeding.reseed(x.device, seed, "log_px", start_index + i)
             example = x[i : i + 1], None if context is None else context[i : i + 1]
             chunks = [log_weights(*example) for _ in range(num_chunks)]
-            values[:, i] = summary(torch.cat(chunks)[:num_samples].to(dtype))
-    return Evidence(*values)
+            values[:, i] = summarize_weights(torch.cat(chunks)[:num_samples].to(dtype))
+    return LogMarginalEstimate(*values)
 
 
-def summary(log_w: Tensor) -> Tensor:
-    """``Evidence`` of one example's log weights (K,), as one row."""
+def summarize_weights(log_w: Tensor) -> Tensor:
+    """``LogMarginalEstimate`` of one example's log weights (K,), as one row."""
     num = len(log_w)
     log_px = log_w.logsumexp(0) - math.log(num)
     ratio = (log_w - log_px).exp()  # w / W

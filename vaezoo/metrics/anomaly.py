@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from vaezoo import seeding
-from vaezoo.metrics.base import Gathered
+from vaezoo.distributions import is_diagonal_normal
+from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.trace import Latent, Trace, cached
+from vaezoo.trace import Latent, Trace, cached_property
 from vaezoo.training.eval_mode import evaluating
-from vaezoo.training.means import wide
+from vaezoo.training.means import accumulation_dtype
 
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
@@ -40,11 +41,11 @@ QUANTITIES = {
 }
 
 
-DRAWS = 4  # for each gradient of the regret's optimisation
+REGRET_SAMPLES = 4  # for each gradient of the regret's optimisation
 
 
 @dataclass
-class Scored:
+class BatchScores:
     """A batch and its scores, each (B,) and in float64; what is not asked for is not computed.
 
     Args:
@@ -59,7 +60,7 @@ class Scored:
     model: "LatentVariableModel"
     x: Tensor
     context: Tensor | None
-    first: int
+    start_index: int
     seed: int
     num_samples: int
     num_steps: int
@@ -67,17 +68,17 @@ class Scored:
     entropy: float
 
     @property
-    def numbers(self) -> range:
+    def example_ids(self) -> range:
         """The examples' numbers."""
-        return range(self.first, self.first + len(self.x))
+        return range(self.start_index, self.start_index + len(self.x))
 
-    @cached
+    @cached_property
     def bounds(self) -> Tensor:
         """The ELBO and the importance-weighted log p(x), of the same draws, (2, B)."""
-        dtype = wide(self.x)
+        dtype = accumulation_dtype(self.x)
         values = []
         with seeding.isolated(self.x.device, self.seed, "bounds"):
-            for i, number in enumerate(self.numbers):  # each by itself, so that its draws are its own
+            for i, number in enumerate(self.example_ids):  # each by itself, so that its draws are its own
                 seeding.reseed(self.x.device, self.seed, "bounds", number)
                 context = None if self.context is None else self.context[i : i + 1]
                 trace = self.model(self.x[i : i + 1], context, num_samples=self.num_samples)
@@ -99,7 +100,7 @@ class Scored:
     def reconstruction(self) -> Tensor:
         """-log p(x | z) at the code z = ``encode(x)``: the distortion, without the posterior's width."""
         px = self.model.decode(self.model.encode(self.x, self.context), self.context)
-        return -px.log_prob(self.x).to(wide(self.x))
+        return -px.log_prob(self.x).to(accumulation_dtype(self.x))
 
     @property
     def typicality(self) -> Tensor:
@@ -120,14 +121,14 @@ class Scored:
         model, x = self.model, self.x
         with seeding.isolated(x.device, self.seed, "regret"):
             latent = model(x, self.context, num_samples=1).latent
-        encoded = latent.q.base_dist if isinstance(latent.q, Independent) else latent.q
-        if type(encoded) is not Normal:
+        if not is_diagonal_normal(latent.q):
+            q = latent.q.base_dist if isinstance(latent.q, Independent) else latent.q
             raise ValueError(
                 f"likelihood_regret fits a diagonal normal, and the posterior of {type(model).__name__} is a "
-                f"{type(encoded).__name__}: leave it out of the scores"
+                f"{type(q).__name__}: leave it out of the scores"
             )
-        loc, log_scale = encoded.loc.clone(), encoded.scale.log()
-        generators = [seeding.generator(self.seed, "regret", number, device=x.device) for number in self.numbers]
+        loc, log_scale = latent.q.base_dist.loc.clone(), latent.q.base_dist.scale.log()
+        generators = [seeding.generator(self.seed, "regret", number, device=x.device) for number in self.example_ids]
 
         def draw(num: int) -> Tensor:
             shape = num, *loc.shape[1:]
@@ -146,11 +147,11 @@ class Scored:
         for step in range(self.num_steps):
             optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - step / self.num_steps)
             with torch.enable_grad():
-                loss = -elbo(draw(DRAWS)).sum()
+                loss = -elbo(draw(REGRET_SAMPLES)).sum()
             optimizer.zero_grad()
             loss.backward(inputs=[loc, log_scale])
             optimizer.step()
-        return (elbo(held_out) - before).to(wide(x)).clamp(min=0)
+        return (elbo(held_out) - before).to(accumulation_dtype(x)).clamp(min=0)
 
 
 def scores(
@@ -198,19 +199,19 @@ def scores(
         )
     seed, entropy = model.seed if seed is None else seed, math.nan if entropy is None else entropy
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    first = 0
+    start_index = 0
     with evaluating(model):
         for x, context in batches:
             x, context = x.to(model.device), None if context is None else context.to(model.device)
             model.likelihood.check(x)
-            batch = Scored(model, x, context, first, seed, num_samples, num_steps, learning_rate, entropy)
+            batch = BatchScores(model, x, context, start_index, seed, num_samples, num_steps, learning_rate, entropy)
             for name in names:
                 parts[name].append(getattr(batch, name))
-            first += len(x)
+            start_index += len(x)
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
-class Anomaly(Gathered):
+class Anomaly(BufferedMetric):
     """How well a score tells outliers (positives) from inliers.
 
     With scores s of m outliers and t of n inliers:
@@ -229,10 +230,10 @@ class Anomaly(Gathered):
     ``update(score=(B,), outlier=(B,))``, with outlier 1 or 0.
     """
 
-    keeps = ("score", "outlier")
+    buffer_names = ("score", "outlier")
 
     def compute(self) -> dict[str, float]:
-        kept = self.gathered()
+        kept = self.buffered()
         score, positive = kept["score"].cpu().double(), kept["outlier"].cpu().bool()
         outliers, inliers = score[positive].sort().values, score[~positive].sort().values
         m, n = len(outliers), len(inliers)
@@ -240,7 +241,7 @@ class Anomaly(Gathered):
             raise ValueError(f"it takes two outliers and two inliers at least, got {m} and {n}")
         if not score.isfinite().all():
             raise ValueError(f"scores must be finite, and {int((~score.isfinite()).sum())} of {m + n} are not")
-        above, below = beaten(outliers, inliers), beaten(inliers, outliers)
+        above, below = fraction_below(outliers, inliers), fraction_below(inliers, outliers)
         threshold = outliers[m - math.ceil(19 * m / 20)]
         return {
             "auroc": float(above.mean()),
@@ -250,7 +251,7 @@ class Anomaly(Gathered):
         }
 
 
-def beaten(scores: Tensor, others: Tensor) -> Tensor:
+def fraction_below(scores: Tensor, others: Tensor) -> Tensor:
     """The share of ``others``, which are sorted, below each of ``scores``; ties count half."""
     ranks = torch.searchsorted(others, scores) + torch.searchsorted(others, scores, right=True)
     return ranks.double() / (2 * len(others))

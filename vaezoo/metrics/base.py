@@ -5,7 +5,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class Gathered(Metric):
+class BufferedMetric(Metric):
     """Keeps tensors whose first dimension counts examples, over batches and processes, until ``compute``.
 
     A metric names what it keeps and defines ``compute``, which finds all of it in ``gathered()``. What it gives
@@ -17,21 +17,21 @@ class Gathered(Metric):
     """
 
     full_state_update = False
-    keeps: tuple[str, ...] = ()
+    buffer_names: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
-        for name in self.keeps:
+        for name in self.buffer_names:
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, **values: Tensor) -> None:
         """Add a batch: each tensor (B, ...), under its name."""
-        for name in self.keeps:
+        for name in self.buffer_names:
             getattr(self, name).append(values[name].detach())
 
-    def gathered(self) -> dict[str, Tensor]:
+    def buffered(self) -> dict[str, Tensor]:
         """All that was kept, (N, ...) each; with several processes, what all of them kept, in ``compute``."""
-        values = {name: getattr(self, name) for name in self.keeps}
+        values = {name: getattr(self, name) for name in self.buffer_names}
         if any(isinstance(value, list) and not value for value in values.values()):
             raise ValueError(f"{type(self).__name__} has seen no examples: call update first")
         return {name: value if isinstance(value, Tensor) else torch.cat(value) for name, value in values.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-CHUNK = 50  # images at a time: each takes some 20 MB within the network
+IMAGES_PER_CHUNK = 50  # images at a time: each takes some 20 MB within the network
 
 
 class Inception(nn.Module):
@@ -51,7 +51,7 @@ class Inception(nn.Module):
         if x.dim() != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"Inception takes images (N, 1 or 3, H, W), got a batch of shape {tuple(x.shape)}")
         images = (x.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
-        return torch.cat([self.net(part)[0] for part in images.split(CHUNK)])
+        return torch.cat([self.net(part)[0] for part in images.split(IMAGES_PER_CHUNK)])
 
     def describe(self) -> str:
         """One line for a table's foot: what the features are."""

@@ -28,16 +28,16 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from vaezoo.metrics.base import Gathered
+from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.quantities import QUANTITIES as RUN_QUANTITIES
 from vaezoo.metrics.quantities import Quantity
 
-LEAST_VARIANCE = 0.01  # Burda et al. 2016, https://arxiv.org/abs/1509.00519, section 5.1
+MIN_VARIANCE = 0.01  # Burda et al. 2016, https://arxiv.org/abs/1509.00519, section 5.1
 # A dimension is (EPSILON, DELTA)-collapsed: Lucas et al. 2019, https://arxiv.org/abs/1911.02469.
-EPSILON, DELTA = 0.01, 0.01
+COLLAPSE_EPSILON, COLLAPSE_DELTA = 0.01, 0.01
 LEAST_INFORMATION = 0.1  # nats; ours: the answer to one fair yes-or-no question is ln 2 = 0.69
 FEW = 0.25  # ours: half of a latent unused is common in good models, of which Burda et al. 2016 use 19 to 25 of 50
-PAIRS = 2**17  # densities q(z_m | x_n) at a time: 1 MB, which a processor's cache holds
+MAX_PAIRS = 2**17  # densities q(z_m | x_n) at a time: 1 MB, which a processor's cache holds
 QUANTITIES = {
     "active_units": RUN_QUANTITIES["active_units"],  # which each test gives too
     "active_units_kl": Quantity("dimensions", "latent dimensions with mean KL(q(z_d | x), p(z_d)) > 0.01 nats"),
@@ -51,7 +51,7 @@ QUANTITIES = {
 }
 
 
-def finite(values: dict[str, Tensor]) -> dict[str, Tensor]:
+def check_finite(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors in float64 on the CPU.
 
     Raises:
@@ -66,7 +66,7 @@ def finite(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.cpu().double() for name, value in values.items()}
 
 
-def spread(num: int, draws: int) -> Tensor:
+def evenly_spaced(num: int, draws: int) -> Tensor:
     """The numbers of ``draws`` of ``num`` examples, evenly spaced, or of all where there are fewer.
 
     Not the first ones: test sets come sorted, MNIST's by its two sources, of which the first is the easier.
@@ -74,7 +74,7 @@ def spread(num: int, draws: int) -> Tensor:
     return torch.arange(min(num, draws)) * num // min(num, draws)
 
 
-def log_aggregate(factors: Sequence[Distribution], draws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def log_aggregate_posterior(factors: Sequence[Distribution], draws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """log q(z_m) and sum_g log q(z_mg), of q(z) = 1/N sum_n prod_g q_g(z_g | x_n), both (M,).
 
     Args:
@@ -83,7 +83,7 @@ def log_aggregate(factors: Sequence[Distribution], draws: Sequence[Tensor]) -> t
         draws: z_g (M, *event) of each.
     """
     num = factors[0].batch_shape[0]
-    rows = max(1, PAIRS // (num * math.prod(factors[0].event_shape)))
+    rows = max(1, MAX_PAIRS // (num * math.prod(factors[0].event_shape)))
     parts = []
     for zs in zip(*(z.unsqueeze(1).split(rows) for z in draws), strict=True):  # each (rows, 1, *event)
         joint = marginals = torch.zeros(())
@@ -96,7 +96,7 @@ def log_aggregate(factors: Sequence[Distribution], draws: Sequence[Tensor]) -> t
     return log_qz, log_qz_groups
 
 
-def expectation(name: str, values: Tensor) -> dict[str, float]:
+def mean_and_error(name: str, values: Tensor) -> dict[str, float]:
     """The mean of (M,) draws and, if there are several, its standard error.
 
     Each draw has an example of its own, so the error is that of other examples and other draws from their posteriors.
@@ -107,22 +107,22 @@ def expectation(name: str, values: Tensor) -> dict[str, float]:
     return found | {f"{name}_error": float(values.std()) / math.sqrt(len(values))} if len(values) > 1 else found
 
 
-def information(log_q: Tensor, log_qz: Tensor, log_prior: Tensor, num: int) -> dict[str, float]:
+def information_metrics(log_q: Tensor, log_qz: Tensor, log_prior: Tensor, num: int) -> dict[str, float]:
     """``mutual_information`` with its ceiling log N, and ``aggregate_kl``, from densities at the draws, (M,)."""
     return {
-        **expectation("mutual_information", log_q - log_qz),
+        **mean_and_error("mutual_information", log_q - log_qz),
         "mutual_information_ceiling": math.log(num),
-        **expectation("aggregate_kl", log_qz - log_prior),
+        **mean_and_error("aggregate_kl", log_qz - log_prior),
     }
 
 
-def check_draws(num_draws: int) -> int:
+def check_num_draws(num_draws: int) -> int:
     if num_draws < 1:
         raise ValueError(f"num_draws must be >= 1, got {num_draws}")
     return num_draws
 
 
-class LatentMetrics(Gathered):
+class LatentMetrics(BufferedMetric):
     """The latent space of a posterior N(loc, diag scale^2), for any prior.
 
     Gives ``active_units`` (ceiling: D), ``active_units_kl`` and ``collapsed_units`` where there is a KL for each
@@ -145,37 +145,37 @@ class LatentMetrics(Gathered):
             with M N D: about 6 s at 2,000 x 10,000 x 50 on one core.
     """
 
-    keeps = ("loc", "scale", "z", "log_prior", "kl_dim")
+    buffer_names = ("loc", "scale", "z", "log_prior", "kl_dim")
 
     def __init__(self, num_draws: int = 2000):
         super().__init__()
-        self.num_draws = check_draws(num_draws)
+        self.num_draws = check_num_draws(num_draws)
 
     def compute(self) -> dict[str, float]:
-        values = finite(self.gathered())
+        values = check_finite(self.buffered())
         loc, scale, z, kl_dim = (values[name].flatten(1) for name in ("loc", "scale", "z", "kl_dim"))
-        which = spread(len(z), self.num_draws)
+        which = evenly_spaced(len(z), self.num_draws)
         factors = [Normal(*parameters) for parameters in zip(loc.unbind(1), scale.unbind(1), strict=True)]
         log_q = Normal(loc[which], scale[which]).log_prob(z[which]).sum(1)
-        log_qz, log_qz_dims = log_aggregate(factors, z[which].unbind(1))
+        log_qz, log_qz_dims = log_aggregate_posterior(factors, z[which].unbind(1))
         log_prior = values["log_prior"][which]
         found = {
-            "active_units": float((loc.var(0, correction=0) > LEAST_VARIANCE).sum()),
+            "active_units": float((loc.var(0, correction=0) > MIN_VARIANCE).sum()),
             "active_units_ceiling": float(len(factors)),
         }
         if kl_dim.shape[1]:
-            collapsed = (kl_dim < EPSILON).double().mean(0) >= 1 - DELTA
-            found["active_units_kl"] = float((kl_dim.mean(0) > EPSILON).sum())
+            collapsed = (kl_dim < COLLAPSE_EPSILON).double().mean(0) >= 1 - COLLAPSE_DELTA
+            found["active_units_kl"] = float((kl_dim.mean(0) > COLLAPSE_EPSILON).sum())
             found["collapsed_units"] = float(collapsed.sum())
         return {
             **found,
-            **information(log_q, log_qz, log_prior, len(z)),
-            **expectation("total_correlation", log_qz - log_qz_dims),
-            **expectation("dimension_wise_kl", log_qz_dims - log_prior),
+            **information_metrics(log_q, log_qz, log_prior, len(z)),
+            **mean_and_error("total_correlation", log_qz - log_qz_dims),
+            **mean_and_error("dimension_wise_kl", log_qz_dims - log_prior),
         }
 
 
-class JointLatentMetrics(Gathered):
+class JointLatentMetrics(BufferedMetric):
     """``mutual_information`` and ``aggregate_kl`` of a posterior whose dimensions depend on each other.
 
     ``JointLatentMetrics(VonMisesFisherDistribution, ("loc", "concentration"))`` has
@@ -190,18 +190,18 @@ class JointLatentMetrics(Gathered):
 
     def __init__(self, posterior: Callable[..., Distribution], names: Sequence[str], num_draws: int = 2000):
         self.names = tuple(names)
-        self.keeps = (*self.names, "z", "log_prior")
+        self.buffer_names = (*self.names, "z", "log_prior")
         super().__init__()
         self.posterior = posterior
-        self.num_draws = check_draws(num_draws)
+        self.num_draws = check_num_draws(num_draws)
 
     def compute(self) -> dict[str, float]:
-        values = finite(self.gathered())
+        values = check_finite(self.buffered())
         num = len(values["z"])
-        drawn = {name: value[spread(num, self.num_draws)] for name, value in values.items()}
+        drawn = {name: value[evenly_spaced(num, self.num_draws)] for name, value in values.items()}
         q, q_own = (self.posterior(**{name: of[name] for name in self.names}) for of in (values, drawn))
-        log_qz, _ = log_aggregate([q], [drawn["z"]])
-        return information(q_own.log_prob(drawn["z"]), log_qz, drawn["log_prior"], num)
+        log_qz, _ = log_aggregate_posterior([q], [drawn["z"]])
+        return information_metrics(q_own.log_prob(drawn["z"]), log_qz, drawn["log_prior"], num)
 
 
 class Verdict(NamedTuple):

@@ -5,10 +5,10 @@ Shapes: N examples, D code dimensions.
 
 import math
 
-from vaezoo.metrics.base import Gathered
+from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.quantities import Quantity
 
-NEIGHBOURS = 5
+NUM_NEIGHBORS = 5
 QUANTITIES = {
     "linear_probe": Quantity(
         "accuracy", "of logistic regression on the standardised code", 1, "linear probe", 3, "main"
@@ -22,7 +22,7 @@ QUANTITIES = {
 }
 
 
-class Probes(Gathered):
+class Probes(BufferedMetric):
     """How well simple classifiers and a clustering find the labels in a code; all are scikit-learn's.
 
     Fitted on the fit split, accuracies on the score split, with the binomial standard error
@@ -50,7 +50,7 @@ class Probes(Gathered):
         seed: of k-means.
     """
 
-    keeps = ("code", "y", "split")
+    buffer_names = ("code", "y", "split")
 
     def __init__(self, seed: int = 0):
         super().__init__()
@@ -66,7 +66,7 @@ class Probes(Gathered):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        code, y, split = (value.cpu() for value in self.gathered().values())
+        code, y, split = (value.cpu() for value in self.buffered().values())
         if y.dim() != 1 or y.is_floating_point():
             raise ValueError(f"y must be (N,) integers, one label for each code, got {y.dtype} {tuple(y.shape)}")
         if bad := int((~code.isfinite()).flatten(1).any(1).sum()):
@@ -81,7 +81,7 @@ class Probes(Gathered):
             )
         classifiers = {
             "linear_probe": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-            "knn": KNeighborsClassifier(min(NEIGHBOURS, int(fit.sum()))),
+            "knn": KNeighborsClassifier(min(NUM_NEIGHBORS, int(fit.sum()))),
             "chance": DummyClassifier(strategy="most_frequent"),
         }
         values: dict[str, float] = {}

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from vaezoo.metrics.base import Gathered
+from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.training.means import ExampleMean, wide
+from vaezoo.training.means import ExampleMean, accumulation_dtype
 
 PROTOCOL = "{num_features} features, {num_real} real, {num_generated} generated"
 QUANTITIES = {
@@ -55,10 +55,10 @@ QUANTITIES = {
 }
 
 
-CHUNK = 1000  # rows of a matrix of pairs in memory at a time
-REACH = 3  # neighbours of precision and recall
-DENSITY_REACH = 5  # of density and coverage
-WINDOW = 11  # pixels of SSIM's window
+ROWS_PER_CHUNK = 1000  # rows of a matrix of pairs in memory at a time
+PRECISION_NEIGHBORS = 3  # neighbours of precision and recall
+DENSITY_NEIGHBORS = 5  # of density and coverage
+SSIM_WINDOW = 11  # pixels of SSIM's window
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
 
 
@@ -79,7 +79,7 @@ def fid(real: Tensor, fake: Tensor) -> float:
     """
     if min(len(real), len(fake)) < 2:
         raise ValueError(f"fid needs at least 2 real and 2 generated images, got {len(real)} and {len(fake)}")
-    real, fake = real.to(wide(real)), fake.to(wide(fake))
+    real, fake = real.to(accumulation_dtype(real)), fake.to(accumulation_dtype(fake))
     first, second = (torch.linalg.qr((x - x.mean(0)) / math.sqrt(len(x) - 1), mode="r").R for x in (real, fake))
     shift = (real.mean(0) - fake.mean(0)).square().sum()
     overlap = torch.linalg.matrix_norm(first @ second.T, "nuc")
@@ -101,10 +101,10 @@ def kid(real: Tensor, fake: Tensor) -> tuple[float, float]:
     n, m = len(real), len(fake)
     if min(n, m) < 2:
         raise ValueError(f"kid needs at least 2 real and 2 generated images, got {n} and {m}")
-    real, fake = real.to(wide(real)), fake.to(wide(fake))
+    real, fake = real.to(accumulation_dtype(real)), fake.to(accumulation_dtype(fake))
 
     def sums(x: Tensor, y: Tensor) -> Tensor:  # of each row of k(x, y)
-        return torch.cat([(part @ y.T / x.shape[1] + 1).pow(3).sum(1) for part in x.split(CHUNK)])
+        return torch.cat([(part @ y.T / x.shape[1] + 1).pow(3).sum(1) for part in x.split(ROWS_PER_CHUNK)])
 
     def others(x: Tensor) -> Tensor:  # of each row of k(x, x) without its diagonal
         return sums(x, x) - (x.square().sum(1) / x.shape[1] + 1).pow(3)
@@ -117,20 +117,20 @@ def kid(real: Tensor, fake: Tensor) -> tuple[float, float]:
     return float(within_x + within_y - 2 * between), float(variance) ** 0.5
 
 
-def distances(x: Tensor, y: Tensor) -> Tensor:
+def pairwise_distances(x: Tensor, y: Tensor) -> Tensor:
     """|x_i - y_j|, (N, M): not by a matrix product, in which the distances of near images cancel."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def radii(x: Tensor, k: int) -> Tensor:
+def neighbor_distances(x: Tensor, k: int) -> Tensor:
     """The distance of each of x (N, D) to its k nearest others, the nearest first: (N, k)."""
     if len(x) <= k:
         raise ValueError(f"the {k} nearest neighbours of an image need at least {k + 1} images, got {len(x)}")
-    parts = tqdm(x.split(CHUNK), "nearest neighbours", leave=False, disable=None, delay=3)
-    return torch.cat([distances(part, x).topk(k + 1, largest=False).values[:, 1:] for part in parts])
+    parts = tqdm(x.split(ROWS_PER_CHUNK), "nearest neighbours", leave=False, disable=None, delay=3)
+    return torch.cat([pairwise_distances(part, x).topk(k + 1, largest=False).values[:, 1:] for part in parts])
 
 
-def manifolds(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+def precision_recall_density_coverage(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """What each image adds to precision, recall (Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991),
     density and coverage (Naeem et al. 2020, https://arxiv.org/abs/2002.09797).
 
@@ -152,23 +152,24 @@ def manifolds(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     Returns:
         precision and density (M,), recall and coverage (N,).
     """
-    real, fake = real.to(wide(real)), fake.to(wide(fake))
-    reach = radii(real, max(REACH, DENSITY_REACH))
-    small, large, own = reach[:, REACH - 1], reach[:, DENSITY_REACH - 1], radii(fake, REACH)[:, -1:]
+    real, fake = real.to(accumulation_dtype(real)), fake.to(accumulation_dtype(fake))
+    reach = neighbor_distances(real, max(PRECISION_NEIGHBORS, DENSITY_NEIGHBORS))
+    small, large = reach[:, PRECISION_NEIGHBORS - 1], reach[:, DENSITY_NEIGHBORS - 1]
+    own = neighbor_distances(fake, PRECISION_NEIGHBORS)[:, -1:]
     recall, coverage = torch.zeros(2, len(real), dtype=torch.bool, device=real.device)
     precision, density = [], []
-    pairs = list(zip(fake.split(CHUNK), own.split(CHUNK), strict=True))
+    pairs = list(zip(fake.split(ROWS_PER_CHUNK), own.split(ROWS_PER_CHUNK), strict=True))
     for part, radius in tqdm(pairs, "precision and recall", leave=False, disable=None, delay=3):
-        apart = distances(part, real)
+        apart = pairwise_distances(part, real)
         precision.append((apart <= small).any(1))
-        density.append((apart <= large).sum(1).to(apart.dtype) / DENSITY_REACH)
+        density.append((apart <= large).sum(1).to(apart.dtype) / DENSITY_NEIGHBORS)
         recall |= (apart <= radius).any(0)
         coverage |= (apart <= large).any(0)
     parts = {"precision": torch.cat(precision), "recall": recall, "density": torch.cat(density), "coverage": coverage}
     return {name: part.to(real.dtype) for name, part in parts.items()}
 
 
-class SampleMetrics(Gathered):
+class SampleMetrics(BufferedMetric):
     """Generated images against real ones, by their features (``vaezoo.evaluation.features``).
 
     Kept: ``real`` (N, D) and ``fake`` (M, D), which may come in batches of different sizes. It computes ``fid``,
@@ -180,14 +181,14 @@ class SampleMetrics(Gathered):
     What as many real training images get under the same protocol is their reference: ``references``.
     """
 
-    keeps = ("real", "fake")
+    buffer_names = ("real", "fake")
 
     def compute(self) -> dict[str, float]:
-        real, fake = self.gathered().values()
+        real, fake = self.buffered().values()
         distance, error = kid(real, fake)
         values = {"fid": fid(real, fake), "kid": distance} | ({"kid_error": error} if math.isfinite(error) else {})
-        if len(real) > DENSITY_REACH and len(fake) > REACH:  # else an image has too few neighbours
-            for name, part in manifolds(real, fake).items():
+        if len(real) > DENSITY_NEIGHBORS and len(fake) > PRECISION_NEIGHBORS:  # else an image has too few neighbours
+            for name, part in precision_recall_density_coverage(real, fake).items():
                 values |= {name: float(part.mean()), f"{name}_error": float(part.std()) / math.sqrt(len(part))}
         counts = {"num_features": real.shape[1], "num_real": len(real), "num_generated": len(fake)}
         return values | {name: float(count) for name, count in counts.items()}
@@ -211,17 +212,18 @@ def scale_weights(height: int, width: int) -> tuple[float, ...]:
     Each scale has half the side of the one before, and the window must fit the coarsest: five scales need a side of
     176 pixels, four 88, three 44, two 22 (28x28 and 32x32 have two); below, there is no more than one.
     """
-    weights = [weight for scale, weight in enumerate(SCALE_WEIGHTS) if min(height, width) // 2**scale >= WINDOW]
+    weights = [weight for scale, weight in enumerate(SCALE_WEIGHTS) if min(height, width) // 2**scale >= SSIM_WINDOW]
     return tuple(weight / sum(weights) for weight in weights)
 
 
-def structure(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def ssim_and_contrast(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """SSIM of images (N, C, H, W), and its factor of contrast and structure: (N,) each.
 
     The mean over the positions at which the window lies within the image, as Wang et al. have it. (torchmetrics'
     mean takes in a mirrored border too, which on MNIST's black margins is another number.)
     """
-    taps = torch.exp(-(torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2).square() / (2 * 1.5**2))
+    offsets = torch.arange(SSIM_WINDOW, dtype=x.dtype, device=x.device) - SSIM_WINDOW // 2
+    taps = torch.exp(-offsets.square() / (2 * 1.5**2))
     taps = taps / taps.sum()
 
     def smooth(image: Tensor) -> Tensor:
@@ -235,7 +237,7 @@ def structure(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return (luminance * contrast).mean(1), contrast.mean(1)
 
 
-def similarities(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def reconstruction_scores(x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """How like each image is to its original, (N,) each, float64.
 
         psnr = -10 log10 MSE, in dB; inf where both are equal
@@ -252,12 +254,12 @@ def similarities(x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """
     if x.shape != y.shape or x.dim() != 4:
         raise ValueError(f"expected two batches of images (N, C, H, W), got {tuple(x.shape)} and {tuple(y.shape)}")
-    x, y = (image.to(wide(image)).clamp(0, 1) for image in (x, y))
+    x, y = (image.to(accumulation_dtype(image)).clamp(0, 1) for image in (x, y))
     values = {"psnr": -10 * (x - y).square().flatten(1).mean(1).log10()}
     factors: list[Tensor] = []
     weights = scale_weights(*x.shape[2:])
     for weight in weights:
-        ssim, contrast = structure(x, y)
+        ssim, contrast = ssim_and_contrast(x, y)
         values.setdefault("ssim", ssim)
         last = len(factors) == len(weights) - 1
         factors.append((ssim if last else contrast).clamp(min=0) ** weight)
@@ -280,7 +282,7 @@ class ReconstructionMetrics(ExampleMean):
 
     def update(self, x: Tensor, y: Tensor) -> None:  # type: ignore[override]  # of images, not of their values
         """Add a batch of originals x and reconstructions y, as ``similarities``."""
-        values = similarities(x, y)
+        values = reconstruction_scores(x, y)
         values["exact"] = values["psnr"].isinf().double()
         super().update(values | {f"{name}_square": value.square() for name, value in values.items()})
 

@@ -15,16 +15,16 @@ from torch.distributions import Distribution
 from vaezoo import seeding
 from vaezoo.conditional import Conditional
 from vaezoo.families import Family
-from vaezoo.inference.importance_sampling import estimate
+from vaezoo.inference.importance_sampling import estimate_log_marginal
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 from vaezoo.training.eval_mode import evaluating
-from vaezoo.training.loop import ADVICE, Training
-from vaezoo.training.means import ExampleMean, wide
+from vaezoo.training.loop import ADVICE, TrainingLoop
+from vaezoo.training.means import ExampleMean, accumulation_dtype
 from vaezoo.types import Batch, Shape
 
 
-class LatentVariableModel(Training):
+class LatentVariableModel(TrainingLoop):
     """q(z | x), p(z), p(x | z) and an objective, as a LightningModule.
 
     It logs, in nats per example and whatever the objective is, ``{train,val,test}/elbo``,
@@ -47,7 +47,7 @@ class LatentVariableModel(Training):
         free_bits: nats that the objective does not charge for,
         free_bits_per: for each latent "dim" (the batch's mean KL of each), or for each "layer".
         seed: names the noise of training and evaluation.
-        **training: those of ``Training``: optimizer, scheduler, on_nan, compiled.
+        **training: those of ``TrainingLoop``: optimizer, scheduler, on_nan, compiled.
     """
 
     latent_shape: tuple[int, ...]
@@ -105,7 +105,7 @@ class LatentVariableModel(Training):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # a checkpoint of a run has its settings in itself
-        cls, checkpoint_path: Any, map_location: Any = None, trust: tuple[str, ...] = (), **settings: Any
+        cls, checkpoint_path: Any, map_location: Any = None, allow_packages: tuple[str, ...] = (), **settings: Any
     ) -> Self:
         """Load a trained model in eval mode, built from its run's own config, as ``vaezoo.load`` does.
 
@@ -115,7 +115,7 @@ class LatentVariableModel(Training):
         Args:
             checkpoint_path: a run folder (its best checkpoint is loaded) or a checkpoint.
             map_location: device to move the model to; the CPU if None.
-            trust: packages of your own that the model's config may name.
+            allow_packages: packages of your own that the model's config may name.
             **settings: arguments of the model, which must not contradict the checkpoint's config.
 
         Raises:
@@ -125,7 +125,7 @@ class LatentVariableModel(Training):
 
         path = find_checkpoint(checkpoint_path)
         try:
-            model = load(path, trust)
+            model = load(path, allow_packages)
         except ForeignCheckpoint:
             return super().load_from_checkpoint(path, map_location, **{"weights_only": True, **settings})
         if not isinstance(model, cls):
@@ -161,9 +161,9 @@ class LatentVariableModel(Training):
             num_samples: K.
             **settings: as ``estimate``.
         """
-        return estimate(self, x, context, num_samples, **settings).log_px
+        return estimate_log_marginal(self, x, context, num_samples, **settings).log_px
 
-    def start(self, x: Tensor, context: Tensor | None = None) -> None:
+    def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         """Adapt what starts from data to training examples x (N, *data_shape): most have nothing that does."""
 
     def setup(self, stage: str) -> None:
@@ -174,10 +174,10 @@ class LatentVariableModel(Training):
         """
         super().setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
-        self.objective.num_data = getattr(data, "num_train", None)
-        if self.objective.num_data is None:
+        self.objective.set_num_train(getattr(data, "num_train", None))
+        if self.objective.num_train is None:
             return
-        self.check_support(data)
+        self.check_data_kind(data)
         if tuple(data.shape) != self.data_shape:
             raise ValueError(f"data_shape is {self.data_shape}, but {type(data).__name__}'s images are {data.shape}")
         if stage != "fit":
@@ -185,24 +185,24 @@ class LatentVariableModel(Training):
         x, y = (part.to(self.device) for part in data.examples(2 if self.started else 1000))
         with seeding.isolated(self.device, self.seed, "start"):
             if not self.started:
-                self.decoder.centre(data.mean)
-                self.start(x, y)
+                self.decoder.init_mean(data.mean)
+                self.init_from_data(x, y)
                 self.started.fill_(1)
             with evaluating(self):
                 self.objective(self(x[:2].type(self.dtype), y[:2]))
 
-    def check_support(self, data: Any) -> None:
+    def check_data_kind(self, data: Any) -> None:
         """Raise a ValueError if the likelihood cannot score the kind of data that an ``ImageData`` makes."""
-        scores = self.likelihood.scores
-        if data.support not in scores:
+        scores = self.likelihood.supported_data
+        if data.data_kind not in scores:
             fix = "data.binarize=dynamic" if "binary" in scores else "data.binarize=none"
             raise ValueError(
                 f"the likelihood {type(self.likelihood).__name__} scores {' or '.join(sorted(scores))} "
-                f"data, but data.binarize={data.binarize} makes them {data.support}: "
+                f"data, but data.binarize={data.binarize} makes them {data.data_kind}: "
                 f"use {fix} or another model/likelihood"
             )
 
-    def check_data(self, batch: Batch) -> None:
+    def check_batch(self, batch: Batch) -> None:
         """Raise a ValueError if a batch does not have the shape and the kind of data that the model takes."""
         x, y = batch
         for name, value in {"x": x, "y": y}.items():
@@ -226,26 +226,26 @@ class LatentVariableModel(Training):
     def on_fit_start(self) -> None:
         """Refuse a training whose loss or gradient would silently be another one."""
         likelihood, objective = self.likelihood, self.objective
-        if self.trainer.world_size > 1 and (likelihood.couples_examples or objective.couples_examples):
+        if self.trainer.world_size > 1 and (likelihood.is_batch_coupled or objective.is_batch_coupled):
             raise ValueError(
                 f"{type(self).__name__}'s loss couples the examples of a batch, and each of {self.trainer.world_size} "
                 f"processes would see its own alone: use trainer.devices=1"
             )
-        if likelihood.couples_examples and objective.uses_hooks:
+        if likelihood.is_batch_coupled and objective.uses_gradient_hooks:
             raise ValueError(
                 f"{type(objective).__name__} weighs the gradient of each sample by itself, and the likelihood "
                 f"{type(likelihood).__name__} couples them: use another model/likelihood"
             )
 
-    def prepare(self, number: int) -> None:
-        self.objective.advance(self.trainer.global_step)
-        self.name_noise("train", self.current_epoch, number, self.global_rank)
+    def on_microbatch_start(self, index: int) -> None:
+        self.objective.apply_schedules(self.trainer.global_step)
+        self.seed_noise("train", self.current_epoch, index, self.global_rank)
 
-    def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[str, ...], Tensor]:
+    def compute_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[str, ...], Tensor]:
         trace = self(x, y)
         terms = self.objective(trace)
         values = {"elbo": trace.elbo, "log_px": trace.log_px, "kl": trace.kl.sum(1), **terms}
-        means = [value.detach().mean(dtype=wide(value)) for value in values.values()]
+        means = [value.detach().mean(dtype=accumulation_dtype(value)) for value in values.values()]
         return terms["loss"], tuple(values), torch.stack(means)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -257,30 +257,30 @@ class LatentVariableModel(Training):
     def evaluate(self, stage: str, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
         """A step of validation or test, with the noise of its batch, counted over all processes."""
         number = batch_idx * self.trainer.world_size + self.global_rank
-        self.name_noise(stage, number, dataloader_idx)
-        self.step(stage, batch)
+        self.seed_noise(stage, number, dataloader_idx)
+        self.eval_step(stage, batch)
 
-    def name_noise(self, *keys: str | int) -> None:
+    def seed_noise(self, *keys: str | int) -> None:
         """Start the default random stream at (seed, *keys)."""
         seeding.reseed(self.device, self.seed, *keys)
 
-    def step(self, stage: str, batch: Batch) -> None:
+    def eval_step(self, stage: str, batch: Batch) -> None:
         """Pass a batch through the model and add it to the stage's means."""
-        self.check_batch(batch)
-        self.check_first(stage, batch)
+        self.check_batch_type(batch)
+        self.check_first_batch(stage, batch)
         trace = self(batch.x, batch.y)
         terms = self.objective(trace)
         size = len(batch.x)
         values = {
             "elbo": trace.elbo,
-            "elbo_square": trace.elbo.to(wide(trace.elbo)).square(),
+            "elbo_square": trace.elbo.to(accumulation_dtype(trace.elbo)).square(),
             "log_px": trace.log_px.mean(0),
             "kl": trace.kl.sum(1),
             **{name: term.expand(size) for name, term in terms.items()},
         }
-        self.means(stage).update(values | self.latent_statistics(trace))
+        self.stage_metrics(stage).update(values | self.latent_statistics(trace))
 
-    def means(self, stage: str) -> ExampleMean:
+    def stage_metrics(self, stage: str) -> ExampleMean:
         """The running means of "train", "val" or "test"."""
         return {"train": self.train_means, "val": self.val_means, "test": self.test_means}[stage]
 
@@ -292,12 +292,12 @@ class LatentVariableModel(Training):
         for i, latent in enumerate(trace.latents):
             if latent.kl_per_dim is not None:
                 values[f"kl_dim{i}"] = latent.kl_per_dim.flatten(1)
-        for i, mean in enumerate(self.layer_means(trace)):
-            mean = mean.flatten(1).to(wide(mean))  # the variance is a small difference of large sums
+        for i, mean in enumerate(self.posterior_means(trace)):
+            mean = mean.flatten(1).to(accumulation_dtype(mean))  # the variance is a small difference of large sums
             values |= {f"mean{i}": mean, f"square{i}": mean.square()}
         return values
 
-    def layer_means(self, trace: Trace) -> list[Tensor]:
+    def posterior_means(self, trace: Trace) -> list[Tensor]:
         """The posterior mean of each stochastic layer, (B, *event), top to bottom; none for a flow, which
         knows no mean.
         """
@@ -305,7 +305,7 @@ class LatentVariableModel(Training):
             return [latent.q.mean for latent in trace.latents]
         return []
 
-    def latent_summary(self, means: dict[str, Tensor]) -> dict[str, float]:
+    def reduce_latent_statistics(self, means: dict[str, Tensor]) -> dict[str, float]:
         """From the means of ``latent_statistics`` to what is logged: ``kl_dim/*``, ``active_units``."""
         values: dict[str, float] = {}
         layers = [name.removeprefix("kl_dim") for name in means if name.startswith("kl_dim")]
@@ -321,23 +321,23 @@ class LatentVariableModel(Training):
 
     def stage_values(self, stage: str) -> dict[str, float]:
         """The stage's means since the last reset, by the names they are logged under."""
-        means = {name: value.cpu() for name, value in self.means(stage).values().items()}
+        means = {name: value.cpu() for name, value in self.stage_metrics(stage).values().items()}
         if "row" in means:  # of training
-            means |= zip(self.names, means.pop("row"), strict=True)
+            means |= zip(self.metric_names, means.pop("row"), strict=True)
         values = {name: float(value) for name, value in means.items() if value.dim() == 0}
         if "elbo_square" in values:
-            variance, num = values.pop("elbo_square") - values["elbo"] ** 2, self.means(stage).num
+            variance, num = values.pop("elbo_square") - values["elbo"] ** 2, self.stage_metrics(stage).num
             if num > 1:  # one example has no spread
                 values["elbo_error"] = math.sqrt(max(variance, 0.0) / (num - 1))
-        values |= self.latent_summary(means)
-        if self.likelihood.scores == {"byte"}:
+        values |= self.reduce_latent_statistics(means)
+        if self.likelihood.supported_data == {"byte"}:
             values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))
         return values
 
     def log_stage(self, stage: str) -> None:
         """Log the stage's means and start anew."""
         values = self.results[stage] = self.stage_values(stage)
-        self.means(stage).reset()
+        self.stage_metrics(stage).reset()
         if not self.trainer.sanity_checking:
             named = {f"{stage}/{name}": value for name, value in values.items()}
             # The means are over all processes already; Lightning's own reduction changes nothing.
@@ -348,7 +348,7 @@ class LatentVariableModel(Training):
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == TrainerFn.FITTING:  # a resumed run may begin here: the last step's weights
-            self.objective.advance(max(0, self.trainer.global_step - 1))
+            self.objective.apply_schedules(max(0, self.trainer.global_step - 1))
 
     def on_test_start(self) -> None:
         self.objective.restore_weights()  # a schedule may have left them anywhere; a test is always the same

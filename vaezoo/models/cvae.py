@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor
 
 from vaezoo.models.vae import VAE
-from vaezoo.nets import MLP, Conditioned
+from vaezoo.nets import MLP, LabelConditioned
 from vaezoo.priors import VampPrior
 from vaezoo.types import NetFactory, Shape
 
@@ -38,17 +38,17 @@ class CVAE(VAE):
         decoder: NetFactory | None = None,
         **kwargs,
     ):
-        sees = partial(partial, Conditioned, num_classes=num_classes)
+        sees = partial(partial, LabelConditioned, num_classes=num_classes)
         super().__init__(data_shape, encoder=sees(net=encoder or MLP), decoder=sees(net=decoder or MLP), **kwargs)
         self.num_classes = num_classes
         if isinstance(self.prior, VampPrior):
             raise ValueError("prior: the pseudo-inputs of a VampPrior have no label, choose another one")
 
-    def start(self, x: Tensor, context: Tensor | None = None) -> None:
+    def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         if context is None:
             raise ValueError("a cvae needs one class label for each example, and this data's labels are none")
         self.check_labels(context)
-        super().start(x, context)
+        super().init_from_data(x, context)
 
     def check_labels(self, labels: Tensor) -> None:
         """Refuse labels that are not one class of the model for each example."""

@@ -68,9 +68,9 @@ class VQVAE(LatentVariableModel):
         self.encoder = Network(self.data_shape, self.latent_shape, encoder or MLP)
         self.decoder = Conditional(self.latent_shape, self.data_shape, decoder or MLP, likelihood or Bernoulli())
 
-    def start(self, x: Tensor, context: Tensor | None = None) -> None:
+    def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         with torch.no_grad():
-            self.quantizer.start(self.encoder(x, context).flatten(0, 1))
+            self.quantizer.init_from_data(self.encoder(x, context).flatten(0, 1))
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
         q = self.quantizer(self.encoder(x, context))
@@ -93,7 +93,7 @@ class VQVAE(LatentVariableModel):
         q: Any = trace.latent.q
         return {"use": F.one_hot(q.codes, len(self.quantizer.codebook)).double().mean(1)}
 
-    def latent_summary(self, means: dict[str, Tensor]) -> dict[str, float]:
+    def reduce_latent_statistics(self, means: dict[str, Tensor]) -> dict[str, float]:
         """``codes_used`` and the ``perplexity`` of their use."""
         if "use" not in means:
             return {}

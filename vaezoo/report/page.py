@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image
 
 from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity
-from vaezoo.pictures import TITLE
+from vaezoo.pictures import TITLE_HEIGHT
 from vaezoo.report.labels import label, leading_columns, protocol, quantities
 from vaezoo.report.read import Point, Run, drawn_at
 from vaezoo.report.statistics import Comparison, Variant, compare, difference, differing
-from vaezoo.runs.folder import finite, replace
+from vaezoo.runs.folder import non_finite_to_none, write_atomic
 
 LIMIT = 2_000_000  # bytes of the file
 POINTS = 30_000  # of all curves, at most
@@ -60,19 +60,19 @@ def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
     left = sum(len(run.pictures) for run in runs)
     for entry, run in zip(page["runs"], runs, strict=True):
         for kind, path in run.pictures.items():
-            if source := thumbnail(path, min(PICTURE_BYTES, room // left), TITLE if kind in CAPTIONS else 0):
+            if source := thumbnail(path, min(PICTURE_BYTES, room // left), TITLE_HEIGHT if kind in CAPTIONS else 0):
                 entry["pictures"].append({"kind": kind, "epoch": drawn_at(path), "source": source})
                 room -= len(source) + 50
             else:
                 page["left_out"] += 1
             left -= 1
-    replace(file, filled(page))
+    write_atomic(file, filled(page))
 
 
 def filled(page: dict[str, Any]) -> str:
     """The template with style, scripts and data in their places."""
     # "<" is written as an escape, so no string in the data can end the script element around it.
-    data = json.dumps(finite(page), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(non_finite_to_none(page), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     folder = resources.files("vaezoo.report")
     text = folder.joinpath("page.html").read_text(encoding="utf-8")
     for name in ("page.css", "charts.js", "page.js"):

@@ -18,12 +18,13 @@ import yaml
 
 from vaezoo.errors import ConfigError
 from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity
-from vaezoo.runs.folder import JOB_RECORD, brief, essential, jobs, read_summary
+from vaezoo.old_names import update_config, update_override
+from vaezoo.runs.folder import JOB_RECORD, read_jobs, read_summary, relevant_overrides, short_error
 
 TASKS = ("fit", "evaluate")  # tasks whose folders are runs; a report's own folder is none
 PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # parts of a config that affect results
 # Keys that make no difference between variants.
-IGNORED_KEYS = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "trust", "threads"}
+IGNORED_KEYS = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "trust", "allow_packages", "threads"}
 PICTURES = ("reconstructions", "samples", "traversals", "manifold", "scatter")  # in this order, then all others
 # Summaries of older versions call a reference of these a ceiling.
 OLD_CEILINGS = ("fid", "kid", "precision", "recall", "density", "coverage")
@@ -73,7 +74,7 @@ class Run:
     @property
     def failure(self) -> str:
         """Why the run did not complete."""
-        return brief(self.summary.get("error") or self.summary.get("status", "not finished"))
+        return short_error(self.summary.get("error") or self.summary.get("status", "not finished"))
 
     @property
     def verdict(self) -> str:
@@ -199,7 +200,7 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise ConfigError(f"runs={path} is not a folder: give a run's, such as outputs/DATE/TIME, or a sweep's")
-        job_overrides = {folder.resolve(): job["overrides"] for folder, job in jobs(path).items()}
+        job_overrides = {folder.resolve(): job["overrides"] for folder, job in read_jobs(path).items()}
         marks = ("summary.json", ".hydra/overrides.yaml", ".hydra/config.yaml")
         folders = {file.parent if i == 0 else file.parent.parent for i, m in enumerate(marks) for file in path.rglob(m)}
         here = {folder.resolve() for folder in folders} | set(job_overrides)
@@ -244,7 +245,7 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     runtime = (read_yaml(hydra / "hydra.yaml") or {}).get("hydra", {}).get("runtime", {})
     choices = runtime.get("choices", {})
     return Run(
-        folder, essential(overrides), summary, choices, config,
+        folder, relevant_overrides(map(update_override, overrides)), summary, choices, update_config(config),
         read_curves(origin / "metrics.csv", summary if origin == folder else read_summary(origin)),
         read_pictures(origin / "panels"),
     )  # fmt: skip

@@ -18,7 +18,7 @@ from vaezoo.metrics.quantities import BOUNDS, Quantity
 from vaezoo.report.labels import leading_columns, protocol
 from vaezoo.report.read import Run
 from vaezoo.report.statistics import Comparison, Interval, compare, difference
-from vaezoo.runs.sweep import NUMBERS, rows, write_table
+from vaezoo.runs.sweep import NUMBERS, sweep_rows, write_sweep_table
 
 if TYPE_CHECKING:
     from vaezoo.runs.comparison import ComparisonJob
@@ -173,7 +173,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 def print_table(sweep_dir: Path) -> None:
     """Write a sweep's ``summary.csv`` and print its table, with the best test ELBO of each kind in bold."""
-    write_table(sweep_dir)
+    write_sweep_table(sweep_dir)
     table = Table(title=f"{sweep_dir} · nats per image", title_justify="left")
     heads = {
         "job": "job", "model": "model", "overrides": "overrides", "scored": "log p of", "test_elbo": "test ELBO",
@@ -182,7 +182,7 @@ def print_table(sweep_dir: Path) -> None:
     for name, head in heads.items():
         numeric = name == "job" or name in NUMBERS
         table.add_column(head, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-    data = rows(sweep_dir)
+    data = sweep_rows(sweep_dir)
     best: dict[str, float] = {}
     for row in data:
         if row["test_elbo"] is not None:

@@ -10,9 +10,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from vaezoo.errors import ConfigError
-from vaezoo.runs.folder import brief, read_summary
-from vaezoo.runs.jobs import plain
-from vaezoo.runs.resume import quoted
+from vaezoo.runs.folder import read_summary, short_error
+from vaezoo.runs.jobs import unresolved_overrides
+from vaezoo.runs.resume import quote
 
 OWN_KEYS = ("task", "models", "seeds", "resume", "run_dir")  # of the comparison itself, not of its trainings
 
@@ -39,7 +39,7 @@ class ComparisonJob(NamedTuple):
     def failure(self) -> str:
         """Why the job did not complete."""
         errors = [error for folder in self.stages if (error := read_summary(folder).get("error"))]
-        return brief(errors[0]) if errors else "not finished"
+        return short_error(errors[0]) if errors else "not finished"
 
     def status(self) -> list[str]:
         """Model, seed, status and test ELBO, for the live table."""
@@ -47,7 +47,7 @@ class ComparisonJob(NamedTuple):
         fit, test = read_summary(training), read_summary(evaluation)
         started = "training" if (training / "metrics.csv").exists() else "waiting"
         error = test.get("error") or fit.get("error")
-        status = brief(error) if error else test.get("status") or ("trained" if fit else started)
+        status = short_error(error) if error else test.get("status") or ("trained" if fit else started)
         elbo = fit.get("test", {}).get("elbo")
         return [self.model, str(self.seed), status, "" if elbo is None else f"{elbo:.2f}"]
 
@@ -65,9 +65,11 @@ def comparison_job(folder: Path, model: str, seed: int, shared: list[str], optio
     family, *own = shlex.split(model)
     name = re.sub(r"[^\w.=-]+", "-", f"{model}-seed{seed}")
     training, evaluation = folder / "runs" / name, folder / "evaluations" / name
-    machine = [text for text in shared if re.match(r"(trust|threads|trainer\.accelerator|trainer\.devices)=", text)]
+    machine = [
+        text for text in shared if re.match(r"(allow_packages|threads|trainer\.accelerator|trainer\.devices)=", text)
+    ]
     fit = [f"model={family}", *own, f"seed={seed}", *shared]
-    test = ["task=evaluate", f"run={quoted(training.resolve())}", *options, *machine]
+    test = ["task=evaluate", f"run={quote(training.resolve())}", *options, *machine]
     return ComparisonJob(model, seed, {training: fit, evaluation: test})
 
 
@@ -77,7 +79,7 @@ def training_overrides() -> list[str]:
     Raises:
         ConfigError: an override that the comparison sets itself.
     """
-    overrides = plain(HydraConfig.get().overrides.task)  # each job has its own ${run_dir}
+    overrides = unresolved_overrides(HydraConfig.get().overrides.task)  # each job has its own ${run_dir}
     shared = [text for text in overrides if not re.match(rf"[~+]*({'|'.join(OWN_KEYS)})[.=@]", text)]
     for text in shared:
         if re.match(r"(model|seed)=", text):
@@ -92,7 +94,7 @@ def to_override(value: Any) -> str:
     """A setting as the value of a Hydra override."""
     if isinstance(value, list):
         return f"[{','.join(map(to_override, value))}]"
-    return "null" if value is None else quoted(value) if isinstance(value, str) else str(value)
+    return "null" if value is None else quote(value) if isinstance(value, str) else str(value)
 
 
 def compose_config(overrides: list[str]) -> dict[str, Any]:

@@ -13,19 +13,19 @@ from hydra.errors import HydraException
 from lightning.pytorch.loggers import WandbLogger
 
 from vaezoo import seeding
-from vaezoo.error_messages import sentence
+from vaezoo.error_messages import describe_error
 from vaezoo.errors import ConfigError
 from vaezoo.evaluation.base import EvaluationSettings
 from vaezoo.evaluation.groups import select_groups
 from vaezoo.evaluation.udr import add_udr
-from vaezoo.loggers import guarded
+from vaezoo.loggers import call_or_disable
 from vaezoo.report import Run, read_runs, write_figures, write_report
 from vaezoo.report.statistics import compare as compare_runs
 from vaezoo.report.tables import as_csv, live_status_table, markdown, print_comparison
 from vaezoo.runs.comparison import ComparisonJob, comparison_job, compose_config, to_override, training_overrides
-from vaezoo.runs.folder import JOB_RECORD, read_summary, replace
-from vaezoo.runs.jobs import Jobs, program
-from vaezoo.runs.setup import build_run, logging_to
+from vaezoo.runs.folder import JOB_RECORD, read_summary, write_atomic
+from vaezoo.runs.jobs import Jobs, program_command
+from vaezoo.runs.setup import build_run, open_loggers
 from vaezoo.runs.signals import Stopped
 from vaezoo.runs.summary import write_summary
 
@@ -52,25 +52,26 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     EvaluationSettings(**options).check()  # fail now, not after each training
     groups = select_groups(metrics)
     shared, folder, start = training_overrides(), Path(config["run_dir"]), time.perf_counter()
-    jobs = Jobs(folder, program(HydraConfig.get()), bool(config["resume"]), group=f"compare-{folder.name}", log=True)
+    command = program_command(HydraConfig.get())
+    jobs = Jobs(folder, command, bool(config["resume"]), group=f"compare-{folder.name}", log=True)
     asked = [f"task.{key}={to_override(value)}" for key, value in {"metrics": metrics, **options}.items()]
     members = [comparison_job(folder, str(model), seed, shared, asked) for seed in seeds for model in models]
     check_models(members[: len(models)])
     run_jobs(jobs, members, folder)
     title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
     places = [place for member in members for place in member.stages if (place / JOB_RECORD).exists()]
-    if "disentanglement" in groups and jobs.stopped is None:
-        add_udr(read_runs(places), folder / "evaluations", config["trust"])
+    if "disentanglement" in groups and jobs.stop_signal is None:
+        add_udr(read_runs(places), folder / "evaluations", config["allow_packages"])
     runs = read_runs(places)
-    replace(folder / "comparison.csv", as_csv(runs, folder))
-    replace(folder / "comparison.md", markdown(runs, title, folder))
+    write_atomic(folder / "comparison.csv", as_csv(runs, folder))
+    write_atomic(folder / "comparison.md", markdown(runs, title, folder))
     write_report(runs, folder / "report.html", title)
     write_figures(runs, folder / "figures")
     for comparison in compare_runs(runs):
         print_comparison(comparison)
     print(f"report: {folder / 'report.html'}, table: {folder / 'comparison.md'}, numbers: {folder / 'comparison.csv'}")
-    if jobs.stopped is not None:
-        raise Stopped(jobs.stopped)
+    if jobs.stop_signal is not None:
+        raise Stopped(jobs.stop_signal)
     log_table(config, runs)
     failed = [member for member in members if not member.completed]
     if failed:
@@ -108,18 +109,19 @@ def check_models(members: Sequence[ComparisonJob]) -> None:
             try:
                 build_run(compose_config(overrides))
             except (HydraException, ValueError) as error:
-                raise ConfigError(f"{member.model}: {sentence(error, overrides)}") from error
+                raise ConfigError(f"{member.model}: {describe_error(error, overrides)}") from error
 
 
 def run_jobs(jobs: Jobs, members: Sequence[ComparisonJob], folder: Path) -> None:
     """Run the stages that have not completed, one after another, with a live table on the terminal."""
-    with jobs.relaying(), live_status_table(members) as console:
+    with jobs.forwarding_signals(), live_status_table(members) as console:
         for member in members:
             for place, overrides in member.stages.items():
                 number, found = jobs.find(overrides)
                 restart = [] if found else ["resume=null"]  # the folder may hold an evaluation with other settings
-                if jobs.stopped is None and not (found and jobs.complete(found)):
-                    jobs.run([*overrides, *restart], jobs.make(number, overrides, str(place.relative_to(folder))))
+                if jobs.stop_signal is None and not (found and jobs.complete(found)):
+                    job_folder = jobs.create_folder(number, overrides, str(place.relative_to(folder)))
+                    jobs.run([*overrides, *restart], job_folder)
                 if read_summary(place).get("status") != "completed":
                     break
             if not console.is_terminal:
@@ -128,8 +130,8 @@ def run_jobs(jobs: Jobs, members: Sequence[ComparisonJob], folder: Path) -> None
 
 def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:
     """Log the runs as a W&B table, if W&B is the logger."""
-    with logging_to(config) as loggers:
+    with open_loggers(config) as loggers:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 heads, *lines = csv.reader(io.StringIO(as_csv(runs, Path(config["run_dir"]))))
-                guarded(logger, logger.log_table, "comparison", columns=heads, data=lines)
+                call_or_disable(logger, logger.log_table, "comparison", columns=heads, data=lines)

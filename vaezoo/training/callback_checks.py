@@ -13,23 +13,23 @@ REFUSED: dict[type[pl.Callback], str] = {
     callbacks.GradientAccumulationScheduler: "set trainer.accumulate_grad_batches",
     callbacks.LearningRateFinder: "set optimizer.lr, or sweep over it: -m optimizer.lr=1e-3,1e-4",
     callbacks.ModelPruning: "its masks are in no checkpoint: prune a trained model with torch.nn.utils.prune",
-    callbacks.OnExceptionCheckpoint: "use callbacks.last (vaezoo.callbacks.checkpoints.Last)",
+    callbacks.OnExceptionCheckpoint: "use callbacks.checkpoint_last (vaezoo.callbacks.checkpoints.Last)",
     callbacks.SpikeDetection: "use on_nan=skip or trainer.gradient_clip_val",
     callbacks.StochasticWeightAveraging: "use callbacks/ema=default (vaezoo.callbacks.ema.EMA)",
     callbacks.ThroughputMonitor: "use callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs images/s",
 }
-# They count or look at single batches, and Lightning hands them only every ``data.chunk``-th one.
+# They count or look at single batches, and Lightning hands them only every ``data.batches_per_step``-th one.
 NEED_EVERY_BATCH: dict[type[pl.Callback], str] = {
     callbacks.DeviceStatsMonitor: "",
     callbacks.LearningRateMonitor: "callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs the learning rate",
-    callbacks.ModelCheckpoint: "callbacks.last (vaezoo.callbacks.checkpoints.Last)",
+    callbacks.ModelCheckpoint: "callbacks.checkpoint_last (vaezoo.callbacks.checkpoints.Last)",
     callbacks.WeightAveraging: "callbacks/ema=default (vaezoo.callbacks.ema.EMA)",
 }
 
 
 def check_callbacks(trainer: Any) -> None:
     """Raise a ValueError if a callback of the trainer does not work with our training loop."""
-    chunk = getattr(trainer.datamodule, "chunk_size", 1)
+    chunk = getattr(trainer.datamodule, "effective_batches_per_step", 1)
     for callback in trainer.callbacks:  # type: pl.Callback
         name = type(callback).__name__
         for kind, advice in REFUSED.items():
@@ -39,7 +39,8 @@ def check_callbacks(trainer: Any) -> None:
             if isinstance(callback, kind) and chunk > 1 and counts_batches(callback):
                 other = f" or {instead}" if instead else ""
                 raise ValueError(
-                    f"the callback {name} would be called after every {chunk} batches only: use data.chunk=1{other}"
+                    f"the callback {name} would be called after every {chunk} batches only: "
+                    f"use data.batches_per_step=1{other}"
                 )
 
 
@@ -47,4 +48,4 @@ def counts_batches(callback: pl.Callback) -> bool:
     """Whether it needs a call for each batch: not our own, which have one, nor a checkpoint that counts epochs."""
     if isinstance(callback, callbacks.ModelCheckpoint):
         return "'every_n_train_steps': 0" not in callback.state_key
-    return not hasattr(callback, "on_batch")
+    return not hasattr(callback, "on_microbatch_end")

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def run(loop: Any) -> None:
+def finish_interrupted_epoch(loop: Any) -> None:
     """The fit loop's ``run``, which does nothing where there is no step left to take: of an epoch that was cut short by
     ``max_steps``, or an early stop, and by a kill after its last step, the end is made up for.
     """

@@ -11,7 +11,7 @@ from vaezoo.errors import ConfigError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
-def keep_heap() -> bool:
+def keep_freed_memory() -> bool:
     """Let freed memory stay with the process, on Linux with glibc; whether that was done.
 
     A step frees blocks of some megabytes and asks for the same ones in the next. By default glibc hands each
@@ -25,7 +25,7 @@ def keep_heap() -> bool:
     return bool(mallopt and mallopt(M_MMAP_THRESHOLD, 1 << 25) and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
-def hide_missing_gpu() -> None:
+def skip_gpu_probe() -> None:
     """Where there is no GPU, say so in the environment.
 
     Otherwise torch's optimizers look for the driver's library on the disk in every step, a third of a millisecond.

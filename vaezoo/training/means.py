@@ -5,7 +5,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-def wide(value: Tensor) -> torch.dtype:
+def accumulation_dtype(value: Tensor) -> torch.dtype:
     """The dtype for sums over many examples: float64, or float32 on MPS, which has no float64."""
     return torch.float32 if value.device.type == "mps" else torch.float64
 
@@ -39,7 +39,8 @@ class ExampleMean(Metric):
         """
         for name, value in values.items():
             value = value.detach()
-            total = value.sum(0, dtype=wide(value)) if count is None else value.to(wide(value)) * count
+            dtype = accumulation_dtype(value)
+            total = value.sum(0, dtype=dtype) if count is None else value.to(dtype) * count
             if name not in self.names:  # shapes are known with the first batch
                 self.names.append(name)
                 self.add_state(f"sum_{name}", torch.zeros_like(total), dist_reduce_fx="sum")

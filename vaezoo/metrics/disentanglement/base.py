@@ -6,5 +6,5 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 MIN_EXAMPLES = 10  # of each value of each factor, so that both parts of a split hold some and spreads mean something
-ACTIVE_SD = 0.05  # below it a dimension has no vote in the FactorVAE score
-INFORMATIVE = 0.01  # nats: with less KL a dimension does not count in the UDR
+MIN_STD = 0.05  # below it a dimension has no vote in the FactorVAE score
+MIN_KL = 0.01  # nats: with less KL a dimension does not count in the UDR

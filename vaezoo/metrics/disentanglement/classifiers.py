@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from vaezoo.metrics.disentanglement.base import Array, Labels
-from vaezoo.metrics.disentanglement.mutual_information import gap
+from vaezoo.metrics.disentanglement.mutual_information import top_two_gap
 
 
 def sap(codes: Array, factors: Labels, test_codes: Array, test_factors: Labels) -> float:
@@ -21,7 +21,7 @@ def sap(codes: Array, factors: Labels, test_codes: Array, test_factors: Labels) 
     for d, f in np.ndindex(accuracy.shape):
         svm = LinearSVC(C=0.01, class_weight="balanced").fit(codes[:, [d]], factors[:, f])
         accuracy[d, f] = svm.score(test_codes[:, [d]], test_factors[:, f])
-    return float(gap(accuracy).mean())
+    return float(top_two_gap(accuracy).mean())
 
 
 def explicitness(codes: Array, factors: Labels, test_codes: Array, test_factors: Labels) -> float:

@@ -32,7 +32,7 @@ def dci(importance: Array) -> tuple[float, float]:
     return float(disentanglement), float(completeness)
 
 
-def forests(
+def forest_importance(
     codes: Array, factors: Labels, test_codes: Array, test_factors: Labels, num_trees: int = 20, seed: int = 0
 ) -> tuple[Array, float]:
     """What ``dci`` stands on: the importance of each dimension for each factor, and the informativeness.

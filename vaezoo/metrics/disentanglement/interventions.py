@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from vaezoo.metrics.disentanglement.base import ACTIVE_SD, Array, Labels
+from vaezoo.metrics.disentanglement.base import MIN_STD, Array, Labels
 
 
 def irs(codes: Array, factors: Labels) -> float:
@@ -20,7 +20,9 @@ def irs(codes: Array, factors: Labels) -> float:
         return 0.0
     shift = np.stack(
         [
-            np.mean([np.quantile(np.abs(part - part.mean(0)), 0.99, axis=0) for part in groups(codes, v)], axis=0)
+            np.mean(
+                [np.quantile(np.abs(part - part.mean(0)), 0.99, axis=0) for part in group_by_label(codes, v)], axis=0
+            )
             for v in factors.T
         ],
         axis=1,
@@ -28,13 +30,13 @@ def irs(codes: Array, factors: Labels) -> float:
     return float((largest - shift.min(1)).sum() / largest.sum())
 
 
-def groups(codes: Array, labels: Labels) -> list[Array]:
+def group_by_label(codes: Array, labels: Labels) -> list[Array]:
     """The codes of each value that occurs."""
     order = np.argsort(labels, kind="stable")
     return np.split(codes[order], np.flatnonzero(np.diff(labels[order])) + 1)
 
 
-def mates(rows: Labels, labels: Labels, generator: np.random.Generator) -> Labels:
+def sample_same_label(rows: Labels, labels: Labels, generator: np.random.Generator) -> Labels:
     """For each of the rows, any shape, one drawn from those with the same label."""
     order = np.argsort(labels, kind="stable")
     count = np.bincount(labels)
@@ -62,7 +64,7 @@ def beta_vae(
         differences = []
         for v in factors.T:
             one = generator.integers(len(codes), size=(num, batch_size))
-            differences.append(np.abs(codes[one] - codes[mates(one, v, generator)]).mean(1))
+            differences.append(np.abs(codes[one] - codes[sample_same_label(one, v, generator)]).mean(1))
         return np.concatenate(differences), np.repeat(np.arange(factors.shape[1]), num)
 
     classifier = LogisticRegression(max_iter=1000).fit(*points(num_votes))
@@ -86,7 +88,7 @@ def factor_vae(
         num_votes: votes of each factor to find the majority; it is judged on half as many more.
     """
     spread = codes.std(0, ddof=1)
-    scaled = codes[:, spread >= ACTIVE_SD] / spread[spread >= ACTIVE_SD]
+    scaled = codes[:, spread >= MIN_STD] / spread[spread >= MIN_STD]
     num_active = scaled.shape[1]
     if num_active == 0:
         return 0.0
@@ -96,7 +98,7 @@ def factor_vae(
         table = []
         for v in factors.T:
             one = np.broadcast_to(generator.integers(len(codes), size=(num, 1)), (num, batch_size))
-            variance = scaled[mates(one, v, generator)].var(1, ddof=1)
+            variance = scaled[sample_same_label(one, v, generator)].var(1, ddof=1)
             table.append(np.bincount(variance.argmin(1), minlength=num_active))
         return np.stack(table)
 

@@ -15,7 +15,7 @@ def mutual_information(codes: Array, factors: Labels, bins: int = 20) -> Array:
     return np.array([[mutual_info_score(v, z) for v in factors.T] for z in binned])
 
 
-def gap(scores: Array) -> Array:
+def top_two_gap(scores: Array) -> Array:
     """By how much the best dimension is ahead of the next, for each factor: (D, F) -> (F,)."""
     ranked = np.sort(scores, axis=0)
     return ranked[-1] - ranked[-2]
@@ -34,7 +34,7 @@ def mig(information: Array, factors: Labels) -> float:
         factors: (N, F).
     """
     entropy = [mutual_info_score(v, v) for v in factors.T]
-    return float(np.mean(gap(information) / entropy))
+    return float(np.mean(top_two_gap(information) / entropy))
 
 
 def modularity(information: Array) -> float:

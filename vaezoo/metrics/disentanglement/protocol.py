@@ -13,10 +13,10 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from vaezoo import seeding
-from vaezoo.metrics.base import Gathered
+from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.disentanglement.base import MIN_EXAMPLES, Array, Labels
 from vaezoo.metrics.disentanglement.classifiers import explicitness, sap
-from vaezoo.metrics.disentanglement.dci import dci, forests
+from vaezoo.metrics.disentanglement.dci import dci, forest_importance
 from vaezoo.metrics.disentanglement.interventions import beta_vae, factor_vae, irs
 from vaezoo.metrics.disentanglement.mutual_information import mig, modularity, mutual_information
 from vaezoo.metrics.quantities import Quantity
@@ -52,7 +52,7 @@ QUANTITIES = {
 }
 
 
-class Disentanglement(Gathered):
+class Disentanglement(BufferedMetric):
     """All scores of this module from codes and known factors; larger is better, 1 is the most that any could be.
 
     ``NAME_ceiling`` is what perfect codes get: each factor a dimension of its own, its class number scaled
@@ -77,7 +77,7 @@ class Disentanglement(Gathered):
             or fewer than ten examples of a value.
     """
 
-    keeps = ("code", "factors")
+    buffer_names = ("code", "factors")
 
     def __init__(
         self,
@@ -103,11 +103,11 @@ class Disentanglement(Gathered):
 
     def compute(self) -> dict[str, float]:
         codes, factors = self.examples()
-        result = self.on_all(codes, factors) | self.held_out(codes, factors)
+        result = self.scores_on_all(codes, factors) | self.scores_on_held_out(codes, factors)
         perfect = StandardScaler().fit_transform(factors)
-        ceiling = self.on_all(perfect, factors) | self.held_out(perfect, factors)
+        ceiling = self.scores_on_all(perfect, factors) | self.scores_on_held_out(perfect, factors)
         rows = self.generator("bootstrap").integers(len(codes), size=(self.num_resamples, len(codes)))
-        resampled = [self.on_all(codes[row], factors[row]) for row in rows]
+        resampled = [self.scores_on_all(codes[row], factors[row]) for row in rows]
         error = {name: stdev(scores[name] for scores in resampled) for name in resampled[0]}
         return (
             {name: result[name] for name in QUANTITIES}
@@ -121,7 +121,7 @@ class Disentanglement(Gathered):
 
     def examples(self) -> tuple[Array, Labels]:
         """Codes (N, D) and the factors that vary (N, F), checked."""
-        values = self.gathered()
+        values = self.buffered()
         codes = values["code"].flatten(1).cpu().double().numpy()
         factors = values["factors"].cpu().numpy()
         if factors.ndim != 2:
@@ -145,7 +145,7 @@ class Disentanglement(Gathered):
             )
         return codes, np.stack(classes, axis=1)
 
-    def on_all(self, codes: Array, factors: Labels) -> dict[str, float]:
+    def scores_on_all(self, codes: Array, factors: Labels) -> dict[str, float]:
         """The scores that take all examples at once."""
         information = mutual_information(codes, factors, self.bins)
         return {
@@ -156,13 +156,13 @@ class Disentanglement(Gathered):
             "irs": irs(codes, factors),
         }
 
-    def held_out(self, codes: Array, factors: Labels) -> dict[str, float]:
+    def scores_on_held_out(self, codes: Array, factors: Labels) -> dict[str, float]:
         """The scores of classifiers, fitted to two thirds of the examples and judged on the rest."""
         split = [len(codes) * 2 // 3]  # of rows in an order drawn at random
         (train, test), (train_factors, test_factors) = np.split(codes, split), np.split(factors, split)
         parts = train, train_factors, test, test_factors
         seed = seeding.derive(self.seed, "disentanglement", "forests") % 2**32
-        importance, informativeness = forests(*parts, num_trees=self.num_trees, seed=seed)
+        importance, informativeness = forest_importance(*parts, num_trees=self.num_trees, seed=seed)
         disentanglement, completeness = dci(importance)
         return {
             "dci_disentanglement": disentanglement,

@@ -8,7 +8,7 @@ from sklearn.linear_model import Lasso
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from vaezoo.metrics.disentanglement.base import INFORMATIVE, Array
+from vaezoo.metrics.disentanglement.base import MIN_KL, Array
 from vaezoo.metrics.quantities import Quantity
 
 UDR_CEILING = 0.9  # of the lasso: what models with the same uncorrelated dimensions reach
@@ -79,7 +79,7 @@ def udr(
         )
     if not all(z.isfinite().all() for z in codes):
         raise ValueError("codes must be finite: some are nan or inf")
-    informative = [z[:, kl > INFORMATIVE].detach().cpu().double().numpy() for z, kl in zip(codes, kl_dims, strict=True)]
+    informative = [z[:, kl > MIN_KL].detach().cpu().double().numpy() for z, kl in zip(codes, kl_dims, strict=True)]
 
     def agreement(theirs: Array, ours: Array) -> float:
         if theirs.shape[1] == 0 or ours.shape[1] == 0:

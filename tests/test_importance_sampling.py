@@ -12,7 +12,7 @@ from test_contract import bits, labels, make
 from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
-from vaezoo.inference.importance_sampling import Evidence, estimate
+from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.models import VAE
 from vaezoo.nets import MLP
 
@@ -35,7 +35,7 @@ def linear_gaussian(exact):
 def test_exact_posterior_is_exact(num_samples, chunk_size):
     """Every weight is p(x): so is their mean, without error, and every draw counts."""
     model, x, truth = linear_gaussian(exact=True)
-    result = estimate(model, x, num_samples=num_samples, chunk_size=chunk_size)
+    result = estimate_log_marginal(model, x, num_samples=num_samples, chunk_size=chunk_size)
     assert_close(result.log_px, truth, rtol=0, atol=1e-9)
     assert_close(result.mc_error, torch.zeros_like(truth), rtol=0, atol=1e-9)
     assert_close(result.ess, torch.full_like(truth, num_samples), rtol=1e-9, atol=0)
@@ -47,19 +47,19 @@ def test_the_gap_is_the_posteriors_divergence():
     model, x, truth = linear_gaussian(exact=False)
     exact, _, _ = linear_gaussian(exact=True)
     q, posterior = model.encoder(x), exact.encoder(x)
-    result = estimate(model, x, num_samples=20_000)
+    result = estimate_log_marginal(model, x, num_samples=20_000)
     assert_close(result.log_px - result.elbo, kl_divergence(q, posterior), rtol=0, atol=0.02)
     assert_close(result.elbo, truth - kl_divergence(q, posterior), rtol=0, atol=0.02)
-    few = estimate(model, x, num_samples=3)
+    few = estimate_log_marginal(model, x, num_samples=3)
     assert (few.log_px > few.elbo).all()
-    assert_close(estimate(exact, x, num_samples=3).elbo, truth, rtol=0, atol=1e-9)
+    assert_close(estimate_log_marginal(exact, x, num_samples=3).elbo, truth, rtol=0, atol=1e-9)
 
 
 def test_error_bars_are_calibrated():
     """With a wrong posterior, (estimate - log p(x)) / mc_error is a standard normal, up to the bias of a logarithm."""
     model, x, truth = linear_gaussian(exact=False)
     num = 2000
-    result = estimate(model, x[:1].expand(num, -1, -1, -1), num_samples=400)
+    result = estimate_log_marginal(model, x[:1].expand(num, -1, -1, -1), num_samples=400)
     assert (result.ess < 350).all()  # the weights do vary
     error = result.log_px - truth[0]
     z = (error + result.mc_error.square() / 2) / result.mc_error
@@ -79,7 +79,7 @@ def test_rises_to_the_evidence():
     many = x[:1].expand(500, -1, -1, -1)
     gaps, errors = [], []
     for num_samples in (1, 5, 25):
-        result = estimate(model, many, num_samples=num_samples)
+        result = estimate_log_marginal(model, many, num_samples=num_samples)
         d = result.log_px - truth[0]
         gap = d.expm1() - d  # E exp(d) = 1, so that its mean is that of -d, with less noise
         gaps.append(float(gap.mean()))
@@ -102,7 +102,7 @@ def test_the_estimator(dtype):
         return trace
 
     model.forward = record
-    result = estimate(model, x[:1].to(dtype), num_samples=40, chunk_size=7)
+    result = estimate_log_marginal(model, x[:1].to(dtype), num_samples=40, chunk_size=7)
     assert [len(log_w) for log_w in draws] == [7] * 6
     assert draws[0].dtype == dtype
     w = torch.cat(draws)[:40, 0].double().exp()
@@ -115,7 +115,7 @@ def test_one_draw_knows_no_error():
     model, x, _ = linear_gaussian(exact=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = estimate(model, x, num_samples=1)
+        result = estimate_log_marginal(model, x, num_samples=1)
     assert result.mc_error.isnan().all()
     assert_close(result.ess, torch.ones_like(result.ess))
 
@@ -125,9 +125,9 @@ def test_parts_of_the_data_make_the_whole(name):
     """An example's draws are named by its number: how many are passed at a time changes no digit."""
     model = make(name, net="mlp")
     x, y = bits(5, 1, 9, 7), labels(5)
-    passes = partial(estimate, model, num_samples=10, chunk_size=4)
+    passes = partial(estimate_log_marginal, model, num_samples=10, chunk_size=4)
     whole = passes(x, y)
-    parts = passes(x[:2], y[:2]), passes(x[2:], y[2:], first=2)
+    parts = passes(x[:2], y[:2]), passes(x[2:], y[2:], start_index=2)
     for value, *pieces in zip(whole, *parts, strict=True):
         assert torch.equal(value, torch.cat(pieces))
     other = passes(x, y, seed=model.seed + 1)
@@ -145,7 +145,7 @@ def test_nothing_is_moved():
     model = make("mlp_vae", net="mlp").train()
     model.decoder.eval()
     state = torch.get_rng_state()
-    estimate(model, bits(3, 1, 9, 7), num_samples=5)
+    estimate_log_marginal(model, bits(3, 1, 9, 7), num_samples=5)
     assert torch.equal(state, torch.get_rng_state())
     assert model.training
     assert not model.decoder.training
@@ -159,8 +159,8 @@ def test_compiled_equals_eager():
     model = VAE((1, 9, 7), latent_dim=3, encoder=partial(MLP, hidden=[8]), decoder=partial(MLP, hidden=[8]))
     x = bits(3, 1, 9, 7)
     with torch._dynamo.config.patch(error_on_recompile=True):
-        compiled = estimate(model, x, num_samples=41, chunk_size=10, compile=True)
-    for got, expected in zip(compiled, estimate(model, x, num_samples=41, chunk_size=10), strict=True):
+        compiled = estimate_log_marginal(model, x, num_samples=41, chunk_size=10, compile=True)
+    for got, expected in zip(compiled, estimate_log_marginal(model, x, num_samples=41, chunk_size=10), strict=True):
         assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -168,9 +168,9 @@ def test_bfloat16_only_where_asked():
     """Under the caller's autocast layers are rounded to bf16; sums over pixels, chunks and draws are not."""
     model = make("mlp_vae", net="mlp")
     x = bits(4, 1, 9, 7)
-    full = estimate(model, x, num_samples=50)
+    full = estimate_log_marginal(model, x, num_samples=50)
     with torch.autocast("cpu", torch.bfloat16):
-        half = estimate(model, x, num_samples=50)
+        half = estimate_log_marginal(model, x, num_samples=50)
     assert half.log_px.dtype == torch.float64
     assert not torch.equal(half.log_px, full.log_px)
     assert_close(half.log_px, full.log_px, rtol=0, atol=0.5)
@@ -185,13 +185,13 @@ def test_progress_wraps_the_loop():
             seen.append((i, len(numbers)))
 
     model, x, _ = linear_gaussian(exact=True)
-    estimate(model, x, num_samples=2, progress=track)
+    estimate_log_marginal(model, x, num_samples=2, progress=track)
     assert seen == [(i, 12) for i in range(12)]
 
 
 def test_means_and_their_errors():
     log_px = torch.tensor([-1.0, -2.0, -6.0], dtype=torch.float64)
-    result = Evidence(log_px, log_px, torch.tensor([0.3, 0.0, 0.4], dtype=torch.float64), torch.ones(3))
+    result = LogMarginalEstimate(log_px, log_px, torch.tensor([0.3, 0.0, 0.4], dtype=torch.float64), torch.ones(3))
     assert result.mean == pytest.approx(-3)
     assert result.error == pytest.approx(math.sqrt(7 / 3))  # (4 + 1 + 9) / 2 is the variance
     assert result.draw_error == pytest.approx(0.5 / 3)
@@ -201,4 +201,4 @@ def test_numbers_out_of_range():
     model, x, _ = linear_gaussian(exact=True)
     for wrong in ({"num_samples": 0}, {"chunk_size": 0}):
         with pytest.raises(ValueError, match="num_samples and chunk_size must be >= 1, got"):
-            estimate(model, x, **wrong)
+            estimate_log_marginal(model, x, **wrong)

@@ -3,10 +3,18 @@
 import pytest
 import torch
 
-from vaezoo.inference.ex_post_density import Sampler, flow, gmm, minimise, mixture, prior, two_stage, whitened
+from vaezoo.inference.ex_post_density import (
+    Sampler,
+    fit_density,
+    fit_gaussian_mixture,
+    flow_sampler,
+    gmm_sampler,
+    two_stage_sampler,
+    whiten,
+)
 from vaezoo.models import VAE
 
-FITS = (gmm, flow, two_stage)
+FITS = (gmm_sampler, flow_sampler, two_stage_sampler)
 
 
 def normal(seed, *shape):
@@ -29,7 +37,7 @@ def in_the_gap(z):
 def brief():
     """A fifth of the training, which does for these codes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vaezoo.inference.ex_post_density.ROUNDS", 12)
+        patch.setattr("vaezoo.inference.ex_post_density.MAX_ROUNDS", 12)
         yield
 
 
@@ -42,7 +50,7 @@ def modes(brief):
 def test_one_component_is_the_codes_moments():
     """The mean, and the covariance with 1/N, plus 1e-6."""
     codes = normal(0, 50, 4) @ normal(1, 4, 4) + 3
-    p = mixture(codes, num_components=1)
+    p = fit_gaussian_mixture(codes, num_components=1)
     z = codes.double()
     assert torch.allclose(p.mean, z.mean(0), atol=1e-12)
     covariance = (z - z.mean(0)).T @ (z - z.mean(0)) / 50 + 1e-6 * torch.eye(4)
@@ -66,8 +74,8 @@ def test_two_modes_come_back(modes):
     """What the normal with the right moments misses; both modes have their share."""
     codes = two_modes(2000)
     assert in_the_gap(codes) < 0.04
-    assert in_the_gap(gmm(codes, num_components=1).sample(4000)) > 0.33
-    for fit, most in ((gmm, 0.04), (flow, 0.2), (two_stage, 0.25)):
+    assert in_the_gap(gmm_sampler(codes, num_components=1).sample(4000)) > 0.33
+    for fit, most in ((gmm_sampler, 0.04), (flow_sampler, 0.2), (two_stage_sampler, 0.25)):
         z = modes[fit].sample(4000)
         assert in_the_gap(z) < most, fit.__name__
         assert 0.4 < (z[:, 0] > 0).double().mean() < 0.6, fit.__name__
@@ -76,7 +84,7 @@ def test_two_modes_come_back(modes):
 @pytest.mark.parametrize("fit", FITS)
 def test_draws_are_a_function_of_codes_and_seed(fit, modes, monkeypatch):
     """The same whatever the default stream, which stays; other draws with another seed."""
-    monkeypatch.setattr("vaezoo.inference.ex_post_density.ROUNDS", 3)
+    monkeypatch.setattr("vaezoo.inference.ex_post_density.MAX_ROUNDS", 3)
     codes = two_modes(100)
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -95,12 +103,12 @@ def test_draws_are_a_function_of_codes_and_seed(fit, modes, monkeypatch):
 def test_prior_is_the_models():
     """Its own draws, flat, of whatever shape z has."""
     model = VAE((1, 8, 8), latent_dim=6)
-    z = prior(model.prior()).sample(20_000)
+    z = Sampler.from_distribution(model.prior()).sample(20_000)
     assert z.shape == (20_000, 6)
     assert (z.T.cov() - torch.eye(6)).abs().max() < 0.05
     assert z.mean(0).abs().max() < 0.05
     maps = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2, 3, 3), 1.0), 3)
-    assert prior(maps).sample(4).shape == (4, 18)
+    assert Sampler.from_distribution(maps).sample(4).shape == (4, 18)
     assert model.decode(z[:2]).mean.shape == (2, 1, 8, 8)
 
 
@@ -108,12 +116,12 @@ def test_whitening():
     """Mean 0, covariance I, and back; an axis without variance is left out and comes back constant."""
     codes = normal(0, 200, 3) @ normal(1, 3, 5) + 2
     codes[:, 4] = 7
-    white, back = whitened(codes)
+    white, back = whiten(codes)
     assert white.shape == (200, 3)
     assert torch.allclose(white.T.cov(), torch.eye(3), atol=1e-4)
     assert white.mean(0).abs().max() < 1e-5
     assert torch.allclose(back(white).float(), codes, atol=1e-4)
-    assert torch.allclose(flow(codes[:40]).sample(5)[:, 4], torch.tensor(7.0))
+    assert torch.allclose(flow_sampler(codes[:40]).sample(5)[:, 4], torch.tensor(7.0))
 
 
 @pytest.mark.parametrize("learns", [True, False])
@@ -121,7 +129,9 @@ def test_training_keeps_what_held_out_codes_like_best(learns):
     """Training lowers the weight; where held-out codes want it high, it stays where it began."""
     module = torch.nn.Linear(1, 1)
     start = module.weight.item()
-    minimise(module, lambda z: module.weight.sum() * (1 if module.training or learns else -1), normal(0, 20, 1), "test")
+    fit_density(
+        module, lambda z: module.weight.sum() * (1 if module.training or learns else -1), normal(0, 20, 1), "test"
+    )
     assert (module.weight.item() < start) == learns
     assert learns or module.weight.item() == start
 
@@ -141,9 +151,9 @@ def test_refusals(fit):
     with pytest.raises(ValueError, match="codes that are not finite"):
         fit(torch.full((20, 3), torch.nan))
     few = normal(0, 5, 3)
-    if fit is gmm:
+    if fit is gmm_sampler:
         with pytest.raises(ValueError, match="num_components must be from 1 to the number of codes, 5, got 10"):
-            gmm(few)
+            gmm_sampler(few)
     else:
         with pytest.raises(ValueError, match="codes that are all equal"):
             fit(torch.ones(20, 3))

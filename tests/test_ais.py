@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from vaezoo.inference import ais as annealed
-from vaezoo.inference.ais import Point, anneal, leapfrog, move, schedule, simulate
+from vaezoo.inference.ais import PathPoint, annealed_importance_sampling, hmc_transition, leapfrog, schedule, simulate
 
 SPECTRUM = torch.tensor([2.0, 1.2, 0.9, 0.4, 0.4, 0.4], dtype=torch.float64)
 
@@ -25,16 +25,16 @@ def linear_gaussian(turned):
     return ppca.vae((1, 2, 3)), x.reshape(-1, 1, 2, 3), ppca.evidence
 
 
-def gaussian(z: Tensor) -> Point:
+def gaussian(z: Tensor) -> PathPoint:
     """N(0, I), as a place on a path."""
     log_f = -z.square().sum(-1) / 2
-    return Point(z, log_f, z.sum(-1), -z)
+    return PathPoint(z, log_f, z.sum(-1), -z)
 
 
-def quartic(z: Tensor) -> Point:
+def quartic(z: Tensor) -> PathPoint:
     """exp(-sum z^4 / 4 - |z|^2 / 4), of which leapfrog keeps no energy."""
     log_f = -(z**4 + z.square()).sum(-1) / 4
-    return Point(z, log_f, log_f, -(z**3) - z / 2)
+    return PathPoint(z, log_f, log_f, -(z**3) - z / 2)
 
 
 def test_leapfrog_is_reversible_and_keeps_volume():
@@ -72,7 +72,7 @@ def test_a_move_leaves_its_density_invariant():
     z = torch.randn(num, 1, 1, dtype=torch.float64, generator=g)
     for _ in range(5):
         noise = torch.randn(num, 1, 2, dtype=torch.float64, generator=g)
-        z, ratio, accepted = move(gaussian, z, noise, step, 2)
+        z, ratio, accepted = hmc_transition(gaussian, z, noise, step, 2)
         assert torch.equal(ratio, z.sum(-1))  # of where the chain is
     assert 0.6 < float(accepted.mean()) < 0.95
     for power, moment, spread in [(1, 0, 1), (2, 1, math.sqrt(2)), (4, 3, math.sqrt(96))]:
@@ -81,7 +81,7 @@ def test_a_move_leaves_its_density_invariant():
 
 def test_a_flight_to_infinity_is_not_accepted():
     z, noise = torch.full((4, 1, 3), 50.0), torch.ones(4, 1, 4)
-    after, _, accepted = move(quartic, z, noise, torch.ones(1), 10)
+    after, _, accepted = hmc_transition(quartic, z, noise, torch.ones(1), 10)
     assert torch.equal(after, z)
     assert torch.equal(accepted, torch.zeros(4, 1))
 
@@ -105,7 +105,7 @@ def test_one_step_is_importance_sampling(start):
         return decode(z, context)
 
     model.decode = record
-    result = anneal(model, x, num_chains=6, num_steps=1, start=start)
+    result = annealed_importance_sampling(model, x, num_chains=6, num_steps=1, start=start)
     (z,) = seen
     z = z[:6]  # the others are pilots
     proposal = model.prior() if start == "prior" else model.encoder(x)
@@ -121,7 +121,7 @@ def test_exact_posterior_is_exact(num_steps):
     model, x, evidence = linear_gaussian(turned=False)
     truth = evidence.log_prob(x.flatten(1))
     for z in (None, torch.randn(12, 3, dtype=torch.float64, generator=generator(3))):
-        result = anneal(model, x, num_chains=3, num_steps=num_steps, start="posterior", z=z)
+        result = annealed_importance_sampling(model, x, num_chains=3, num_steps=num_steps, start="posterior", z=z)
         assert_close(result.log_px, truth, rtol=0, atol=1e-9)
         assert_close(result.mc_error, torch.zeros_like(truth), rtol=0, atol=1e-9)
         assert_close(result.ess, torch.full_like(truth, 3), rtol=1e-9, atol=0)
@@ -135,7 +135,7 @@ def test_weights_are_unbiased_both_ways():
     truth = evidence.log_prob(x.flatten(1))
     gaps = []
     for num_steps in (3, 12):
-        passes = partial(anneal, model, x, num_chains=2, num_steps=num_steps, num_leapfrog=4)
+        passes = partial(annealed_importance_sampling, model, x, num_chains=2, num_steps=num_steps, num_leapfrog=4)
         low, high = passes().log_px, passes(z=z).log_px
         for d in (low - truth, truth - high):
             ratio = d.exp()
@@ -148,7 +148,7 @@ def test_weights_are_unbiased_both_ways():
 def test_many_steps_meet_the_evidence():
     model, x, evidence = linear_gaussian(turned=True)
     truth = evidence.log_prob(x.flatten(1))
-    result = anneal(model, x, num_steps=250, num_leapfrog=6)
+    result = annealed_importance_sampling(model, x, num_steps=250, num_leapfrog=6)
     assert result.draw_error < 0.04
     assert abs(result.mean - float(truth.mean())) < 4 * result.draw_error
     assert (result.log_px - truth).abs().max() < 0.4
@@ -158,7 +158,9 @@ def test_many_steps_meet_the_evidence():
 def test_the_error_is_that_of_the_draws():
     """The spread of log_px over repetitions is mc_error, which leaves none of it out."""
     model, x, _ = linear_gaussian(turned=True)
-    result = anneal(model, x[:1].expand(400, -1, -1, -1), num_chains=12, num_steps=40, num_leapfrog=4)
+    result = annealed_importance_sampling(
+        model, x[:1].expand(400, -1, -1, -1), num_chains=12, num_steps=40, num_leapfrog=4
+    )
     spread = float(result.log_px.std())
     assert spread == pytest.approx(float(result.mc_error.square().mean().sqrt()), rel=0.15)
 
@@ -169,19 +171,19 @@ def test_pilots_alone_set_the_step(monkeypatch):
     moves = []
 
     def record(at, z, noise, step, num_leapfrog):
-        result = move(at, z, noise, step, num_leapfrog)
+        result = hmc_transition(at, z, noise, step, num_leapfrog)
         moves.append((step, result[2]))
         return result
 
-    monkeypatch.setattr(annealed, "move", record)
+    monkeypatch.setattr(annealed, "hmc_transition", record)
     for z in (torch.zeros(12, 3).double(), torch.full((12, 3), 2.0).double()):
-        anneal(model, x, num_chains=5, num_steps=200, num_leapfrog=4, z=z)
+        annealed_importance_sampling(model, x, num_chains=5, num_steps=200, num_leapfrog=4, z=z)
     for (step, accepted), (other_step, other_accepted) in zip(moves[:199], moves[199:], strict=True):
         assert torch.equal(step, other_step)
         assert torch.equal(accepted[5:], other_accepted[5:])
     assert not torch.equal(moves[0][1][:5], moves[199][1][:5])
     late = torch.stack([accepted for _, accepted in moves[100:199]])
-    assert float(late.mean()) == pytest.approx(annealed.ACCEPTANCE, abs=0.08)  # it lags behind the path
+    assert float(late.mean()) == pytest.approx(annealed.TARGET_ACCEPTANCE, abs=0.08)  # it lags behind the path
 
 
 CASES = [
@@ -209,7 +211,7 @@ def test_agrees_with_importance_sampling(name, start, more):
         z = model.prior().sample((50_000, 1)).reshape(50_000, 1, 3).expand(-1, 3, -1)
         w = model.decode(z, y).log_prob(x).exp()
     exact, exact_error = w.mean(0).log(), w.std(0) / w.mean(0) / math.sqrt(len(w))
-    result = anneal(model, x, y, num_steps=50, num_leapfrog=3, num_chains=24, start=start)
+    result = annealed_importance_sampling(model, x, y, num_steps=50, num_leapfrog=3, num_chains=24, start=start)
     assert (w.std(0) > w.mean(0)).all()
     assert (exact_error < 0.05).all()
     assert ((result.log_px - exact).abs() < 5 * (exact_error.square() + result.mc_error.square()).sqrt()).all()
@@ -222,9 +224,9 @@ def test_parts_of_the_data_make_the_whole(name, reverse):
     model = make(name, net="mlp").double()
     x, y = bits(5, 1, 9, 7).double(), labels(5)
     z = torch.randn(5, 3, dtype=torch.float64, generator=generator(0)) if reverse else None
-    passes = partial(anneal, model, num_chains=4, num_steps=10, num_leapfrog=3)
+    passes = partial(annealed_importance_sampling, model, num_chains=4, num_steps=10, num_leapfrog=3)
     whole = passes(x, y, z=z)
-    parts = (passes(x[i], y[i], z=z if z is None else z[i], first=i.start) for i in (slice(0, 2), slice(2, 5)))
+    parts = (passes(x[i], y[i], z=z if z is None else z[i], start_index=i.start) for i in (slice(0, 2), slice(2, 5)))
     for value, again, *pieces in zip(whole, passes(x, y, z=z), *parts, strict=True):
         assert torch.equal(value, again)
         assert_close(value, torch.cat(pieces), rtol=0, atol=1e-9)
@@ -239,7 +241,9 @@ def test_nothing_is_moved():
     model = make("mlp_vae", net="mlp").train()
     model.decoder.eval()
     state, seen = torch.get_rng_state(), []
-    result = anneal(model, bits(2, 1, 9, 7), num_steps=4, num_leapfrog=2, progress=lambda r: seen.extend(r) or r)
+    result = annealed_importance_sampling(
+        model, bits(2, 1, 9, 7), num_steps=4, num_leapfrog=2, progress=lambda r: seen.extend(r) or r
+    )
     x, _ = simulate(model, 3)
     assert result.log_px.dtype == torch.float64
     assert not result.log_px.requires_grad
@@ -264,7 +268,7 @@ def test_simulated_examples_are_the_models_own():
 @pytest.mark.parametrize("name", ["ladder_vae", "s_vae", "vq_vae"])
 def test_refuses_other_latents(name):
     model = make(name, net="mlp")
-    for call in (lambda: anneal(model, bits(2, 1, 9, 7)), lambda: simulate(model, 2)):
+    for call in (lambda: annealed_importance_sampling(model, bits(2, 1, 9, 7)), lambda: simulate(model, 2)):
         with pytest.raises(ValueError, match="one vector of R\\^D"):
             call()
 
@@ -281,6 +285,6 @@ def test_refuses_other_latents(name):
 )
 def test_refuses_what_is_out_of_range(settings, words):
     with pytest.raises(ValueError, match=re.escape(words)):
-        anneal(make("mlp_vae", net="mlp"), bits(2, 1, 9, 7), **settings)
+        annealed_importance_sampling(make("mlp_vae", net="mlp"), bits(2, 1, 9, 7), **settings)
     with pytest.raises(ValueError, match="0 and 1 alone"):
-        anneal(make("mlp_vae", net="mlp"), torch.full((2, 1, 9, 7), 0.5))
+        annealed_importance_sampling(make("mlp_vae", net="mlp"), torch.full((2, 1, 9, 7), 0.5))
