@@ -9,13 +9,13 @@ from ppca import generator
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from vaezoo.models import SWAE, VAE, WAE, AnnealedVAE, BetaTCVAE, InfoVAE
-from vaezoo.objectives import ELBO, MMD, Capacity, InfoMMD, MomentPenalty, SlicedWasserstein, TotalCorrelation
-from vaezoo.objectives.aggregate import decompose, log_weights
-from vaezoo.objectives.discrepancy import KERNELS, imq, mmd, prior_samples, rbf, sliced_wasserstein
+from vaezoo.objectives import ELBO, MMD, Capacity, CovariancePenalty, InfoMMD, SlicedWasserstein, TotalCorrelation
+from vaezoo.objectives.aggregate import decompose, minibatch_log_weights
+from vaezoo.objectives.discrepancy import KERNELS, imq, mmd, rbf, sample_prior, sliced_wasserstein
 from vaezoo.trace import Latent, Trace
 
 FLOAT = torch.float64
-COUPLED = [TotalCorrelation(), MomentPenalty("I"), MomentPenalty("II"), MMD(), InfoMMD(), SlicedWasserstein()]
+COUPLED = [TotalCorrelation(), CovariancePenalty("I"), CovariancePenalty("II"), MMD(), InfoMMD(), SlicedWasserstein()]
 
 
 def randn(*shape, seed=0):
@@ -54,23 +54,23 @@ def six_points():
 # The aggregate posterior from a minibatch.
 
 
-def paper_weights(batch, num_data):
+def paper_weights(batch, num_train):
     """The stratified weights of Chen et al. 2018 in one order: the next example is the one that weighs less."""
     others = batch - 1
     weights = torch.full((batch, batch), 1 / others, dtype=FLOAT)
     for i in range(batch):
-        weights[i, i] = 1 / num_data
-        weights[i, (i + 1) % batch] = (num_data - others) / (num_data * others)
+        weights[i, i] = 1 / num_train
+        weights[i, (i + 1) % batch] = (num_train - others) / (num_train * others)
     return weights
 
 
-def released_weights(batch, num_data):
+def released_weights(batch, num_train):
     """What released codes hold instead: a stride that writes columns."""
     others = batch - 1
     weights = torch.full((batch, batch), 1 / others, dtype=FLOAT)
-    weights.view(-1)[:: others + 1] = 1 / num_data
-    weights.view(-1)[1 :: others + 1] = (num_data - others) / (num_data * others)
-    weights[others - 1, 0] = (num_data - others) / (num_data * others)
+    weights.view(-1)[:: others + 1] = 1 / num_train
+    weights.view(-1)[1 :: others + 1] = (num_train - others) / (num_train * others)
+    weights[others - 1, 0] = (num_train - others) / (num_train * others)
     return weights
 
 
@@ -80,7 +80,7 @@ def test_stratified_estimate_is_unbiased():
     z = loc + scale * randn(6, 2, seed=3)
     density = diagonal(loc, scale).log_prob(z[:, None]).exp()  # (6, 6): q(z_i | x_j)
     exact = density.mean(1)
-    ours = log_weights(density, 4, 6, "mss").exp()
+    ours = minibatch_log_weights(density, 4, 6, "mss").exp()
 
     def ratios(weights):  # over all ordered minibatches and positions in them, for each example
         total, count = torch.zeros(6, dtype=FLOAT), 0
@@ -94,15 +94,15 @@ def test_stratified_estimate_is_unbiased():
     torch.testing.assert_close(ratios(ours), ones, rtol=1e-12, atol=0)
     torch.testing.assert_close(ratios(paper_weights(4, 6)), ones, rtol=1e-12, atol=0)
     assert (ratios(released_weights(4, 6)) - 1).abs().max() > 0.05
-    assert (ratios(log_weights(density, 4, 6, "mws").exp()) - 1).abs().min() > 0.1
+    assert (ratios(minibatch_log_weights(density, 4, 6, "mws").exp()) - 1).abs().min() > 0.1
 
 
-@pytest.mark.parametrize(("batch", "num_data"), [(2, 2), (3, 7), (4, 6), (5, 5)])
-def test_weights_are_the_papers_over_all_orders(batch, num_data):
-    weights = paper_weights(batch, num_data)
+@pytest.mark.parametrize(("batch", "num_train"), [(2, 2), (3, 7), (4, 6), (5, 5)])
+def test_weights_are_the_papers_over_all_orders(batch, num_train):
+    weights = paper_weights(batch, num_train)
     orders = [list(order) for order in itertools.permutations(range(batch))]
     mean = torch.stack([weights[order][:, order] for order in orders]).mean(0)
-    ours = log_weights(weights, batch, num_data, "mss").exp()
+    ours = minibatch_log_weights(weights, batch, num_train, "mss").exp()
     torch.testing.assert_close(ours, mean, rtol=1e-12, atol=0)
     torch.testing.assert_close(ours.sum(1), torch.ones(batch, dtype=FLOAT), rtol=1e-12, atol=0)
 
@@ -119,23 +119,23 @@ def test_whole_data_set_is_exact():
     torch.testing.assert_close(mi, (latent.q.log_prob(latent.z) - log_qz).mean(), rtol=1e-12, atol=0)
     torch.testing.assert_close(tc, (log_qz - log_qz_dims).mean(), rtol=1e-12, atol=0)
     torch.testing.assert_close(dwkl, (log_qz_dims - log_p).mean(), rtol=1e-12, atol=0)
-    assert decompose(latent, num_data=6) == (mi, tc, dwkl)
-    assert decompose(latent, num_data=60).tc != tc
+    assert decompose(latent, num_train=6) == (mi, tc, dwkl)
+    assert decompose(latent, num_train=60).tc != tc
 
 
 @pytest.mark.parametrize("estimator", ["mss", "mws"])
-@pytest.mark.parametrize("num_data", [None, 6, 1000])
-def test_terms_add_up_to_the_rate(estimator, num_data):
+@pytest.mark.parametrize("num_train", [None, 6, 1000])
+def test_terms_add_up_to_the_rate(estimator, num_train):
     latent = make_latent(*six_points(), samples=4)
-    total = sum(decompose(latent, num_data, estimator))
+    total = sum(decompose(latent, num_train, estimator))
     torch.testing.assert_close(total, (latent.log_q - latent.log_p).mean(), rtol=1e-12, atol=0)
 
 
 def test_mutual_information_at_its_ends():
     """0 for a data set of one example, log N for N posteriors that are far apart."""
     one = make_latent(randn(1, 3), torch.tensor(0.7, dtype=FLOAT), samples=5)
-    assert decompose(one, num_data=1).mi == 0
-    assert all(value.isfinite() for value in decompose(one, num_data=50))  # the last batch of an epoch may be one
+    assert decompose(one, num_train=1).mi == 0
+    assert all(value.isfinite() for value in decompose(one, num_train=50))  # the last batch of an epoch may be one
     apart = make_latent(100 * torch.arange(8, dtype=FLOAT)[:, None].expand(8, 2), torch.tensor(1.0, dtype=FLOAT))
     torch.testing.assert_close(decompose(apart).mi, torch.tensor(math.log(8), dtype=FLOAT), rtol=1e-12, atol=0)
     equal = make_latent(torch.zeros(8, 2, dtype=FLOAT), torch.tensor(1.0, dtype=FLOAT))
@@ -158,7 +158,7 @@ def test_unit_weights_are_the_elbo():
     for estimator in ("mss", "mws"):
         trace = make_trace(make_latent(*six_points(), samples=2))
         objective = TotalCorrelation(beta=1, estimator=estimator).double()
-        objective.num_data = 100
+        objective.set_num_train(100)
         torch.testing.assert_close(objective(trace)["loss"], ELBO().double()(trace)["loss"], rtol=1e-14, atol=0)
 
 
@@ -182,7 +182,7 @@ def test_training_set_size_comes_from_the_data(tmp_path):
         max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
     trainer.fit(model, RandomImages((1, 5, 4), binarize="dynamic"))
-    assert model.objective.num_data == 100
+    assert model.objective.num_train == 100
 
 
 # Moments.
@@ -201,7 +201,7 @@ def test_moments_of_whitened_codes(variant):
     scale = torch.tensor(1e-9 if variant == "I" else 0.6, dtype=FLOAT)
     loc = codes if variant == "I" else codes * (1 - scale**2).sqrt()
     for shift in (0.0, 1000.0):
-        terms = MomentPenalty(variant).double()(make_trace(make_latent(loc + shift, scale)))
+        terms = CovariancePenalty(variant).double()(make_trace(make_latent(loc + shift, scale)))
         assert terms["dip_od"] < 1e-18
         assert terms["dip_d"] < 1e-18
 
@@ -213,7 +213,7 @@ def test_moment_penalty_by_hand(variant):
     covariance = torch.cov(loc.T, correction=0)
     if variant == "II":
         covariance = covariance + torch.diag(scale.square().mean(0))
-    terms = MomentPenalty(variant, lambda_od=3, lambda_d=5).double()(trace)
+    terms = CovariancePenalty(variant, lambda_od=3, lambda_d=5).double()(trace)
     torch.testing.assert_close(terms["dip_od"], 2 * covariance[0, 1] ** 2, rtol=1e-12, atol=0)
     torch.testing.assert_close(terms["dip_d"], (covariance.diagonal() - 1).square().sum(), rtol=1e-12, atol=0)
     penalty = 3 * terms["dip_od"] + 5 * terms["dip_d"]
@@ -290,14 +290,14 @@ def test_wae_and_info_vae_are_neighbours():
 def test_prior_samples():
     """As many as of q, also from a prior of each example, and with a gradient where the prior has one."""
     latent = make_latent(*six_points(), samples=3)
-    assert prior_samples(latent).shape == (3, 6, 2)
+    assert sample_prior(latent).shape == (3, 6, 2)
     loc = torch.zeros(6, 2, dtype=FLOAT, requires_grad=True)
     for p in (diagonal(loc, torch.ones_like(loc)), diagonal(loc[0], torch.ones(2, dtype=FLOAT))):
-        drawn = prior_samples(Latent(latent.q, p, latent.z))
+        drawn = sample_prior(Latent(latent.q, p, latent.z))
         assert drawn.shape == (3, 6, 2)
         assert drawn.requires_grad
     mixture = MixtureSameFamily(Categorical(torch.ones(6, dtype=FLOAT)), latent.q)
-    assert prior_samples(Latent(latent.q, mixture, latent.z)).shape == (3, 6, 2)
+    assert sample_prior(Latent(latent.q, mixture, latent.z)).shape == (3, 6, 2)
 
 
 # Sliced Wasserstein.
@@ -330,9 +330,9 @@ def test_sliced_wasserstein_of_a_shift():
 def test_capacity_schedule():
     objective = Capacity(capacity=25, gamma=10, steps=1000)
     for step, target in [(0, 0), (1, 0.025), (500, 12.5), (1000, 25), (5000, 25)]:
-        objective.advance(step)
+        objective.apply_schedules(step)
         assert math.isclose(objective.get_buffer("capacity"), target, rel_tol=1e-6)
-    objective.advance(10)
+    objective.apply_schedules(10)
     objective.restore_weights()
     assert objective.get_buffer("capacity") == 25
 
@@ -374,7 +374,7 @@ def test_autocast_rounds_nothing(objective):
 
 def test_marks():
     """All couple the examples of a batch; free bits are for those that charge a rate."""
-    assert all(objective.couples_examples for objective in [*COUPLED, Capacity()])
+    assert all(objective.is_batch_coupled for objective in [*COUPLED, Capacity()])
     for cls in (WAE, SWAE):
         with pytest.raises(ValueError, match="charges no rate"):
             cls((1, 4, 4), free_bits=0.1)
@@ -387,7 +387,7 @@ def test_marks():
     [
         (lambda: TotalCorrelation(estimator="mc"), "estimator=mc is not one of mss, mws"),
         (lambda: TotalCorrelation(beta=-1), "beta must be a finite number >= 0, got -1"),
-        (lambda: MomentPenalty("III"), "variant=III is not one of I, II"),
+        (lambda: CovariancePenalty("III"), "variant=III is not one of I, II"),
         (lambda: MMD(kernel="linear"), "kernel=linear is not one of imq, rbf"),
         (lambda: InfoMMD(alpha=1.5), r"needs alpha in \[0, 1\] and lambda_mmd >= 1 - alpha, got 1.5"),
         (lambda: InfoMMD(alpha=0.5, lambda_mmd=0.4), "got 0.5 and 0.4"),
@@ -400,7 +400,7 @@ def test_impossible_options(make, message):
         make()
 
 
-@pytest.mark.parametrize("objective", [TotalCorrelation(), MomentPenalty()], ids=["tc", "moments"])
+@pytest.mark.parametrize("objective", [TotalCorrelation(), CovariancePenalty()], ids=["tc", "moments"])
 def test_posteriors_that_do_not_factorise_are_refused(objective):
     q = MultivariateNormal(torch.zeros(6, 2, dtype=FLOAT), torch.eye(2, dtype=FLOAT))
     with pytest.raises(ValueError, match="factorises over dimensions, got MultivariateNormal"):
@@ -408,4 +408,4 @@ def test_posteriors_that_do_not_factorise_are_refused(objective):
 
 
 def test_plain_vae_is_not_marked():
-    assert not VAE((1, 4, 4)).objective.couples_examples
+    assert not VAE((1, 4, 4)).objective.is_batch_coupled

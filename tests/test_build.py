@@ -22,7 +22,7 @@ NODE = {"_target_": "vaezoo.models.BetaVAE", "data_shape": [1, 4, 4], "beta": 2,
 def test_builds_nested_nodes_and_partials():
     model = build({**NODE, "encoder": {"_target_": "vaezoo.nets.MLP", "_partial_": True, "hidden": [7]}}, "model")
     assert type(model) is BetaVAE
-    assert model.objective.configured["beta"] == 2
+    assert model.objective.configured_weights["beta"] == 2
     assert model.encoder.net.layers[0].out_features == 7
     factory = build({"_target_": "vaezoo.nets.MLP", "_partial_": True}, "model.encoder")
     assert isinstance(factory, partial)
@@ -75,7 +75,7 @@ def test_untrusted_targets_never_run(target):
 
 
 def test_own_packages_can_be_trusted():
-    assert build({"_target_": "fractions.Fraction", "numerator": 3}, "model", trust=("fractions",)) == 3
+    assert build({"_target_": "fractions.Fraction", "numerator": 3}, "model", allow_packages=("fractions",)) == 3
 
 
 def test_every_choice_of_every_part_builds():

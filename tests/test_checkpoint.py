@@ -35,10 +35,10 @@ import vaezoo.runs.checkpoint
 from vaezoo.instantiate import build
 from vaezoo.runs.checkpoint import (
     CheckpointIO,
-    clean,
     find_checkpoint,
     newest_checkpoint,
     read_checkpoint,
+    remove_leftovers,
     write_checkpoint,
 )
 
@@ -139,7 +139,7 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_told_at_the_start(tmp_path):
     """Not when it is first written, after hours."""
     (tmp_path / "last.ckpt").mkdir()
     with pytest.raises(ValueError, match=r"last\.ckpt is a folder where a checkpoint is to be written: move it away$"):
-        clean(tmp_path)
+        remove_leftovers(tmp_path)
 
 
 def test_found_by_the_run_folder(tmp_path):
@@ -258,9 +258,9 @@ def test_clean(tmp_path):
     kept = [f".last.ckpt.{os.getppid()}.tmp", ".notes.tmp", ".x.ckpt.swp", "last.ckpt", "last.ckpt.sha256"]
     for name in (*stale, *kept):
         (tmp_path / name).touch()
-    clean(tmp_path)
+    remove_leftovers(tmp_path)
     assert names(tmp_path) == sorted(kept)
-    clean(tmp_path / "nowhere")
+    remove_leftovers(tmp_path / "nowhere")
 
 
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty")

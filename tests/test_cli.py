@@ -24,11 +24,11 @@ import vaezoo
 import vaezoo.runs.checkpoint
 from vaezoo.cli import main, normalize_arguments
 from vaezoo.data import Digits
-from vaezoo.error_messages import sentence
+from vaezoo.error_messages import describe_error
 from vaezoo.errors import ConfigError
 from vaezoo.runs.checks import check_optimizer, check_trainer
 from vaezoo.runs.resume import config_folder
-from vaezoo.runs.setup import quiet
+from vaezoo.runs.setup import silence_lightning
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
 
@@ -200,12 +200,14 @@ def test_options_of_training(cli, more):
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
         (["optimizer.lr=1e30", "trainer.max_epochs=2"], "training diverged"),
         (["threads=9999"], f"threads=9999 is more than the {os.cpu_count()} cores of this machine: use at most "),
-        (["trust=mypackage"], "trust=mypackage should be a list of packages, such as 'trust=[mypackage]'"),
+        (["allow_packages=mypackage"], "should be a list of packages, such as 'allow_packages=[mypackage]'"),
         (["callbacks.checkpoint_best.monitor=val/elob"],
          "callbacks.checkpoint_best.monitor=val/elob is not logged, did you mean val/elbo?"),
         (["callbacks/early_stopping=default", "callbacks.early_stopping.patience=-1"], "patience must be >= 0, got -1"),
-        (["callbacks/early_stopping=default", "trainer.limit_val_batches=0"],
-         "callbacks.early_stopping.monitor=val/elbo needs a validation, and trainer.limit_val_batches=0 turns it off"),
+        (
+            ["callbacks/early_stopping=default", "trainer.limit_val_batches=0"],
+            "callbacks.early_stopping.monitor=val/elbo needs a validation, and trainer.limit_val_batches=0 turns",
+        ),
         (["callbacks.monitor=3"], "callbacks.monitor=3 should be null, or have the _target_ of a callback"),
         (["scheduler=cosine", "scheduler.warmup_steps=-5"], "scheduler.warmup_steps must be >= 0, got -5"),
         (["trainer.limit_test_batches=0.1"], "trainer.limit_test_batches=0.1 is less than one of the 4 test batches"),
@@ -216,15 +218,22 @@ def test_options_of_training(cli, more):
         (["--cfg", "all of it"], "argument --cfg/-c: invalid choice: 'all of it'"),
         (["lr=0.01"], "lr: there is no such key, did you mean optimizer.lr?"),
         (["epochs=3"], "epochs: there is no such key, did you mean trainer.max_epochs?"),
-        (["optimizer.weight_decay=1"], "the config does not list it, but Adam takes it: add it with a plus, "
-         "+optimizer.weight_decay=1"),
+        (
+            ["optimizer.weight_decay=1"],
+            "the config does not list it, but Adam takes it: add it with a plus, +optimizer.weight_decay=1",
+        ),
         (["logger=wandb", "logger.wandb.tags=[a]"], "takes it: add it with a plus, +logger.wandb.tags=[a]"),
         (["logger=wandb", "logger.wandb.projekt=a"], "did you mean logger.wandb.project?"),
-        (["scheduler._target_=torch.optim.lr_scheduler.StepLR"], "the config does not list it, add it with a plus, "
-         "+scheduler._target_=torch.optim.lr_scheduler.StepLR"),
+        (
+            ["scheduler._target_=torch.optim.lr_scheduler.StepLR"],
+            "the config does not list it, add it with a plus, +scheduler._target_=torch.optim.lr_scheduler.StepLR",
+        ),
         (["scheduler.warmup_steps=1"], "scheduler is empty: choose a scheduler, or add it with a plus"),
-        (["data=/a/folder"], "data=/a/folder is not a choice, choose from cifar10, digits, dsprites, fashion_mnist, "
-         "kmnist, mnist, sprites; a folder is named by data.root=/a/folder"),
+        (
+            ["data=/a/folder"],
+            "data=/a/folder is not a choice, choose from cifar10, digits, dsprites, fashion_mnist, "
+            "kmnist, mnist, sprites; a folder is named by data.root=/a/folder",
+        ),
         (["model/encoder=foo"], "model/encoder=foo is not a choice, choose from"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -317,7 +326,7 @@ def test_corrupt_checkpoint(cli):
 )
 def test_a_compiler_that_fails_gets_one_sentence(error, words):
     """However much it says: why, and what to do."""
-    told = sentence(InductorError(error, None))
+    told = describe_error(InductorError(error, None))
     assert told.startswith(f"torch.compile failed ({words}")
     assert told.endswith("): use compile=false, or install a C++ compiler that works, such as g++")
     assert len(told) < 300
@@ -326,7 +335,7 @@ def test_a_compiler_that_fails_gets_one_sentence(error, words):
 def test_no_word_of_a_gpu_that_is_not_there(monkeypatch, tmp_path, caplog):
     """torch looks for it when it compiles."""
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    quiet()
+    silence_lightning()
     importlib.reload(cpp_extension)
     assert not caplog.records
 
@@ -355,7 +364,7 @@ def test_sweep(tmp_path):
     (tmp_path / "more" / "model" / "deadly.yaml").write_text(deadly_config)
     done = command(
         f"--config-dir={tmp_path / 'more'}", "-m", "model=mlp_vae,deadly", "model.latent_dim=2,0",
-        "trust=[deadly]", *SHORT, "callbacks.images=null", cwd=tmp_path, PYTHONPATH=str(tmp_path),
+        "allow_packages=[deadly]", *SHORT, "callbacks.images=null", cwd=tmp_path, PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 1
     (sweep,) = tmp_path.glob("multirun/*/*")

@@ -74,9 +74,9 @@ def test_trains(name, likelihood):
     """The loss falls; val/elbo is there; samples lie in the likelihood's support."""
     more = [f"model/likelihood={likelihood}"] if likelihood else []
     model = make(name, *more, net="mlp", optimizer=lambda p: torch.optim.Adam(p, 1e-2))
-    binary = model.likelihood.scores == {"binary"}
+    binary = model.likelihood.supported_data == {"binary"}
     data = RandomImages((1, 9, 7), binarize="dynamic" if binary else "none")
-    assert data.data_kind in model.likelihood.scores
+    assert data.data_kind in model.likelihood.supported_data
     settings = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     losses = []
 
@@ -91,7 +91,7 @@ def test_trains(name, likelihood):
     drawn = model.eval().sample(50, labels(50)).sample()
     if binary:
         assert ((drawn == 0) | (drawn == 1)).all()
-    elif "real" not in model.likelihood.scores:
+    elif "real" not in model.likelihood.supported_data:
         assert ((drawn >= 0) & (drawn <= 1)).all()
 
 
@@ -113,7 +113,7 @@ def test_compiled_equals_eager(name):
     """x -> loss is one graph, and has the loss and the gradients of the eager pass at the same noise."""
     torch._dynamo.reset()
     objective = make(name, net="mlp").objective
-    if objective.uses_hooks and TORCH < (2, 12):
+    if objective.uses_gradient_hooks and TORCH < (2, 12):
         pytest.skip("torch 2.11 cannot compile a gradient hook on an intermediate tensor")
     samples = 2 * getattr(objective, "num_groups", 1)
     results = []
@@ -171,7 +171,7 @@ def test_save_and_load(name, tmp_path):
     node = config("model", *overrides(name))
     model = make(name).eval()
     model.config = {"model": node, "seed": 3}
-    model.decoder.centre(torch.full((1, 9, 7), 0.3))
+    model.decoder.init_mean(torch.full((1, 9, 7), 0.3))
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_model_summary=False, enable_progress_bar=False)
     trainer.strategy.connect(model)
     path = tmp_path / "checkpoints" / "best.ckpt"
@@ -217,7 +217,7 @@ def test_beta_1_is_conv_vae():
         trainer.fit(model, RandomImages((1, 9, 7)))
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*weights)
-    assert make("beta_vae").objective.configured["beta"] == 4  # and the paper's class is not that by default
+    assert make("beta_vae").objective.configured_weights["beta"] == 4  # and the paper's class is not that by default
 
 
 @pytest.mark.parametrize("net", NETS + MORE_NETS)

@@ -11,8 +11,8 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from vaezoo.models import VAE, FactorVAE
-from vaezoo.objectives import DensityRatio
-from vaezoo.objectives.adversarial import permute_dimensions
+from vaezoo.objectives import AdversarialTotalCorrelation
+from vaezoo.objectives.adversarial import permute_dims
 from vaezoo.trace import Latent, Trace
 
 FLOAT = torch.float64
@@ -107,7 +107,7 @@ def test_permutation():
     """Each dimension keeps its values and loses its partners."""
     torch.manual_seed(0)
     z = correlated(20_000)
-    permuted = permute_dimensions(z)
+    permuted = permute_dims(z)
     assert torch.equal(permuted.sort(0).values, z.sort(0).values)
     assert torch.corrcoef(permuted.T)[0, 1].abs() < 0.03
     assert (permuted == z).all(1).sum() < 10
@@ -115,7 +115,7 @@ def test_permutation():
 
 def test_optimal_logit_has_the_total_correlation_for_its_mean():
     torch.manual_seed(0)
-    objective = DensityRatio((2,)).double()
+    objective = AdversarialTotalCorrelation((2,)).double()
     objective.critic = ExactLogit()
     terms = objective(trace_at(correlated(200_000)))
     assert abs(terms["tc"] - EXACT) < 0.01
@@ -124,7 +124,7 @@ def test_optimal_logit_has_the_total_correlation_for_its_mean():
 
 def test_ignorant_critic():
     """A logit of 0: no total correlation, and log 2 nats of loss."""
-    objective = DensityRatio((2,), hidden=[4]).double()
+    objective = AdversarialTotalCorrelation((2,), hidden=[4]).double()
     for parameter in objective.parameters():
         nn.init.zeros_(parameter)
     terms = objective(trace_at(correlated(50)))
@@ -136,7 +136,7 @@ def test_ignorant_critic():
 def trained():
     """A critic that has learnt the correlated Gaussian."""
     torch.manual_seed(0)
-    objective = DensityRatio((2,), hidden=[64, 64]).double()
+    objective = AdversarialTotalCorrelation((2,), hidden=[64, 64]).double()
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
     for step in range(600):
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / 600)

@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from vaezoo.data import Digits
 from vaezoo.families import DiscretizedLogistic, FixedScaleNormal
 from vaezoo.models import CVAE, VAE
-from vaezoo.nets import MLP, Conditioned
-from vaezoo.runs.setup import scored
+from vaezoo.nets import MLP, LabelConditioned
+from vaezoo.runs.setup import log_likelihood_kind
 
 
 def test_label_reaches_every_input():
@@ -28,7 +28,7 @@ def test_label_reaches_every_input():
             return inputs
 
     for in_shape, planes in [((2, 3, 4), 1), ((6,), 5), ((2, 1, 2), 3)]:
-        net = Conditioned(in_shape, (1,), Record, num_classes=5)
+        net = LabelConditioned(in_shape, (1,), Record, num_classes=5)
         first, *rest = in_shape
         assert net.net.in_shape == (first + planes, *rest)
         x = torch.rand(3, *in_shape)
@@ -80,7 +80,7 @@ def test_missing_labels():
     with pytest.raises(ValueError, match=r"got labels of shape \(2, 3\)"):
         model.encode(x, torch.zeros(2, 3))
     with pytest.raises(ValueError, match="num_classes must be >= 1, got 0"):
-        Conditioned((3,), (2,), MLP, num_classes=0)
+        LabelConditioned((3,), (2,), MLP, num_classes=0)
     with pytest.raises(ValueError, match=r"num_classes=7, but .* from 0 to 9: use model.num_classes=10"):
         CVAE((1, 4, 4), num_classes=7).init_from_data(torch.zeros(10, 1, 4, 4), torch.arange(10))
     with pytest.raises(ValueError, match=r"one class label for each example, .* are of shape \(5,\)"):
@@ -90,7 +90,7 @@ def test_missing_labels():
 def test_what_is_scored():
     """A bound of log p(x | y) is told apart from one of log p(x), a mass from a density."""
     grey, bits = RandomImages((1, 4, 4), binarize="none"), RandomImages((1, 4, 4))
-    assert scored(CVAE((1, 4, 4)), bits) == "bits given y"
-    assert scored(VAE((1, 4, 4)), bits) == "bits"
-    assert scored(VAE((1, 4, 4), likelihood=DiscretizedLogistic()), grey) == "levels"
-    assert scored(VAE((1, 4, 4), likelihood=FixedScaleNormal()), grey) == "density"
+    assert log_likelihood_kind(CVAE((1, 4, 4)), bits) == "bits given y"
+    assert log_likelihood_kind(VAE((1, 4, 4)), bits) == "bits"
+    assert log_likelihood_kind(VAE((1, 4, 4), likelihood=DiscretizedLogistic()), grey) == "levels"
+    assert log_likelihood_kind(VAE((1, 4, 4), likelihood=FixedScaleNormal()), grey) == "density"

@@ -42,7 +42,7 @@ def test_the_density_of_a_sample_is_kept_for_that_sample_alone(family):
     made = family((3,), num_flows=2)
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.5)
-    given = torch.randn(made.n_params, 4, 3).double() if isinstance(made, PlanarPosterior) else ()
+    given = torch.randn(made.num_outputs, 4, 3).double() if isinstance(made, PlanarPosterior) else ()
     made = made.double()
     drawn, fresh = made(*given), made(*given)
     z = drawn.rsample((2,)) if isinstance(made, PlanarPosterior) else drawn.rsample((2, 4))

@@ -218,7 +218,7 @@ def test_bernoulli_is_cross_entropy():
     torch.testing.assert_close(d.mean, torch.sigmoid(logits))
     far = Bernoulli()(torch.tensor([300.0, -300.0, 300.0], dtype=torch.float32))
     assert far.log_prob(torch.tensor([0.0, 1.0, 1.0])).tolist() == [-300.0, -300.0, 0.0]
-    assert Bernoulli.scores == {"binary"}  # at l = 2 the same formula integrates to 0.38 over [0, 1]
+    assert Bernoulli.supported_data == {"binary"}  # at l = 2 the same formula integrates to 0.38 over [0, 1]
 
 
 # Continuous Bernoulli.
@@ -460,9 +460,9 @@ def test_params_for_mean(family, tolerance):
 
     mean = torch.linspace(0.03, 0.97, 12, dtype=FLOAT).reshape(2, 2, 3)
     decoder = Conditional((4,), (2, 2, 3), Silent, family).double()
-    decoder.centre(mean)
+    decoder.init_mean(mean)
     torch.testing.assert_close(decoder(randn(5, 4)).mean, mean.expand(5, 2, 2, 3), rtol=0, atol=tolerance)
-    decoder.centre(mean.round())
+    decoder.init_mean(mean.round())
     px = decoder(randn(5, 4))
     assert (px.mean - mean.round()).abs().max() < max(tolerance, 0.021)
     assert px.log_prob(mean.round()).isfinite().all()
@@ -484,7 +484,7 @@ def test_params_for_mean(family, tolerance):
 )
 def test_half_precision_is_scored_in_single(family, dtype):
     """A network's float16 or bfloat16 planes are scored as float32 numbers, over 784 terms; float64 stays float64."""
-    net = nn.Linear(3, family.n_params * 784)
+    net = nn.Linear(3, family.num_outputs * 784)
     conditional = Conditional((3,), (784,), lambda *_: Half(net, dtype), family)
     conditional.offset = conditional.offset.to(dtype)  # as if the whole model had this type
     inputs = torch.randint(-8, 9, (5, 3), generator=generator(1)) / 4  # exact in any type
@@ -492,7 +492,7 @@ def test_half_precision_is_scored_in_single(family, dtype):
     log_px = conditional(inputs).log_prob(x)
     wide = torch.promote_types(dtype, torch.float32)
     assert log_px.dtype == wide
-    planes = net(inputs).to(dtype).to(wide).chunk(family.n_params, dim=1)
+    planes = net(inputs).to(dtype).to(wide).chunk(family.num_outputs, dim=1)
     torch.testing.assert_close(log_px, family(*planes).log_prob(x).sum(1), rtol=1e-6, atol=1e-3)
     exact = family(*(plane.double() for plane in planes)).log_prob(x.double()).sum(1)
     torch.testing.assert_close(log_px.double(), exact, rtol=1e-5, atol=1e-2)

@@ -62,16 +62,16 @@ def test_layer(name):
     dim, make = LAYERS[name]
     layer = make(dim)
     z = 2 * normals(40, dim, seed=4)
-    y, log_det = layer.push(z)
-    jacobian = vmap(jacrev(lambda z: layer.push(z)[0]))(z)
+    y, log_det = layer.forward(z)
+    jacobian = vmap(jacrev(lambda z: layer.forward(z)[0]))(z)
     torch.testing.assert_close(log_det, torch.linalg.slogdet(jacobian).logabsdet, rtol=0, atol=1e-9)
     assert (y - z).abs().max() > 0.05
     assert log_det.std() > 1e-3 or name == "iaf, D = 1"  # that one scales by a number of the context alone
-    for out, back in (layer.pull(y), z), (layer.pull(y)[::-1], log_det):
+    for out, back in (layer.inverse(y), z), (layer.inverse(y)[::-1], log_det):
         torch.testing.assert_close(out[0], back, rtol=0, atol=1e-8)
-    again, log_det = layer.pull(z)
-    torch.testing.assert_close(layer.push(again)[0], z, rtol=0, atol=1e-8)
-    torch.testing.assert_close(layer.push(again)[1], log_det, rtol=0, atol=1e-8)
+    again, log_det = layer.inverse(z)
+    torch.testing.assert_close(layer.forward(again)[0], z, rtol=0, atol=1e-8)
+    torch.testing.assert_close(layer.forward(again)[1], log_det, rtol=0, atol=1e-8)
 
 
 def test_layers_broadcast():
@@ -81,7 +81,7 @@ def test_layers_broadcast():
     made = disturbed(MADE(D, D, (8,), "elu", False))
     for layer in (PlanarLayer(planes[:, 0], planes[:, 1], normals(B)), IAFLayer(made, planes[:, 2])):
         z = normals(K, B, D, seed=1)
-        for move in (layer.push, layer.pull):
+        for move in (layer.forward, layer.inverse):
             (out, log_det), (pairs, pair_log_dets) = move(z), move(z.unsqueeze(2))
             assert (out.shape, log_det.shape) == ((K, B, D), (K, B))
             assert (pairs.shape, pair_log_dets.shape) == ((K, B, B, D), (K, B, B))
@@ -101,7 +101,7 @@ def test_planar_is_invertible(strength):
     moved = layer.u - u
     torch.testing.assert_close((moved * unit).sum(-1, keepdim=True) * unit, moved, rtol=0, atol=1e-9)
     z = normals(1000, 4, seed=2)
-    same, log_det = PlanarLayer(w, torch.zeros_like(w), normals(1000)).push(z)
+    same, log_det = PlanarLayer(w, torch.zeros_like(w), normals(1000)).forward(z)
     torch.testing.assert_close(same, z, rtol=0, atol=1e-9)
     assert log_det.abs().max() < 1e-9
 
@@ -124,17 +124,17 @@ def test_made_is_autoregressive(hidden, backwards):
         assert (of_context != 0).all()  # the first dimension's, too
     if full:
         layer = IAFLayer(made, h)
-        jacobian = jacrev(lambda z: layer.push(z)[0])(z)
+        jacobian = jacrev(lambda z: layer.forward(z)[0])(z)
         jacobian = jacobian.flip(0, 1) if backwards else jacobian
         assert torch.equal(jacobian, jacobian.tril())
-        torch.testing.assert_close(jacobian.diagonal().log().sum(), layer.push(z)[1], rtol=0, atol=1e-12)
+        torch.testing.assert_close(jacobian.diagonal().log().sum(), layer.forward(z)[1], rtol=0, atol=1e-12)
 
 
 def test_layers_alternate():
     """Reversed orders, and halves in turn: every dimension comes to depend on every other."""
     posterior = disturbed(IAFPosterior([5], num_flows=2, hidden=(10,)), 0.5)
     for q in (posterior(*normals(3, 5)), disturbed(FlowPrior([5], num_flows=3, hidden=(10,)), 0.5)()):
-        assert (jacrev(lambda u, q=q: q.push(u)[0])(normals(5)).abs() > 1e-6).all()
+        assert (jacrev(lambda u, q=q: q.forward(u)[0])(normals(5)).abs() > 1e-6).all()
 
 
 def distribution(kind, dim, num_flows=3):
@@ -143,10 +143,10 @@ def distribution(kind, dim, num_flows=3):
         return disturbed(FlowPrior([dim], num_flows=num_flows + 1, hidden=[6], activation="tanh"), 0.5)()
     if kind == "planar":
         family = PlanarPosterior([dim], num_flows)
-        planes = 1.5 * normals(family.n_params, dim, seed=21)
+        planes = 1.5 * normals(family.num_outputs, dim, seed=21)
     else:
         family = disturbed(IAFPosterior([dim], num_flows, hidden=(6,)))
-        planes = normals(family.n_params, dim, seed=22)
+        planes = normals(family.num_outputs, dim, seed=22)
     planes[1] *= 0.3
     return family(*planes)
 
@@ -213,7 +213,7 @@ def test_far_away(kind):
         q = module()
     else:
         module = (PlanarPosterior if kind == "planar" else IAFPosterior)([10])
-        q = module(*(3 * torch.randn(module.n_params, 10)).requires_grad_())
+        q = module(*(3 * torch.randn(module.num_outputs, 10)).requires_grad_())
     for parameter in module.parameters():
         parameter.data *= 3
     z = torch.tensor([[10.0], [1e3], [1e6]]) * torch.randn(3, 10)
@@ -233,7 +233,7 @@ def test_gradient_at_a_fixed_point(kind):
         family = PlanarPosterior([dim], num_flows=4)
     else:
         family = disturbed(IAFPosterior([dim], num_flows=2, hidden=(5,)))
-    planes = normals(family.n_params, 2, dim, seed=5).requires_grad_()
+    planes = normals(family.num_outputs, 2, dim, seed=5).requires_grad_()
     z = normals(2, dim, seed=6).requires_grad_()
     assert torch.autograd.gradcheck(lambda z, planes: family(*planes).log_prob(z), (z, planes), atol=1e-7)
     drawn = family(*planes).sample()
@@ -320,7 +320,7 @@ def test_linear_couplings_are_a_normal():
             (last,) = layer.net.layers
             last.weight[: len(last.weight) // 2] = 0  # s is a number
     p, zero = prior(), torch.zeros(5).double()
-    A, b = jacrev(lambda u: p.push(u)[0])(zero), p.push(zero)[0]
+    A, b = jacrev(lambda u: p.forward(u)[0])(zero), p.forward(zero)[0]
     exact = MultivariateNormal(b, A @ A.T)
     z = 2 * normals(50, 5)
     torch.testing.assert_close(p.log_prob(z), exact.log_prob(z), rtol=0, atol=1e-9)

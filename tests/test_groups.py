@@ -18,7 +18,7 @@ from vaezoo.evaluation.features import features_for
 from vaezoo.evaluation.groups import GROUPS
 from vaezoo.inference.ais import annealed_importance_sampling, simulate
 from vaezoo.inference.importance_sampling import estimate_log_marginal
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 SETTINGS = Settings(num_samples=5, num_images=20, annealed=0, outliers=None, compiled=False)
 # What does not apply to whom, and why.
@@ -46,12 +46,12 @@ def opened(name):
     """A model with its first weights, as a trained run."""
     torch.manual_seed(0)
     model = make(name, net="mlp", shape=(1, 8, 8))
-    binary = model.likelihood.scores == {"binary"}
+    binary = model.likelihood.supported_data == {"binary"}
     data = Digits(val_size=180, binarize="dynamic" if binary else "none")
     data.setup()
-    model.objective.num_data = data.num_train
+    model.objective.set_num_train(data.num_train)
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
-    return Trained({"data": {}, "trust": [], "seed": 0}, model.eval(), data, trainer, Path("x"))
+    return TrainedRun({"data": {}, "allow_packages": [], "seed": 0}, model.eval(), data, trainer, Path("x"))
 
 
 @pytest.mark.parametrize("group", ["likelihood", "latent", "probes", "reconstruction"])

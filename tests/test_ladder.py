@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 
 from vaezoo.models import VAE, LadderVAE
-from vaezoo.models.ladder_vae import merge
+from vaezoo.models.ladder_vae import product_of_normals
 
 
 def bits(*shape):
@@ -18,7 +18,7 @@ def test_merge_is_the_product_of_two_normals():
     """log N(a) + log N(b) - log N(merged) is the same number at every point."""
     a = Normal(torch.tensor([0.3, -2.0, 5.0]).double(), torch.tensor([0.5, 1e-3, 20.0]).double())
     b = Normal(torch.tensor([1.0, 2.0, 4.0]).double(), torch.tensor([2.0, 1.0, 0.1]).double())
-    both = merge(a, b)
+    both = product_of_normals(a, b)
     points = both.loc + both.scale * torch.linspace(-3, 3, 7).double()[:, None]
     constant = a.log_prob(points) + b.log_prob(points) - both.log_prob(points)
     torch.testing.assert_close(constant, constant[:1].expand(7, 3), rtol=1e-9, atol=1e-6)
@@ -122,7 +122,7 @@ def test_encode_follows_the_means():
     """The lowest layer's merged mean at the mean of the layer above, weighted by hand."""
     model = tiny()
     x = bits(4, 1, 2, 3)
-    low, high = model.evidence(x)
+    low, high = model.bottom_up(x)
     p = model.downwards[0](high.mean).base_dist
     expected = (low.loc / low.variance + p.loc / p.variance) / (1 / low.variance + 1 / p.variance)
     torch.testing.assert_close(model.encode(x), expected, rtol=1e-12, atol=1e-12)

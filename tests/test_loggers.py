@@ -156,7 +156,7 @@ def test_a_run_outlives_its_wandb_service(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_SERVICE", raising=False)  # that of other tests
     (tmp_path / "killer.py").write_text(KILLER)
     words = ("trainer.max_epochs=3", "model.encoder.hidden=[8]", "callbacks.images.every_n_epochs=1", "threads=1",
-             "trust=[killer]", "+callbacks.killer._target_=killer.Killer", "hydra.run.dir=D")  # fmt: skip
+             "allow_packages=[killer]", "+callbacks.killer._target_=killer.Killer", "hydra.run.dir=D")  # fmt: skip
     done = command(*words, cwd=tmp_path, PYTHONPATH=os.pathsep.join([str(REPO), str(tmp_path)]))
     assert (tmp_path / "killed").exists()
     assert done.returncode == 0, done.stderr

@@ -59,8 +59,8 @@ def by_hand(model, accumulate=1, clip=None, by_value=False, precision=None, batc
     """What a fit is: weights, learning rates of the steps, and each epoch's mean ELBO over its examples."""
     source = data()
     source.setup()
-    model.objective.num_data = source.num_train
-    model.decoder.centre(source.mean)
+    model.objective.set_num_train(source.num_train)
+    model.decoder.init_mean(source.mean)
     model.started.fill_(1)
     if precision == "double":
         model.double()

@@ -7,7 +7,7 @@ from conftest import config
 
 from vaezoo.instantiate import build
 from vaezoo.nets import ConvDecoder, ConvEncoder, ResidualBlock, ResNetDecoder, ResNetEncoder
-from vaezoo.nets.conv import Double, Halve, halved
+from vaezoo.nets.conv import Downsample, Upsample, downsampled_sizes
 
 SHAPES = [(1, 28, 20), (3, 64, 64), (2, 33, 17), (4, 8, 8), (1, 1, 5)]
 
@@ -24,9 +24,9 @@ def parameters(net):
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (7, 8), (33, 17)])
 def test_double_is_the_adjoint_of_halve(kernel, size):
     """<halve(x), y> = <x, double(y)> with the same weights: the same pixels meet, at any size and kernel."""
-    down = Halve(2, 3, kernel).double()
-    half = halved(*size, 1)[-1]
-    up = Double(3, 2, kernel, half, size).double()
+    down = Downsample(2, 3, kernel).double()
+    half = downsampled_sizes(*size, 1)[-1]
+    up = Upsample(3, 2, kernel, half, size).double()
     up.load_state_dict({"weight": down.weight.detach(), "bias": torch.zeros(2)})
     torch.nn.init.zeros_(down.bias)
     x = torch.randn(4, 2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

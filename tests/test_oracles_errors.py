@@ -41,7 +41,7 @@ def watched(name, shape, *more, sizes=(4, 2, 1)):
     """The stage values of 7 examples in ragged batches, and the traces that they came from."""
     model = make(name, *more, net="mlp", shape=shape).eval()
     x = torch.randint(0, 256, (sum(sizes), *shape), generator=torch.Generator().manual_seed(1)) / 255
-    x = x.round() if model.likelihood.scores == {"binary"} else x
+    x = x.round() if model.likelihood.supported_data == {"binary"} else x
     forward, traces = model.forward, []
 
     def record(*args, **kwargs):

@@ -82,13 +82,13 @@ def tiny(name, *more):
     """A model in float64 in training mode, its weights well away from where they begin; data that it scores; labels."""
     words = [*SMALL.get(name, []), *more]
     model = make(name, *words, net="conv" if name == "conv_vae" else "mlp", shape=SHAPE).double().train()
-    model.objective.num_data = 50
+    model.objective.set_num_train(50)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.3 * torch.randn(p.shape, dtype=FLOAT, generator=generator))
     x = torch.randint(0, 256, (BATCH, *SHAPE), generator=generator).double() / 255
-    if model.likelihood.scores == {"binary"}:
+    if model.likelihood.supported_data == {"binary"}:
         x = x.round()
     return model, x, torch.arange(BATCH) % 3
 

@@ -12,8 +12,16 @@ from ppca import PPCA, data_with_spectrum, rotation
 from vaezoo.data import Digits, Split
 from vaezoo.evaluation.features import train_features
 from vaezoo.inference import ex_post_density as samplers
-from vaezoo.metrics import anomaly, disentanglement
-from vaezoo.metrics.disentanglement import Disentanglement, beta_vae, explicitness, factor_vae, forest_importance, sap
+from vaezoo.metrics import anomaly
+from vaezoo.metrics.disentanglement import (
+    Disentanglement,
+    beta_vae,
+    explicitness,
+    factor_vae,
+    forest_importance,
+    protocol,
+    sap,
+)
 from vaezoo.metrics.probes import Probes
 
 FLOAT = torch.float64
@@ -66,14 +74,14 @@ def test_two_thirds_are_fitted_and_the_rest_is_judged(monkeypatch):
             given[name] = codes, v, test_codes, test_v
             return result
 
-        monkeypatch.setattr(disentanglement, name, call)
+        monkeypatch.setattr(protocol, name, call)
 
-    record("forests", (np.eye(2), 0.25))
+    record("forest_importance", (np.eye(2), 0.25))
     record("sap", 0.5)
     record("explicitness", 0.75)
     v = factors(100)
     codes = np.stack([np.arange(100.0), v[:, 0]], 1)
-    found = Disentanglement().held_out(codes, v)
+    found = Disentanglement().scores_on_held_out(codes, v)
     assert (found["dci_informativeness"], found["sap"], found["explicitness"]) == (0.25, 0.5, 0.75)
     for train, train_v, test, test_v in given.values():
         assert (len(train), len(test)) == (66, 34)

@@ -139,7 +139,7 @@ def test_a_sweeps_table_is_in_the_order_of_its_jobs(tmp_path):
         folder = make_run(tmp_path / f"j{job}", "mlp_vae", seed, elbo, wall_seconds=float(job))
         words = [f"seed={seed}"]
         (folder / "job.json").write_text(json.dumps({"job": job, "overrides": words}))
-    found = sweep.rows(tmp_path)
+    found = sweep.sweep_rows(tmp_path)
     assert [(row["job"], row["overrides"], row["test_elbo"], row["seconds"], row["folder"]) for row in found] == [
         (0, "seed=1", -8.0, 0.0, "j0"), (3, "seed=0", -7.0, 3.0, "j3"), (12, "seed=2", -9.0, 12.0, "j12"),
     ]  # fmt: skip
@@ -204,7 +204,7 @@ def test_udr_goes_to_the_run_whose_codes_it_is_of(tmp_path, monkeypatch):
 
     monkeypatch.setattr(task, "find_checkpoint", lambda folder: f"best of {folder}")
     monkeypatch.setattr(task, "read_checkpoint", lambda path: f"read {path}")
-    monkeypatch.setattr(task, "opened", opened)
+    monkeypatch.setattr(task, "load_run", opened)
     monkeypatch.setattr(disentanglement, "udr", udr)
     task.agreement(Variant("a", runs, 4), tmp_path, [])
     assert asked == [(seed, "test", task.CODES) for seed in (2, 0, 1)]

@@ -24,7 +24,7 @@ from vaezoo.inference.ex_post_density import Sampler
 from vaezoo.inference.importance_sampling import LogMarginalEstimate
 from vaezoo.metrics import anomaly, disentanglement, latent, probes
 from vaezoo.metrics import samples as sample_metrics
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 from vaezoo.types import Batch
 
 SHAPE = (1, 4, 3)
@@ -61,7 +61,7 @@ def opened(name="mlp_vae", *more, data=None):
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.2 * torch.randn(p.shape, generator=generator))
-    return Trained({"data": {}, "trust": [], "seed": 0}, model.eval(), data, SimpleNamespace(), Path("x"))
+    return TrainedRun({"data": {}, "allow_packages": [], "seed": 0}, model.eval(), data, SimpleNamespace(), Path("x"))
 
 
 def rows(x, split):
@@ -416,8 +416,8 @@ def test_outliers_are_seen_as_the_runs_own_images(monkeypatch, binarize, likelih
     monkeypatch.setattr("vaezoo.evaluation.anomaly.data_config", lambda name: cfg("data", f"data={name}"))
     model = make("mlp_vae", f"model/likelihood={likelihood}", net="mlp", shape=(1, 8, 8))
     own = SimpleNamespace(data_kind="byte" if binarize == "none" else "binary")
-    config = {"data": {"binarize": binarize, "root": "elsewhere"}, "trust": [], "seed": 3}
-    found = other_data(Trained(config, model, own, SimpleNamespace(), Path("x")), "digits")
+    config = {"data": {"binarize": binarize, "root": "elsewhere"}, "allow_packages": [], "seed": 3}
+    found = other_data(TrainedRun(config, model, own, SimpleNamespace(), Path("x")), "digits")
     assert (type(found).__name__, found.binarize, found.seed, found.data_kind) == ("Digits", binarize, 3, own.data_kind)
     assert len(found.test.images) == 360
 

@@ -78,7 +78,7 @@ def raw(*shape, seed=0):
 
 def posterior(family, spread=0.5, batch=2, dim=3, seed=0):
     """A posterior with unequal means and scales: its planes are parameters."""
-    planes = spread * randn(family.n_params, batch, dim, seed=seed)
+    planes = spread * randn(family.num_outputs, batch, dim, seed=seed)
     planes[1] += torch.tensor([0.6, -0.7, 0.0])[:dim]
     params = [plane.requires_grad_() for plane in planes.unbind()]
     return family.double()(*params), params

@@ -66,7 +66,7 @@ def test_processes_take_turns_in_one_order(num, size, world):
             for chunk in (1, 2, 5):
                 for first in (0, 1):
                     chunks = BatchChunks(batches, chunk, first_chunk=lambda first=first: first)
-                    parts = [[(p.number, p.examples.tolist()) for p in c] for c in chunks]
+                    parts = [[(p.batch_idx, p.example_ids.tolist()) for p in c] for c in chunks]
                     expected = list(enumerate([mine[i : i + size] for i in range(0, len(mine), size)]))
                     whole = [expected[i : i + chunk] for i in range(first * chunk, len(expected), chunk)]
                     assert parts == whole
@@ -266,7 +266,7 @@ def test_planes_are_the_familys_parameters():
     torch.testing.assert_close(loc, raw[:, :, :3])
     torch.testing.assert_close(log_scale, raw[:, :, 3:])
     mean = torch.rand(3, 2, 4)
-    decoder.centre(mean)
+    decoder.init_mean(mean)
     with torch.no_grad():
         for p in decoder.net.parameters():
             p.zero_()

@@ -114,12 +114,12 @@ def test_the_cost_of_a_run(monkeypatch):
     wrote = {}
     monkeypatch.setattr(fit, "test", lambda *_: {"elbo": -3.5})
     monkeypatch.setattr(fit, "print_results", lambda *_: None)
-    monkeypatch.setattr(fit, "scored", lambda *_: "bits")
+    monkeypatch.setattr(fit, "log_likelihood_kind", lambda *_: "bits")
     monkeypatch.setattr(fit, "write_summary", lambda config, **values: wrote.update(values) or values)
     model.epochs, model.results = 2.5, {"val": {"elbo": -4.5}}
     trainer = SimpleNamespace(callbacks=[monitor], current_epoch=3, global_step=30, is_global_zero=True)
     config = {"name": "vae", "seed": 0, "logger": {}, "run_dir": "x"}
-    fit.summarise(config, trainer, model, object(), time.perf_counter() - 100)
+    fit.test_and_summarize(config, trainer, model, object(), time.perf_counter() - 100)
     encoder = 6 * 200 + 200 + 200 * 200 + 200 + 200 * 4 + 4
     decoder = 2 * 200 + 200 + 200 * 200 + 200 + 200 * 6 + 6
     assert wrote["parameters"] == encoder + decoder

@@ -20,18 +20,18 @@ from vaezoo.callbacks.monitor import Monitor
 from vaezoo.distributions import NearestCode, UniformCodes
 from vaezoo.inference import ais as annealed
 from vaezoo.models import VAE, AnnealedVAE, FactorVAE
-from vaezoo.models.ladder_vae import merge
+from vaezoo.models.ladder_vae import product_of_normals
 from vaezoo.nets import Quantizer
 from vaezoo.objectives import (
     ELBO,
     MMD,
+    AdversarialTotalCorrelation,
     Capacity,
     CombinedImportanceWeighted,
     Commitment,
-    DensityRatio,
+    CovariancePenalty,
     ImportanceWeighted,
     InfoMMD,
-    MomentPenalty,
     PartiallyImportanceWeighted,
     SlicedWasserstein,
     TotalCorrelation,
@@ -114,10 +114,10 @@ def test_every_objective_weighs_its_terms(trace):
         (MMD(5.0), distortion + 5 * mmd["imq"]),
         (SlicedWasserstein(3.0, 7), distortion + 3 * sw),
         (TotalCorrelation(0.2, 3.0, 0.7), distortion + rate - 0.8 * tc["mi"] + 2 * tc["tc"] - 0.3 * tc["dwkl"]),
-        (MomentPenalty("II", 3.0, 0.2), distortion + rate + 3 * off + 0.2 * on),
+        (CovariancePenalty("II", 3.0, 0.2), distortion + rate + 3 * off + 0.2 * on),
     ]
     for objective, loss in expected:
-        told = type(objective).__name__, objective.configured
+        told = type(objective).__name__, objective.configured_weights
         assert value(objective, trace)["loss"] == pytest.approx(float(loss), rel=1e-6), told
     assert mmd["rbf"] != mmd["imq"]
 
@@ -126,7 +126,7 @@ def test_the_critics_term_has_its_weight(trace):
     """loss = distortion + rate + 3 tc, and no critic loss in its value; ln 2 for a critic that says nothing."""
     distortion, rate, _ = parts(trace)
     torch.manual_seed(0)
-    objective = DensityRatio((4,), gamma=3.0, hidden=(5,))
+    objective = AdversarialTotalCorrelation((4,), gamma=3.0, hidden=(5,))
     found = value(objective, trace)
     with torch.no_grad():
         logits = objective.critic(trace.latent.z.reshape(15, 4))
@@ -165,7 +165,7 @@ def test_precisions_weigh_the_means():
         Normal(torch.tensor(1.0, dtype=FLOAT), torch.tensor(0.5, dtype=FLOAT)),
         Normal(4.0, torch.tensor(2.0).double()),
     )
-    found = merge(a, b)
+    found = product_of_normals(a, b)
     assert float(found.loc) == pytest.approx((4 * 1 + 0.25 * 4) / 4.25)  # precisions 4 and 1/4
     assert float(found.scale) == pytest.approx(1 / math.sqrt(4.25))
 
@@ -234,9 +234,9 @@ def test_schedules_of_the_weights():
     assert [warm.factor(t) for t in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
     objective = AnnealedVAE((1, 3, 2), capacity=25.0, capacity_steps=8).objective
     for step, capacity in ((0, 0), (2, 6.25), (7, 21.875), (8, 25), (90, 25)):
-        objective.advance(step)
+        objective.apply_schedules(step)
         assert float(objective.capacity) == pytest.approx(capacity)
-        assert float(objective.gamma) == objective.configured["gamma"]  # no schedule
+        assert float(objective.gamma) == objective.configured_weights["gamma"]  # no schedule
 
 
 @pytest.mark.parametrize(("warmup", "final"), [(0, 0.0), (3, 0.2), (5, 0.3)])

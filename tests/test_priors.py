@@ -156,7 +156,7 @@ def test_draws_follow_the_weights_and_the_components(cls):
             prior.loc.copy_(40 * torch.arange(num_components)[:, None] * torch.tensor([1.0, -1.0]))
         else:
             weights = torch.ones(num_components, dtype=FLOAT)
-            model.prior.start(rand(num_components, *DATA_SHAPE))
+            model.prior.init_from_data(rand(num_components, *DATA_SHAPE))
             model.encoder.net.layers[-1].weight[2:] = 0
             model.encoder.offset[2:] = -5  # narrow, all alike
         p = model.prior()

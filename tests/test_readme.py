@@ -58,7 +58,7 @@ def test_adding_a_model_and_data(cli, tmp_path):
     (tmp_path / "mypackage" / "data.py").write_text(blocks("python", "class Bars"))
     config = blocks("yaml", "MyVAE").replace("vaezoo.models.my_vae", "mypackage.my_vae")
     (tmp_path / "conf" / "model" / "my_vae.yaml").write_text(config)
-    data = re.search(r"python run.py ('trust=.*?)`", README)[1]
+    data = re.search(r"python run.py ('allow_packages=.*?)`", README)[1]
     code, _out, err, run = cli(
         f"--config-dir={tmp_path / 'conf'}", "model=my_vae", "model.gamma=3", *shlex.split(data),
         "trainer.max_epochs=2", "logger=csv", "trainer.log_every_n_steps=2",

@@ -16,7 +16,7 @@ from vaezoo.callbacks.early_stopping import EarlyStopping
 from vaezoo.callbacks.ema import EMA
 from vaezoo.callbacks.progress import Progress
 from vaezoo.models import VAE
-from vaezoo.runs.signals import Stopped, request
+from vaezoo.runs.signals import Stopped, stop_request
 from vaezoo.training.schedulers import cosine
 
 
@@ -32,8 +32,8 @@ class Recorder(pl.Callback):
         self.count = 0
 
     def on_microbatch_end(self, trainer, pl_module, part):
-        key = (trainer.current_epoch, part.number)
-        row = (float(pl_module.last_metrics["loss"]).hex(), part.examples.tolist(), float(part.batch.x.sum()))
+        key = (trainer.current_epoch, part.batch_idx)
+        row = (float(pl_module.last_metrics["loss"]).hex(), part.example_ids.tolist(), float(part.batch.x.sum()))
         assert self.record.setdefault(key, row) == row
         self.count += 1
         if not self.in_validation and self.count == self.die_at:
@@ -223,7 +223,7 @@ def test_a_signal_ends_an_evaluation_at_its_next_batch(tmp_path, monkeypatch, st
     trainer = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision))
     end = getattr(Last(tmp_path), f"on_{stage}_batch_end")
     end(trainer)
-    monkeypatch.setattr(request, "signum", signal.SIGTERM)
+    monkeypatch.setattr(stop_request, "signum", signal.SIGTERM)
     with pytest.raises(Stopped):
         end(trainer)
 

@@ -16,11 +16,11 @@ from conftest import REPO
 from vaezoo.errors import ConfigError
 from vaezoo.report.tables import print_table
 from vaezoo.runs import record
-from vaezoo.runs.folder import held, replace
-from vaezoo.runs.jobs import Jobs, cause
-from vaezoo.runs.resume import complete, config_folder, enlarges, resumed
+from vaezoo.runs.folder import locked, write_atomic
+from vaezoo.runs.jobs import Jobs, exit_reason
+from vaezoo.runs.resume import config_folder, is_larger_comparison, report_if_complete, resolve_resume_args
 from vaezoo.runs.signals import Stopped
-from vaezoo.tasks.fit import differences, go_on
+from vaezoo.tasks.fit import config_differences, prepare_resume
 
 DEFAULTS = Path(config_folder(), "config.yaml")
 
@@ -28,7 +28,7 @@ DEFAULTS = Path(config_folder(), "config.yaml")
 STUB = """
 import json, os, signal, time
 from pathlib import Path
-from vaezoo.signals import SIGNALS, Stopped
+from vaezoo.runs.signals import SIGNALS, Stopped
 
 def task(config):
     folder = Path(config["run_dir"])
@@ -72,7 +72,7 @@ def stub(tmp_path, monkeypatch):
         (tmp_path / "plan.json").write_text(
             json.dumps({name.removeprefix("seed"): deed for name, deed in plan.items()})
         )
-        return ["--config-dir=more", "task=stub", "trust=[stub]"]
+        return ["--config-dir=more", "task=stub", "allow_packages=[stub]"]
 
     yield words
     sys.modules.pop("stub", None)
@@ -215,7 +215,7 @@ def test_mistakes(cli, tmp_path, arguments, sentence):
     ids=" ".join,
 )
 def test_what_does_not_go_on_is_left_alone(argv):
-    assert resumed(argv, DEFAULTS) == argv
+    assert resolve_resume_args(argv, DEFAULTS) == argv
 
 
 def test_a_torn_record_is_no_record(tmp_path, monkeypatch):
@@ -224,9 +224,9 @@ def test_a_torn_record_is_no_record(tmp_path, monkeypatch):
     folder = tmp_path / "outputs" / "day" / "time" / ".hydra"
     folder.mkdir(parents=True)
     (folder / "overrides.yaml").write_text("")
-    assert resumed(["resume=auto"], DEFAULTS) == ["resume=auto"]
+    assert resolve_resume_args(["resume=auto"], DEFAULTS) == ["resume=auto"]
     (folder / "overrides.yaml").write_text("[]\n")
-    assert resumed(["resume=auto"], DEFAULTS)[1] == "hydra.run.dir='outputs/day/time'"
+    assert resolve_resume_args(["resume=auto"], DEFAULTS)[1] == "hydra.run.dir='outputs/day/time'"
 
 
 def test_a_folder_in_use_is_refused(cli, stub):
@@ -242,7 +242,7 @@ def test_a_folder_in_use_is_refused(cli, stub):
         assert err == f"error: {run.resolve()} {sentence}\n"
         assert not (run / "summary.json").exists()
         process.kill()
-    with held(run):
+    with locked(run):
         pass
 
 
@@ -277,11 +277,11 @@ def test_a_sweep_again_runs_what_is_missing(stub):
     (sweep,) = Path().glob("multirun/*/*")
     status = [row["status"] for row in table(sweep).values()]
     assert status == ["completed", "no luck", "killed by SIGKILL"]
-    assert table(sweep)[0]["overrides"] == "task=stub trust=[stub] seed=0"
+    assert table(sweep)[0]["overrides"] == "task=stub allow_packages=[stub] seed=0"
 
     # The sweep as it is when a glob(...) in its command has come to match one more, before all others.
     record = (sweep / "sweep.json").read_text()
-    replace(sweep / "sweep.json", record.replace("seed=0,1,2", "seed=9,0,1,2"))
+    write_atomic(sweep / "sweep.json", record.replace("seed=0,1,2", "seed=9,0,1,2"))
     stub(seed2="kill")
     with start(*words, "seed=9,0,1,2") as second:
         out, err = second.communicate()
@@ -355,12 +355,12 @@ def test_sigterm_in_a_sweep(stub):
 
 def test_a_lock_does_not_outlive_its_process(tmp_path):
     """A forked worker, which may live on for seconds after a kill, does not hold the folder."""
-    with held(tmp_path):
+    with locked(tmp_path):
         worker = os.fork()
         if worker == 0:
             signal.pause()
     try:
-        with held(tmp_path):
+        with locked(tmp_path):
             pass
     finally:
         os.kill(worker, signal.SIGKILL)
@@ -378,7 +378,7 @@ def test_the_table_keeps_brackets(tmp_path, capsys):
 
 
 def test_the_cause_in_an_exit_code():
-    assert [cause(code) for code in (-11, 143, 7)] == [
+    assert [exit_reason(code) for code in (-11, 143, 7)] == [
         "killed by SIGSEGV", "interrupted by SIGTERM", "ended with exit code 7"
     ]  # fmt: skip
 
@@ -406,14 +406,14 @@ def test_a_comparison_that_grows(before, now, grows):
     """What is there must be part of what is asked for."""
     common = ["task=compare", "models=[mlp_vae]", "data=mnist"]
     words = [[*common, *filter(None, [own])] for own in (now, before)]
-    assert enlarges(*words, defaults={"seeds": 3, "models": []}) == grows
+    assert is_larger_comparison(*words, defaults={"seeds": 3, "models": []}) == grows
 
 
 def test_what_a_run_that_goes_on_says_of_its_config():
     """What moves its training; not where the data lie, which follows from where it is started."""
     before = {"seed": 0, "data": {"root": "/a/data", "val_size": 10}, "trainer": {"max_epochs": 2}, "debug": False}
     now = {"seed": 0, "data": {"root": "/b/data", "val_size": 20}, "trainer": {"max_epochs": 9}, "debug": True}
-    assert list(differences(before, now)) == [("data.val_size", 10, 20)]
+    assert list(config_differences(before, now)) == [("data.val_size", 10, 20)]
 
 
 def test_a_complete_run_that_goes_on_has_no_speed(cli):
@@ -443,9 +443,9 @@ def test_wandb_is_imported_before_torch(stub, words, early):
 
 def test_replace_leaves_the_old_text_where_it_fails(tmp_path):
     path = tmp_path / "a.json"
-    replace(path, "old")
+    write_atomic(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        replace(path, "\ud800")
+        write_atomic(path, "\ud800")
     assert path.read_text() == "old"
 
 
@@ -456,9 +456,11 @@ def test_stopped_passes_those_who_catch_exceptions():
 
 def test_a_full_disk_in_words():
     """Whatever file it was that found no room."""
-    from vaezoo.error_messages import sentence
+    from vaezoo.error_messages import describe_error
 
-    assert sentence(OSError(28, "No space left on device")).startswith("no space left on the run's disk: make room")
+    assert describe_error(OSError(28, "No space left on device")).startswith(
+        "no space left on the run's disk: make room"
+    )
 
 
 def test_a_run_cannot_go_on_to_fewer_epochs(tmp_path):
@@ -466,14 +468,14 @@ def test_a_run_cannot_go_on_to_fewer_epochs(tmp_path):
     from pathlib import Path
 
     from vaezoo.errors import ConfigError
-    from vaezoo.runs.resume import resumed
+    from vaezoo.runs.resume import resolve_resume_args
 
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "overrides.yaml").write_text("- trainer.max_epochs=5\n")
     summary = '{"status": "completed", "epochs": 5}'
     (tmp_path / "summary.json").write_text(summary)
     with pytest.raises(ConfigError, match=r"trainer\.max_epochs=2 is less than the 5 epochs"):
-        resumed([f"run={tmp_path}", "trainer.max_epochs=2"], Path("unused"))
+        resolve_resume_args([f"run={tmp_path}", "trainer.max_epochs=2"], Path("unused"))
     assert (tmp_path / "summary.json").read_text() == summary
 
 
@@ -516,7 +518,7 @@ def test_a_folder_with_results_is_refused_to_another_command(cli, stub):
         assert len(err.splitlines()) == 1
         assert "D holds the run of another command" in err
         assert contents(folder) == before
-    assert "(task=stub trust=[stub] seed=0 +note=second): choose another hydra.run.dir, or delete it" in err
+    assert "(task=stub allow_packages=[stub] seed=0 +note=second): choose another hydra.run.dir, or delete it" in err
     code, _out, err, _new = cli(*words, "seed=0", "+note=second")
     assert code == 1
     assert err.startswith(f"error: {folder.resolve()} holds a run of this command: resume=auto goes on with it, or ")
@@ -556,10 +558,10 @@ def test_a_kill_while_the_record_is_written(cli, stub, monkeypatch, after):
         count += 1
         if count > after:
             raise OSError("killed")
-        replace(path, text)
+        write_atomic(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(record, "replace", dying)
+        patch.setattr(record, "write_atomic", dying)
         assert cli(*words, "seed=2")[0] == (1 if after < 3 else 0)
     stub()
     assert cli(*words, "seed=2")[0] == 0
@@ -573,7 +575,10 @@ def test_a_sweep_in_an_old_folder(stub):
         process.communicate()
     before = contents(Path("S"))
     for words, told in [
-        (["-m", *first, "seed=2"], "S holds the sweep of another command (task=stub trust=[stub] seed=1): choose"),
+        (
+            ["-m", *first, "seed=2"],
+            "S holds the sweep of another command (task=stub allow_packages=[stub] seed=1): choose",
+        ),
         (["-m", *first, "seed=1"], "S holds this sweep: resume=auto goes on with it"),
         ([*first, "seed=1", "hydra.run.dir=S"], "S holds a sweep: choose another hydra.run.dir"),
     ]:
@@ -601,15 +606,15 @@ def test_a_run_goes_on_with_what_it_was_trained_with(cli):
         node[parts[-1]] = value
         return other
 
-    assert go_on(config, []) == run / "checkpoints" / "last.ckpt"
+    assert prepare_resume(config, []) == run / "checkpoints" / "last.ckpt"
     for key, value in [
         ("seed", 5), ("optimizer.lr", 0.1), ("model.latent_dim", 3), ("data.val_size", 10),
         ("scheduler._target_", "vaezoo.training.schedulers.cosine"), ("model.encoder.hidden", [9]),
     ]:  # fmt: skip
         with pytest.raises(ConfigError, match=rf"was trained with {key}=.*, not with {key}=.*: start a new run"):
-            go_on(changed(key, value), [])
+            prepare_resume(changed(key, value), [])
     for key, value in [("model.news", 1), ("trainer.deterministic", True), ("threads", 1), ("trainer.max_epochs", 9)]:
-        assert go_on(changed(key, value), [])
+        assert prepare_resume(changed(key, value), [])
 
 
 def test_relative_data_are_those_of_the_original_folder(cli, stub):
@@ -619,12 +624,12 @@ def test_relative_data_are_those_of_the_original_folder(cli, stub):
     Path("elsewhere").mkdir()
     defaults = Path(config_folder(), "config.yaml")
     home = Path.cwd()
-    assert f"data.root='{home}/here'" not in resumed([f"run={run}"], defaults)
+    assert f"data.root='{home}/here'" not in resolve_resume_args([f"run={run}"], defaults)
     os.chdir("elsewhere")
-    found = resumed([f"run={run}"], defaults)
+    found = resolve_resume_args([f"run={run}"], defaults)
     assert f"data.root='{home}/here'" in found
     assert "data.root=here" not in found
-    assert resumed([f"run={run}", "data.root=there"], defaults).count("data.root=there") == 1
+    assert resolve_resume_args([f"run={run}", "data.root=there"], defaults).count("data.root=there") == 1
 
 
 def test_a_comparison_is_complete_with_every_stage(tmp_path):
@@ -633,12 +638,12 @@ def test_a_comparison_is_complete_with_every_stage(tmp_path):
     for part in ("", "runs/a-seed0", "evaluations/a-seed0", "runs/b-seed0"):
         (tmp_path / part).mkdir(parents=True, exist_ok=True)
         (tmp_path / part / "summary.json").write_text(done)
-    assert not complete(tmp_path)
+    assert not report_if_complete(tmp_path)
     (tmp_path / "evaluations" / "b-seed0").mkdir()
     (tmp_path / "evaluations" / "b-seed0" / "summary.json").write_text('{"status": "failed"}')
-    assert not complete(tmp_path)
+    assert not report_if_complete(tmp_path)
     (tmp_path / "evaluations" / "b-seed0" / "summary.json").write_text(done)
-    assert complete(tmp_path)
+    assert report_if_complete(tmp_path)
 
 
 def test_a_lost_parent_takes_its_job_with_it(stub):
@@ -665,15 +670,15 @@ def test_a_job_waits_for_an_earlier_attempt(tmp_path, capsys):
     jobs = Jobs(tmp_path, [], resume=True, group="g")
     orphan = os.fork()
     if orphan == 0:
-        with held(tmp_path):
+        with locked(tmp_path):
             (tmp_path / "locked").touch()
             time.sleep(1)
         os._exit(0)
     while not (tmp_path / "locked").exists():
         time.sleep(0.01)
-    assert not jobs.clear(tmp_path, seconds=0.1)
+    assert not jobs.wait_for_folder(tmp_path, seconds=0.1)
     assert (tmp_path / "summary.json").exists()
-    assert jobs.clear(tmp_path)
+    assert jobs.wait_for_folder(tmp_path)
     assert not (tmp_path / "summary.json").exists()
     os.waitpid(orphan, 0)
     waits, in_use, waits_again = capsys.readouterr().err.splitlines()

@@ -13,9 +13,9 @@ from vaezoo.metrics.samples import (
     QUANTITIES,
     ReconstructionMetrics,
     SampleMetrics,
-    distances,
     fid,
     kid,
+    pairwise_distances,
     precision_recall_density_coverage,
     reconstruction_scores,
     references,
@@ -155,8 +155,8 @@ def test_manifolds_of_one_distribution():
 
 def test_distances_of_near_images_keep_their_digits():
     x = normal(0, 30, 64) + 1e3
-    assert distances(x, x).diagonal().max() == 0
-    assert torch.equal(distances(x[:7], x), distances(x, x[:7]).T)
+    assert pairwise_distances(x, x).diagonal().max() == 0
+    assert torch.equal(pairwise_distances(x[:7], x), pairwise_distances(x, x[:7]).T)
 
 
 def test_sample_metrics(monkeypatch):

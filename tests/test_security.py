@@ -53,7 +53,7 @@ def test_every_model_loads_from_its_checkpoint(name, tmp_path):
 def test_a_checkpoint_of_an_earlier_version_loads(cli):
     model = load(OLD)
     assert type(model) is BetaVAE
-    assert model.objective.configured["beta"] == 4.0
+    assert model.objective.configured_weights["beta"] == 4.0
     code, _out, err, run = cli("task=evaluate", f"run={OLD}", "task.metrics=[]", "threads=1")
     assert code == 0, err
     test = json.loads((run / "summary.json").read_text())["test"]
@@ -69,7 +69,7 @@ ELBO, KL = -27.85479547712538, 0.5082562488089833  # from that version's own sum
     [
         ("model", "vaezoo.nets.MLP"),  # of the right package, of another kind
         ("model.encoder", "vaezoo.models.base.math.sqrt"),
-        ("model.encoder", "vaezoo.nets.mlp.glorot"),  # a function
+        ("model.encoder", "vaezoo.nets.mlp.init_glorot"),  # a function
         ("model.encoder", "torch.nn.functional.relu"),
         ("model.encoder", "vaezoo.metrics.inception.Inception"),  # reads a file
         ("optimizer", "torch.nn.Linear"),
@@ -81,7 +81,7 @@ ELBO, KL = -27.85479547712538, 0.5082562488089833  # from that version's own sum
         ("trainer", "lightning.pytorch.Callback"),
         ("trainer", "vaezoo.tasks.fit.fit"),
         ("callbacks", "lightning.pytorch.Trainer"),
-        ("callbacks.checkpoint_best", "vaezoo.runs.folder.replace"),
+        ("callbacks.checkpoint_best", "vaezoo.runs.folder.write_atomic"),
         ("logger", "vaezoo.loggers.find_wandb_id"),
         ("task", "vaezoo.runs.summary.write_summary"),
         ("task", "vaezoo.runs.checkpoint.read_checkpoint"),
@@ -147,11 +147,11 @@ def test_trust_is_never_inherited_from_a_file(cli, own_package, tmp_path):
     """Neither from a checkpoint's config nor from a run folder's record; said on this command line, it works."""
     short = ("logger=none", "callbacks.images=null", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
     mine = "model._target_=ownpackage.Mine"
-    code, _out, err, run = cli(*short, "trust=[ownpackage]", mine, "trainer.max_epochs=1")
+    code, _out, err, run = cli(*short, "allow_packages=[ownpackage]", mine, "trainer.max_epochs=1")
     assert code == 0, err
     own_package.unlink()
     sys.modules.pop("ownpackage")
-    assert read_checkpoint(run)["vaezoo_config"]["trust"] == ["ownpackage"]
+    assert read_checkpoint(run)["vaezoo_config"]["allow_packages"] == ["ownpackage"]
     with pytest.raises(ConfigError, match="in a package that you wrote"):
         load(run)
     for words in (["task=sample", f"run={run}", "num=2"], [f"run={run}", "trainer.max_epochs=2"]):
@@ -160,10 +160,10 @@ def test_trust_is_never_inherited_from_a_file(cli, own_package, tmp_path):
         assert "model._target_=ownpackage.Mine is not in a trusted package" in err
         assert not own_package.exists()
     for words in (["task=sample", f"run={run}", "num=2"], [f"run={run}", "trainer.max_epochs=2"]):
-        code, _out, err, _ = cli(*words, "trust=[ownpackage]")
+        code, _out, err, _ = cli(*words, "allow_packages=[ownpackage]")
         assert code == 0, err
     assert own_package.exists()
-    assert load(run, trust=("ownpackage",)).latent_shape == (20,)
+    assert load(run, allow_packages=("ownpackage",)).latent_shape == (20,)
 
 
 def test_a_link_out_of_a_run_folder_is_not_written_through(cli, tmp_path):

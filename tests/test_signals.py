@@ -4,15 +4,23 @@ import os
 import signal
 import time
 
-from vaezoo.runs.signals import PARENT, Stopped, listen, request, requeue, stopping_with_parent, watch_parent
+from vaezoo.runs.signals import (
+    PARENT,
+    Stopped,
+    handling_signals,
+    requeue_slurm_job,
+    stop_request,
+    stopping_with_parent,
+    watch_parent,
+)
 
 
 def test_the_first_signal_is_noted_and_handlers_come_back(capfd):
     before = signal.getsignal(signal.SIGTERM)
-    with listen():
-        assert request.signum == 0
+    with handling_signals():
+        assert stop_request.signum == 0
         os.kill(os.getpid(), signal.SIGTERM)
-        assert request.signum == signal.SIGTERM
+        assert stop_request.signum == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
     assert capfd.readouterr().err == "SIGTERM: stopping after this step; once more to leave at once\n"
 
@@ -21,14 +29,14 @@ def test_a_second_signal_leaves_at_once(monkeypatch):
     """One that follows within a second is the same one told twice, by a scheduler to the job and its step."""
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
-    with listen():
+    with handling_signals():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         assert left == []
-        request.since = time.monotonic() - 2
+        stop_request.since = time.monotonic() - 2
         os.kill(os.getpid(), signal.SIGTERM)
     assert left == [143]
-    assert request.signum == signal.SIGINT
+    assert stop_request.signum == signal.SIGINT
 
 
 def test_slurm_requeue(tmp_path, monkeypatch):
@@ -37,15 +45,13 @@ def test_slurm_requeue(tmp_path, monkeypatch):
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert requeue(Stopped(signal.SIGUSR1)) is None
+    assert requeue_slurm_job(Stopped(signal.SIGUSR1)) is None
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert requeue(Stopped(signal.SIGTERM)) is None
-    assert requeue(Stopped(signal.SIGUSR1)) == "SLURM job 17 is requeued"
+    assert requeue_slurm_job(Stopped(signal.SIGTERM)) is None
+    assert requeue_slurm_job(Stopped(signal.SIGUSR1)) == "SLURM job 17 is requeued"
     assert (tmp_path / "said").read_text() == "requeue 17\n"
     (tmp_path / "scontrol").write_text("#!/bin/sh\nexit 3\n")
-    assert "could not be requeued" in requeue(Stopped(signal.SIGUSR1))
-
-
+    assert "could not be requeued" in requeue_slurm_job(Stopped(signal.SIGUSR1))
 
 
 def test_who_has_lost_its_parent_stops(monkeypatch):

@@ -264,7 +264,7 @@ def test_beta_is_in_the_loss_alone():
     objective = ELBO(2.0)
     objective.beta.fill_(3.0)  # a schedule's way
     torch.testing.assert_close(objective(trace)["loss"], distortion + 3 * rate, rtol=1e-12, atol=0)
-    assert objective.configured["beta"] == 2.0
+    assert objective.configured_weights["beta"] == 2.0
     assert not objective.state_dict()
 
 

@@ -31,7 +31,8 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 def fit(model, **settings):
     trainer = Trainer(accelerator="cpu", **QUIET, **settings)
-    trainer.fit(model, RandomImages((1, 5, 5), binarize="dynamic" if "binary" in model.likelihood.scores else "none"))
+    binarize = "dynamic" if "binary" in model.likelihood.supported_data else "none"
+    trainer.fit(model, RandomImages((1, 5, 5), binarize=binarize))
     return trainer
 
 
@@ -122,9 +123,9 @@ def test_schedules_of_nothing_are_refused():
 
 def test_the_objective_knows_the_training_sets_size():
     model = BetaTCVAE((1, 5, 5))
-    assert model.objective.num_data is None
+    assert model.objective.num_train is None
     fit(model, max_steps=1)
-    assert model.objective.num_data == 100
+    assert model.objective.num_train == 100
 
 
 def test_clipping_keeps_the_critic_apart():

@@ -74,7 +74,7 @@ def test_start_is_k_means():
         torch.manual_seed(seed)
         chosen = v[torch.randperm(400)[:8]]
         torch.manual_seed(seed)
-        q.start(v)
+        q.init_from_data(v)
         theirs = KMeans(8, init=chosen.numpy(), n_init=1, max_iter=10, tol=0, algorithm="lloyd").fit(v.numpy())
         torch.testing.assert_close(q.codebook, torch.from_numpy(theirs.cluster_centers_), rtol=1e-9, atol=1e-9)
 

@@ -19,13 +19,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vaezoo.error_messages import UNWORDED, compose, sentence, suggest_key
+from vaezoo.error_messages import INTERNAL_ERRORS, compose, describe_error, suggest_key
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
-from vaezoo.runs.folder import held, replace
+from vaezoo.runs.folder import locked, write_atomic
 from vaezoo.runs.record import record_command
-from vaezoo.runs.resume import config_folder, resumed
-from vaezoo.runs.signals import Stopped, requeue, stopping_with_parent
+from vaezoo.runs.resume import config_folder, resolve_resume_args
+from vaezoo.runs.signals import Stopped, requeue_slurm_job, stopping_with_parent
 from vaezoo.streams import protect_output
 
 
@@ -49,17 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = command[1:] if arguments is None else arguments
         program = command[0] if arguments is None else str(Path(__file__).with_name("__main__.py"))
         sys.argv = [program, *normalize_arguments(words)]
-        if first_process():  # which tells the others where to go
-            resuming = resumed(sys.argv[1:], Path(config_folder(), "config.yaml"))
+        if is_first_process():  # which tells the others where to go
+            resuming = resolve_resume_args(sys.argv[1:], Path(config_folder(), "config.yaml"))
             if resuming is None:
                 return
             sys.argv[1:] = resuming
         with stopping_with_parent():
             run()
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
-        fail(error, debug="debug=true" in sys.argv)
+        exit_with_error(error, debug="debug=true" in sys.argv)
     except Stopped as stop:
-        then = requeue(stop) if first_process() else None
+        then = requeue_slurm_job(stop) if is_first_process() else None
         print(f"{stop}; {then or 'the same command with resume=auto goes on'}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
@@ -100,60 +100,65 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
 def run(cfg: DictConfig) -> None:
     """Run the task that the config names."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    trust = config["trust"]
-    if not isinstance(trust, list) or not all(isinstance(name, str) for name in trust):
-        fail(ConfigError(f"trust={trust} should be a list of packages, such as 'trust=[mypackage]'"), config["debug"])
-    if not first_process():
-        return attempt(config)
+    packages = config["allow_packages"]
+    if not isinstance(packages, list) or not all(isinstance(name, str) for name in packages):
+        exit_with_error(
+            ConfigError(
+                f"allow_packages={packages} should be a list of packages, such as 'allow_packages=[mypackage]'"
+            ),
+            config["debug"],
+        )
+    if not is_first_process():
+        return run_task(config)
     run_dir = Path(config["run_dir"])
     try:
-        with held(run_dir):
+        with locked(run_dir):
             record_command(run_dir, cfg)
-            attempt(config)
+            run_task(config)
     except (ConfigError, OSError) as error:  # of the folder: Hydra would put a line of its own before it
-        fail(error, config["debug"])
+        exit_with_error(error, config["debug"])
 
 
-def attempt(config: dict[str, Any]) -> None:
+def run_task(config: dict[str, Any]) -> None:
     """Run the task; an end before its end is told in ``summary.json``, where a sweep reads it."""
     try:
         gc.disable()  # looking for garbage is a quarter of the time that imports take, and they leave none
         try:
-            if "wandb" in config["logger"] and config["run"] is None and first_process():  # evaluations log nothing
+            if "wandb" in config["logger"] and config["run"] is None and is_first_process():  # evaluations log nothing
                 # wandb.init imports this, and before Python 3.13 it takes the longer the more modules there are: half
                 # a second after torch, whose turn is next.
                 from wandb import Api  # noqa: F401
-            task = build(config["task"], "task", tuple(config["trust"]))
+            task = build(config["task"], "task", tuple(config["allow_packages"]))
         finally:
             gc.enable()
         task(config)
     except Exception as error:
-        note(config, "failed", sentence(error))
-        fail(error, config["debug"])
+        record_failure(config, "failed", describe_error(error))
+        exit_with_error(error, config["debug"])
     except (KeyboardInterrupt, Stopped) as error:
         stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
-        note(config, "interrupted", f"interrupted by {stop.signum.name}")
-        if first_process():  # Lightning would take the others' exit code for a crash, and kill the first
+        record_failure(config, "interrupted", f"interrupted by {stop.signum.name}")
+        if is_first_process():  # Lightning would take the others' exit code for a crash, and kill the first
             raise stop from None
 
 
-def note(config: dict[str, Any], status: str, cause: str) -> None:
+def record_failure(config: dict[str, Any], status: str, cause: str) -> None:
     """Write the summary of a run that did not complete."""
     path = Path(config["run_dir"], "summary.json")
-    if first_process() and not path.exists():
+    if is_first_process() and not path.exists():
         summary = {"status": status, "error": cause, "model": config["name"], "config": config}
-        replace(path, json.dumps(summary, indent=2) + "\n")
+        write_atomic(path, json.dumps(summary, indent=2) + "\n")
 
 
-def first_process() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that keeps the run's books: of several, the first."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def fail(error: BaseException, debug: bool) -> None:
+def exit_with_error(error: BaseException, debug: bool) -> None:
     """Print one sentence, or the traceback for who asks, and leave with exit code 1."""
     if debug:
         traceback.print_exception(error)
-    hint = " (debug=true shows where)" if isinstance(error, UNWORDED) and not debug else ""
-    print(f"error: {sentence(error)}{hint}", file=sys.stderr, flush=True)
+    hint = " (debug=true shows where)" if isinstance(error, INTERNAL_ERRORS) and not debug else ""
+    print(f"error: {describe_error(error)}{hint}", file=sys.stderr, flush=True)
     sys.exit(1)

@@ -26,7 +26,7 @@ class Network(nn.Module):
         self.in_shape = tuple(in_shape)
         self.net = net(self.in_shape, out_shape)
 
-    def planes(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+    def raw_outputs(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """(*batch, *in_shape) -> (*batch, *out_shape), in float32 at least.
 
         Args:
@@ -43,25 +43,25 @@ class Network(nn.Module):
         if context is not None and len(batch) > 1:
             context = context.expand(*batch, *context.shape[1:]).flatten(0, len(batch) - 1)
         inputs = inputs.reshape(prod(batch), *self.in_shape).to(next(self.parameters(), inputs).dtype)
-        planes = self.net(inputs, context)
+        outputs = self.net(inputs, context)
         # Densities and their sums need float32 at least, whatever autocast does.
-        planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
-        return planes.reshape(*batch, *planes.shape[1:])
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        return outputs.reshape(*batch, *outputs.shape[1:])
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Any:
         """The planes, or what a subclass makes of them."""
-        return self.planes(inputs, context)
+        return self.raw_outputs(inputs, context)
 
 
 class Conditional(Network):
     """p(y | c) = family(net(c) + offset): the encoder q(z | x) and the decoder p(x | z) alike.
 
-    The offset is 0 until ``centre`` is called.
+    The offset is 0 until ``init_mean`` is called.
 
     Args:
         in_shape: shape of one c.
         out_shape: shape of one y.
-        net: makes the network, from c to the family's planes.
+        net: makes the network, from c to the family's outputs.
         family: turns the network's planes into a distribution of y.
     """
 
@@ -70,12 +70,12 @@ class Conditional(Network):
     def __init__(self, in_shape: Shape, out_shape: Shape, net: NetFactory, family: Family):
         self.out_shape = tuple(out_shape)
         first, *rest = self.out_shape
-        planes_shape = (family.n_params * first, *rest)
-        super().__init__(in_shape, planes_shape, net)
+        raw_shape = (family.num_outputs * first, *rest)
+        super().__init__(in_shape, raw_shape, net)
         self.family = family
-        self.register_buffer("offset", torch.zeros(planes_shape))
+        self.register_buffer("offset", torch.zeros(raw_shape))
 
-    def centre(self, mean: Tensor) -> None:
+    def init_mean(self, mean: Tensor) -> None:
         """Start from a distribution with this mean where the network says nothing (net(c) = 0).
 
         Burda et al. 2016 set the last layer's bias to the logit of the mean image; an offset does so
@@ -89,15 +89,15 @@ class Conditional(Network):
 
     def params(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """The family's raw parameters, each (*batch, *out_shape)."""
-        planes = self.planes(inputs, context) + self.offset
-        return planes.chunk(self.family.n_params, dim=-len(self.out_shape))
+        outputs = self.raw_outputs(inputs, context) + self.offset
+        return outputs.chunk(self.family.num_outputs, dim=-len(self.out_shape))
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Distribution:
-        """p(y | inputs), with batch shape (*batch,); arguments as in ``planes``."""
+        """p(y | inputs), with batch shape (*batch,); arguments as in ``raw_outputs``."""
         distribution = self.family(*self.params(inputs, context))
         elementwise = len(self.out_shape) - len(distribution.event_shape)
         return Independent(distribution, elementwise, validate_args=False) if elementwise else distribution
 
-    def code(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+    def point_estimate(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """One point that stands for p(y | inputs), (*batch, *out_shape): the mean where the family has one."""
-        return self.family.code(*self.params(inputs, context))
+        return self.family.point_estimate(*self.params(inputs, context))

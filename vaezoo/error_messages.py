@@ -19,10 +19,10 @@ from vaezoo.instantiate import locate, signature
 from vaezoo.runs.resume import config_folder
 
 # Errors that nobody meant for a user: they are named by their class.
-UNWORDED = (RuntimeError, TypeError, AttributeError, LookupError, AssertionError, NameError, ImportError)
+INTERNAL_ERRORS = (RuntimeError, TypeError, AttributeError, LookupError, AssertionError, NameError, ImportError)
 
 
-def sentence(error: BaseException, words: Sequence[str] | None = None) -> str:
+def describe_error(error: BaseException, words: Sequence[str] | None = None) -> str:
     """An error in one line.
 
     Args:
@@ -54,7 +54,7 @@ def sentence(error: BaseException, words: Sequence[str] | None = None) -> str:
         reason = match[0] if match else str(error).strip().partition("\n")[0]
         return f"torch.compile failed ({reason}): use compile=false, or install a C++ compiler that works, such as g++"
     text = " ".join(str(error).split()) or type(error).__name__
-    return f"{type(error).__name__}: {text}" if isinstance(error, UNWORDED) else text
+    return f"{type(error).__name__}: {text}" if isinstance(error, INTERNAL_ERRORS) else text
 
 
 def unknown_choice(path: str, options: Sequence[str]) -> str:
@@ -107,7 +107,7 @@ def find_accepting_target(node: DictConfig, name: str, at: str, cfg: DictConfig)
     if "_target_" not in node:
         return None
     try:
-        target = locate(node["_target_"], at, tuple(cfg.trust))
+        target = locate(node["_target_"], at, tuple(cfg.allow_packages))
     except ConfigError:
         return None
     names, _, _, takes_any = signature(target)

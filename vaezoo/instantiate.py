@@ -73,13 +73,13 @@ PLACES = {
 }
 
 
-def build(node: Any, at: str, trust: Sequence[str] = (), **extra: Any) -> Any:
+def build(node: Any, at: str, allow_packages: Sequence[str] = (), **extra: Any) -> Any:
     """Build the object that a config node describes; containers are built item by item, plain values stay.
 
     Args:
         node: plain dicts, lists and values.
         at: the node's path, such as ``model.encoder``. Its first name says which classes are admitted (``PLACES``).
-        trust: the user's own packages: any of their classes and functions is admitted, at any place.
+        allow_packages: the user's own packages: any of their classes and functions is admitted, at any place.
         **extra: further arguments of the outermost target, as they are.
 
     Raises:
@@ -87,14 +87,16 @@ def build(node: Any, at: str, trust: Sequence[str] = (), **extra: Any) -> Any:
             argument; a wrong type; or a ValueError of the target itself, which then begins with the node's path.
     """
     if isinstance(node, list):
-        return [build(item, f"{at}[{i}]", trust) for i, item in enumerate(node)]
+        return [build(item, f"{at}[{i}]", allow_packages) for i, item in enumerate(node)]
     if isinstance(node, float) and not math.isfinite(node):  # torch's optimizers and Lightning train with it
         raise ConfigError(f"{at}={node} should be a finite number")
     if not isinstance(node, dict):
         return node
-    target = locate(node["_target_"], at, trust) if "_target_" in node else None
+    target = locate(node["_target_"], at, allow_packages) if "_target_" in node else None
     arguments = {
-        key: build(value, f"{at}.{key}", trust) for key, value in node.items() if key not in ("_target_", "_partial_")
+        key: build(value, f"{at}.{key}", allow_packages)
+        for key, value in node.items()
+        if key not in ("_target_", "_partial_")
     }
     if target is None:
         return arguments
@@ -124,7 +126,7 @@ def find_place(at: str) -> Place:
     return PLACES["model part" if root == "model" and at != "model" else root]
 
 
-def locate(path: Any, at: str, trust: Sequence[str] = ()) -> Callable:
+def locate(path: Any, at: str, allow_packages: Sequence[str] = ()) -> Callable:
     """Return the class or function with this full name, if it is admitted at this place of the config.
 
     Only a module that is loaded already, or one of vaezoo's own, is looked into; importing another one would run it.
@@ -138,19 +140,21 @@ def locate(path: Any, at: str, trust: Sequence[str] = ()) -> Callable:
     module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
     named = path in place.others
     public = all(part.isidentifier() and not part.startswith("_") for part in (*module.split("."), name))
-    trusted = public and is_below(path, trust)
+    trusted = public and is_below(path, allow_packages)
     if not (trusted or named or (public and is_below(path, place.packages))):
-        whose = ", ".join((*place.packages, *trust)) or " or ".join(place.others)
+        whose = ", ".join((*place.packages, *allow_packages)) or " or ".join(place.others)
         raise ConfigError(
             f"{where}={path} is not in a trusted package ({whose}): name a {place.noun} of these, "
-            f"or if it is in a package that you wrote, add 'trust=[PACKAGE]'"
+            f"or if it is in a package that you wrote, add 'allow_packages=[PACKAGE]'"
         )
     try:
         importable = trusted or named or module in place.packages or is_below(module, ("vaezoo",))
         target = getattr(import_module(module) if importable else sys.modules[module], name)
     except (ImportError, AttributeError, KeyError) as error:
         raise ConfigError(f"{where}={path} does not exist ({error})") from error
-    own = trusted and callable(target) and is_below(target.__module__, trust)  # not what a trusted module imports
+    own = (
+        trusted and callable(target) and is_below(target.__module__, allow_packages)
+    )  # not what a trusted module imports
     if not (own or named or is_subclass(target, place)):
         raise ConfigError(f"{where}={path} is not a {place.noun}: name a class that is one, or leave it out")
     return target

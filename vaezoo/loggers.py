@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vaezoo.runs.folder import replace
+from vaezoo.runs.folder import write_atomic
 
 
 class CSV(Logger):
@@ -83,7 +83,7 @@ class CSV(Logger):
         writer = csv.DictWriter(text, self.columns)
         writer.writeheader()
         writer.writerows(rows)
-        replace(self.file, text.getvalue())
+        write_atomic(self.file, text.getvalue())
 
 
 def call_or_disable(logger: Any, action: Callable, *arguments: Any, **named: Any) -> Any:

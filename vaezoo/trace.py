@@ -15,7 +15,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 T = TypeVar("T")
 
 
-class cached(Generic[T]):  # reads as a decorator
+class cached_property(Generic[T]):  # reads as a decorator
     """A property that is computed once.
 
     ``functools.cached_property`` takes a lock on Python 3.11, which torch.compile cannot trace.
@@ -25,7 +25,7 @@ class cached(Generic[T]):  # reads as a decorator
         self.function, self.name, self.__doc__ = function, function.__name__, function.__doc__
 
     @overload
-    def __get__(self, instance: None, owner: Any) -> "cached[T]": ...
+    def __get__(self, instance: None, owner: Any) -> "cached_property[T]": ...
     @overload
     def __get__(self, instance: object, owner: Any) -> T: ...
     def __get__(self, instance: Any, owner: Any) -> Any:
@@ -49,17 +49,17 @@ class Latent:
     p: Distribution
     z: Tensor
 
-    @cached
+    @cached_property
     def log_q(self) -> Tensor:
         """log q(z | x) at the samples, (K, B)."""
         return self.q.log_prob(self.z)
 
-    @cached
+    @cached_property
     def log_p(self) -> Tensor:
         """log p(z) at the samples, (K, B)."""
         return self.p.log_prob(self.z)
 
-    @cached
+    @cached_property
     def kl_per_dim(self) -> Tensor | None:
         """KL(q, p) of each latent dimension, (B, *dims), where both factorise and torch knows it.
 
@@ -74,7 +74,7 @@ class Latent:
         per_sample = kl.dim() > 1 + self.q.reinterpreted_batch_ndims  # a layer that hangs on K samples
         return kl.mean(0) if per_sample else kl
 
-    @cached
+    @cached_property
     def kl(self) -> Tensor:
         """KL(q, p), (B,): closed form where torch knows one, else the estimate at the samples.
 
@@ -106,22 +106,22 @@ class Trace:
     px: Distribution
     latents: tuple[Latent, ...]
 
-    @cached
+    @cached_property
     def log_px(self) -> Tensor:
         """log p(x | z), (K, B): its negative is the distortion."""
         return self.px.log_prob(self.x)
 
-    @cached
+    @cached_property
     def kl(self) -> Tensor:
         """KL(q, p) of each layer, (B, L): their sum is the rate."""
         return torch.stack([latent.kl for latent in self.latents], dim=1)
 
-    @cached
+    @cached_property
     def elbo(self) -> Tensor:
         """The evidence lower bound, (B,)."""
         return self.log_px.mean(0) - self.kl.sum(1)
 
-    @cached
+    @cached_property
     def log_w(self) -> Tensor:
         """log importance weights log p(x, z) - log q(z | x), (K, B).
 

@@ -16,19 +16,19 @@ class Batch(NamedTuple):
     y: Tensor
 
 
-class Numbered(NamedTuple):
+class IndexedBatch(NamedTuple):
     """A training batch and where it stands: its number in the epoch, and the examples in it, (B,), where known."""
 
-    number: int
-    examples: Tensor | None
+    batch_idx: int
+    example_ids: Tensor | None
     batch: Batch
 
 
-class Chunk:
+class BatchChunk:
     """Consecutive training batches, each made when it is asked for: an iterable that Lightning leaves as it is."""
 
-    def __init__(self, parts: Iterator[Numbered]):
-        self.parts = parts
+    def __init__(self, batches: Iterator[IndexedBatch]):
+        self.batches = batches
 
-    def __iter__(self) -> Iterator[Numbered]:
-        return self.parts
+    def __iter__(self) -> Iterator[IndexedBatch]:
+        return self.batches

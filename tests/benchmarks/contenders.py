@@ -72,7 +72,7 @@ class Workload:
     def __init__(self, words: list[str]):
         with initialize_config_dir(config_folder(), version_base="1.3"):
             cfg = compose("config", words)
-        keys = ("model", "data", "optimizer", "scheduler", "trainer", "seed", "trust", "on_nan", "compile")
+        keys = ("model", "data", "optimizer", "scheduler", "trainer", "seed", "allow_packages", "on_nan", "compile")
         config = {key: OmegaConf.to_container(cfg, resolve=False)[key] for key in keys}
         self.config = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
         self.model, data = build_run(self.config)

@@ -55,7 +55,7 @@ def seconds_to_step(words: list[str]) -> float:
     """From the start of ``python run.py`` to the end of its first training batch."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.time()
-        launch([*RUN, *words, "trust=[start]", "+callbacks.stamp._target_=start.Stamp"], folder).wait()
+        launch([*RUN, *words, "allow_packages=[start]", "+callbacks.stamp._target_=start.Stamp"], folder).wait()
         return float(Path(folder, "stamp").read_text()) - start
 
 

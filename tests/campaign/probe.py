@@ -52,8 +52,8 @@ class Probe(pl.Callback):
 
     def on_microbatch_end(self, trainer: pl.Trainer, pl_module: Any, part: Any) -> None:
         loss = float(pl_module.accumulated_losses[-1][0])
-        seen = [trainer.current_epoch, part.number, trainer.global_step, loss.hex()]
-        row = [*seen, digest(part.examples), digest(part.batch.x)]
+        seen = [trainer.current_epoch, part.batch_idx, trainer.global_step, loss.hex()]
+        row = [*seen, digest(part.example_ids), digest(part.batch.x)]
         os.write(self.file, (json.dumps(row) + "\n").encode())
         happens("batch")
         if pl_module.num_accumulated:
@@ -113,7 +113,7 @@ def break_step(what: str, value: float, epoch: int, number: int) -> None:
 
     def train(self: Any, part: Any) -> None:
         nonlocal now
-        now = (self.current_epoch, part.number) == (epoch, number)
+        now = (self.current_epoch, part.batch_idx) == (epoch, number)
         handles = []
         if now and what == "images":
             part.batch.x[0, 0, 0, 0] = value

@@ -214,18 +214,18 @@ def payloads(folder: Path) -> list[Any]:
         {"_target_": "lightning.pytorch.loggers.csv_logs.CSVLogger", "save_dir": str(folder)},
         {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": str(folder / "made")},
         {"_target_": "lightning.fabric.utilities.cloud_io._atomic_save", "checkpoint": {}, "filepath": victim},
-        {"_target_": "vaezoo.runs.folder.replace", "path": found, "text": "x"},
+        {"_target_": "vaezoo.runs.folder.write_atomic", "path": found, "text": "x"},
         {"_target_": "vaezoo.runs.checkpoint.write_checkpoint", "checkpoint": empty, "path": victim},
         {"_target_": "vaezoo.runs.checkpoint._list", "path": victim, "digests": ["x"]},
-        {"_target_": "vaezoo.runs.checkpoint.clean", "folder": str(folder)},
+        {"_target_": "vaezoo.runs.checkpoint.remove_leftovers", "folder": str(folder)},
         {"_target_": "vaezoo.runs.checkpoint.load", "path": victim},
         {"_target_": "vaezoo.runs.summary.write_summary", "config": {"run_dir": str(folder), "name": "x", "seed": 0}},
-        {"_target_": "vaezoo.cli.fail", "error": "x", "debug": False},
+        {"_target_": "vaezoo.cli.exit_with_error", "error": "x", "debug": False},
         {"_target_": "vaezoo.cli.main"},
         {"_target_": "vaezoo.cli.main"},
         {"_target_": "vaezoo.tasks.fit.fit", "config": {}},
         {"_target_": "vaezoo.instantiate.import_module", "name": PAYLOAD_MODULE},
-        {"_target_": "vaezoo.instantiate.build", "node": class_path, "trust": ["os", "lightning"]},
+        {"_target_": "vaezoo.instantiate.build", "node": class_path, "allow_packages": ["os", "lightning"]},
         {"_target_": "vaezoo.metrics.inception.Inception", "weights": victim},
         {"_target_": "vaezoo.loggers.wandb_logger", "save_dir": str(folder)},
         {"_target_": "vaezoo.loggers.CSV", "save_dir": str(folder)},
@@ -288,13 +288,13 @@ def small_config(folder: Path) -> dict[str, Any]:
         "data": {"_target_": "vaezoo.data.Digits", "shape": [1, 8, 8], "root": root, "binarize": "none"},
         "trainer": {"_target_": "lightning.pytorch.Trainer", "accelerator": "cpu", "devices": 1, "max_epochs": 1},
         "seed": 0, "threads": 1, "on_nan": "stop", "compile": False, "name": "x",
-        "trust": ["os", "lightning", PAYLOAD_MODULE],
+        "allow_packages": ["os", "lightning", PAYLOAD_MODULE],
     }  # fmt: skip
 
 
 def open_like_a_task(config: dict[str, Any], folder: Path) -> None:
     """Build from a checkpoint's config what a task on a trained run builds."""
-    merged = config | {"run_dir": str(folder / "task"), "trust": []}
+    merged = config | {"run_dir": str(folder / "task"), "allow_packages": []}
     common.build_run(merged)
     common.build_trainer(merged, [], [], enable_checkpointing=False)
 
@@ -459,7 +459,8 @@ def try_archives(watch: Watch, folder: Path) -> tuple[int, list[str]]:
 
 
 RECORDS = [
-    "trust=[subprocess]", "+trust=[os]", "++trust=[a_payload_module]", "hydra.launcher._target_=os.system",
+    "allow_packages=[subprocess]", "+allow_packages=[os]", "++allow_packages=[a_payload_module]", "trust=[os]",
+    "hydra.launcher._target_=os.system",
     "hydra/launcher=basic", "+hydra.callbacks.x._target_=os.system", "hydra={callbacks:{x:{_target_:os.system}}}",
     "model@hydra.launcher=mlp_vae", "+model@hydra.callbacks.x=mlp_vae", "hydra.run.dir=elsewhere",
     "hydra.job.chdir=true", "run_dir=elsewhere", "+run_dir=elsewhere", "run=elsewhere", "task=report",
@@ -526,7 +527,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="make every so many-th call and attempt, for a short run")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    common.quiet()
+    common.silence_lightning()
     start, watch = time.monotonic(), Watch()
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -49,7 +49,7 @@ BASE = {
     "logger": "csv",
     "debug": "true",
     "threads": "1",
-    "trust": "[probe]",
+    "allow_packages": "[probe]",
     "trainer": "cpu",
     "trainer.max_epochs": "3",
     "trainer.log_every_n_steps": "7",

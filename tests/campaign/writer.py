@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 
 from vaezoo.runs import checkpoint as writer
-from vaezoo.runs.checkpoint import clean, newest_checkpoint, read_checkpoint, write_checkpoint
+from vaezoo.runs.checkpoint import newest_checkpoint, read_checkpoint, remove_leftovers, write_checkpoint
 
 
 def state(number: int, floats: int = 50, weight: float | None = None, moment: float | None = None) -> dict:
@@ -79,7 +79,7 @@ def survivor(folder: Path, least: int) -> int:
     newest = newest_checkpoint(folder)
     number = newest[1]["global_step"] if newest else 0
     assert number >= least, f"{least} was saved, {number} is left"
-    clean(folder)
+    remove_leftovers(folder)
     assert not list(folder.glob(".*")), "a temporary file is left"
     for path in folder.glob("*.ckpt"):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

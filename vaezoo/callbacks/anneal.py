@@ -23,7 +23,7 @@ class Anneal(pl.Callback):
         """What the configured weight is multiplied by at this step."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        weights = pl_module.objective.configured
+        weights = pl_module.objective.configured_weights
         if self.weight not in weights:
             fix = f"choose from {', '.join(sorted(weights))}" if weights else "nor any other: use callbacks/anneal=null"
             raise ValueError(

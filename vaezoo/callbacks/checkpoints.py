@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from vaezoo.errors import ConfigError, suggest
-from vaezoo.runs.signals import Stopped, catch, request
+from vaezoo.runs.signals import Stopped, install_handlers, stop_request
 from vaezoo.training.lightning_workarounds import finish_interrupted_epoch
 
 
@@ -90,8 +90,8 @@ class Last(Checkpoint):
         loop.run = partial(finish_interrupted_epoch, loop)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if request.listening:
-            catch()  # Lightning has just put handlers of its own before ours
+        if stop_request.listening:
+            install_handlers()  # Lightning has just put handlers of its own before ours
         self.next_save_time = time.monotonic() + self.every_seconds
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
@@ -107,7 +107,7 @@ class Last(Checkpoint):
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if self.stop_requested(trainer):
-            raise Stopped(request.signum, self.saved_path)
+            raise Stopped(stop_request.signum, self.saved_path)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.on_validation_batch_end(trainer)
@@ -128,7 +128,7 @@ class Last(Checkpoint):
 
     def stop_requested(self, trainer: pl.Trainer) -> bool:
         """Whether a signal has come, in any process."""
-        return trainer.strategy.reduce_boolean_decision(bool(request.signum), all=False)
+        return trainer.strategy.reduce_boolean_decision(bool(stop_request.signum), all=False)
 
     def save_if_due(self, trainer: pl.Trainer) -> None:
         """Save where it is time to, or where a signal has come: then stop, too."""
@@ -138,7 +138,7 @@ class Last(Checkpoint):
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             self.save(trainer)
         if stop_requested:
-            raise Stopped(request.signum, self.saved_path)
+            raise Stopped(stop_request.signum, self.saved_path)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint."""

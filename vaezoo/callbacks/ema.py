@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from vaezoo.types import Numbered
+from vaezoo.types import IndexedBatch
 
 
 class EMA(EMAWeightAveraging):
@@ -27,9 +27,9 @@ class EMA(EMAWeightAveraging):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.final_weights: dict[str, Any] = {}  # those of the training's end, which the average takes the place of
 
-    def on_microbatch_end(self, trainer: pl.Trainer, pl_module: Any, part: Numbered) -> None:
+    def on_microbatch_end(self, trainer: pl.Trainer, pl_module: Any, part: IndexedBatch) -> None:
         """Average, where a step was taken."""
-        super().on_train_batch_end(trainer, pl_module, None, part.batch, part.number)
+        super().on_train_batch_end(trainer, pl_module, None, part.batch, part.batch_idx)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.final_weights = {name: value.clone() for name, value in pl_module.state_dict().items()}

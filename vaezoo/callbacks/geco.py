@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from vaezoo.types import Numbered
+from vaezoo.types import IndexedBatch
 
 
 class GECO(pl.Callback):
@@ -38,20 +38,20 @@ class GECO(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         objective = pl_module.objective
-        if objective.rate_weight is None:
+        if objective.kl_weight is None:
             raise ValueError(
                 f"callbacks/anneal=geco: {type(objective).__name__} has no weight on the rate to steer, "
                 f"take a model whose objective is the ELBO"
             )
-        if self.target <= 0 and pl_module.likelihood.scores <= {"binary", "byte"}:  # no mass is above 1
+        if self.target <= 0 and pl_module.likelihood.supported_data <= {"binary", "byte"}:  # no mass is above 1
             raise ValueError(f"callbacks.anneal.target={self.target}: the distortion of bits and levels is above 0")
-        self.weight = objective.get_buffer(objective.rate_weight)
+        self.weight = objective.get_buffer(objective.kl_weight)
         if self.log_beta is None:  # else it came from a checkpoint
             self.log_beta = self.weight.clamp(min=math.exp(-self.max_abs_log_beta)).log()
         self.log_beta = self.log_beta.to(self.weight)
         self.weight.copy_(self.log_beta.exp())
 
-    def on_microbatch_end(self, trainer: pl.Trainer, pl_module: Any, part: Numbered) -> None:
+    def on_microbatch_end(self, trainer: pl.Trainer, pl_module: Any, part: IndexedBatch) -> None:
         """Steer by the batch's mean of log p(x | z)."""
         assert self.log_beta is not None
         distortion = trainer.strategy.reduce(-pl_module.last_metrics["log_px"].to(self.log_beta))

@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from vaezoo.types import Numbered
+from vaezoo.types import IndexedBatch
 
 
 class Monitor(pl.Callback):
@@ -46,7 +46,7 @@ class Monitor(pl.Callback):
         self.start_time = time.perf_counter()  # a resumed run starts amid an epoch
         self.last_row = (self.images, self.seconds, trainer.global_step)
 
-    def on_microbatch_end(self, trainer: Any, pl_module: Any, part: Numbered) -> None:
+    def on_microbatch_end(self, trainer: Any, pl_module: Any, part: IndexedBatch) -> None:
         """Count the batch, and log a row where one is due."""
         self.images += len(part.batch.x) * trainer.world_size
         step = trainer.global_step

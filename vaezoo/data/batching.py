@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vaezoo import seeding
 from vaezoo.data.splits import Split
-from vaezoo.types import Batch, Chunk, Numbered
+from vaezoo.types import Batch, BatchChunk, IndexedBatch
 
 
 class Batches:
@@ -81,7 +81,7 @@ class Batches:
         return Batch(x, self.split.labels.index_select(0, index))
 
 
-class EpochBatches(Dataset[Numbered]):
+class EpochBatches(Dataset[IndexedBatch]):
     """The batches of one epoch by their numbers: a data set whose examples are batches, for loader workers."""
 
     def __init__(self, batches: Batches, epoch: int):
@@ -92,8 +92,8 @@ class EpochBatches(Dataset[Numbered]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, number: int) -> Numbered:
-        return Numbered(number, self.index[number], self.batches.make(self.epoch, number, self.index[number]))
+    def __getitem__(self, number: int) -> IndexedBatch:
+        return IndexedBatch(number, self.index[number], self.batches.make(self.epoch, number, self.index[number]))
 
 
 class BatchChunks:
@@ -118,7 +118,7 @@ class BatchChunks:
         """Batches in the first ``chunks`` chunks of an epoch."""
         return min(chunks * self.size, len(self.batches))
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[BatchChunk]:
         epoch = EpochBatches(self.batches, self.batches.epoch())
         numbers = range(self.first_chunk() * self.size, len(epoch))
         parts = iter(
@@ -127,7 +127,7 @@ class BatchChunks:
             else (epoch[number] for number in numbers)
         )
         for _ in range(0, len(numbers), self.size):
-            yield Chunk(islice(parts, self.size))
+            yield BatchChunk(islice(parts, self.size))
 
     def state_dict(self) -> dict:
         """Nothing: the position is the trainer's. (Lightning warns of loaders without one.)"""

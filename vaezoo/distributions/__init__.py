@@ -5,6 +5,7 @@ from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistrib
 from vaezoo.distributions.flow import FlowDistribution
 from vaezoo.distributions.levels import CategoricalDistribution
 from vaezoo.distributions.optimal_scale_normal import OptimalScaleNormalDistribution
+from vaezoo.distributions.parameters import get_parameters, is_diagonal_normal, with_parameters
 from vaezoo.distributions.triangular_normal import TriangularNormal
 from vaezoo.distributions.vector_quantized import NearestCode, UniformCodes
 from vaezoo.distributions.von_mises_fisher import HypersphericalUniformDistribution, VonMisesFisherDistribution
@@ -20,4 +21,7 @@ __all__ = [
     "TriangularNormal",
     "UniformCodes",
     "VonMisesFisherDistribution",
+    "get_parameters",
+    "is_diagonal_normal",
+    "with_parameters",
 ]

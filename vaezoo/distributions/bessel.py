@@ -35,10 +35,10 @@ def debye_polynomials(num: int) -> tuple[list[Polynomial], list[Polynomial]]:
 
 
 U, V = ([[float(c) for c in p] for p in ps] for ps in debye_polynomials(12))
-LEAST_ORDER = 25  # of the expansion: its error is below float64's
+MIN_ORDER = 25  # of the expansion: its error is below float64's
 
 
-def evaluate(polynomials: list[list[float]], t: Tensor, order: float) -> Tensor:
+def sum_expansion(polynomials: list[list[float]], t: Tensor, order: float) -> Tensor:
     """sum_{k >= 1} p_k(t) / order^k."""
     total = torch.zeros_like(t)
     for k in reversed(range(1, len(polynomials))):
@@ -49,7 +49,7 @@ def evaluate(polynomials: list[list[float]], t: Tensor, order: float) -> Tensor:
     return total
 
 
-def bessel(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
+def log_bessel_and_ratio(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
     """ln 0F1(order + 1; kappa^2 / 4) = ln[I_order(kappa) Gamma(order + 1) (2 / kappa)^order], and the ratio
     I_{order+1}(kappa) / I_order(kappa), which is its derivative: for any kappa > 0 whose square does not underflow.
 
@@ -64,13 +64,13 @@ def bessel(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
         order: >= 0.
         kappa: float64, any shape.
     """
-    steps = max(2, math.ceil(LEAST_ORDER - order))  # the first two repair what rounding does to rho at small kappa
+    steps = max(2, math.ceil(MIN_ORDER - order))  # the first two repair what rounding does to rho at small kappa
     top = order + steps
     z = kappa / top
     root = torch.sqrt(1 + z.square())
     more = z.square() / (1 + root)  # root - 1, of full precision
     at_zero = sum(sum(p) / top**k for k, p in enumerate(U) if k > 0)  # u at z = 0, Stirling's remainder of Gamma
-    u, v = evaluate(U, 1 / root, top), evaluate(V, 1 / root, top)
+    u, v = sum_expansion(U, 1 / root, top), sum_expansion(V, 1 / root, top)
     log_f = top * (more - torch.log1p(more / 2)) - root.log() / 2 + torch.log1p(u) - math.log1p(at_zero)
     # From the derivative of I: I_{v+1} / I_v = I'_v / I_v - v / kappa.
     rho = 2 * (top + 1) / (top * z.square()) * (more + root * (v - u) / (1 + u))

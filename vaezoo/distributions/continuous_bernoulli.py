@@ -18,7 +18,7 @@ class ContinuousBernoulliDistribution(Distribution):
     """
 
     has_rsample = True
-    small = 0.02
+    series_limit = 0.02
 
     def __init__(self, logits: Tensor):
         self.logits = logits
@@ -27,28 +27,28 @@ class ContinuousBernoulliDistribution(Distribution):
     def expand(self, batch_shape, _instance=None):
         return ContinuousBernoulliDistribution(self.logits.expand(batch_shape))
 
-    def size(self, least: float) -> Tensor:
-        """|l|, with 1 in place of what is below ``least``."""
+    def abs_logits(self, min_value: float) -> Tensor:
+        """|l|, with 1 in place of what is below ``min_value``."""
         size = self.logits.abs()
-        return torch.where(size < least, torch.ones_like(size), size)
+        return torch.where(size < min_value, torch.ones_like(size), size)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        s, square = self.size(self.small), self.logits.square()
+        s, square = self.abs_logits(self.series_limit), self.logits.square()
         series = math.log(2) + square / 12 - 7 * square.square() / 1440
-        log_norm = torch.where(self.logits.abs() < self.small, series, torch.log(s / torch.tanh(s / 2)))
+        log_norm = torch.where(self.logits.abs() < self.series_limit, series, torch.log(s / torch.tanh(s / 2)))
         return value * self.logits - F.softplus(self.logits) + log_norm
 
     @property
     def mean(self) -> Tensor:
         """1 / (1 - exp(-l)) - 1 / l, and 1 minus that of -l."""
-        s, logits = self.size(self.small), self.logits
+        s, logits = self.abs_logits(self.series_limit), self.logits
         series = 0.5 + logits / 12 - logits.pow(3) / 720
         upper = -1 / torch.expm1(-s) - 1 / s
-        return torch.where(logits.abs() < self.small, series, torch.where(logits > 0, upper, 1 - upper))
+        return torch.where(logits.abs() < self.series_limit, series, torch.where(logits > 0, upper, 1 - upper))
 
     def icdf(self, value: Tensor) -> Tensor:
         """Quantiles of the truncated exponential, -log(1 - u (1 - exp(-s))) / s, mirrored for l > 0."""
-        s, positive = self.size(1e-6), self.logits > 0
+        s, positive = self.abs_logits(1e-6), self.logits > 0
         u = torch.where(positive, 1 - value, value)
         x = (-torch.log1p(u * torch.expm1(-s)) / s).clamp(0, 1)  # rounding may leave [0, 1]
         x = torch.where(self.logits.abs() < 1e-6, u, x)

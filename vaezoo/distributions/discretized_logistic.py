@@ -16,7 +16,7 @@ class DiscretizedLogisticDistribution(Distribution):
     digits where the difference has none left (Kingma et al. 2016, https://arxiv.org/abs/1606.04934).
     """
 
-    bins = 256
+    num_levels = 256
 
     def __init__(self, loc: Tensor, log_scale: Tensor):
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
@@ -26,7 +26,7 @@ class DiscretizedLogisticDistribution(Distribution):
         return DiscretizedLogisticDistribution(self.loc.expand(batch_shape), self.log_scale.expand(batch_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        step = 1 / (self.bins - 1)
+        step = 1 / (self.num_levels - 1)
         inverse_scale = torch.exp(-self.log_scale)
         centre = value - self.loc
         lowest, highest = value < step / 2, value > 1 - step / 2  # their outer edges lie at infinity
@@ -38,9 +38,9 @@ class DiscretizedLogisticDistribution(Distribution):
     @property
     def mean(self) -> Tensor:
         """The mean of the rounded variable: sum over k of P(X > k / 255) / 255."""
-        step = 1 / (self.bins - 1)
+        step = 1 / (self.num_levels - 1)
         total = torch.zeros_like(self.loc)
-        for k in range(self.bins - 1):
+        for k in range(self.num_levels - 1):
             total = total + torch.sigmoid((self.loc - (k + 0.5) * step) * torch.exp(-self.log_scale))
         return total * step
 
@@ -49,5 +49,5 @@ class DiscretizedLogisticDistribution(Distribution):
         shape = self._extended_shape(torch.Size(sample_shape))
         u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
         x = self.loc + self.log_scale.exp() * torch.logit(u, eps=torch.finfo(u.dtype).eps)
-        top = self.bins - 1
+        top = self.num_levels - 1
         return (x * top).round().clamp(0, top) / top

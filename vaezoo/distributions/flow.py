@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from vaezoo.nets import MADE
 
 
-class Layer(Protocol):
+class FlowLayer(Protocol):
     """An invertible map f of the last dimension; parameters that depend on x broadcast against the others."""
 
-    def push(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """f(z), shape (..., D), and log |det df/dz|, shape (...)."""
 
-    def pull(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """z = f^-1(y), and the same log |det df/dz| at that z."""
 
 
@@ -42,45 +42,45 @@ class FlowDistribution(Distribution):
     has_rsample = True
     arg_constraints = {}  # noqa: RUF012 - as torch declares it
 
-    def __init__(self, base: Distribution, layers: Sequence[Layer]):
+    def __init__(self, base: Distribution, layers: Sequence[FlowLayer]):
         self.base, self.layers = base, tuple(layers)
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.last_sample: tuple[Tensor, Tensor] | None = None
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
-    def push(self, u: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """z of u, and log |det dz/du|."""
         total = u.new_zeros(())
         for layer in self.layers:
-            u, log_det = layer.push(u)
+            u, log_det = layer.forward(u)
             total = total + log_det
         return u, total
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         u = self.base.rsample(torch.Size(sample_shape))
-        z, log_det = self.push(u)
-        self.last = z, self.base.log_prob(u) - log_det
+        z, log_det = self.forward(u)
+        self.last_sample = z, self.base.log_prob(u) - log_det
         return z
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        return self.push(self.base.sample(torch.Size(sample_shape)))[0]  # a density kept would lack its gradient
+        return self.forward(self.base.sample(torch.Size(sample_shape)))[0]  # a density kept would lack its gradient
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self.last is not None and value is self.last[0]:
-            return self.last[1]
+        if self.last_sample is not None and value is self.last_sample[0]:
+            return self.last_sample[1]
         total = value.new_zeros(())
         for layer in reversed(self.layers):
-            value, log_det = layer.pull(value)
+            value, log_det = layer.inverse(value)
             total = total + log_det
         return self.base.log_prob(value) - total
 
 
-def flow(base: Distribution, layers: Sequence[Layer]) -> Distribution:
+def make_flow(base: Distribution, layers: Sequence[FlowLayer]) -> Distribution:
     """The base pushed through the layers: the base itself, with all its closed forms, where there are none."""
     return FlowDistribution(base, layers) if layers else base
 
 
-def check_flow(shape: Shape, num_flows: int) -> int:
+def check_flow_shape(shape: Shape, num_flows: int) -> int:
     """The D of a latent of shape (D,), or a ValueError for another shape or a negative number of layers."""
     if len(shape) != 1:
         raise ValueError(f"a flow needs a flat latent of shape (D,), got {tuple(shape)}")
@@ -95,7 +95,7 @@ class PlanarLayer:
     log |det df/dz| = log(1 + (1 - tanh^2(w'z + b)) w.u'), and f is invertible iff w.u' > -1, so that
     the free u is moved along w (their appendix A.1): u' = u + (m(w.u) - w.u) w / |w|^2.
     Their m(x) = -1 + log(1 + e^x) leaves no finite u' at w = 0 and does not make u = 0 the identity;
-    this one is as steep, with m(0) = 0, which heals both. It stays above -1 + ``least_slope``.
+    this one is as steep, with m(0) = 0, which heals both. It stays above -1 + ``min_slope``.
 
     Args:
         w: direction that is looked along, (*batch, D).
@@ -103,13 +103,13 @@ class PlanarLayer:
         b: offset, (*batch,).
     """
 
-    least_slope = 1e-3  # along w; near 0, densities have no bound and the inverse no digits
+    min_slope = 1e-3  # along w; near 0, densities have no bound and the inverse no digits
 
     def __init__(self, w: Tensor, u: Tensor, b: Tensor):
         self.w, self.b = w, b
         along = (w * u).sum(-1)
-        shift = math.log(math.expm1(1 - self.least_slope))
-        self.slope = self.least_slope + F.softplus(along + shift)  # 1 + w.u', df/dz along w at the bend
+        shift = math.log(math.expm1(1 - self.min_slope))
+        self.slope = self.min_slope + F.softplus(along + shift)  # 1 + w.u', df/dz along w at the bend
         w_per_square = w / (w.square().sum(-1, keepdim=True) + 1e-12)
         self.u = u + (self.slope - 1 - along).unsqueeze(-1) * w_per_square
 
@@ -117,11 +117,11 @@ class PlanarLayer:
         """1 + (1 - t^2) w.u' for t = tanh(w'z + b), without cancellation."""
         return t.square() + (1 - t.square()) * self.slope
 
-    def push(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         t = torch.tanh((self.w * z).sum(-1) + self.b)
         return z + self.u * t.unsqueeze(-1), self.derivative(t).log()
 
-    def pull(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         # a = w'z solves a + w.u' tanh(a + b) = w'y, which rises in a: bisect, then two steps of
         # Newton's, which bring the last digits and the derivative of a with respect to everything.
         target = (self.w * y).sum(-1)
@@ -159,11 +159,11 @@ class IAFLayer:
         m, s = self.made(z, self.h)
         return m, s + 2
 
-    def push(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         m, s = self.m_and_s(z)
         return torch.sigmoid(s) * z + torch.sigmoid(-s) * m, F.logsigmoid(s).sum(-1)
 
-    def pull(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         z = torch.zeros_like(y)
         columns = torch.arange(y.shape[-1], device=y.device)
         for d in self.made.order:

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, register_kl
 from torch.distributions import Normal as TorchNormal
 
+from vaezoo.distributions.parameters import get_parameters
+
 
 class TriangularNormal(MultivariateNormal):
     """torch's, but z = mu + L eps keeps its digits under autocast, which rounds matrix products to bf16."""
@@ -15,6 +17,11 @@ class TriangularNormal(MultivariateNormal):
         shape = self._extended_shape(torch.Size(sample_shape))
         eps = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return self.loc + (self.scale_tril * eps.unsqueeze(-2)).sum(-1)
+
+
+@get_parameters.register
+def _(q: TriangularNormal) -> dict[str, Tensor]:
+    return {"loc": q.loc, "scale_tril": q.scale_tril}
 
 
 @register_kl(MultivariateNormal, Independent)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
-from vaezoo.distributions.bessel import NODES, WEIGHTS, bessel, log_area
+from vaezoo.distributions.bessel import NODES, WEIGHTS, log_area, log_bessel_and_ratio
+from vaezoo.distributions.parameters import get_parameters
 
 
 class HypersphericalUniformDistribution(Distribution):
@@ -25,19 +26,19 @@ class HypersphericalUniformDistribution(Distribution):
     has_rsample = True
 
     def __init__(self, mean: Tensor):
-        self.centre = mean
+        self.zeros = mean
         super().__init__(torch.Size(), mean.shape, validate_args=False)
 
     @property
     def mean(self) -> Tensor:
-        return self.centre
+        return self.zeros
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return torch.full_like(value[..., 0], -log_area(len(self.centre)))
+        return torch.full_like(value[..., 0], -log_area(len(self.zeros)))
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
-        return F.normalize(torch.randn(shape, dtype=self.centre.dtype, device=self.centre.device), dim=-1)
+        return F.normalize(torch.randn(shape, dtype=self.zeros.dtype, device=self.zeros.device), dim=-1)
 
 
 class VonMisesFisherDistribution(Distribution):
@@ -75,7 +76,7 @@ class VonMisesFisherDistribution(Distribution):
 
     def log_norm_and_ratio(self) -> tuple[Tensor, Tensor]:
         """ln 0F1(D/2; kappa^2 / 4), and its derivative A(kappa) = E[mu'z]; float64."""
-        return bessel(self.dim / 2 - 1, self.kappa)
+        return log_bessel_and_ratio(self.dim / 2 - 1, self.kappa)
 
     @property
     def mean(self) -> Tensor:
@@ -136,6 +137,11 @@ class VonMisesFisherDistribution(Distribution):
         turned = tangent - (tangent * mu).sum(-1, keepdim=True) * mu  # the tangent itself, and moves with mu
         z = angle.cos()[..., None] * mu + angle.sin()[..., None] * turned
         return z.to(self.loc.dtype)
+
+
+@get_parameters.register
+def _(q: VonMisesFisherDistribution) -> dict[str, Tensor]:
+    return {"loc": q.loc, "concentration": q.concentration}
 
 
 @register_kl(VonMisesFisherDistribution, HypersphericalUniformDistribution)

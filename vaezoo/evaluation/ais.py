@@ -10,10 +10,10 @@ from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import Found, Settings, average, numbered
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.metrics.quantities import QUANTITIES
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def annealed(run: Trained, settings: Settings) -> Found:
+def annealed(run: TrainedRun, settings: Settings) -> Found:
     """log p(x) of a few images by annealed importance sampling, what it gains over importance sampling, and on images
     of the model's own how far its bounds from both sides are apart.
     """

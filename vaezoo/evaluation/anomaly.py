@@ -3,17 +3,17 @@
 from dataclasses import replace
 
 import torch
-from torch.distributions import Independent, Normal
 
 from vaezoo import seeding
 from vaezoo.data import ImageData
+from vaezoo.distributions import is_diagonal_normal
 from vaezoo.errors import ConfigError, DoesNotApply
 from vaezoo.evaluation.base import Found, Settings, data_config
 from vaezoo.instantiate import build
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def anomaly(run: Trained, settings: Settings) -> Found:
+def anomaly(run: TrainedRun, settings: Settings) -> Found:
     """How well scores tell other images from those of the test set."""
     from vaezoo.metrics import anomaly as metrics
 
@@ -27,7 +27,7 @@ def anomaly(run: Trained, settings: Settings) -> Found:
     entropy = float(metrics.scores(run.model, training, ["log_p"])["log_p"].mean())
     with seeding.isolated(run.model.device, run.model.seed, "posterior"):
         latents = run.model(*next(run.batches("test", 1))).latents
-    fits = len(latents) == 1 and isinstance(latents[0].q, Independent) and type(latents[0].q.base_dist) is Normal
+    fits = len(latents) == 1 and is_diagonal_normal(latents[0].q)
     names = [name for name in metrics.SCORES if name != "likelihood_regret" or fits]
     scored = [
         metrics.scores(run.model, of.batches("test", num, f"scores of {type(of.data).__name__}"), names, entropy)
@@ -55,12 +55,12 @@ def anomaly(run: Trained, settings: Settings) -> Found:
     return Found(values, quantities, note)
 
 
-def other_data(run: Trained, name: str) -> ImageData:
+def other_data(run: TrainedRun, name: str) -> ImageData:
     """Another data set, as the run's own is seen: binarised alike, found in the same folder."""
     config = data_config(name)
     own = run.config["data"]
     config |= {key: own[key] for key in ("binarize", "root") if key in own and key in config}
-    data: ImageData = build(config, "data", tuple(run.config["trust"]), seed=run.config["seed"])
+    data: ImageData = build(config, "data", tuple(run.config["allow_packages"]), seed=run.config["seed"])
     data.prepare_data()
     data.setup()
     if data.shape != run.model.data_shape or data.data_kind != run.data.data_kind:

@@ -3,10 +3,10 @@
 from vaezoo.data import FactorData
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import Found, Settings
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def disentanglement(run: Trained, settings: Settings) -> Found:
+def disentanglement(run: TrainedRun, settings: Settings) -> Found:
     """Whether dimensions follow factors, where they are known."""
     from vaezoo.metrics import disentanglement as metrics
 

@@ -9,7 +9,7 @@ from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import BATCH, CODES, Found, Settings
 from vaezoo.evaluation.samples import judge_of
 from vaezoo.models import VAE
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 SAMPLERS = {
     "gmm": "10 normals fitted to the codes",
@@ -18,7 +18,7 @@ SAMPLERS = {
 }
 
 
-def samplers(run: Trained, settings: Settings) -> Found:
+def samplers(run: TrainedRun, settings: Settings) -> Found:
     """The FID of images from z of densities fitted to the codes, beside that from the prior: the prior's hole."""
     from vaezoo.inference import ex_post_density as fits
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from vaezoo import seeding
 from vaezoo.data import Batches, ImageData, Split
-from vaezoo.nets.conv import halved
+from vaezoo.nets.conv import downsampled_sizes
 
 CPU = torch.device("cpu")
 PROTOCOL = 1  # of network and training together: to be raised with every change that makes other weights
@@ -59,7 +59,7 @@ class FeatureNet(nn.Module):
             blocks += [nn.Conv2d(planes, out_planes, 3, padding=1), nn.GroupNorm(4, out_planes), nn.ReLU()]
             blocks += [nn.MaxPool2d(2, ceil_mode=True)]
             planes = out_planes
-        height, width = halved(height, width, len(channels))[-1]
+        height, width = downsampled_sizes(height, width, len(channels))[-1]
         self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(planes * height * width, self.num_features))
         self.head = nn.Linear(self.num_features, sum(classes))
         self.register_buffer("loc", torch.zeros(self.num_features))

@@ -13,9 +13,9 @@ from vaezoo.evaluation.likelihood import likelihood
 from vaezoo.evaluation.probes import probes
 from vaezoo.evaluation.reconstruction import reconstruction
 from vaezoo.evaluation.samples import samples
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
-GROUPS: dict[str, Callable[[Trained, Settings], Found]] = {
+GROUPS: dict[str, Callable[[TrainedRun, Settings], Found]] = {
     group.__name__: group
     for group in (likelihood, annealed, latent, probes, reconstruction, samples, samplers, disentanglement, anomaly)
 }

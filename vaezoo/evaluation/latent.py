@@ -1,24 +1,20 @@
 """The latent space over the test set: active units, parts of the KL, verdict."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution
 
 from vaezoo import seeding
-from vaezoo.distributions import TriangularNormal, VonMisesFisherDistribution
+from vaezoo.distributions import get_parameters, is_diagonal_normal, with_parameters
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import CPU, Found, Settings
-from vaezoo.runs.trained import Trained
-
-JOINT: dict[type, tuple[str, ...]] = {  # posteriors that do not factorise, by their parameters
-    TriangularNormal: ("loc", "scale_tril"),
-    VonMisesFisherDistribution: ("loc", "concentration"),
-}
+from vaezoo.runs.trained import TrainedRun
 
 
-def latent(run: Trained, settings: Settings) -> Found:
+def latent(run: TrainedRun, settings: Settings) -> Found:
     """Active units, how the rate splits over the test set, and a verdict in words."""
     from vaezoo.metrics import latent as metrics
 
@@ -29,29 +25,18 @@ def latent(run: Trained, settings: Settings) -> Found:
         z = q.sample()  # all in one draw, so that the batch size changes nothing
     with torch.no_grad():
         log_prior = p.log_prob(z.to(run.model.device, torch.float32)).cpu()
-    names = parameters_of(q)
-    given = {name: getattr(q.base_dist if isinstance(q, Independent) else q, name) for name in names}
-    if isinstance(q, Independent):
+    parameters = get_parameters(q)
+    if is_diagonal_normal(q):
         metric: Any = metrics.LatentMetrics()
-        metric.update(**given, z=z, log_prior=log_prior, kl_dim=kl_dim)
+        metric.update(**parameters, z=z, log_prior=log_prior, kl_dim=kl_dim)
         values = metric.compute()
         return Found(values, metrics.QUANTITIES, metrics.verdict(values))
-    metric = metrics.JointLatentMetrics(type(q), names)
-    metric.update(**given, z=z, log_prior=log_prior)
+    metric = metrics.JointLatentMetrics(partial(with_parameters, q), tuple(parameters))
+    metric.update(**parameters, z=z, log_prior=log_prior)
     return Found(metric.compute(), metrics.QUANTITIES)
 
 
-def parameters_of(q: Distribution) -> tuple[str, ...]:
-    """The names of the parameters that make a posterior anew."""
-    q = q.base_dist if isinstance(q, Independent) else q
-    if isinstance(q, Normal):
-        return ("loc", "scale")
-    if (names := JOINT.get(type(q))) is None:
-        raise DoesNotApply(f"the density of a {type(q).__name__} at other images' codes is not known")
-    return names
-
-
-def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
+def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
     """q(z | x) of the whole test set as one distribution, batch shape (N,), on the CPU; p(z) as the model has it; and
     the KL of each dimension (N, D), or (N, 0) where there is none.
     """
@@ -63,10 +48,12 @@ def posteriors(run: Trained) -> tuple[Distribution, Distribution, Tensor]:
             if len(layers) != 1 or layers[0].p.batch_shape:
                 raise DoesNotApply(f"{type(run.model).__name__} has not one stochastic layer with one prior for all x")
             q, kl = layers[0].q, layers[0].kl_per_dim
-            own = q.base_dist if isinstance(q, Independent) else q
-            for name in parameters_of(q):
-                parts.setdefault(name, []).append(getattr(own, name).cpu())
+            try:
+                parameters = get_parameters(q)
+            except NotImplementedError as error:
+                raise DoesNotApply(f"q(z | x) at the codes of other images is not known: {error}") from error
+            for name, value in parameters.items():
+                parts.setdefault(name, []).append(value.cpu())
             kls.append((x.new_zeros(len(x), 0) if kl is None else kl.flatten(1)).cpu())
-    whole: Any = type(own)(**{name: torch.cat(part) for name, part in parts.items()})
-    joined = Independent(whole, q.reinterpreted_batch_ndims) if isinstance(q, Independent) else whole
-    return joined, layers[0].p, torch.cat(kls)
+    stacked = with_parameters(q, **{name: torch.cat(part) for name, part in parts.items()})
+    return stacked, layers[0].p, torch.cat(kls)

@@ -8,10 +8,10 @@ from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import Found, Settings, average, numbered
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.metrics.quantities import QUANTITIES
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def likelihood(run: Trained, settings: Settings) -> Found:
+def likelihood(run: TrainedRun, settings: Settings) -> Found:
     """log p(x) by importance sampling, with its error."""
     if not settings.num_samples:
         raise DoesNotApply("task.num_samples=0")
@@ -37,7 +37,7 @@ def likelihood(run: Trained, settings: Settings) -> Found:
     )
 
 
-def log_p(run: Trained, settings: Settings) -> LogMarginalEstimate:
+def log_p(run: TrainedRun, settings: Settings) -> LogMarginalEstimate:
     """The importance-weighted bound of log p(x) for each test image, with a bar."""
     parts: list[LogMarginalEstimate] = []
     with tqdm(total=len(run.split("test", settings.num_images).images), desc="log p(x)", disable=None) as bar:

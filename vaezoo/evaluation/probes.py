@@ -4,10 +4,10 @@ import torch
 
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import CODES, Found, Settings
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def probes(run: Trained, settings: Settings) -> Found:
+def probes(run: TrainedRun, settings: Settings) -> Found:
     """Whether labels are in the code."""
     from vaezoo.metrics import probes as metrics
 

@@ -3,10 +3,10 @@
 import torch
 
 from vaezoo.evaluation.base import Found, Settings
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def reconstruction(run: Trained, settings: Settings) -> Found:
+def reconstruction(run: TrainedRun, settings: Settings) -> Found:
     """How like the test images are to the means of p(x | z = encode(x))."""
     from vaezoo.metrics import samples as metrics
 

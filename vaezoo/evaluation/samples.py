@@ -13,10 +13,10 @@ from tqdm import tqdm
 from vaezoo import seeding
 from vaezoo.evaluation.base import BATCH, Found, Settings
 from vaezoo.pictures import cycle_classes
-from vaezoo.runs.trained import Trained
+from vaezoo.runs.trained import TrainedRun
 
 
-def samples(run: Trained, settings: Settings) -> Found:
+def samples(run: TrainedRun, settings: Settings) -> Found:
     """Images of the model against as many of the test set, by the features of a network."""
     judge = judge_of(run, settings.inception)
     context = cycle_classes(judge.labels, judge.num).to(run.model.device)
@@ -29,7 +29,7 @@ def samples(run: Trained, settings: Settings) -> Found:
 
 
 @lru_cache(maxsize=1)
-def judge_of(run: Trained, inception: str | None) -> "Judge":
+def judge_of(run: TrainedRun, inception: str | None) -> "Judge":
     """The run's judge, made once for the groups that need it."""
     return Judge(run, inception)
 
@@ -41,7 +41,7 @@ class Judge:
     since a density's noise is not in the picture that one means.
     """
 
-    def __init__(self, run: Trained, inception: str | None):
+    def __init__(self, run: TrainedRun, inception: str | None):
         from vaezoo.metrics import samples
 
         data = run.data
@@ -76,7 +76,7 @@ class Judge:
         return self.metrics.references(self.scores(self.features("train")))
 
 
-def network(run: Trained, inception: str | None) -> Any:
+def network(run: TrainedRun, inception: str | None) -> Any:
     """Inception where its weights are given, on the run's device; else the one that is trained here."""
     if inception is not None:
         from vaezoo.metrics.inception import Inception

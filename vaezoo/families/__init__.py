@@ -1,7 +1,7 @@
 """Families: raw network outputs -> a distribution.
 
-A family says how many planes of numbers the network must emit (``n_params``) and which data it can
-score (``scores``); posterior and likelihood are the same concept used twice. Those here are
+A family says how many planes of numbers the network must emit (``num_outputs``) and which data it can
+score (``supported_data``); posterior and likelihood are the same concept used twice. Those here are
 elementwise, or over a whole latent (``Posterior``). Data are one of
 
 * ``binary``: 0 or 1;

@@ -11,15 +11,15 @@ class Family(nn.Module):
     """n raw tensors of one shape -> a distribution over that shape, elementwise or joint.
 
     Attributes:
-        n_params: planes the network must emit.
-        scores: the kinds of data that ``log_prob`` is a proper density or mass for.
-        couples_examples: whether one example's log p in training depends on the others of its batch.
+        num_outputs: planes the network must emit.
+        supported_data: the kinds of data that ``log_prob`` is a proper density or mass for.
+        is_batch_coupled: whether one example's log p in training depends on the others of its batch.
         space: where its values lie: "real" or "sphere". A posterior's must be its prior's.
     """
 
-    n_params: int = 1
-    scores: frozenset[str] = frozenset({"byte", "unit", "real"})
-    couples_examples: bool = False
+    num_outputs: int = 1
+    supported_data: frozenset[str] = frozenset({"byte", "unit", "real"})
+    is_batch_coupled: bool = False
     space: str = "real"
 
     @abstractmethod
@@ -36,17 +36,17 @@ class Family(nn.Module):
         Likelihoods alone need it.
         """
 
-    def code(self, *params: Tensor) -> Tensor:
+    def point_estimate(self, *params: Tensor) -> Tensor:
         """One point that stands for the distribution, (*batch, *event): its mean where it has one."""
         return self(*params).mean
 
     def check(self, x: Tensor) -> None:
         """Raise a ValueError for data that this family cannot score; too slow for a training step."""
         require_tensor(x)
-        if "real" in self.scores:
+        if "real" in self.supported_data:
             return
         name, got = type(self).__name__, f"got values in [{x.min()}, {x.max()}]"
-        if self.scores == {"binary"} and not ((x == 0) | (x == 1)).all():
+        if self.supported_data == {"binary"} and not ((x == 0) | (x == 1)).all():
             raise ValueError(
                 f"{name} scores 0 and 1 alone, {got}: binarise them, or choose a likelihood of grey values "
                 f"such as ContinuousBernoulli"
@@ -56,7 +56,7 @@ class Family(nn.Module):
                 f"{name} scores values in [0, 1], {got}: divide bytes by 255, or choose a likelihood of any real "
                 f"number such as Normal"
             )
-        if self.scores == {"byte"}:
+        if self.supported_data == {"byte"}:
             levels = 255 * x.double()
             types = {torch.float32, x.dtype} if x.is_floating_point() else {torch.float32}  # float64 may come from it
             rounding = 510 * max(torch.finfo(dtype).eps for dtype in types)

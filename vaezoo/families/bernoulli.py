@@ -14,7 +14,7 @@ class Bernoulli(Family):
     likelihood (choose ``ContinuousBernoulli`` or ``DiscretizedLogistic``, or binarise).
     """
 
-    scores = frozenset({"binary"})
+    supported_data = frozenset({"binary"})
 
     def forward(self, *params: Tensor) -> TorchBernoulli:
         (logits,) = params
@@ -29,7 +29,7 @@ class ContinuousBernoulli(Family):
     p(x) = C(p) p^x (1 - p)^(1 - x), the normalised form of cross-entropy on grey pixels.
     """
 
-    scores = frozenset({"byte", "unit"})
+    supported_data = frozenset({"byte", "unit"})
 
     def forward(self, *params: Tensor) -> ContinuousBernoulliDistribution:
         (logits,) = params

@@ -17,8 +17,8 @@ class DiscretizedLogistic(Family):
         min_log_scale: floor of log scale, in units of the data range.
     """
 
-    n_params = 2
-    scores = frozenset({"byte"})
+    num_outputs = 2
+    supported_data = frozenset({"byte"})
 
     def __init__(self, min_log_scale: float = -7.0):
         super().__init__()
@@ -44,14 +44,14 @@ class MixtureOfDiscretizedLogistics(Family):
         min_log_scale: floor of each log scale, in units of the data range.
     """
 
-    scores = frozenset({"byte"})
+    supported_data = frozenset({"byte"})
 
     def __init__(self, num_components: int = 10, min_log_scale: float = -7.0):
         super().__init__()
         if num_components < 1:
             raise ValueError(f"num_components must be >= 1, got {num_components}")
         self.num_components, self.min_log_scale = num_components, min_log_scale
-        self.n_params = 3 * num_components  # all weights' logits, then all locations, then all log scales
+        self.num_outputs = 3 * num_components  # all weights' logits, then all locations, then all log scales
 
     def forward(self, *params: Tensor) -> MixtureSameFamily:
         n = self.num_components
@@ -73,8 +73,8 @@ class Categorical(Family):
     section 3.4), which knows nothing of the order of the levels; the network emits 256 planes.
     """
 
-    n_params = 256
-    scores = frozenset({"byte"})
+    num_outputs = 256
+    supported_data = frozenset({"byte"})
 
     def forward(self, *params: Tensor) -> CategoricalDistribution:
         return CategoricalDistribution(torch.stack(params, -1))
@@ -82,6 +82,6 @@ class Categorical(Family):
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
         # Logits linear in the level: of all masses with this mean that of the most entropy. At the
         # limits the mean is 0.02 and 0.98, so that no level is all but excluded at the start.
-        levels = torch.linspace(0, 1, self.n_params, dtype=mean.dtype, device=mean.device)
+        levels = torch.linspace(0, 1, self.num_outputs, dtype=mean.dtype, device=mean.device)
         slope = bisect(lambda slope: CategoricalDistribution(slope[..., None] * levels).mean, mean, limit=50.0)
         return (slope[..., None] * levels).unbind(-1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from vaezoo.distributions import FlowDistribution
-from vaezoo.distributions.flow import IAFLayer, Layer, PlanarLayer, check_flow, flow
+from vaezoo.distributions.flow import FlowLayer, IAFLayer, PlanarLayer, check_flow_shape, make_flow
 from vaezoo.families.normal import Normal
 from vaezoo.families.posterior import Posterior
 from vaezoo.nets import MADE
@@ -26,21 +26,21 @@ class FlowPosterior(Posterior):
 
     def __init__(self, shape: Shape, num_flows: int):
         super().__init__()
-        self.dim, self.num_flows = check_flow(shape, num_flows), num_flows
+        self.dim, self.num_flows = check_flow_shape(shape, num_flows), num_flows
         self.base = Normal()
 
-    def layers(self, *params: Tensor) -> list[Layer]:
+    def layers(self, *params: Tensor) -> list[FlowLayer]:
         """f_1, ..., f_T from the planes beyond mu and log sigma, each (*batch, D)."""
         raise NotImplementedError
 
     def forward(self, *params: Tensor) -> Distribution:
         loc, log_scale, *rest = params
-        return flow(Independent(self.base(loc, log_scale), 1, validate_args=False), self.layers(*rest))
+        return make_flow(Independent(self.base(loc, log_scale), 1, validate_args=False), self.layers(*rest))
 
-    def code(self, *params: Tensor) -> Tensor:
+    def point_estimate(self, *params: Tensor) -> Tensor:
         """Where the layers take mu: what they make of the mean has no closed form."""
         q = self(*params)
-        return q.push(q.base.mean)[0] if isinstance(q, FlowDistribution) else q.mean
+        return q.forward(q.base.mean)[0] if isinstance(q, FlowDistribution) else q.mean
 
 
 class PlanarPosterior(FlowPosterior):
@@ -53,9 +53,9 @@ class PlanarPosterior(FlowPosterior):
 
     def __init__(self, shape: Shape, num_flows: int = 10):
         super().__init__(shape, num_flows)
-        self.n_params = 2 + 2 * num_flows + math.ceil(num_flows / self.dim)  # mu, sigma, w and u, b packed
+        self.num_outputs = 2 + 2 * num_flows + math.ceil(num_flows / self.dim)  # mu, sigma, w and u, b packed
 
-    def layers(self, *params: Tensor) -> list[Layer]:
+    def layers(self, *params: Tensor) -> list[FlowLayer]:
         T = self.num_flows
         if T == 0:
             return []
@@ -88,10 +88,10 @@ class IAFPosterior(FlowPosterior):
         if context_planes < 1:
             raise ValueError(f"context_planes must be >= 1, got {context_planes}")
         check_widths("the flow's hidden", hidden)
-        self.n_params = 2 + (context_planes if num_flows else 0)
+        self.num_outputs = 2 + (context_planes if num_flows else 0)
         sizes = self.dim, context_planes * self.dim
-        mades = (MADE(*sizes, hidden, activation, backwards=t % 2 == 1) for t in range(num_flows))
+        mades = (MADE(*sizes, hidden, activation, reverse=t % 2 == 1) for t in range(num_flows))
         self.mades: Iterable[MADE] = nn.ModuleList(mades)  # type: ignore[assignment]  # which forgets of what
 
-    def layers(self, *params: Tensor) -> list[Layer]:
+    def layers(self, *params: Tensor) -> list[FlowLayer]:
         return [IAFLayer(made, torch.cat(params, dim=-1)) for made in self.mades]

@@ -29,7 +29,7 @@ class FullCovarianceNormal(Posterior):
         if len(shape) != 1:
             raise ValueError(f"a full covariance is over one vector z, got the latent's shape {tuple(shape)}")
         self.min_log_scale = min_log_scale
-        self.n_params = 2 + shape[0] // 2  # ceil((D - 1) / 2) is D // 2
+        self.num_outputs = 2 + shape[0] // 2  # ceil((D - 1) / 2) is D // 2
 
     def forward(self, *params: Tensor) -> "TriangularNormal":
         loc, log_scale, *below = params

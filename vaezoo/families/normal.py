@@ -23,7 +23,7 @@ class Normal(Family):
         min_log_scale: floor of log scale.
     """
 
-    n_params = 2
+    num_outputs = 2
 
     def __init__(self, min_log_scale: float = -7.0):
         super().__init__()
@@ -121,7 +121,7 @@ class OptimalScaleNormal(Family):
             gradient.
     """
 
-    couples_examples = True
+    is_batch_coupled = True
     mean_square: Tensor
     num_batches: Tensor
 
@@ -135,7 +135,7 @@ class OptimalScaleNormal(Family):
         self.register_buffer("mean_square", torch.tensor(1.0))
         self.register_buffer("num_batches", torch.tensor(0))
 
-    def fit(self, mean_square: Tensor) -> Tensor:
+    def fit_scale(self, mean_square: Tensor) -> Tensor:
         """The best sigma for data with this mean squared error, which also enters the running average."""
         with torch.no_grad():
             self.num_batches += 1
@@ -150,7 +150,7 @@ class OptimalScaleNormal(Family):
     def forward(self, *params: Tensor) -> OptimalScaleNormalDistribution:
         (loc,) = params
         scale = self.floor(self.mean_square).to(loc.dtype)
-        return OptimalScaleNormalDistribution(loc, scale, self.fit if self.training else None)
+        return OptimalScaleNormalDistribution(loc, scale, self.fit_scale if self.training else None)
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
         return (mean,)

@@ -19,7 +19,7 @@ def diagonal_normal(shape: Shape) -> Normal:
 class Posterior(Family):
     """A family over a whole latent, whose dimensions may depend on each other.
 
-    ``forward`` takes ``n_params`` planes, each (*batch, *latent_shape); what needs fewer numbers than
+    ``forward`` takes ``num_outputs`` planes, each (*batch, *latent_shape); what needs fewer numbers than
     a multiple of the latent's takes them from the planes laid end to end.
     """
 

@@ -19,7 +19,7 @@ class VonMisesFisher(Posterior):
         shape: (D,), D >= 2.
     """
 
-    n_params = 2
+    num_outputs = 2
     space = "sphere"
 
     def __init__(self, shape: Shape):
@@ -32,5 +32,5 @@ class VonMisesFisher(Posterior):
         concentration = 1 + direction.shape[-1] * F.softplus(raw.mean(-1))
         return VonMisesFisherDistribution(F.normalize(direction, dim=-1), concentration)
 
-    def code(self, *params: Tensor) -> Tensor:
+    def point_estimate(self, *params: Tensor) -> Tensor:
         return F.normalize(params[0], dim=-1)

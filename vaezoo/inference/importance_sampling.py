@@ -105,7 +105,7 @@ def estimate_log_marginal(
         raise ValueError(f"num_samples and chunk_size must be >= 1, got {num_samples} and {chunk_size}")
     likelihood = model.likelihood
     likelihood.check(x)
-    budget = CPU_CHUNK.get(x.device.type, LARGE_CHUNK) // (math.prod(model.data_shape) * likelihood.n_params)
+    budget = CPU_CHUNK.get(x.device.type, LARGE_CHUNK) // (math.prod(model.data_shape) * likelihood.num_outputs)
     num_chunks = math.ceil(num_samples / (chunk_size or max(1, budget)))
     size = math.ceil(num_samples / num_chunks)  # alike, so that one graph does; the last draws may be too many
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from vaezoo import seeding
+from vaezoo.distributions import is_diagonal_normal
 from vaezoo.metrics.base import BufferedMetric
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.trace import Latent, Trace, cached
+from vaezoo.trace import Latent, Trace, cached_property
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.training.means import accumulation_dtype
 
@@ -71,7 +72,7 @@ class BatchScores:
         """The examples' numbers."""
         return range(self.start_index, self.start_index + len(self.x))
 
-    @cached
+    @cached_property
     def bounds(self) -> Tensor:
         """The ELBO and the importance-weighted log p(x), of the same draws, (2, B)."""
         dtype = accumulation_dtype(self.x)
@@ -120,13 +121,13 @@ class BatchScores:
         model, x = self.model, self.x
         with seeding.isolated(x.device, self.seed, "regret"):
             latent = model(x, self.context, num_samples=1).latent
-        encoded = latent.q.base_dist if isinstance(latent.q, Independent) else latent.q
-        if type(encoded) is not Normal:
+        if not is_diagonal_normal(latent.q):
+            q = latent.q.base_dist if isinstance(latent.q, Independent) else latent.q
             raise ValueError(
                 f"likelihood_regret fits a diagonal normal, and the posterior of {type(model).__name__} is a "
-                f"{type(encoded).__name__}: leave it out of the scores"
+                f"{type(q).__name__}: leave it out of the scores"
             )
-        loc, log_scale = encoded.loc.clone(), encoded.scale.log()
+        loc, log_scale = latent.q.base_dist.loc.clone(), latent.q.base_dist.scale.log()
         generators = [seeding.generator(self.seed, "regret", number, device=x.device) for number in self.example_ids]
 
         def draw(num: int) -> Tensor:

@@ -105,7 +105,7 @@ class LatentVariableModel(TrainingLoop):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # a checkpoint of a run has its settings in itself
-        cls, checkpoint_path: Any, map_location: Any = None, trust: tuple[str, ...] = (), **settings: Any
+        cls, checkpoint_path: Any, map_location: Any = None, allow_packages: tuple[str, ...] = (), **settings: Any
     ) -> Self:
         """Load a trained model in eval mode, built from its run's own config, as ``vaezoo.load`` does.
 
@@ -115,7 +115,7 @@ class LatentVariableModel(TrainingLoop):
         Args:
             checkpoint_path: a run folder (its best checkpoint is loaded) or a checkpoint.
             map_location: device to move the model to; the CPU if None.
-            trust: packages of your own that the model's config may name.
+            allow_packages: packages of your own that the model's config may name.
             **settings: arguments of the model, which must not contradict the checkpoint's config.
 
         Raises:
@@ -125,7 +125,7 @@ class LatentVariableModel(TrainingLoop):
 
         path = find_checkpoint(checkpoint_path)
         try:
-            model = load(path, trust)
+            model = load(path, allow_packages)
         except ForeignCheckpoint:
             return super().load_from_checkpoint(path, map_location, **{"weights_only": True, **settings})
         if not isinstance(model, cls):
@@ -174,8 +174,8 @@ class LatentVariableModel(TrainingLoop):
         """
         super().setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
-        self.objective.num_data = getattr(data, "num_train", None)
-        if self.objective.num_data is None:
+        self.objective.set_num_train(getattr(data, "num_train", None))
+        if self.objective.num_train is None:
             return
         self.check_data_kind(data)
         if tuple(data.shape) != self.data_shape:
@@ -185,7 +185,7 @@ class LatentVariableModel(TrainingLoop):
         x, y = (part.to(self.device) for part in data.examples(2 if self.started else 1000))
         with seeding.isolated(self.device, self.seed, "start"):
             if not self.started:
-                self.decoder.centre(data.mean)
+                self.decoder.init_mean(data.mean)
                 self.init_from_data(x, y)
                 self.started.fill_(1)
             with evaluating(self):
@@ -193,7 +193,7 @@ class LatentVariableModel(TrainingLoop):
 
     def check_data_kind(self, data: Any) -> None:
         """Raise a ValueError if the likelihood cannot score the kind of data that an ``ImageData`` makes."""
-        scores = self.likelihood.scores
+        scores = self.likelihood.supported_data
         if data.data_kind not in scores:
             fix = "data.binarize=dynamic" if "binary" in scores else "data.binarize=none"
             raise ValueError(
@@ -226,19 +226,19 @@ class LatentVariableModel(TrainingLoop):
     def on_fit_start(self) -> None:
         """Refuse a training whose loss or gradient would silently be another one."""
         likelihood, objective = self.likelihood, self.objective
-        if self.trainer.world_size > 1 and (likelihood.couples_examples or objective.couples_examples):
+        if self.trainer.world_size > 1 and (likelihood.is_batch_coupled or objective.is_batch_coupled):
             raise ValueError(
                 f"{type(self).__name__}'s loss couples the examples of a batch, and each of {self.trainer.world_size} "
                 f"processes would see its own alone: use trainer.devices=1"
             )
-        if likelihood.couples_examples and objective.uses_hooks:
+        if likelihood.is_batch_coupled and objective.uses_gradient_hooks:
             raise ValueError(
                 f"{type(objective).__name__} weighs the gradient of each sample by itself, and the likelihood "
                 f"{type(likelihood).__name__} couples them: use another model/likelihood"
             )
 
     def on_microbatch_start(self, index: int) -> None:
-        self.objective.advance(self.trainer.global_step)
+        self.objective.apply_schedules(self.trainer.global_step)
         self.seed_noise("train", self.current_epoch, index, self.global_rank)
 
     def compute_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[str, ...], Tensor]:
@@ -330,7 +330,7 @@ class LatentVariableModel(TrainingLoop):
             if num > 1:  # one example has no spread
                 values["elbo_error"] = math.sqrt(max(variance, 0.0) / (num - 1))
         values |= self.reduce_latent_statistics(means)
-        if self.likelihood.scores == {"byte"}:
+        if self.likelihood.supported_data == {"byte"}:
             values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))
         return values
 
@@ -348,7 +348,7 @@ class LatentVariableModel(TrainingLoop):
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == TrainerFn.FITTING:  # a resumed run may begin here: the last step's weights
-            self.objective.advance(max(0, self.trainer.global_step - 1))
+            self.objective.apply_schedules(max(0, self.trainer.global_step - 1))
 
     def on_test_start(self) -> None:
         self.objective.restore_weights()  # a schedule may have left them anywhere; a test is always the same

@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor
 
 from vaezoo.models.vae import VAE
-from vaezoo.nets import MLP, Conditioned
+from vaezoo.nets import MLP, LabelConditioned
 from vaezoo.priors import VampPrior
 from vaezoo.types import NetFactory, Shape
 
@@ -38,7 +38,7 @@ class CVAE(VAE):
         decoder: NetFactory | None = None,
         **kwargs,
     ):
-        sees = partial(partial, Conditioned, num_classes=num_classes)
+        sees = partial(partial, LabelConditioned, num_classes=num_classes)
         super().__init__(data_shape, encoder=sees(net=encoder or MLP), decoder=sees(net=decoder or MLP), **kwargs)
         self.num_classes = num_classes
         if isinstance(self.prior, VampPrior):

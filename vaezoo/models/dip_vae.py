@@ -1,7 +1,7 @@
 """The DIP-VAE."""
 
 from vaezoo.models.vae import VAE
-from vaezoo.objectives import MomentPenalty
+from vaezoo.objectives import CovariancePenalty
 from vaezoo.types import Shape
 
 
@@ -30,4 +30,4 @@ class DIPVAE(VAE):
         lambda_d: float = 10.0,
         **kwargs,
     ):
-        super().__init__(data_shape, objective=MomentPenalty(variant, lambda_od, lambda_d), **kwargs)
+        super().__init__(data_shape, objective=CovariancePenalty(variant, lambda_od, lambda_d), **kwargs)

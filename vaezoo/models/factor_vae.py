@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vaezoo.models.vae import VAE
-from vaezoo.objectives import DensityRatio
+from vaezoo.objectives import AdversarialTotalCorrelation
 from vaezoo.types import Shape
 
 
@@ -38,5 +38,5 @@ class FactorVAE(VAE):
         critic_lr: float = 1e-4,
         **kwargs,
     ):
-        objective = DensityRatio((latent_dim,), gamma, critic_hidden, critic_lr)
+        objective = AdversarialTotalCorrelation((latent_dim,), gamma, critic_hidden, critic_lr)
         super().__init__(data_shape, latent_dim=latent_dim, objective=objective, **kwargs)

@@ -19,7 +19,7 @@ from vaezoo.trace import Latent, Trace
 from vaezoo.types import NetFactory, Shape
 
 
-def merge(a: Normal, b: Normal) -> Normal:
+def product_of_normals(a: Normal, b: Normal) -> Normal:
     """The normalised product of two normal densities: precisions add, means are weighted by them."""
     share = torch.sigmoid(2 * (b.scale.log() - a.scale.log()))  # of a's precision in their sum
     return Normal(share * a.loc + (1 - share) * b.loc, a.scale * share.sqrt(), validate_args=False)
@@ -89,7 +89,7 @@ class LadderVAE(LatentVariableModel):
             Conditional((above,), (below,), between, NormalFamily()) for below, above in pairwise(self.dims)
         )
 
-    def evidence(self, x: Tensor, context: Tensor | None = None) -> list[Normal]:
+    def bottom_up(self, x: Tensor, context: Tensor | None = None) -> list[Normal]:
         """qhat(z_i | x) of each layer, (B, D_i), from the lowest upwards."""
         normals, features = [], x
         for net, dim in zip(self.upwards, self.dims, strict=True):
@@ -99,31 +99,31 @@ class LadderVAE(LatentVariableModel):
         return normals
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
-        *lower, highest = self.evidence(x, context)
+        *lower, highest = self.bottom_up(x, context)
         q, p = Independent(highest, 1, validate_args=False), self.top(context)
         z = q.rsample(torch.Size([self.num_samples if num_samples is None else num_samples]))  # (K, B, D_L)
         latents = [Latent(q, p, z)]
         for qhat, down in zip(reversed(lower), reversed(self.downwards), strict=True):
             p = down(z, context)
-            q = Independent(merge(qhat, p.base_dist), 1, validate_args=False)  # batch shape (K, B)
+            q = Independent(product_of_normals(qhat, p.base_dist), 1, validate_args=False)  # batch shape (K, B)
             z = q.rsample()
             latents.append(Latent(q, p, z))
         return Trace(x, self.decoder(z, context), tuple(latents))
 
-    def means_down(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
+    def top_down_means(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
         """The mean of each layer at the means of those above it, (B, D_i), top to bottom."""
-        *lower, highest = self.evidence(x, context)
+        *lower, highest = self.bottom_up(x, context)
         means = [highest.mean]
         for qhat, down in zip(reversed(lower), reversed(self.downwards), strict=True):
-            means.append(merge(qhat, down(means[-1], context).base_dist).mean)
+            means.append(product_of_normals(qhat, down(means[-1], context).base_dist).mean)
         return means
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.means_down(x, context)[-1]
+        return self.top_down_means(x, context)[-1]
 
     def posterior_means(self, trace: Trace) -> list[Tensor]:
-        """As ``means_down``: q of a lower layer hangs on the samples above it, whose noise would be in its mean."""
-        return self.means_down(trace.x)
+        """As ``top_down_means``: q of a lower layer hangs on the samples above it, whose noise would be in its mean."""
+        return self.top_down_means(trace.x)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         return self.decoder(z, context)

@@ -67,7 +67,7 @@ class VAE(LatentVariableModel):
             )
 
     def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
-        self.prior.start(x)
+        self.prior.init_from_data(x)
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
         q = self.encoder(x, context)
@@ -75,7 +75,7 @@ class VAE(LatentVariableModel):
         return Trace(x, self.decoder(z, context), (Latent(q, self.prior(context), z),))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.encoder.code(x, context)
+        return self.encoder.point_estimate(x, context)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         return self.decoder(z, context)

@@ -70,7 +70,7 @@ class VQVAE(LatentVariableModel):
 
     def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         with torch.no_grad():
-            self.quantizer.start(self.encoder(x, context).flatten(0, 1))
+            self.quantizer.init_from_data(self.encoder(x, context).flatten(0, 1))
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
         q = self.quantizer(self.encoder(x, context))

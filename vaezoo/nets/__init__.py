@@ -2,7 +2,7 @@
 
 from vaezoo.nets.codebook import Quantizer
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
-from vaezoo.nets.label_embedding import Conditioned
+from vaezoo.nets.label_conditioned import LabelConditioned
 from vaezoo.nets.made import MADE
 from vaezoo.nets.mlp import MLP
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
@@ -10,9 +10,9 @@ from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
 __all__ = [
     "MADE",
     "MLP",
-    "Conditioned",
     "ConvDecoder",
     "ConvEncoder",
+    "LabelConditioned",
     "Quantizer",
     "ResNetDecoder",
     "ResNetEncoder",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vaezoo.distributions import NearestCode
 
 
-def in_full_precision(method: Callable) -> Callable:
+def without_autocast(method: Callable) -> Callable:
     """A method that autocast leaves alone: in bf16 the nearest code would not be."""
 
     @wraps(method)
@@ -35,7 +35,7 @@ class Quantizer(nn.Module):
     (paper, appendix A.1; n_c and the sum are divided by the number of vectors, so that batches of any
     size count alike), and a code whose N_c falls below ``restart_below`` of an even share begins
     anew at a vector of the batch. With decay = 0 one update is one step of Lloyd's k-means, and
-    ``start`` is ten of them. N_c cannot come near 0, so the paper's smoothing of it is not needed.
+    ``init_from_data`` is ten of them. N_c cannot come near 0, so the paper's smoothing of it is not needed.
 
     Args:
         num_codes: C.
@@ -59,14 +59,14 @@ class Quantizer(nn.Module):
         self.register_buffer("counts", torch.full((num_codes,), 1 / num_codes))
         self.register_buffer("sums", self.codebook / num_codes)
 
-    @in_full_precision
+    @without_autocast
     def nearest(self, vectors: Tensor) -> Tensor:
         """Index of the code nearest to each vector: (*batch, D) -> (*batch,)."""
         squared = self.codebook.square().sum(1) - 2 * vectors.detach() @ self.codebook.T  # less |v|^2, the same for all
         return squared.argmin(-1)
 
     @torch.no_grad()
-    @in_full_precision
+    @without_autocast
     def update(self, vectors: Tensor, codes: Tensor, decay: float) -> None:
         """Move the codebook by vectors (N, D) and their codes (N,), over all processes."""
         chosen = torch.nn.functional.one_hot(codes, len(self.codebook)).to(vectors)  # (N, C)
@@ -77,16 +77,16 @@ class Quantizer(nn.Module):
                 value /= torch.distributed.get_world_size()
         self.counts.lerp_(counts, 1 - decay)
         self.sums.lerp_(sums, 1 - decay)
-        share = 1 / len(self.codebook)
+        uniform_share = 1 / len(self.codebook)
         # With several processes the first one's draws win: its buffers are sent to the others.
-        fresh = vectors[torch.randint(len(vectors), (len(self.codebook),), device=vectors.device)]
-        dead = self.counts <= self.restart_below * share
-        self.counts.masked_fill_(dead, share)
-        self.sums.copy_(torch.where(dead[:, None], share * fresh, self.sums))
+        replacements = vectors[torch.randint(len(vectors), (len(self.codebook),), device=vectors.device)]
+        dead = self.counts <= self.restart_below * uniform_share
+        self.counts.masked_fill_(dead, uniform_share)
+        self.sums.copy_(torch.where(dead[:, None], uniform_share * replacements, self.sums))
         self.codebook.copy_(self.sums / self.counts[:, None])
 
     @torch.no_grad()
-    def start(self, vectors: Tensor, steps: int = 10) -> None:
+    def init_from_data(self, vectors: Tensor, steps: int = 10) -> None:
         """k-means on vectors (N, D), begun at some of them."""
         order = torch.randperm(len(vectors), device=vectors.device)
         self.codebook.copy_(vectors[order[torch.arange(len(self.codebook)) % len(vectors)]])

@@ -7,14 +7,14 @@ from math import prod
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaezoo.nets.mlp import activation_function, check_widths, glorot
+from vaezoo.nets.mlp import activation_function, check_widths, init_glorot
 from vaezoo.types import Shape
 
 
-def halved(height: int, width: int, times: int) -> list[tuple[int, int]]:
-    """A size and its halvings, rounded up: what ``Halve`` makes of it.
+def downsampled_sizes(height: int, width: int, times: int) -> list[tuple[int, int]]:
+    """A size and its halvings, rounded up: what ``Downsample`` makes of it.
 
-    >>> halved(33, 17, 2)
+    >>> downsampled_sizes(33, 17, 2)
     [(33, 17), (17, 9), (9, 5)]
     """
     sizes = [(height, width)]
@@ -32,17 +32,17 @@ def check_image(shape: Shape, role: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-class Halve(nn.Conv2d):
+class Downsample(nn.Conv2d):
     """A convolution with stride 2 that halves an image of any size, rounding up.
 
     Args:
-        planes: input channels.
-        out_planes: output channels.
+        in_channels: input channels.
+        out_channels: output channels.
         kernel: side of the kernel. An even one sees a further row or column of zeros where the size is odd.
     """
 
-    def __init__(self, planes: int, out_planes: int, kernel: int):
-        super().__init__(planes, out_planes, kernel, stride=2, padding=(kernel - 1) // 2)
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+        super().__init__(in_channels, out_channels, kernel, stride=2, padding=(kernel - 1) // 2)
         self.even = kernel % 2 == 0
 
     def forward(self, input: Tensor) -> Tensor:
@@ -52,27 +52,29 @@ class Halve(nn.Conv2d):
         return super().forward(input)
 
 
-class Double(nn.ConvTranspose2d):
-    """The mirror of ``Halve``: from ``size`` back to the size that was halved.
+class Upsample(nn.ConvTranspose2d):
+    """The mirror of ``Downsample``: from ``size`` back to the size that was halved.
 
     Args:
-        planes: input channels.
-        out_planes: output channels.
+        in_channels: input channels.
+        out_channels: output channels.
         kernel: side of the kernel.
-        size: (height, width) of the input.
-        big: (height, width) of the output, of which ``size`` is the half, rounded up.
+        in_size: (height, width) of the input.
+        out_size: (height, width) of the output, of which ``size`` is the half, rounded up.
     """
 
-    def __init__(self, planes: int, out_planes: int, kernel: int, size: tuple[int, int], big: tuple[int, int]):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, in_size: tuple[int, int], out_size: tuple[int, int]
+    ):
         # An odd kernel makes 2 n - 1 of n, and lacks a row where the size was even; an even one makes
         # 2 n, and has one too many where it was odd.
-        down, right = (kernel % 2 * (b - (2 * n - 1)) for n, b in zip(size, big, strict=True))
+        down, right = (kernel % 2 * (b - (2 * n - 1)) for n, b in zip(in_size, out_size, strict=True))
         padding = (kernel - 1) // 2
-        super().__init__(planes, out_planes, kernel, stride=2, padding=padding, output_padding=(down, right))
-        self.big = big
+        super().__init__(in_channels, out_channels, kernel, stride=2, padding=padding, output_padding=(down, right))
+        self.out_size = out_size
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        height, width = self.big
+        height, width = self.out_size
         return super().forward(input)[..., :height, :width]
 
 
@@ -108,16 +110,16 @@ class ConvEncoder(nn.Module):
         kernel: int = 3,
     ):
         super().__init__()
-        planes, height, width = check_image(in_shape, "encoder")
+        image_channels, height, width = check_image(in_shape, "encoder")
         self.out_shape = tuple(out_shape)
-        widths = [planes, *check_widths("channels", channels)]
+        widths = [image_channels, *check_widths("channels", channels)]
         layers = check_layers(hidden, kernel)
-        self.convs = nn.ModuleList(Halve(a, b, kernel) for a, b in pairwise(widths))
-        self.hidden = nn.Linear(widths[-1] * prod(halved(height, width, len(channels))[-1]), layers[0])
+        self.convs = nn.ModuleList(Downsample(a, b, kernel) for a, b in pairwise(widths))
+        self.hidden = nn.Linear(widths[-1] * prod(downsampled_sizes(height, width, len(channels))[-1]), layers[0])
         self.others = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(layers))
         self.out = nn.Linear(layers[-1], prod(out_shape))
         self.activation = activation_function(activation)
-        glorot(self)
+        init_glorot(self)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """(N, C, H, W) -> (N, *out_shape)."""
@@ -152,25 +154,25 @@ class ConvDecoder(nn.Module):
         kernel: int = 3,
     ):
         super().__init__()
-        planes, height, width = check_image(out_shape, "decoder")
-        widths = [*reversed(check_widths("channels", channels)), planes]
-        sizes = halved(height, width, len(channels))[::-1]  # small to large
+        image_channels, height, width = check_image(out_shape, "decoder")
+        widths = [*reversed(check_widths("channels", channels)), image_channels]
+        sizes = downsampled_sizes(height, width, len(channels))[::-1]  # small to large
         layers = check_layers(hidden, kernel)[::-1]
-        self.start = (widths[0], *sizes[0])
+        self.first_shape = (widths[0], *sizes[0])
         self.hidden = nn.Linear(prod(in_shape), layers[0])
         self.others = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(layers))
-        self.unfold = nn.Linear(layers[-1], prod(self.start))
+        self.unfold = nn.Linear(layers[-1], prod(self.first_shape))
         steps = zip(pairwise(widths), pairwise(sizes), strict=True)
-        self.convs = nn.ModuleList(Double(a, b, kernel, size, big) for (a, b), (size, big) in steps)
+        self.convs = nn.ModuleList(Upsample(a, b, kernel, small, large) for (a, b), (small, large) in steps)
         self.activation = activation_function(activation)
-        glorot(self)
+        init_glorot(self)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """(N, *in_shape) -> (N, C, H, W)."""
         h = self.activation(self.hidden(inputs.flatten(1)))
         for layer in self.others:
             h = self.activation(layer(h))
-        h = self.unfold(h).unflatten(1, self.start)
+        h = self.unfold(h).unflatten(1, self.first_shape)
         for conv in self.convs:
             h = conv(self.activation(h))
         return h

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaezoo.nets.mlp import activation_function, glorot
+from vaezoo.nets.mlp import activation_function, init_glorot
 
 
 class MADE(nn.Module):
@@ -22,12 +22,12 @@ class MADE(nn.Module):
         context_dim: size of h.
         hidden: width of each hidden layer; none makes it linear.
         activation: name of a function in ``torch.nn.functional``.
-        backwards: whether the last dimension comes first.
+        reverse: whether the last dimension comes first.
     """
 
-    def __init__(self, dim: int, context_dim: int, hidden: Sequence[int], activation: str, backwards: bool):
+    def __init__(self, dim: int, context_dim: int, hidden: Sequence[int], activation: str, reverse: bool):
         super().__init__()
-        self.order = list(reversed(range(dim))) if backwards else list(range(dim))
+        self.order = list(reversed(range(dim))) if reverse else list(range(dim))
         places = torch.tensor(self.order) + 1  # each dimension's place in the order: reversal is its own inverse
         degrees = [places, *(torch.arange(width) * dim // width for width in hidden), places.repeat(2)]
         self.layers = nn.ModuleList(nn.Linear(len(a), len(b)) for a, b in pairwise(degrees))
@@ -36,7 +36,7 @@ class MADE(nn.Module):
             self.register_buffer(f"mask{i}", sees.float(), persistent=False)
         self.context = nn.Linear(context_dim, len(degrees[1]), bias=False)
         self.activation = activation_function(activation)
-        glorot(self)
+        init_glorot(self)
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, ...]:
         """Both outputs, each (..., D), for z (..., D) and h (*batch, context_dim)."""

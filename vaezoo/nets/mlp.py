@@ -34,7 +34,7 @@ def check_widths(name: str, widths: Sequence[int]) -> Sequence[int]:
     return widths
 
 
-def glorot(module: nn.Module) -> None:
+def init_glorot(module: nn.Module) -> None:
     """Weights uniform as of Glorot & Bengio 2010, biases 0, in every layer of a network."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
@@ -61,7 +61,7 @@ class MLP(nn.Module):
         widths = [prod(in_shape), *check_widths("hidden", hidden), prod(out_shape)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = activation_function(activation)
-        glorot(self)
+        init_glorot(self)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """(N, *in_shape) -> (N, *out_shape)."""

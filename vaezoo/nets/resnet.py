@@ -6,7 +6,7 @@ from math import gcd
 from torch import Tensor, nn
 
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
-from vaezoo.nets.mlp import activation_function, glorot
+from vaezoo.nets.mlp import activation_function, init_glorot
 from vaezoo.types import Shape
 
 
@@ -27,7 +27,7 @@ class ResidualBlock(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(groups, width) for _ in range(2))
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
         self.activation = activation_function(activation)
-        glorot(self)
+        init_glorot(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) -> the same shape."""

@@ -1,7 +1,7 @@
 """Objectives: from a ``Trace`` to the scalar that is minimised, and the terms behind it."""
 
-from vaezoo.objectives.adversarial import DensityRatio
-from vaezoo.objectives.aggregate import MomentPenalty, TotalCorrelation
+from vaezoo.objectives.adversarial import AdversarialTotalCorrelation
+from vaezoo.objectives.aggregate import CovariancePenalty, TotalCorrelation
 from vaezoo.objectives.base import Objective
 from vaezoo.objectives.capacity import Capacity
 from vaezoo.objectives.discrepancy import MMD, InfoMMD, SlicedWasserstein
@@ -17,14 +17,14 @@ from vaezoo.objectives.vq import Commitment
 __all__ = [
     "ELBO",
     "MMD",
+    "AdversarialTotalCorrelation",
     "Capacity",
     "CombinedImportanceWeighted",
     "Commitment",
-    "DensityRatio",
+    "CovariancePenalty",
     "ImportanceBound",
     "ImportanceWeighted",
     "InfoMMD",
-    "MomentPenalty",
     "Objective",
     "PartiallyImportanceWeighted",
     "SlicedWasserstein",

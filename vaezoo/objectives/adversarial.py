@@ -13,12 +13,12 @@ from vaezoo.trace import Trace
 from vaezoo.types import Shape
 
 
-def permute_dimensions(z: Tensor) -> Tensor:
+def permute_dims(z: Tensor) -> Tensor:
     """z (n, D) with each column in a random order of its own: a sample of prod_d q(z_d)."""
     return z.gather(0, torch.rand_like(z).argsort(0))
 
 
-class DensityRatio(Objective):
+class AdversarialTotalCorrelation(Objective):
     """loss = -ELBO + gamma E_{q(z)}[log D(z) / (1 - D(z))], D = sigmoid(critic)
     (Kim & Mnih 2018, https://arxiv.org/abs/1802.05983, eq. 2 and 3).
 
@@ -39,7 +39,7 @@ class DensityRatio(Objective):
         betas: of the critic's Adam.
     """
 
-    couples_examples = True
+    is_batch_coupled = True
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class DensityRatio(Objective):
 
         z = z.detach()
         joint = self.critic(z).to(z.dtype)  # autocast may have made it bf16
-        product = self.critic(permute_dimensions(z)).to(z.dtype)
+        product = self.critic(permute_dims(z)).to(z.dtype)
         critic_loss = (F.softplus(-joint).mean() + F.softplus(product).mean()) / 2
 
-        loss = self.rate(trace) - trace.log_px.mean() + self.get_buffer("gamma") * tc
+        loss = self.kl_term(trace) - trace.log_px.mean() + self.get_buffer("gamma") * tc
         return {"loss": loss + (critic_loss - critic_loss.detach()), "tc": tc, "critic_loss": critic_loss}

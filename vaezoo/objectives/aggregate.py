@@ -16,7 +16,7 @@ ESTIMATORS = ("mss", "mws")
 VARIANTS = ("I", "II")
 
 
-def elementwise(latent: Latent) -> Distribution:
+def factorized_posterior(latent: Latent) -> Distribution:
     """q(z | x) as one distribution for each latent dimension, (B, *event).
 
     Raises:
@@ -31,7 +31,7 @@ def elementwise(latent: Latent) -> Distribution:
     return q.base_dist
 
 
-def log_weights(like: Tensor, batch: int, num_data: int, estimator: str) -> Tensor:
+def minibatch_log_weights(like: Tensor, batch: int, num_train: int, estimator: str) -> Tensor:
     """log W, with sum_j W_ij q(z_i | x_j) an estimate of q(z_i), (B, B).
 
     ``mss``, stratified: z_i's own x_i is one of the N, so W_ii = 1/N; the other B - 1 stand for the
@@ -43,12 +43,12 @@ def log_weights(like: Tensor, batch: int, num_data: int, estimator: str) -> Tens
     up to log N, and the total correlation high by up to (D - 1) log N: read its changes alone.
     """
     if estimator == "mws":
-        return like.new_full((batch, batch), 1 / (num_data * batch)).log()
+        return like.new_full((batch, batch), 1 / (num_train * batch)).log()
     if batch == 1:
         return like.new_zeros(1, 1)  # no other is there to stand for the rest: q(z) = q(z | x)
     own = torch.eye(batch, dtype=torch.bool, device=like.device)
-    others = like.new_full((batch, batch), (num_data - 1) / (num_data * (batch - 1)))
-    return torch.where(own, 1 / num_data, others).log()
+    others = like.new_full((batch, batch), (num_train - 1) / (num_train * (batch - 1)))
+    return torch.where(own, 1 / num_train, others).log()
 
 
 class Decomposition(NamedTuple):
@@ -65,7 +65,7 @@ class Decomposition(NamedTuple):
     dwkl: Tensor
 
 
-def decompose(latent: Latent, num_data: int | None = None, estimator: str = "mss") -> Decomposition:
+def decompose(latent: Latent, num_train: int | None = None, estimator: str = "mss") -> Decomposition:
     """Hoffman & Johnson 2016 and Chen et al. 2018, eq. 2, estimated at the samples.
 
     The estimate of q(z) is unbiased, its logarithm is not: what is left shrinks as B nears N. The
@@ -73,12 +73,12 @@ def decompose(latent: Latent, num_data: int | None = None, estimator: str = "mss
 
     Args:
         latent: one stochastic layer whose posterior factorises.
-        num_data: N; the batch is the data set where None.
+        num_train: N; the batch is the data set where None.
         estimator: mss or mws.
     """
-    pairs = elementwise(latent).log_prob(latent.z.unsqueeze(2)).flatten(3)  # (K, B, B, D): log q(z_id | x_j)
+    pairs = factorized_posterior(latent).log_prob(latent.z.unsqueeze(2)).flatten(3)  # (K, B, B, D): log q(z_id | x_j)
     batch = pairs.shape[1]
-    log_weight = log_weights(pairs, batch, num_data or batch, estimator)
+    log_weight = minibatch_log_weights(pairs, batch, num_train or batch, estimator)
     log_qz = (pairs.sum(3) + log_weight).logsumexp(2)  # (K, B)
     log_qz_dims = (pairs + log_weight.unsqueeze(2)).logsumexp(2).sum(2)  # (K, B): log prod_d q(z_d)
     return Decomposition(
@@ -101,10 +101,10 @@ class TotalCorrelation(Objective):
         alpha: weight of the mutual information I(x; z); >= 0.
         beta: weight of the total correlation; >= 0.
         gamma: weight of the dimension-wise KL; >= 0.
-        estimator: of q(z), mss or mws (``log_weights``).
+        estimator: of q(z), mss or mws (``minibatch_log_weights``).
     """
 
-    couples_examples = True
+    is_batch_coupled = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 6.0, gamma: float = 1.0, estimator: str = "mss"):
         super().__init__()
@@ -116,13 +116,13 @@ class TotalCorrelation(Objective):
         self.set_weight("gamma", gamma)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        mi, tc, dwkl = decompose(trace.latent, self.num_data, self.estimator)
+        mi, tc, dwkl = decompose(trace.latent, self.num_train, self.estimator)
         alpha, beta, gamma = self.get_buffer("alpha"), self.get_buffer("beta"), self.get_buffer("gamma")
-        loss = self.rate(trace) - trace.log_px.mean() + (alpha - 1) * mi + (beta - 1) * tc + (gamma - 1) * dwkl
+        loss = self.kl_term(trace) - trace.log_px.mean() + (alpha - 1) * mi + (beta - 1) * tc + (gamma - 1) * dwkl
         return {"loss": loss, "mi": mi, "tc": tc, "dwkl": dwkl}
 
 
-class MomentPenalty(Objective):
+class CovariancePenalty(Objective):
     """loss = -ELBO + lambda_od sum_{i != j} C_ij^2 + lambda_d sum_i (C_ii - 1)^2
     (Kumar et al. 2018, https://arxiv.org/abs/1711.00848).
 
@@ -135,7 +135,7 @@ class MomentPenalty(Objective):
         lambda_d: weight of the variances' distance from 1; >= 0.
     """
 
-    couples_examples = True
+    is_batch_coupled = True
 
     def __init__(self, variant: str = "II", lambda_od: float = 10.0, lambda_d: float = 10.0):
         super().__init__()
@@ -147,7 +147,7 @@ class MomentPenalty(Objective):
 
     def covariance(self, latent: Latent) -> Tensor:
         """C, (D, D)."""
-        q = elementwise(latent)
+        q = factorized_posterior(latent)
         mean = q.mean.flatten(1)
         centred = mean - mean.mean(0)
         # No matrix product: autocast would round it to bf16.
@@ -160,5 +160,5 @@ class MomentPenalty(Objective):
         off_diagonal = covariance.square().sum() - variance.square().sum()
         diagonal = (variance - 1).square().sum()
         penalty = self.get_buffer("lambda_od") * off_diagonal + self.get_buffer("lambda_d") * diagonal
-        loss = self.rate(trace) - trace.log_px.mean() + penalty
+        loss = self.kl_term(trace) - trace.log_px.mean() + penalty
         return {"loss": loss, "dip_od": off_diagonal, "dip_d": diagonal}

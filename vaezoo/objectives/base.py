@@ -20,39 +20,39 @@ class Objective(nn.Module):
     trained beside the model's, with ``optimizer_settings``.
 
     Attributes:
-        charges_rate: whether the loss has a KL term in it that free bits can be granted on.
-        couples_examples: whether one example's loss depends on the others of its batch.
-        uses_hooks: whether the backward pass scales the gradient of each sample by itself.
-        rate_weight: name of the weight that the rate alone is multiplied by, if there is one.
+        has_kl_term: whether the loss has a KL term in it that free bits can be granted on.
+        is_batch_coupled: whether one example's loss depends on the others of its batch.
+        uses_gradient_hooks: whether the backward pass scales the gradient of each sample by itself.
+        kl_weight: name of the weight that the rate alone is multiplied by, if there is one.
         optimizer_settings: of the objective's own parameters, where they differ from the model's.
-        num_data: size of the training set; the model tells it before training. None: the batch's.
-        configured: each weight's value as configured, whatever a schedule has written since.
+        num_train: size of the training set; the model tells it before training. None: the batch's.
+        configured_weights: each weight's value as configured, whatever a schedule has written since.
         schedules: for some weights, what the configured value is multiplied by at an optimizer step.
     """
 
-    charges_rate: bool = True
-    couples_examples: bool = False
-    rate_weight: str | None = None
-    num_data: int | None = None
+    has_kl_term: bool = True
+    is_batch_coupled: bool = False
+    kl_weight: str | None = None
+    num_train: int | None = None
 
     @property
-    def uses_hooks(self) -> bool:
+    def uses_gradient_hooks(self) -> bool:
         return False
 
     def __init__(self) -> None:
         super().__init__()
-        self.configured: dict[str, float] = {}
+        self.configured_weights: dict[str, float] = {}
         self.schedules: dict[str, Callable[[int], float]] = {}
         self.optimizer_settings: dict[str, Any] = {}
         self.free_bits_per = "dim"
-        if self.charges_rate:
+        if self.has_kl_term:
             self.set_weight("free_bits", 0.0)
 
     def set_weight(self, name: str, value: float) -> None:
         """Configure a weight: a number >= 0, else a ValueError."""
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} must be a finite number >= 0, got {value}")
-        self.configured[name] = float(value)
+        self.configured_weights[name] = float(value)
         self.register_buffer(name, torch.tensor(float(value)), persistent=False)
 
     def set_free_bits(self, nats: float, per: str) -> None:
@@ -60,33 +60,37 @@ class Objective(nn.Module):
         if per not in FREE_BITS_PER:
             raise ValueError(f"free_bits_per={per} is not one of {', '.join(FREE_BITS_PER)}")
         self.free_bits_per = per
-        if self.charges_rate:
+        if self.has_kl_term:
             self.set_weight("free_bits", nats)
         elif nats != 0:
             raise ValueError(f"free_bits={nats}: {type(self).__name__} charges no rate to grant them on, use 0")
 
-    def advance(self, step: int) -> None:
+    def set_num_train(self, num_train: int | None) -> None:
+        """Set the size of the training set; None if it is unknown."""
+        self.num_train = num_train
+
+    def apply_schedules(self, step: int) -> None:
         """Set the weights that have a schedule to their values at this optimizer step."""
         for name, factor in self.schedules.items():
-            self.get_buffer(name).fill_(self.configured[name] * factor(step))
+            self.get_buffer(name).fill_(self.configured_weights[name] * factor(step))
 
     def restore_weights(self) -> None:
         """Set every weight to its configured value."""
-        for name, value in self.configured.items():
+        for name, value in self.configured_weights.items():
             self.get_buffer(name).fill_(value)
 
     def weights(self) -> dict[str, Tensor]:
         """Each weight's present value."""
-        return {name: getattr(self, name) for name in self.configured}
+        return {name: getattr(self, name) for name in self.configured_weights}
 
-    def rate(self, trace: Trace) -> Tensor:
+    def kl_term(self, trace: Trace) -> Tensor:
         """KL(q, p), mean over the batch, with at least ``free_bits`` nats for each dimension or layer.
 
         ``sum_d max(free_bits, mean_B KL_d)`` (Kingma et al. 2016, https://arxiv.org/abs/1606.04934,
         eq. 15), d over latent dimensions or stochastic layers. The floor is for training alone:
         ``trace.elbo`` never has it.
         """
-        if self.configured["free_bits"] == 0:
+        if self.configured_weights["free_bits"] == 0:
             return trace.kl.sum(1).mean()
         if self.free_bits_per == "layer":
             return torch.maximum(trace.kl.mean(0), self.get_buffer("free_bits")).sum()

@@ -16,7 +16,7 @@ class Capacity(Objective):
         steps: optimizer steps until C is ``capacity``; >= 1.
     """
 
-    couples_examples = True  # the distance of a mean is no mean of distances
+    is_batch_coupled = True  # the distance of a mean is no mean of distances
 
     def __init__(self, capacity: float = 25.0, gamma: float = 100.0, steps: int = 2000):
         super().__init__()
@@ -32,5 +32,5 @@ class Capacity(Objective):
         return min(1.0, step / self.steps)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        distance = (self.rate(trace) - self.get_buffer("capacity")).abs()
+        distance = (self.kl_term(trace) - self.get_buffer("capacity")).abs()
         return {"loss": self.get_buffer("gamma") * distance - trace.log_px.mean(), "capacity_distance": distance}

@@ -15,14 +15,14 @@ from vaezoo.trace import Latent, Trace
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
-def square_distances(x: Tensor, y: Tensor) -> Tensor:
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """|x_i - y_j|^2 of x (n, D) and y (m, D), (n, m)."""
     return (x.unsqueeze(1) - y).square().sum(2)  # no matrix product: it cancels, and autocast would round it
 
 
 def rbf(x: Tensor, y: Tensor) -> Tensor:
     """k(x, y) = exp(-|x - y|^2 / (2 D))."""
-    return torch.exp(-square_distances(x, y) / (2 * x.shape[1]))
+    return torch.exp(-squared_distances(x, y) / (2 * x.shape[1]))
 
 
 def imq(x: Tensor, y: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def imq(x: Tensor, y: Tensor) -> Tensor:
 
     2 D is the expected squared distance of two draws of N(0, I).
     """
-    distances = square_distances(x, y)
+    distances = squared_distances(x, y)
     kernels = [c / (c + distances) for c in (2 * x.shape[1] * s for s in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))]
     return torch.stack(kernels).mean(0)
 
@@ -38,7 +38,7 @@ def imq(x: Tensor, y: Tensor) -> Tensor:
 KERNELS: dict[str, Kernel] = {"imq": imq, "rbf": rbf}
 
 
-def prior_samples(latent: Latent) -> Tensor:
+def sample_prior(latent: Latent) -> Tensor:
     """As many samples of p(z) as there are of q, (K, B, *event): with a gradient where p has one."""
     p = latent.p
     shape = latent.z.shape[: latent.z.dim() - len(p.batch_shape) - len(p.event_shape)]
@@ -92,7 +92,7 @@ def sliced_wasserstein(z: Tensor, y: Tensor, num_projections: int) -> Tensor:
     return (sorted_projections(z) - sorted_projections(y)).square().mean()
 
 
-def check_kernel(kernel: str) -> Kernel:
+def get_kernel(kernel: str) -> Kernel:
     """The kernel of this name, or a ValueError."""
     if kernel not in KERNELS:
         raise ValueError(f"kernel={kernel} is not one of {', '.join(KERNELS)}")
@@ -108,16 +108,16 @@ class MMD(Objective):
         kernel: imq or rbf.
     """
 
-    charges_rate = False
-    couples_examples = True
+    has_kl_term = False
+    is_batch_coupled = True
 
     def __init__(self, lambda_mmd: float = 100.0, kernel: str = "imq"):
         super().__init__()
-        self.kernel = check_kernel(kernel)
+        self.kernel = get_kernel(kernel)
         self.set_weight("lambda_mmd", lambda_mmd)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        discrepancy = mmd(trace.latent.z, prior_samples(trace.latent), self.kernel)
+        discrepancy = mmd(trace.latent.z, sample_prior(trace.latent), self.kernel)
         return {"loss": self.get_buffer("lambda_mmd") * discrepancy - trace.log_px.mean(), "mmd": discrepancy}
 
 
@@ -132,20 +132,20 @@ class InfoMMD(Objective):
         kernel: imq or rbf.
     """
 
-    couples_examples = True
+    is_batch_coupled = True
 
     def __init__(self, alpha: float = 0.5, lambda_mmd: float = 100.0, kernel: str = "rbf"):
         super().__init__()
-        self.kernel = check_kernel(kernel)
+        self.kernel = get_kernel(kernel)
         self.set_weight("alpha", alpha)
         self.set_weight("lambda_mmd", lambda_mmd)
         if alpha > 1 or alpha + lambda_mmd < 1:
             raise ValueError(f"needs alpha in [0, 1] and lambda_mmd >= 1 - alpha, got {alpha} and {lambda_mmd}")
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        discrepancy = mmd(trace.latent.z, prior_samples(trace.latent), self.kernel)
+        discrepancy = mmd(trace.latent.z, sample_prior(trace.latent), self.kernel)
         alpha, lambda_mmd = self.get_buffer("alpha"), self.get_buffer("lambda_mmd")
-        loss = (1 - alpha) * self.rate(trace) - trace.log_px.mean() + (alpha + lambda_mmd - 1) * discrepancy
+        loss = (1 - alpha) * self.kl_term(trace) - trace.log_px.mean() + (alpha + lambda_mmd - 1) * discrepancy
         return {"loss": loss, "mmd": discrepancy}
 
 
@@ -158,8 +158,8 @@ class SlicedWasserstein(Objective):
         num_projections: random directions of each step; >= 1.
     """
 
-    charges_rate = False
-    couples_examples = True
+    has_kl_term = False
+    is_batch_coupled = True
 
     def __init__(self, lambda_sw: float = 10.0, num_projections: int = 50):
         super().__init__()
@@ -169,5 +169,5 @@ class SlicedWasserstein(Objective):
         self.set_weight("lambda_sw", lambda_sw)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        distance = sliced_wasserstein(trace.latent.z, prior_samples(trace.latent), self.num_projections)
+        distance = sliced_wasserstein(trace.latent.z, sample_prior(trace.latent), self.num_projections)
         return {"loss": self.get_buffer("lambda_sw") * distance - trace.log_px.mean(), "sw": distance}

@@ -16,11 +16,11 @@ class ELBO(Objective):
         beta: weight of the rate; >= 0.
     """
 
-    rate_weight = "beta"
+    kl_weight = "beta"
 
     def __init__(self, beta: float = 1.0):
         super().__init__()
         self.set_weight("beta", beta)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        return {"loss": self.get_buffer("beta") * self.rate(trace) - trace.log_px.mean()}
+        return {"loss": self.get_buffer("beta") * self.kl_term(trace) - trace.log_px.mean()}

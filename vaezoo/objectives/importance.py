@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from vaezoo.distributions import is_diagonal_normal
 from vaezoo.objectives.base import Objective
 from vaezoo.trace import Trace
 
 GRADIENTS = ("reparam", "stl", "dreg")
 
 
-def hold_parameters(q: Distribution) -> Independent:
+def detach_parameters(q: Distribution) -> Independent:
     """The diagonal normal q as a function of z alone: no gradient reaches its parameters."""
-    if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
+    if not is_diagonal_normal(q):
         inner = q.base_dist if isinstance(q, Independent) else q
         raise ValueError(
             f"the gradient of log q(z | x) in z alone is known for the diagonal normal posterior, not for "
@@ -58,7 +59,7 @@ class ImportanceBound(Objective):
         num_groups: M; the samples are cut into M groups of K. >= 1.
     """
 
-    charges_rate = False
+    has_kl_term = False
 
     def __init__(self, gradient: str = "reparam", num_groups: int = 1):
         super().__init__()
@@ -69,19 +70,19 @@ class ImportanceBound(Objective):
         self.gradient, self.num_groups = gradient, num_groups
 
     @property
-    def uses_hooks(self) -> bool:
+    def uses_gradient_hooks(self) -> bool:
         """Whether the backward pass runs a hook on z, which torch 2.11 cannot compile."""
         return self.gradient == "dreg"
 
     @abstractmethod
-    def weigh(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def bound_and_weights(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From log weights (M, K, B): the bound (B,), and a and b (M, K, B); b is a where they are equal."""
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         log_w = trace.log_w.detach()
         if len(log_w) % self.num_groups:
             raise ValueError(f"{len(log_w)} samples cannot be cut into num_groups={self.num_groups} equal groups")
-        bound, *weights = self.weigh(log_w.unflatten(0, (self.num_groups, -1)))
+        bound, *weights = self.bound_and_weights(log_w.unflatten(0, (self.num_groups, -1)))
         a, b = (weight.flatten(0, 1) for weight in weights)  # (M K, B)
         if weights[0] is weights[1] and self.gradient == "reparam":
             score = (a * trace.log_w).sum(0)
@@ -92,7 +93,7 @@ class ImportanceBound(Objective):
                 # this much is far below rounding, and far above the smallest number.
                 a = a.clamp(min=math.sqrt(torch.finfo(a.dtype).tiny))
                 scale_gradient(latent.z, b / a)
-            held = hold_parameters(latent.q).log_prob(latent.z)
+            held = detach_parameters(latent.q).log_prob(latent.z)
             score = (a * (trace.log_px + latent.log_p - held)).sum(0)
             if self.gradient == "reparam":
                 score = score - (b * latent.q.log_prob(latent.z.detach())).sum(0)
@@ -110,7 +111,7 @@ class ImportanceWeighted(ImportanceBound):
         num_groups: M; >= 1.
     """
 
-    def weigh(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def bound_and_weights(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         num_groups, num_samples, _ = log_w.shape
         bound = (log_w.logsumexp(1) - math.log(num_samples)).mean(0)
         v = log_w.softmax(1)
@@ -135,7 +136,7 @@ class CombinedImportanceWeighted(ImportanceBound):
             raise ValueError(f"beta must be in [0, 1], got {beta}")
         self.set_weight("beta", beta)
 
-    def weigh(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def bound_and_weights(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         beta, num_samples = self.get_buffer("beta"), log_w.shape[1]
         iwae = log_w.logsumexp(1) - math.log(num_samples)
         bound = (beta * log_w.mean(1) + (1 - beta) * iwae).squeeze(0)
@@ -157,10 +158,10 @@ class PartiallyImportanceWeighted(ImportanceBound):
     """
 
     @property
-    def uses_hooks(self) -> bool:
+    def uses_gradient_hooks(self) -> bool:
         return True
 
-    def weigh(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def bound_and_weights(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         num_groups, num_samples, _ = log_w.shape
         total = log_w.logsumexp((0, 1))
         bound = total - math.log(num_groups * num_samples)

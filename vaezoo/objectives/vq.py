@@ -18,7 +18,7 @@ class Commitment(Objective):
         commitment: weight, >= 0.
     """
 
-    charges_rate = False
+    has_kl_term = False
 
     def __init__(self, commitment: float = 0.25):
         super().__init__()

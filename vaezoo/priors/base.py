@@ -31,7 +31,7 @@ class Prior(nn.Module):
     def forward(self, context: Tensor | None = None) -> Distribution:
         """p(z), with batch shape () and event shape ``shape``."""
 
-    def start(self, x: Tensor) -> None:
+    def init_from_data(self, x: Tensor) -> None:
         """Adapt to training examples x (N, *data_shape) before the first step; most have no need to."""
 
 

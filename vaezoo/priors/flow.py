@@ -8,7 +8,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import Normal as TorchNormal
 
 from vaezoo.conditional import Conditional
-from vaezoo.distributions.flow import check_flow, flow
+from vaezoo.distributions.flow import check_flow_shape, make_flow
 from vaezoo.nets import MLP
 from vaezoo.nets.mlp import check_widths
 from vaezoo.priors.base import Prior
@@ -23,15 +23,15 @@ class AffineCoupling(nn.Module):
         dim: D; >= 2.
         hidden: width of each hidden layer of the network of s and t.
         activation: name of a function in ``torch.nn.functional``.
-        first_stays: whether z_a is the first half, else the second.
+        keep_first: whether z_a is the first half, else the second.
     """
 
-    most = 2.0  # |s| is below it: a layer scales by e^2 at most
+    max_log_scale = 2.0  # |s| is below it: a layer scales by e^2 at most
 
-    def __init__(self, dim: int, hidden: Sequence[int], activation: str, first_stays: bool):
+    def __init__(self, dim: int, hidden: Sequence[int], activation: str, keep_first: bool):
         super().__init__()
         self.sizes = [dim // 2, dim - dim // 2]
-        self.stays = 0 if first_stays else 1
+        self.stays = 0 if keep_first else 1
         self.net = MLP([self.sizes[self.stays]], [2 * self.sizes[1 - self.stays]], hidden, activation)
         # Near the identity at first: couplings at full strength scramble what the encoder has to start from.
         nn.init.xavier_uniform_(self.net.layers[-1].get_parameter("weight"), gain=0.01)
@@ -42,16 +42,16 @@ class AffineCoupling(nn.Module):
         stays, moves = halves[self.stays], halves[1 - self.stays]
         out = self.net(stays.reshape(-1, stays.shape[-1])).reshape(*stays.shape[:-1], -1)
         s, t = out.to(torch.promote_types(out.dtype, torch.float32)).chunk(2, dim=-1)
-        return stays, moves, self.most * torch.tanh(s / self.most), t
+        return stays, moves, self.max_log_scale * torch.tanh(s / self.max_log_scale), t
 
     def join(self, stays: Tensor, moved: Tensor) -> Tensor:
         return torch.cat([stays, moved] if self.stays == 0 else [moved, stays], dim=-1)
 
-    def push(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         stays, moves, s, t = self.split(z)
         return self.join(stays, moves * s.exp() + t), s.sum(-1)
 
-    def pull(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         stays, moved, s, t = self.split(y)
         return self.join(stays, (moved - t) * torch.exp(-s)), s.sum(-1)
 
@@ -81,15 +81,15 @@ class FlowPrior(Prior):
         activation: str = "relu",
     ):
         super().__init__(shape)
-        dim = check_flow(shape, num_flows)
+        dim = check_flow_shape(shape, num_flows)
         if dim < 2:
             raise ValueError(f"a coupling splits the latent in two: latent_dim must be >= 2, got {dim}")
         check_widths("the flow's hidden", hidden)
         self.register_buffer("loc", torch.zeros(dim), persistent=False)
         self.register_buffer("scale", torch.ones(dim), persistent=False)
-        couplings = (AffineCoupling(dim, hidden, activation, first_stays=t % 2 == 0) for t in range(num_flows))
+        couplings = (AffineCoupling(dim, hidden, activation, keep_first=t % 2 == 0) for t in range(num_flows))
         self.couplings: Iterable[AffineCoupling] = nn.ModuleList(couplings)  # type: ignore[assignment]
 
     def forward(self, context: Tensor | None = None) -> Distribution:
         base = Independent(TorchNormal(self.loc, self.scale, validate_args=False), 1, validate_args=False)
-        return flow(base, list(self.couplings))
+        return make_flow(base, list(self.couplings))

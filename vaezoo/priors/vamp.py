@@ -40,7 +40,8 @@ class VampPrior(Prior):
         if not 0 < noise < math.inf:
             raise ValueError(f"noise must be a finite number > 0, got {noise}")
         self.noise = noise
-        self.pixels = nn.Parameter(torch.randn(num_components, *posterior.in_shape))  # v: grey noise until ``start``
+        # v: grey noise until ``init_from_data``.
+        self.pixels = nn.Parameter(torch.randn(num_components, *posterior.in_shape))
         self.posterior = (posterior,)  # a tuple, so that the encoder is not a part of two modules
 
     @property
@@ -49,7 +50,7 @@ class VampPrior(Prior):
         return self.pixels.sigmoid()
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> None:
+    def init_from_data(self, x: Tensor) -> None:
         index = torch.arange(len(self.pixels), device=x.device) % len(x)
         examples = torch.logit(x[index].to(self.pixels), eps=self.margin)
         self.pixels.copy_(examples + self.noise * torch.randn_like(examples))

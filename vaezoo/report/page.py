@@ -23,7 +23,7 @@ from vaezoo.report.columns import BESIDE, COST, LEADING, PROTOCOLS, QUANTITIES
 from vaezoo.report.labels import label
 from vaezoo.report.read import Point, Run, drawn_at
 from vaezoo.report.statistics import Comparison, Variant, compare, difference, differing, protocol
-from vaezoo.runs.folder import finite, replace
+from vaezoo.runs.folder import non_finite_to_none, write_atomic
 
 LIMIT = 2_000_000  # bytes of the file
 POINTS = 30_000  # of all curves, at most
@@ -65,13 +65,13 @@ def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
             else:
                 page["left_out"] += 1
             left -= 1
-    replace(file, filled(page))
+    write_atomic(file, filled(page))
 
 
 def filled(page: dict[str, Any]) -> str:
     """The template with style, script and data in their places."""
     # "<" as an escape: no string in the data can end the script element that holds it.
-    data = json.dumps(finite(page), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(non_finite_to_none(page), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     folder = resources.files("vaezoo.report")
     text = folder.joinpath("page.html").read_text(encoding="utf-8")
     for name in ("page.css", "charts.js", "page.js"):

@@ -18,12 +18,12 @@ import yaml
 from vaezoo.errors import ConfigError
 from vaezoo.old_names import update_config, update_override
 from vaezoo.report.columns import COST, SAMPLE_METRICS
-from vaezoo.runs.folder import JOB_RECORD, brief, essential, jobs, read_summary
+from vaezoo.runs.folder import JOB_RECORD, read_jobs, read_summary, relevant_overrides, short_error
 
 TASKS = ("fit", "evaluate")  # whose folders are runs; a report's own is none
 PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # of a config, that a result depends on
 # Keys that set no variant apart.
-PLUMBING = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "trust", "threads"}
+PLUMBING = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "trust", "allow_packages", "threads"}
 PICTURES = ("reconstructions", "samples", "traversals", "manifold", "scatter")  # in this order, then any other
 RENAMED = {f"{name}_ceiling": f"{name}_reference" for name in SAMPLE_METRICS}  # in summaries of older versions
 
@@ -65,7 +65,7 @@ class Run:
     @property
     def cause(self) -> str:
         """Why it did not complete."""
-        return brief(self.summary.get("error") or self.summary.get("status", "not finished"))
+        return short_error(self.summary.get("error") or self.summary.get("status", "not finished"))
 
     @property
     def verdict(self) -> str:
@@ -158,7 +158,7 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise ConfigError(f"runs={path} is not a folder: give a run's, such as outputs/DATE/TIME, or a sweep's")
-        asked = {folder.resolve(): job["overrides"] for folder, job in jobs(path).items()}
+        asked = {folder.resolve(): job["overrides"] for folder, job in read_jobs(path).items()}
         marks = ("summary.json", ".hydra/overrides.yaml", ".hydra/config.yaml")
         folders = {file.parent if i == 0 else file.parent.parent for i, m in enumerate(marks) for file in path.rglob(m)}
         here = {folder.resolve() for folder in folders} | set(asked)
@@ -202,7 +202,7 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     runtime = (read_yaml(hydra / "hydra.yaml") or {}).get("hydra", {}).get("runtime", {})
     choices = runtime.get("choices", {})
     return Run(
-        folder, essential(map(update_override, overrides)), summary, choices, update_config(config),
+        folder, relevant_overrides(map(update_override, overrides)), summary, choices, update_config(config),
         read_curves(origin / "metrics.csv", summary if origin == folder else read_summary(origin)),
         read_pictures(origin / "panels"),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from vaezoo.metrics.quantities import Quantity
 from vaezoo.report.columns import COST, LEADING
 from vaezoo.report.read import Run
 from vaezoo.report.statistics import Comparison, Interval, compare, difference, protocol
-from vaezoo.runs.sweep import NUMBERS, rows, write_table
+from vaezoo.runs.sweep import NUMBERS, sweep_rows, write_sweep_table
 
 # Of what the table shows: heading and digits.
 HEADS = {
@@ -169,7 +169,7 @@ def print_table(sweep_dir: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    write_table(sweep_dir)
+    write_sweep_table(sweep_dir)
     table = Table(title=f"{sweep_dir} · nats per image", title_justify="left")
     heads = {
         "job": "job", "model": "model", "overrides": "overrides", "scored": "log p of", "test_elbo": "test ELBO",
@@ -178,7 +178,7 @@ def print_table(sweep_dir: Path) -> None:
     for name, head in heads.items():
         numeric = name == "job" or name in NUMBERS
         table.add_column(head, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-    data = rows(sweep_dir)
+    data = sweep_rows(sweep_dir)
     best: dict[str, float] = {}
     for row in data:
         if row["test_elbo"] is not None:

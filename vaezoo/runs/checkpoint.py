@@ -35,7 +35,7 @@ class ForeignCheckpoint(ValueError):
 
 
 @rank_zero_only
-def say(text: str) -> None:
+def print_once(text: str) -> None:
     """A line on stderr; of several processes, by the first alone."""
     print(text, file=sys.stderr)
 
@@ -89,7 +89,7 @@ def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
                 raise ValueError(f"{path} is not a checkpoint to go on from (it has no {missing[0]})")
             sound.append((path, checkpoint))
         except ValueError as error:
-            say(f"{error}: passed over")
+            print_once(f"{error}: passed over")
     if found and not sound:
         names = ", ".join(path.name for path in found)
         raise ValueError(f"{folder} has no sound checkpoint to go on from ({names}): delete them to start anew")
@@ -129,7 +129,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path, previous: str
         raise OSError(what) from error
 
 
-def clean(folder: str | Path) -> None:
+def remove_leftovers(folder: str | Path) -> None:
     """Tidy up after processes that were killed while they wrote; for the start of a run, before it reads or writes.
 
     Their half-written files go, and of two SHA-256 beside a checkpoint the one stays that it has.
@@ -148,7 +148,7 @@ def clean(folder: str | Path) -> None:
             _list(path, [digest])
 
 
-def restore(model: torch.nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
+def load_weights(model: torch.nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
     """Put a checkpoint's weights into a model.
 
     Raises:
@@ -180,7 +180,7 @@ def check_weights(model: torch.nn.Module, checkpoint: dict[str, Any], path: str 
         raise ValueError(f"{path} does not fit its own config ({fault})")
 
 
-def check_config(checkpoint: dict[str, Any], path: str | Path, trust: tuple[str, ...] = ()) -> dict[str, Any]:
+def check_config(checkpoint: dict[str, Any], path: str | Path, allow_packages: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the config of a checkpoint, if its model can be built and has the checkpoint's weights.
 
     Raises:
@@ -189,7 +189,7 @@ def check_config(checkpoint: dict[str, Any], path: str | Path, trust: tuple[str,
     config = checkpoint[CONFIG_KEY]
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict) or type(config.get("seed")) is not int:
         raise ValueError(f"{path} does not hold the config of a run: it needs a model and a seed")
-    if not trust:  # a config from a stranger may describe a model of any size
+    if not allow_packages:  # a config from a stranger may describe a model of any size
         check_size(config, checkpoint, path)
     return config
 
@@ -222,7 +222,7 @@ def too_many(node: Any, most: int) -> bool:
     return True
 
 
-def build_model(config: dict[str, Any], path: str | Path, trust: tuple[str, ...] = ()) -> LatentVariableModel:
+def build_model(config: dict[str, Any], path: str | Path, allow_packages: tuple[str, ...] = ()) -> LatentVariableModel:
     """Build the model of a checkpoint's config, and leave the caller's random stream as it was.
 
     Raises:
@@ -230,13 +230,14 @@ def build_model(config: dict[str, Any], path: str | Path, trust: tuple[str, ...]
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            model = build(config["model"], "model", trust, seed=config["seed"])
+            model = build(config["model"], "model", allow_packages, seed=config["seed"])
     except ValueError:
         raise
     except Exception as error:  # parts that do not fit together raise whatever their code leads to
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{path} has a config that builds no model ({reason}): if it is your own class, use trust=('vaezoo',)"
+            f"{path} has a config that builds no model ({reason}): if it is your own class, use "
+            f"allow_packages=('vaezoo',)"
         ) from error
     if not isinstance(model, LatentVariableModel):
         raise ValueError(f"{path} has a config that builds a {type(model).__name__}, not a model")
@@ -261,26 +262,26 @@ def limited_parameters(most: int) -> Iterator[None]:
         hook.remove()
 
 
-def load(path: str | Path, trust: str | Sequence[str] = ()) -> LatentVariableModel:
+def load(path: str | Path, allow_packages: str | Sequence[str] = ()) -> LatentVariableModel:
     """Load a trained model, on the CPU and in eval mode: ``encode``, ``decode``, ``sample``, ``log_marginal``.
 
-    A checkpoint is data: loading one from a stranger runs none of its content and writes nothing, as long as ``trust``
-    is empty.
+    A checkpoint is data: loading one from a stranger runs none of its content and writes nothing, as long as
+    ``allow_packages`` is empty.
 
     Args:
         path: a run folder (its best checkpoint is loaded) or a checkpoint.
-        trust: packages of your own that the model's config may name.
+        allow_packages: packages of your own that the model's config may name.
 
     Raises:
         FileNotFoundError: no checkpoint there.
         ValueError: it cannot be read, holds broken weights, or names something that no model is made of.
     """
     checkpoint, path = read_checkpoint(path), find_checkpoint(path)
-    trust = (trust,) if isinstance(trust, str) else tuple(trust)
-    config = check_config(checkpoint, path, trust)
-    model = build_model(config, path, trust)
+    allow_packages = (allow_packages,) if isinstance(allow_packages, str) else tuple(allow_packages)
+    config = check_config(checkpoint, path, allow_packages)
+    model = build_model(config, path, allow_packages)
     model.config = config
-    restore(model, checkpoint, path)
+    load_weights(model, checkpoint, path)
     return model.eval()
 
 

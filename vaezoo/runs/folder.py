@@ -18,7 +18,7 @@ except ImportError:
     sys.exit(f"error: vaezoo runs on Linux and macOS, not on {sys.platform}: on Windows, install it in WSL")
 
 
-def replace(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str) -> None:
     """Write a UTF-8 text file: whenever the process is killed, the path holds the old text or the new one."""
     fresh = path.with_name(f".{path.name}.tmp")
     with fresh.open("w", encoding="utf-8", newline="") as file:
@@ -28,17 +28,17 @@ def replace(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
-def finite(value: Any) -> Any:
+def non_finite_to_none(value: Any) -> Any:
     """The same without NaN and infinities, which JSON does not know: null."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: non_finite_to_none(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [finite(item) for item in value]
+        return [non_finite_to_none(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep a folder for this process until it leaves, by whatever way.
 
     Raises:
@@ -59,7 +59,7 @@ def held(folder: Path) -> Iterator[None]:
 SWEEP_RECORD, JOB_RECORD = "sweep.json", "job.json"
 
 
-def essential(words: Iterable[str]) -> list[str]:
+def relevant_overrides(words: Iterable[str]) -> list[str]:
     """The words of a command that say what is computed: neither Hydra's own nor whether it goes on."""
     return [word for word in words if not word.lstrip("+~").startswith(("hydra.", "hydra/", "resume="))]
 
@@ -73,11 +73,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
-def brief(error: str) -> str:
+def short_error(error: str) -> str:
     """An error without the examples that a diverged training names: they are dozens."""
     return re.sub(r" \(training examples [\d, ]+\)", "", error)
 
 
-def jobs(sweep_dir: Path) -> dict[Path, dict[str, Any]]:
+def read_jobs(sweep_dir: Path) -> dict[Path, dict[str, Any]]:
     """The folders of a sweep's jobs, with each job's number and overrides."""
     return {file.parent: json.loads(file.read_text(encoding="utf-8")) for file in sweep_dir.rglob(JOB_RECORD)}

@@ -14,8 +14,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vaezoo.errors import ConfigError
-from vaezoo.runs.folder import JOB_RECORD, essential, held, jobs, read_summary, replace
-from vaezoo.runs.resume import alike, quoted
+from vaezoo.runs.folder import JOB_RECORD, locked, read_jobs, read_summary, relevant_overrides, write_atomic
+from vaezoo.runs.resume import quote, same_overrides
 from vaezoo.runs.signals import SIGNALS
 
 
@@ -41,24 +41,24 @@ class Jobs:
         self, folder: Path, program: Sequence[str], resume: bool, group: str, log: bool = False, first: int = 0
     ):
         self.folder, self.program, self.resume, self.group, self.log = folder, program, resume, group, log
-        self.there = jobs(folder) if resume else {}
+        self.there = read_jobs(folder) if resume else {}
         self.next = max([first, *(job["job"] + 1 for job in self.there.values())])
         self.process: subprocess.Popen | None = None
-        self.stopped: int | None = None
+        self.stop_signal: int | None = None
 
     def find(self, words: Sequence[str]) -> tuple[int, Path | None]:
         """The number of the job with these words, and its folder; a new number and None where there is no such job."""
-        folder = next((folder for folder, job in self.there.items() if alike(job["overrides"], words)), None)
+        folder = next((folder for folder, job in self.there.items() if same_overrides(job["overrides"], words)), None)
         if folder is not None:
             return self.there.pop(folder)["job"], folder
         self.next += 1
         return self.next - 1, None
 
-    def make(self, number: int, words: Sequence[str], name: str) -> Path:
+    def create_folder(self, number: int, words: Sequence[str], name: str) -> Path:
         """A folder of this name for a new job, labelled."""
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        replace(folder / JOB_RECORD, json.dumps({"job": number, "overrides": essential(words)}))
+        write_atomic(folder / JOB_RECORD, json.dumps({"job": number, "overrides": relevant_overrides(words)}))
         return folder
 
     def complete(self, folder: Path) -> bool:
@@ -67,23 +67,23 @@ class Jobs:
 
     def run(self, words: Sequence[str], folder: Path) -> None:
         """One job, to its end, with a summary of the cause where it left none itself."""
-        if not self.clear(folder):
+        if not self.wait_for_folder(folder):
             return
         resume = ["resume=auto"] * (self.resume and not any(word.startswith("resume=") for word in words))
-        place = f"hydra.run.dir={quoted(folder.resolve())}"
+        place = f"hydra.run.dir={quote(folder.resolve())}"
         code = self.call([*self.program, *words, *resume, place], folder / "job.log")
         if code != 0 and "status" not in read_summary(folder):
-            replace(folder / "summary.json", json.dumps({"status": "failed", "error": cause(code)}) + "\n")
+            write_atomic(folder / "summary.json", json.dumps({"status": "failed", "error": exit_reason(code)}) + "\n")
 
-    def clear(self, folder: Path, seconds: float = 60) -> bool:
+    def wait_for_folder(self, folder: Path, seconds: float = 60) -> bool:
         """Remove an earlier attempt's summary, and say whether the job can start.
 
         An attempt whose parent was killed may still be saving itself: it is waited for.
         """
         end, told = time.monotonic() + seconds, False
-        while self.stopped is None:
+        while self.stop_signal is None:
             try:
-                with held(folder):
+                with locked(folder):
                     (folder / "summary.json").unlink(missing_ok=True)
                 return True
             except ConfigError as error:
@@ -102,16 +102,16 @@ class Jobs:
         out: Any = log.open("a") if self.log else None
         # In a group of its own, it hears Ctrl-C from here alone: twice would mean to leave without saving.
         self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, process_group=0)
-        if self.stopped:  # while it started
-            self.process.send_signal(self.stopped)
+        if self.stop_signal:  # while it started
+            self.process.send_signal(self.stop_signal)
         return self.process.wait()
 
     @contextmanager
-    def relaying(self) -> Iterator[None]:
+    def forwarding_signals(self) -> Iterator[None]:
         """Pass signals to stop on to the running job, and take note of them."""
 
         def relay(signum: int, frame: Any) -> None:
-            self.stopped = signum
+            self.stop_signal = signum
             if self.process is not None:
                 self.process.send_signal(signum)
 
@@ -124,7 +124,7 @@ class Jobs:
                 signal.signal(signum, handler)
 
 
-def program(hydra: Any) -> list[str]:
+def program_command(hydra: Any) -> list[str]:
     """What starts this program again, with the config folders it was given."""
     script = Path(sys.argv[0])
     start = [str(script.absolute())] if script.is_file() and script.name != "__main__.py" else ["-m", "vaezoo"]
@@ -132,12 +132,12 @@ def program(hydra: Any) -> list[str]:
     return [sys.executable, *start, *(f"--config-dir={path}" for path in extra)]
 
 
-def plain(words: Any) -> list[str]:
+def unresolved_overrides(words: Any) -> list[str]:
     """The words as they were said: a ``${...}`` in one is for the job's own config."""
     return OmegaConf.to_container(words)  # type: ignore[return-value]
 
 
-def cause(code: int) -> str:
+def exit_reason(code: int) -> str:
     """What an exit code says of a job that left no word itself."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"

@@ -8,8 +8,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vaezoo.errors import ConfigError
-from vaezoo.runs.folder import JOB_RECORD, SWEEP_RECORD, essential, jobs, read_summary, replace
-from vaezoo.runs.resume import RECORDS, alike, comparison_defaults, enlarges, may_continue, recorded
+from vaezoo.runs.folder import JOB_RECORD, SWEEP_RECORD, read_jobs, read_summary, relevant_overrides, write_atomic
+from vaezoo.runs.resume import (
+    OVERRIDE_FILES,
+    comparison_defaults,
+    is_larger_comparison,
+    may_continue,
+    read_overrides,
+    same_overrides,
+)
 
 # Files and folders that an attempt may leave without a checkpoint. They are removed before a new attempt.
 LEFTOVERS = ("metrics.csv", "panels", "tensorboard")
@@ -29,8 +36,8 @@ def record_command(folder: Path, cfg: DictConfig) -> None:
         ConfigError: the folder holds results of another command, or a training that this one would overwrite.
     """
     words: list[str] = OmegaConf.to_container(HydraConfig.get().overrides.task)  # type: ignore[assignment]
-    place = folder / RECORDS["run"]
-    before = recorded(folder, "run")
+    place = folder / OVERRIDE_FILES["run"]
+    before = read_overrides(folder, "run")
     sweep = (folder / SWEEP_RECORD).exists()
     trained = any((folder / "checkpoints").glob("*.ckpt")) or any((folder / "runs").glob(f"*/{JOB_RECORD}"))
     if sweep or trained or read_summary(folder).get("status") == "completed":
@@ -38,9 +45,9 @@ def record_command(folder: Path, cfg: DictConfig) -> None:
             held = "a sweep" if sweep else f"results without the record of their command ({place.name})"
             raise ConfigError(f"{folder} holds {held}: choose another hydra.run.dir")
         if not may_continue(words, before):
+            command = " ".join(relevant_overrides(before)) or "without overrides"
             raise ConfigError(
-                f"{folder} holds the run of another command ({' '.join(essential(before)) or 'without overrides'}): "
-                f"choose another hydra.run.dir, or delete it"
+                f"{folder} holds the run of another command ({command}): choose another hydra.run.dir, or delete it"
             )
         if trained and cfg.resume is None:
             kind = "comparison" if (folder / "runs").exists() else "run of this command"
@@ -50,9 +57,9 @@ def record_command(folder: Path, cfg: DictConfig) -> None:
         for name in LEFTOVERS:
             (folder / name).unlink() if (folder / name).is_file() else shutil.rmtree(folder / name, ignore_errors=True)
     place.parent.mkdir(exist_ok=True)
-    replace(place.with_name("config.yaml"), OmegaConf.to_yaml(cfg))
-    replace(place.with_name("hydra.yaml"), OmegaConf.to_yaml(OmegaConf.create({"hydra": HydraConfig.get()})))
-    replace(place, OmegaConf.to_yaml(HydraConfig.get().overrides.task))
+    write_atomic(place.with_name("config.yaml"), OmegaConf.to_yaml(cfg))
+    write_atomic(place.with_name("hydra.yaml"), OmegaConf.to_yaml(OmegaConf.create({"hydra": HydraConfig.get()})))
+    write_atomic(place, OmegaConf.to_yaml(HydraConfig.get().overrides.task))
 
 
 def check_sweep(folder: Path, words: Sequence[str], resumes: bool) -> None:
@@ -61,14 +68,14 @@ def check_sweep(folder: Path, words: Sequence[str], resumes: bool) -> None:
     Raises:
         ConfigError: the folder is in use by other results.
     """
-    before = recorded(folder, "sweep")
-    if recorded(folder, "run") is not None:
+    before = read_overrides(folder, "sweep")
+    if read_overrides(folder, "run") is not None:
         raise ConfigError(f"{folder} holds a run: choose another hydra.sweep.dir")
-    if before is None or not jobs(folder):
+    if before is None or not read_jobs(folder):
         return
-    if not alike(before, words) and not enlarges(words, before, comparison_defaults()):
+    if not same_overrides(before, words) and not is_larger_comparison(words, before, comparison_defaults()):
         raise ConfigError(
-            f"{folder} holds the sweep of another command ({' '.join(essential(before))}): choose another "
+            f"{folder} holds the sweep of another command ({' '.join(relevant_overrides(before))}): choose another "
             f"hydra.sweep.dir, or delete it"
         )
     if not resumes:

@@ -17,15 +17,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vaezoo.errors import ConfigError
 from vaezoo.old_names import update_override
-from vaezoo.runs.folder import SWEEP_RECORD, essential, read_summary
+from vaezoo.runs.folder import SWEEP_RECORD, read_summary, relevant_overrides
 
 # Where a folder keeps the words of its command (``vaezoo.runs.record`` and the launcher of sweeps write them).
-RECORDS = {"run": ".hydra/overrides.yaml", "sweep": SWEEP_RECORD}
+OVERRIDE_FILES = {"run": ".hydra/overrides.yaml", "sweep": SWEEP_RECORD}
 # What moves no bit of a training: where its data lie, what is shown of it and kept. Two commands that differ in
 # nothing else ask for the same run.
-ASIDE = (
+NON_TRAINING_KEYS = (
     "trainer.enable_progress_bar", "trainer.log_every_n_steps", "callbacks.checkpoint_last", "callbacks.images",
-    "callbacks.progress", "logger", "data.root", "data.num_workers", "debug", "trust",
+    "callbacks.progress", "logger", "data.root", "data.num_workers", "debug", "allow_packages", "trust",
 )  # fmt: skip
 # Tasks that train nothing by themselves: a run of one is not resumed by its folder.
 OTHER_TASKS = ("evaluate", "compare", "report", "sample", "reconstruct", "encode")
@@ -38,14 +38,14 @@ INHERITED = {
 
 
 PATH_KEYS = {"dirpath", "folder", "save_dir", "dir", "default_root_dir", "filename"}
-NEVER_INHERITED = {"hydra", "trust", "task", "run", "resume", "run_dir"}
+NEVER_INHERITED = {"hydra", "allow_packages", "trust", "task", "run", "resume", "run_dir"}
 # What a comparison that goes on may have more of.
-SEVERAL = ("models", "seeds")
+LIST_KEYS = ("models", "seeds")
 # What a run that goes on may be told anew: that, and how long it is; not what is trained.
-CHANGEABLE = ("trainer.max_epochs", "trainer.max_time", *ASIDE)
+CHANGEABLE_KEYS = ("trainer.max_epochs", "trainer.max_time", *NON_TRAINING_KEYS)
 
 
-def resumed(argv: list[str], defaults: Path) -> list[str] | None:
+def resolve_resume_args(argv: list[str], defaults: Path) -> list[str] | None:
     """The arguments, sent to the folder of the run or sweep that they continue.
 
     ``resume=auto`` stands for the newest one of the same command, if there is one, or a run that has not ended and
@@ -67,48 +67,53 @@ def resumed(argv: list[str], defaults: Path) -> list[str] | None:
     inspects = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     if inspects or not any(word.startswith(("resume=", "run=")) for word in args.overrides):
         return argv
-    said = by_key(args.overrides)
-    if "run" in said and value(said, "task") in (None, "fit"):
+    said = overrides_by_key(args.overrides)
+    if "run" in said and override_value(said, "task") in (None, "fit"):
         if args.multirun:
             raise ConfigError(f"{said['run']} goes on with one run: leave -m out")
-        return named(argv, said)
-    if value(said, "resume") == "auto":
-        return automatic(argv, said, "sweep" if args.multirun else "run", defaults)
-    if value(said, "resume") is None:
+        return from_run_folder(argv, said)
+    if override_value(said, "resume") == "auto":
+        return find_latest(argv, said, "sweep" if args.multirun else "run", defaults)
+    if override_value(said, "resume") is None:
         return argv
     raise ConfigError(f"{said['resume']} should be resume=auto or resume=null")
 
 
-def named(argv: list[str], said: dict[str, str]) -> list[str] | None:
+def from_run_folder(argv: list[str], said: dict[str, str]) -> list[str] | None:
     """The arguments for ``run=PATH``."""
-    folder = Path(str(value(said, "run")))
-    words = recorded(folder, "run")
+    folder = Path(str(override_value(said, "run")))
+    words = read_overrides(folder, "run")
     if words is None:
-        raise ConfigError(f"run={folder} is not a run's folder, it has no {RECORDS['run']}: give outputs/DATE/TIME")
-    own = by_key(words)
-    task = value(own, "task")
+        raise ConfigError(
+            f"run={folder} is not a run's folder, it has no {OVERRIDE_FILES['run']}: give outputs/DATE/TIME"
+        )
+    own = overrides_by_key(words)
+    task = override_value(own, "task")
     if task in OTHER_TASKS:
         raise ConfigError(f"run={folder} is of task={task}, not a training: give a training's folder")
-    news = essential(word for key, word in said.items() if key not in ("run", "task") and word != own.get(key))
+    news = relevant_overrides(word for key, word in said.items() if key not in ("run", "task") and word != own.get(key))
     for word in news:
-        if not sets(word, CHANGEABLE):
+        if not overrides_key(word, CHANGEABLE_KEYS):
             raise ConfigError(f"{word} cannot be changed: {folder} goes on with what its own command said")
-    done, asked = read_summary(folder).get("epochs", 0), value(said, "trainer.max_epochs")
+    done, asked = read_summary(folder).get("epochs", 0), override_value(said, "trainer.max_epochs")
     if isinstance(asked, int) and isinstance(done, int | float) and 0 <= asked < done:
         raise ConfigError(f"{said['trainer.max_epochs']} is less than the {done:g} epochs of {folder}: ask for more")
-    if not news and complete(folder):
+    if not news and report_if_complete(folder):
         return None
     inherited = inheritable((word for key, word in own.items() if key not in said), folder)
     inherited += [own["task"]] if task else []  # fit, or one of the user's own
     root = original_root(folder)
     if root and "data.root" not in said:
-        inherited = [*(word for word in inherited if not sets(word, ["data.root"])), f"data.root={quoted(root)}"]
-    return sent(argv, said, "run", folder, said["run"], [*inherited, "resume=auto"])
+        inherited = [
+            *(word for word in inherited if not overrides_key(word, ["data.root"])),
+            f"data.root={quote(root)}",
+        ]
+    return redirect_args(argv, said, "run", folder, said["run"], [*inherited, "resume=auto"])
 
 
 def original_root(folder: Path) -> str | None:
     """Return the folder of a run's data, if it is relative to another working directory than the present one."""
-    place = folder / RECORDS["run"]
+    place = folder / OVERRIDE_FILES["run"]
     try:
         root = yaml.safe_load(place.with_name("config.yaml").read_text(encoding="utf-8"))["data"]["root"]
         begun_in = yaml.safe_load(place.with_name("hydra.yaml").read_text(encoding="utf-8"))["hydra"]["runtime"]["cwd"]
@@ -170,19 +175,21 @@ def is_foreign(key: str, value: str) -> bool:
     return named or (root == "logger" and rest != "") or (last in PATH_KEYS and not within)
 
 
-def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) -> list[str] | None:
+def find_latest(argv: list[str], said: dict[str, str], kind: str, defaults: Path) -> list[str] | None:
     """The arguments for ``resume=auto``, of a "run" or a "sweep"."""
     place = f"hydra.{kind}.dir"
-    template = str(value(said, place) or yaml.safe_load(defaults.read_text(encoding="utf-8"))["hydra"][kind]["dir"])
-    folders = candidates(template, kind)
-    words = essential(said.values())
+    template = str(
+        override_value(said, place) or yaml.safe_load(defaults.read_text(encoding="utf-8"))["hydra"][kind]["dir"]
+    )
+    folders = find_folders(template, kind)
+    words = relevant_overrides(said.values())
 
     def goes_on(folder: Path) -> bool:
-        there = recorded(folder, kind) or []
+        there = read_overrides(folder, kind) or []
         # The jobs of a sweep may well differ in nothing else.
         unfinished = kind == "run" and read_summary(folder).get("status") != "completed"
-        same = alike(there, words) or (unfinished and alike(trained(there), trained(words)))
-        return same or enlarges(words, there, comparison_defaults())
+        same = same_overrides(there, words) or (unfinished and same_overrides(trained(there), trained(words)))
+        return same or is_larger_comparison(words, there, comparison_defaults())
 
     folder = next(filter(goes_on, folders), None)
     if folder is None:
@@ -190,35 +197,35 @@ def automatic(argv: list[str], said: dict[str, str], kind: str, defaults: Path) 
             print(f"resume=auto: no {kind} of this command to go on with, a new one starts", flush=True)
         elif folders:
             grows = " (a comparison can have more models and seeds, and other task.* words)"
-            told = grows if value(said, "task") == "compare" else ""
+            told = grows if override_value(said, "task") == "compare" else ""
             raise ConfigError(f"{template} holds the {kind} of another command{told}: choose another {place}")
         return argv
-    same = alike(recorded(folder, kind) or (), words)
-    if kind == "run" and same and complete(folder):
+    same = same_overrides(read_overrides(folder, kind) or (), words)
+    if kind == "run" and same and report_if_complete(folder):
         return None
-    return sent(argv, said, kind, folder, said["resume"], ["resume=auto"])
+    return redirect_args(argv, said, kind, folder, said["resume"], ["resume=auto"])
 
 
-def candidates(template: str, kind: str) -> list[Path]:
+def find_folders(template: str, kind: str) -> list[Path]:
     """The folders of a kind that a template such as ``outputs/${now:%Y}`` stands for, the newest first."""
     pattern = "*".join(glob.escape(part) for part in re.split(r"\$\{[^}]*\}", template))
-    folders = [Path(path) for path in glob.glob(pattern) if recorded(Path(path), kind) is not None]
-    return sorted(folders, key=lambda folder: (folder / RECORDS[kind]).stat().st_mtime_ns, reverse=True)
+    folders = [Path(path) for path in glob.glob(pattern) if read_overrides(Path(path), kind) is not None]
+    return sorted(folders, key=lambda folder: (folder / OVERRIDE_FILES[kind]).stat().st_mtime_ns, reverse=True)
 
 
-def recorded(folder: Path, kind: str) -> list[str] | None:
+def read_overrides(folder: Path, kind: str) -> list[str] | None:
     """The words of the command that a folder is from; None where it has no record of them."""
     try:
-        words = yaml.safe_load((folder / RECORDS[kind]).read_text(encoding="utf-8"))
+        words = yaml.safe_load((folder / OVERRIDE_FILES[kind]).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
     known = isinstance(words, list) and all(isinstance(word, str) for word in words)
     return [update_override(word) for word in words] if known else None
 
 
-def alike(words: Iterable[str], others: Iterable[str]) -> bool:
+def same_overrides(words: Iterable[str], others: Iterable[str]) -> bool:
     """Whether two commands ask for the same."""
-    return sorted(essential(words)) == sorted(essential(others))
+    return sorted(relevant_overrides(words)) == sorted(relevant_overrides(others))
 
 
 def config_folder() -> str:
@@ -232,9 +239,11 @@ def may_continue(words: Iterable[str], others: Iterable[str]) -> bool:
 
     It may if they differ only in keys that may change when resuming, or if it is a larger comparison.
     """
-    now, then = ({"task": "task=fit"} | by_key(essential(several)) for several in (words, others))
+    now, then = ({"task": "task=fit"} | overrides_by_key(relevant_overrides(several)) for several in (words, others))
     changed = [key for key in now.keys() | then.keys() if now.get(key) != then.get(key)]
-    return all(sets(key, CHANGEABLE) for key in changed) or enlarges(words, others, comparison_defaults())
+    return all(overrides_key(key, CHANGEABLE_KEYS) for key in changed) or is_larger_comparison(
+        words, others, comparison_defaults()
+    )
 
 
 def comparison_defaults() -> dict[str, Any]:
@@ -242,36 +251,36 @@ def comparison_defaults() -> dict[str, Any]:
     return yaml.safe_load(Path(config_folder(), "task", "compare.yaml").read_text(encoding="utf-8"))
 
 
-def enlarges(words: Iterable[str], others: Iterable[str], defaults: dict[str, Any]) -> bool:
+def is_larger_comparison(words: Iterable[str], others: Iterable[str], defaults: dict[str, Any]) -> bool:
     """Whether a comparison asks for the models and seeds of another one, and maybe for more, or for other numbers of
     each: its trainings are then parts of this one.
     """
-    now, then = by_key(words), by_key(others)
-    if value(now, "task") != "compare" or value(then, "task") != "compare":
+    now, then = overrides_by_key(words), overrides_by_key(others)
+    if override_value(now, "task") != "compare" or override_value(then, "task") != "compare":
         return False
 
     def several(said: dict[str, str], key: str) -> set[str]:
-        found = value(said, key) if key in said else defaults[key]
+        found = override_value(said, key) if key in said else defaults[key]
         listed = range(found) if type(found) is int else found if isinstance(found, list) else ()
         return set(map(str, listed))
 
     def rest(said: dict[str, str]) -> list[str]:
-        return [word for key, word in said.items() if key not in SEVERAL and not key.startswith("task.")]
+        return [word for key, word in said.items() if key not in LIST_KEYS and not key.startswith("task.")]
 
-    return all(several(now, key) >= several(then, key) for key in SEVERAL) and alike(rest(now), rest(then))
+    return all(several(now, key) >= several(then, key) for key in LIST_KEYS) and same_overrides(rest(now), rest(then))
 
 
 def trained(words: Iterable[str]) -> list[str]:
     """The words of a run's command that its training depends on."""
-    return [word for word in words if not sets(word, ASIDE)]
+    return [word for word in words if not overrides_key(word, NON_TRAINING_KEYS)]
 
 
-def sets(word: str, keys: Iterable[str]) -> bool:
+def overrides_key(word: str, keys: Iterable[str]) -> bool:
     """Whether a word sets one of the keys, or something below it."""
     return bool(re.match(rf"[+~]*({'|'.join(map(re.escape, keys))})\b", word))
 
 
-def complete(folder: Path) -> bool:
+def report_if_complete(folder: Path) -> bool:
     """Whether the run in a folder is complete; says so."""
     summary = read_summary(folder)
     # Of a comparison, each model's training and its evaluation.
@@ -285,27 +294,29 @@ def complete(folder: Path) -> bool:
     return True
 
 
-def sent(argv: list[str], said: dict[str, str], kind: str, folder: Path, asks: str, words: list[str]) -> list[str]:
+def redirect_args(
+    argv: list[str], said: dict[str, str], kind: str, folder: Path, asks: str, words: list[str]
+) -> list[str]:
     """The arguments with the word that ``asks`` to go on replaced by ``words`` and the folder to go on in."""
     print(f"going on in {folder}", flush=True)
     place = f"hydra.{kind}.dir"
-    words = [*words, f"{place}={quoted(folder)}"]
+    words = [*words, f"{place}={quote(folder)}"]
     gone = (said.get("resume"), said.get(place))
     return [new for word in argv for new in (words if word == asks else [] if word in gone else [word])]
 
 
-def by_key(words: Iterable[str]) -> dict[str, str]:
+def overrides_by_key(words: Iterable[str]) -> dict[str, str]:
     """Override words by their keys; of two with the same key the last, as in Hydra."""
     parsed = OverridesParser.create().parse_overrides(list(words))
     return {override.get_key_element(): str(override.input_line) for override in parsed}
 
 
-def value(said: dict[str, str], key: str) -> Any:
+def override_value(said: dict[str, str], key: str) -> Any:
     """What the word for a key says; None where there is none."""
     return OverridesParser.create().parse_override(said[key]).value() if key in said else None
 
 
-def quoted(path: Path | str) -> str:
+def quote(path: Path | str) -> str:
     """A path, or any text, as the value of a Hydra override."""
     text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"

@@ -20,7 +20,7 @@ from vaezoo.runs.checks import check_optimizer, check_trainer
 from vaezoo.training.machine import keep_freed_memory, set_threads, skip_gpu_probe
 
 
-def quiet() -> None:
+def silence_lightning() -> None:
     """Lightning's chatter off: what it says on every run, and what does not hold for our loaders."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()  # it would print each line twice beside Hydra
@@ -45,7 +45,7 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
 
     ``data.binarize: auto`` is settled here, in the config itself, so that it is recorded.
     """
-    trust, seed, data_config = tuple(config["trust"]), config["seed"], config["data"]
+    allow_packages, seed, data_config = tuple(config["allow_packages"]), config["seed"], config["data"]
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r} should be a whole number from 0 to {2**32 - 1}")
     check_optimizer(config["optimizer"] or {})
@@ -53,26 +53,26 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     model: LatentVariableModel = build(
         config["model"],
         "model",
-        trust,
+        allow_packages,
         seed=seed,
-        optimizer=build(config["optimizer"], "optimizer", trust),
-        scheduler=build(config["scheduler"], "scheduler", trust) or None,
+        optimizer=build(config["optimizer"], "optimizer", allow_packages),
+        scheduler=build(config["scheduler"], "scheduler", allow_packages) or None,
         on_nan=config["on_nan"],
         compiled=config["compile"],
     )
     if data_config.get("binarize") == "auto":
-        data_config["binarize"] = "dynamic" if model.likelihood.scores == {"binary"} else "none"
+        data_config["binarize"] = "dynamic" if model.likelihood.supported_data == {"binary"} else "none"
     if not isinstance(data_config.get("root", ""), str):
         raise ConfigError(f"data.root={data_config['root']} should be the name of a folder")
     if "root" in data_config:  # so that the run can be evaluated from another folder
         data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
-    data: ImageData = build(data_config, "data", trust, seed=seed)
+    data: ImageData = build(data_config, "data", allow_packages, seed=seed)
     model.check_data_kind(data)
     model.config = config
     return model, data
 
 
-def use_machine(config: dict[str, Any], model: LatentVariableModel, data: ImageData) -> None:
+def configure_machine(config: dict[str, Any], model: LatentVariableModel, data: ImageData) -> None:
     """Settings of the process and of the memory's layout, for speed."""
     set_threads(config["threads"], sum(p.numel() for p in model.parameters()) * data.batch_size)
     keep_freed_memory()
@@ -95,28 +95,29 @@ def test(trainer: pl.Trainer, model: LatentVariableModel, data: ImageData) -> di
     return model.results["test"]
 
 
-def scored(model: LatentVariableModel, data: ImageData) -> str:
+def log_likelihood_kind(model: LatentVariableModel, data: ImageData) -> str:
     """What log p is of, for ELBOs of different things cannot be compared: bits, 256 levels, or a density."""
-    kind = "bits" if data.data_kind == "binary" else "levels" if model.likelihood.scores == {"byte"} else "density"
+    supported = model.likelihood.supported_data
+    kind = "bits" if data.data_kind == "binary" else "levels" if supported == {"byte"} else "density"
     return f"{kind} given y" if model.conditional else kind
 
 
 @contextmanager
-def logging_to(config: dict[str, Any]) -> Iterator[list[Any]]:
+def open_loggers(config: dict[str, Any]) -> Iterator[list[Any]]:
     """The loggers of a config while a block runs, and whatever happens W&B's run closed after it: a second one in this
     process would silently join it.
     """
     loggers: list[Any] = []
     try:
-        loggers += filter(None, build(config["logger"], "logger", tuple(config["trust"])).values())
+        loggers += filter(None, build(config["logger"], "logger", tuple(config["allow_packages"])).values())
         yield loggers
     except BaseException:
-        close_wandb(loggers, exit_code=1)
+        finish_wandb(loggers, exit_code=1)
         raise
-    close_wandb(loggers, exit_code=0)
+    finish_wandb(loggers, exit_code=0)
 
 
-def close_wandb(loggers: list[Any], exit_code: int) -> None:
+def finish_wandb(loggers: list[Any], exit_code: int) -> None:
     """Finish W&B's run, if this process has one; if its service is gone, let nothing be left of it."""
     wandb = sys.modules.get("wandb")
     if wandb is None or wandb.run is None:

@@ -35,7 +35,7 @@ class Stopped(BaseException):
         return f"stopped by {self.signum.name}" + (f"; saved {self.saved}" if self.saved else "")
 
 
-def requeue(stop: Stopped) -> str | None:
+def requeue_slurm_job(stop: Stopped) -> str | None:
     """Put the SLURM job of a run that SIGUSR1 has stopped back into the queue (``sbatch --signal=USR1@60 --requeue``).
 
     Returns:
@@ -51,7 +51,7 @@ def requeue(stop: Stopped) -> str | None:
     return f"SLURM job {job} is requeued"
 
 
-class Request:
+class StopRequest:
     """What has been asked for by a signal since ``listen`` began.
 
     Attributes:
@@ -71,25 +71,25 @@ class Request:
                 os.write(2, f"{name}: stopping after this step; once more to leave at once\n".encode())
 
 
-request = Request()
+stop_request = StopRequest()
 
 
-def catch() -> None:
+def install_handlers() -> None:
     """Let ``request`` note the signals from here on."""
     for number in SIGNALS:
-        signal.signal(number, request)
+        signal.signal(number, stop_request)
 
 
 @contextmanager
-def listen() -> Iterator[None]:
+def handling_signals() -> Iterator[None]:
     """Note signals in ``request`` while a block runs, in place of what they did before."""
-    request.signum, request.listening = 0, True
+    stop_request.signum, stop_request.listening = 0, True
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    catch()
+    install_handlers()
     try:
         yield
     finally:
-        request.listening = False
+        stop_request.listening = False
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -14,7 +14,7 @@ import torch
 
 import vaezoo
 from vaezoo.metrics.quantities import QUANTITIES, Quantity
-from vaezoo.runs.folder import finite, replace
+from vaezoo.runs.folder import non_finite_to_none, write_atomic
 
 
 def write_summary(
@@ -40,7 +40,10 @@ def write_summary(
         "git_commit": git_commit(),
         "config": config,
     }
-    replace(Path(config["run_dir"], "summary.json"), json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
+    write_atomic(
+        Path(config["run_dir"], "summary.json"),
+        json.dumps(non_finite_to_none(summary), indent=2, allow_nan=False) + "\n",
+    )
     return summary
 
 

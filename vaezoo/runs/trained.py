@@ -16,17 +16,17 @@ from vaezoo.callbacks.progress import Progress
 from vaezoo.data import ImageData, Split
 from vaezoo.errors import ConfigError
 from vaezoo.models import LatentVariableModel
-from vaezoo.runs.checkpoint import check_config, find_checkpoint, read_checkpoint, restore
-from vaezoo.runs.setup import build_run, build_trainer, quiet, scored, use_machine
+from vaezoo.runs.checkpoint import check_config, find_checkpoint, load_weights, read_checkpoint
+from vaezoo.runs.setup import build_run, build_trainer, configure_machine, log_likelihood_kind, silence_lightning
 from vaezoo.types import Batch
 
 TRAINING_BATCH = 500  # training images at a time, in a pass that trains nothing
 # What a command line may say besides the run: where things are and on what they run.
-CHANGEABLE = ("task", "run", "run_dir", "resume", "data", "trainer", "debug", "trust", "threads", "compile")
+CHANGEABLE = ("task", "run", "run_dir", "resume", "data", "trainer", "debug", "allow_packages", "threads", "compile")
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedRun:
     """A trained run.
 
     Args:
@@ -44,9 +44,9 @@ class Trained:
     path: Path
 
     @property
-    def scored(self) -> str:
+    def log_likelihood_kind(self) -> str:
         """What log p is of."""
-        return scored(self.model, self.data)
+        return log_likelihood_kind(self.model, self.data)
 
     def title(self, what: str) -> str:
         """A heading for what came out."""
@@ -84,7 +84,7 @@ class Trained:
         return torch.cat(codes), torch.cat(labels)
 
 
-def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
+def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> TrainedRun:
     """Open the run that ``run=PATH`` names, with the settings of its own config.
 
     What the command line says of data and trainer goes before the run's config: a choice (``data=fashion_mnist``,
@@ -103,14 +103,14 @@ def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
         raise ConfigError(f"task={task} needs run=PATH, a trained run's folder such as outputs/DATE/TIME")
     path = find_checkpoint(config["run"])
     checkpoint = read_checkpoint(path)
-    saved = check_config(checkpoint, path, tuple(config["trust"]))
+    saved = check_config(checkpoint, path, tuple(config["allow_packages"]))
     for part in ("data", "trainer", "optimizer", "scheduler"):
         if not isinstance(saved.get(part), dict):
             raise ConfigError(f"{path} holds no config of {part}: task={task} needs the checkpoint of a run")
     saved = {key: config[key] for key in ("threads", "compile", "on_nan", "name")} | saved
-    saved |= {"run_dir": config["run_dir"], "trust": config["trust"]}
+    saved |= {"run_dir": config["run_dir"], "allow_packages": config["allow_packages"]}
     saved["data"].pop("eval_batch_size", None)  # an option once
-    words = overrides()
+    words = command_overrides()
     fixed = [text for text in words if text.split(".")[0].split("=")[0] not in (*CHANGEABLE, *own)]
     if fixed:
         raise ConfigError(f"{fixed[0]} cannot be changed: task={task} takes it from the run ({path})")
@@ -118,15 +118,15 @@ def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> Trained:
     saved |= {group: config[group] for group in chosen}
     said = [text for text in words if text.startswith(("data.", "trainer."))]
     merged: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(said)))
-    return opened(merged, path, checkpoint, download="data" in chosen or any("data.root=" in text for text in said))
+    return load_run(merged, path, checkpoint, download="data" in chosen or any("data.root=" in text for text in said))
 
 
-def opened(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], download: bool = False) -> Trained:
+def load_run(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], download: bool = False) -> TrainedRun:
     """Open the run of a checkpoint with the settings of a config; ``download`` data that are missing, or refuse."""
-    quiet()
+    silence_lightning()
     model, data = build_run(config)
-    use_machine(config, model, data)
-    restore(model, checkpoint, path)
+    configure_machine(config, model, data)
+    load_weights(model, checkpoint, path)
     trainer = build_trainer(config, [], [Progress()], enable_checkpointing=False)
     if download:
         data.prepare_data()
@@ -138,9 +138,9 @@ def opened(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], downl
         raise ConfigError(f"{path} is of images {model.data_shape}, those of {type(data).__name__} are {data.shape}")
     model.to(trainer.strategy.root_device)
     model.eval()
-    return Trained(config, model, data, trainer, path)
+    return TrainedRun(config, model, data, trainer, path)
 
 
-def overrides() -> list[str]:
+def command_overrides() -> list[str]:
     """The command line's words that set a key."""
     return [word.lstrip("+") for word in HydraConfig.get().overrides.task]

@@ -12,7 +12,7 @@ from vaezoo import seeding
 from vaezoo.errors import ConfigError
 from vaezoo.pictures import Picture, cycle_classes, image_grid, image_pairs
 from vaezoo.runs.summary import write_summary
-from vaezoo.runs.trained import Trained, open_run
+from vaezoo.runs.trained import TrainedRun, open_run
 
 SPLITS = ("train", "val", "test")
 
@@ -26,7 +26,7 @@ def sample(config: dict[str, Any], num: int) -> None:
         config: the resolved config.
         num: of images; >= 1.
     """
-    run = opened(config, num)
+    run = load_run_for_images(config, num)
     context = cycle_classes(run.data.test.labels, num).to(run.model.device)
     with torch.no_grad(), seeding.isolated(run.model.device, config["seed"], "sample"):
         images = run.model.sample(num, context).mean
@@ -43,8 +43,8 @@ def reconstruct(config: dict[str, Any], num: int, split: str = "test") -> None:
         num: of images; >= 1.
         split: train, val or test.
     """
-    run = opened(config, num)
-    batches = list(run.batches(checked(split), num))
+    run = load_run_for_images(config, num)
+    batches = list(run.batches(check_split(split), num))
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
     with torch.no_grad():
         means = run.model.decode(run.model.encode(x, y), y).mean
@@ -60,25 +60,25 @@ def encode(config: dict[str, Any], split: str = "test") -> None:
         split: train, val or test.
     """
     run = open_run(config, ("split",))
-    codes, labels = run.codes(checked(split))
+    codes, labels = run.codes(check_split(split))
     save(run, config, "codes", None, codes=codes, labels=labels)
 
 
-def opened(config: dict[str, Any], num: int) -> Trained:
+def load_run_for_images(config: dict[str, Any], num: int) -> TrainedRun:
     """The run of a task that is asked for ``num`` images."""
     if type(num) is not int or num < 1:
         raise ConfigError(f"num={num} should be a whole number >= 1")
     return open_run(config, ("num", "split", "seed"))
 
 
-def checked(split: str) -> str:
+def check_split(split: str) -> str:
     """The name of a split."""
     if split not in SPLITS:
         raise ConfigError(f"split={split} is not one of {', '.join(SPLITS)}")
     return split
 
 
-def save(run: Trained, config: dict[str, Any], name: str, picture: Picture | None, **arrays: Tensor) -> None:
+def save(run: TrainedRun, config: dict[str, Any], name: str, picture: Picture | None, **arrays: Tensor) -> None:
     """Write the arrays as ``NAME.npz`` and the picture as ``NAME.png`` in the task's folder, and say so."""
     folder = Path(config["run_dir"])
     contents: dict[str, Any] = {key: value.cpu().numpy() for key, value in arrays.items()}

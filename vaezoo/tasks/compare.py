@@ -24,7 +24,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from vaezoo import seeding
-from vaezoo.error_messages import sentence
+from vaezoo.error_messages import describe_error
 from vaezoo.errors import ConfigError
 from vaezoo.evaluation.base import CODES, Settings
 from vaezoo.evaluation.groups import named
@@ -34,13 +34,13 @@ from vaezoo.report.statistics import Variant
 from vaezoo.report.statistics import compare as compare_runs
 from vaezoo.report.tables import as_csv, markdown, print_comparison
 from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
-from vaezoo.runs.folder import JOB_RECORD, brief, read_summary, replace
-from vaezoo.runs.jobs import Jobs, plain, program
-from vaezoo.runs.resume import quoted
-from vaezoo.runs.setup import build_run, logging_to
+from vaezoo.runs.folder import JOB_RECORD, read_summary, short_error, write_atomic
+from vaezoo.runs.jobs import Jobs, program_command, unresolved_overrides
+from vaezoo.runs.resume import quote
+from vaezoo.runs.setup import build_run, open_loggers
 from vaezoo.runs.signals import Stopped
 from vaezoo.runs.summary import write_summary
-from vaezoo.runs.trained import opened
+from vaezoo.runs.trained import load_run
 
 OWN = ("task", "models", "seeds", "resume", "run_dir")
 
@@ -61,7 +61,7 @@ class Member(NamedTuple):
     def cause(self) -> str:
         """Why it is not completed."""
         errors = [error for place in self.stages if (error := read_summary(place).get("error"))]
-        return brief(errors[0]) if errors else "not finished"
+        return short_error(errors[0]) if errors else "not finished"
 
     def line(self) -> list[str]:
         """Model, seed, where it stands, test ELBO."""
@@ -69,7 +69,7 @@ class Member(NamedTuple):
         fit, test = read_summary(training), read_summary(evaluation)
         begun = "in training" if (training / "metrics.csv").exists() else "waits"
         error = test.get("error") or fit.get("error")
-        stands = brief(error) if error else test.get("status") or ("trained" if fit else begun)
+        stands = short_error(error) if error else test.get("status") or ("trained" if fit else begun)
         elbo = fit.get("test", {}).get("elbo")
         return [self.model, str(self.seed), stands, "" if elbo is None else f"{elbo:.2f}"]
 
@@ -102,7 +102,9 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     Settings(**measured).check()  # now, not after each training
     asked = named(metrics)
     words, folder, start = passed_on(), Path(config["run_dir"]), time.perf_counter()
-    jobs = Jobs(folder, program(HydraConfig.get()), bool(config["resume"]), group=f"compare-{folder.name}", log=True)
+    jobs = Jobs(
+        folder, program_command(HydraConfig.get()), bool(config["resume"]), group=f"compare-{folder.name}", log=True
+    )
     asks = [f"task.{key}={plain_word(value)}" for key, value in {"metrics": metrics, **measured}.items()]
     members = [member(folder, str(model), seed, words, asks) for seed in seeds for model in models]
     for one in members[: len(models)]:  # what cannot be built is said now, not after hours
@@ -111,32 +113,32 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
             try:
                 build_run(plain_config(said))
             except (HydraException, ValueError) as error:
-                raise ConfigError(f"{one.model}: {sentence(error, said)}") from error
-    with jobs.relaying(), shown(members) as console:
+                raise ConfigError(f"{one.model}: {describe_error(error, said)}") from error
+    with jobs.forwarding_signals(), shown(members) as console:
         for one in members:
             for place, said in one.stages.items():
                 number, found = jobs.find(said)
                 afresh = [] if found else ["resume=null"]  # what may be there is an evaluation with other settings
-                if jobs.stopped is None and not (found and jobs.complete(found)):
-                    jobs.run([*said, *afresh], jobs.make(number, said, str(place.relative_to(folder))))
+                if jobs.stop_signal is None and not (found and jobs.complete(found)):
+                    jobs.run([*said, *afresh], jobs.create_folder(number, said, str(place.relative_to(folder))))
                 if read_summary(place).get("status") != "completed":
                     break
             if not console.is_terminal:
                 console.print("  ".join(one.line()))
     title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
     places = [place for one in members for place in one.stages if (place / JOB_RECORD).exists()]
-    if "disentanglement" in asked and jobs.stopped is None:
-        agreements(read_runs(places), folder / "evaluations", config["trust"])
+    if "disentanglement" in asked and jobs.stop_signal is None:
+        agreements(read_runs(places), folder / "evaluations", config["allow_packages"])
     runs = read_runs(places)
-    replace(folder / "comparison.csv", as_csv(runs, folder))
-    replace(folder / "comparison.md", markdown(runs, title, folder))
+    write_atomic(folder / "comparison.csv", as_csv(runs, folder))
+    write_atomic(folder / "comparison.md", markdown(runs, title, folder))
     write_report(runs, folder / "report.html", title)
     write_figures(runs, folder / "figures")
     for part in compare_runs(runs):
         print_comparison(part)
     print(f"report: {folder / 'report.html'}, table: {folder / 'comparison.md'}, numbers: {folder / 'comparison.csv'}")
-    if jobs.stopped is not None:
-        raise Stopped(jobs.stopped)
+    if jobs.stop_signal is not None:
+        raise Stopped(jobs.stop_signal)
     log_table(config, runs)
     failed = [one for one in members if not one.completed]
     if failed:
@@ -150,23 +152,25 @@ def member(folder: Path, model: str, seed: int, words: list[str], asks: list[str
     family, *own = shlex.split(model)
     name = re.sub(r"[^\w.=-]+", "-", f"{model}-seed{seed}")
     training, evaluation = folder / "runs" / name, folder / "evaluations" / name
-    machine = [word for word in words if re.match(r"(trust|threads|trainer\.accelerator|trainer\.devices)=", word)]
+    machine = [
+        word for word in words if re.match(r"(allow_packages|threads|trainer\.accelerator|trainer\.devices)=", word)
+    ]
     fit = [f"model={family}", *own, f"seed={seed}", *words]
-    test = ["task=evaluate", f"run={quoted(training.resolve())}", *asks, *machine]
+    test = ["task=evaluate", f"run={quote(training.resolve())}", *asks, *machine]
     return Member(model, seed, {training: fit, evaluation: test})
 
 
-def agreements(runs: Sequence[Run], evaluations: Path, trust: list[str]) -> None:
+def agreements(runs: Sequence[Run], evaluations: Path, allow_packages: list[str]) -> None:
     """``agreement`` of every variant that allows it."""
     for part in compare_runs(runs):
         for variant in part.variants:
             try:
-                agreement(variant, evaluations, trust)
+                agreement(variant, evaluations, allow_packages)
             except (ValueError, OSError) as error:  # a checkpoint or data that are gone, codes that are no numbers
                 print(f"no UDR of {variant.label}: {error}", file=sys.stderr)
 
 
-def agreement(variant: Variant, evaluations: Path, trust: list[str]) -> None:
+def agreement(variant: Variant, evaluations: Path, allow_packages: list[str]) -> None:
     """Write the UDR of a variant's runs, which takes several seeds, into the summaries of their evaluations."""
     from vaezoo.metrics import disentanglement
 
@@ -178,20 +182,20 @@ def agreement(variant: Variant, evaluations: Path, trust: list[str]) -> None:
     codes = []
     for run in tqdm(runs, f"UDR of {variant.label}", disable=None, leave=False):
         path = find_checkpoint(run.folder)
-        trained = opened(run.config | {"trust": trust}, path, read_checkpoint(path))
+        trained = load_run(run.config | {"allow_packages": allow_packages}, path, read_checkpoint(path))
         codes.append(trained.codes("test", CODES)[0].flatten(1))
     for run, score in zip(runs, disentanglement.udr(codes, kls), strict=True):
         summary = summaries[run.folder]
         summary["test"] |= {"udr": score, "udr_ceiling": disentanglement.UDR_CEILING, "udr_models": float(len(runs))}
         summary["units"] |= disentanglement.UDR
-        replace(evaluations / run.folder.name / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_atomic(evaluations / run.folder.name / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 def plain_word(value: Any) -> str:
     """A setting as the value of a Hydra override."""
     if isinstance(value, list):
         return f"[{','.join(map(plain_word, value))}]"
-    return "null" if value is None else quoted(value) if isinstance(value, str) else str(value)
+    return "null" if value is None else quote(value) if isinstance(value, str) else str(value)
 
 
 def plain_config(words: list[str]) -> dict[str, Any]:
@@ -202,7 +206,7 @@ def plain_config(words: list[str]) -> dict[str, Any]:
 
 def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:
     """Log the runs as a W&B table, where W&B is the logger."""
-    with logging_to(config) as loggers:
+    with open_loggers(config) as loggers:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 heads, *lines = csv.reader(io.StringIO(as_csv(runs, Path(config["run_dir"]))))
@@ -211,7 +215,7 @@ def log_table(config: dict[str, Any], runs: Sequence[Run]) -> None:
 
 def passed_on() -> list[str]:
     """The command line's words that are for each training."""
-    said = plain(HydraConfig.get().overrides.task)  # ${run_dir} is that of each job
+    said = unresolved_overrides(HydraConfig.get().overrides.task)  # ${run_dir} is that of each job
     words = [word for word in said if not re.match(rf"[~+]*({'|'.join(OWN)})[.=@]", word)]
     for word in words:
         if re.match(r"(model|seed)=", word):

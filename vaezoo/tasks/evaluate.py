@@ -67,9 +67,9 @@ def evaluate(
         except ValueError as reason:  # DoesNotApply, or numbers that a metric cannot be had of, as a diverged model's
             left_out[name] = str(reason)
     seconds = round(time.perf_counter() - start, 2)
-    origin = {"checkpoint": str(run.path), "data": type(run.data).__name__, "scored": run.scored}
+    origin = {"checkpoint": str(run.path), "data": type(run.data).__name__, "scored": run.log_likelihood_kind}
     said = {"left_out": left_out, "notes": notes, "wall_seconds": seconds}
     write_summary(run.config, quantities, task="evaluate", **origin, test=values, **said)
     notes += [f"left out: {name} ({reason})" for name, reason in left_out.items()]
-    title = run.title(f"test set, log p of {run.scored}")
+    title = run.title(f"test set, log p of {run.log_likelihood_kind}")
     print_results(title, values, quantities, [*notes, f"run folder: {config['run_dir']}"])

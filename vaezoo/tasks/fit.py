@@ -19,10 +19,26 @@ from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.models import LatentVariableModel
 from vaezoo.report.tables import print_results
 from vaezoo.runs import signals
-from vaezoo.runs.checkpoint import CONFIG_KEY, CheckpointIO, clean, newest_checkpoint, read_checkpoint, restore, say
+from vaezoo.runs.checkpoint import (
+    CONFIG_KEY,
+    CheckpointIO,
+    load_weights,
+    newest_checkpoint,
+    print_once,
+    read_checkpoint,
+    remove_leftovers,
+)
 from vaezoo.runs.checks import CheckTestShare
-from vaezoo.runs.resume import CHANGEABLE, sets
-from vaezoo.runs.setup import build_run, build_trainer, logging_to, quiet, scored, test, use_machine
+from vaezoo.runs.resume import CHANGEABLE_KEYS, overrides_key
+from vaezoo.runs.setup import (
+    build_run,
+    build_trainer,
+    configure_machine,
+    log_likelihood_kind,
+    open_loggers,
+    silence_lightning,
+    test,
+)
 from vaezoo.runs.summary import write_summary
 
 # The parts of a config that must not change when a run is resumed.
@@ -33,28 +49,28 @@ ABSENT = "no value"  # a key that one of two configs does not have
 def fit(config: dict[str, Any]) -> None:
     """Train, then test the checkpoint with the best val/elbo (or the last weights, without any)."""
     start = time.perf_counter()
-    quiet()
-    trust = tuple(config["trust"])
+    silence_lightning()
+    allow_packages = tuple(config["allow_packages"])
     model, data = build_run(config)
-    use_machine(config, model, data)
-    with signals.listen(), logging_to(config) as loggers:
-        built = build(config["callbacks"], "callbacks", trust).values()
+    configure_machine(config, model, data)
+    with signals.handling_signals(), open_loggers(config) as loggers:
+        built = build(config["callbacks"], "callbacks", allow_packages).values()
         for name, callback in zip(config["callbacks"], built, strict=True):
             if callback is not None and not isinstance(callback, pl.Callback):
                 raise ConfigError(f"callbacks.{name}={callback} should be null, or have the _target_ of a callback")
         callbacks = [*filter(None, built), CheckTestShare()]
         trainer = build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
-        checkpoint = go_on(config, loggers) if config["resume"] else None
+        checkpoint = prepare_resume(config, loggers) if config["resume"] else None
         for logger in loggers:
             logger.log_hyperparams(config)
         trainer.fit(model, data, ckpt_path=checkpoint)
-        summarise(config, trainer, model, data, start)
+        test_and_summarize(config, trainer, model, data, start)
 
 
-def go_on(config: dict[str, Any], loggers: list) -> Path | None:
+def prepare_resume(config: dict[str, Any], loggers: list) -> Path | None:
     """The checkpoint that a resumed run goes on from, with its loggers wound back to it; None where there is none."""
     folder = Path(config["run_dir"], "checkpoints")
-    clean(folder)
+    remove_leftovers(folder)
     found = newest_checkpoint(folder)
     path, checkpoint = found or (None, {"global_step": 0})
     for logger in loggers:
@@ -62,27 +78,27 @@ def go_on(config: dict[str, Any], loggers: list) -> Path | None:
             logger.rewind(checkpoint["global_step"])
     if path is None:
         return None
-    for key, before, now in differences(checkpoint[CONFIG_KEY], config):
+    for key, before, now in config_differences(checkpoint[CONFIG_KEY], config):
         is_default = ABSENT in (before, now) and not key.endswith("_target_")  # of another version
         if key.split(".")[0] in FIXED and not is_default:
             raise ConfigError(f"{path} was trained with {key}={before}, not with {key}={now}: start a new run")
-        say(f"resumed with another {key}: {now} in place of {before}")
-    say(f"going on from {path}, step {checkpoint['global_step']}")
+        print_once(f"resumed with another {key}: {now} in place of {before}")
+    print_once(f"going on from {path}, step {checkpoint['global_step']}")
     return path
 
 
-def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+def config_differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """The keys at which two configs say different things of what a run that goes on should not change."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in before.keys() | now.keys():
             if key or name in (*FIXED, "trainer", "threads", "compile"):
                 there, here = before.get(name, ABSENT), now.get(name, ABSENT)
-                yield from differences(there, here, f"{key}.{name}" if key else name)
-    elif before != now and not sets(key, CHANGEABLE):
+                yield from config_differences(there, here, f"{key}.{name}" if key else name)
+    elif before != now and not overrides_key(key, CHANGEABLE_KEYS):
         yield key, before, now
 
 
-def summarise(
+def test_and_summarize(
     config: dict[str, Any], trainer: pl.Trainer, model: LatentVariableModel, data: ImageData, start: float
 ) -> None:
     """Test the best weights and write the summary."""
@@ -93,17 +109,17 @@ def summarise(
     validation = model.results.get("val", {})
     if best:
         trainer.strategy.barrier("best checkpoint written")
-        restore(model, read_checkpoint(best.path), best.path)
+        load_weights(model, read_checkpoint(best.path), best.path)
     values = test(trainer, model, data)
     if not trainer.is_global_zero:
         return
     if not math.isfinite(values["elbo"]):
-        raise diverged(values["elbo"])
+        raise divergence_error(values["elbo"])
     summary = write_summary(
         config,
         task="fit",
         data=type(data).__name__,
-        scored=scored(model, data),
+        scored=log_likelihood_kind(model, data),
         test=values,
         last_val=validation,
         objective=best.score if best else validation.get("elbo"),
@@ -124,7 +140,7 @@ def summarise(
     print_results(title, values, QUANTITIES, notes)
 
 
-def diverged(elbo: Any) -> ValueError:
+def divergence_error(elbo: Any) -> ValueError:
     """What to say of a run without a finite bound."""
     return ValueError(
         f"training diverged (ELBO {float(elbo)}): try a smaller optimizer.lr or trainer.gradient_clip_val=1"

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from vaezoo.training.callback_checks import check_callbacks
 from vaezoo.training.means import ExampleMean
-from vaezoo.types import Batch, Chunk, Numbered
+from vaezoo.types import Batch, BatchChunk, IndexedBatch
 
 ON_NAN = ("stop", "skip")
 ADVICE = "try a smaller optimizer.lr, trainer.gradient_clip_val=1 or on_nan=skip"
@@ -25,13 +25,13 @@ SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
 
 class TrainingLoop(pl.LightningModule):
-    """Trains on one ``Batch``, or on a ``Chunk`` of them, at each of Lightning's turns.
+    """Trains on one ``Batch``, or on a ``BatchChunk`` of them, at each of Lightning's turns.
 
     What Lightning does around a turn costs as much as a small model's step, so a loader hands over
-    several: ``Numbered`` batches, each with its forward and backward pass and its own place in accumulation,
+    several: ``IndexedBatch`` batches, each with its forward and backward pass and its own place in accumulation,
     clipping and schedules. Optimisation is manual in Lightning's sense; ``trainer.accumulate_grad_batches`` and
     ``trainer.gradient_clip_val`` mean what they always do. A callback with a method
-    ``on_microbatch_end(trainer, pl_module, part: Numbered)`` has its turn after each batch.
+    ``on_microbatch_end(trainer, pl_module, part: IndexedBatch)`` has its turn after each batch.
 
     Args:
         optimizer: makes the optimizer from the parameters; Adam at 1e-3 where none is given.
@@ -148,7 +148,7 @@ class TrainingLoop(pl.LightningModule):
 
     def check_batch_type(self, batch: Any) -> None:
         """Refuse what is no batch of ours: (x, y) of a plain loader, say."""
-        if not isinstance(batch, Batch | Chunk):
+        if not isinstance(batch, Batch | BatchChunk):
             raise ValueError(
                 f"the loader gives a {type(batch).__name__}, where {type(self).__name__} takes a "
                 f"vaezoo.types.Batch: let its data set or its collate_fn return Batch(x, y)"
@@ -160,13 +160,13 @@ class TrainingLoop(pl.LightningModule):
             self.check_batch(batch)
             self.checked_stages.add(stage)
 
-    def training_step(self, batch: Batch | Chunk, batch_idx: int) -> None:
-        """Train on one ``Batch``, or on the parts of a ``Chunk`` one after another."""
+    def training_step(self, batch: Batch | BatchChunk, batch_idx: int) -> None:
+        """Train on one ``Batch``, or on the parts of a ``BatchChunk`` one after another."""
         self.check_batch_type(batch)
         if isinstance(batch, Batch):
             if self.trainer.is_last_batch:
                 self.batches_per_epoch = batch_idx + 1  # which a loader of no length has not said
-            batch = Chunk(iter([Numbered(batch_idx, None, batch)]))
+            batch = BatchChunk(iter([IndexedBatch(batch_idx, None, batch)]))
         for part in batch:
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 break
@@ -174,7 +174,7 @@ class TrainingLoop(pl.LightningModule):
         if self.device.type != "cpu" and self.on_nan == "stop":
             self.check_finite()  # once a chunk: NaN stays
 
-    def train_batch(self, part: Numbered) -> None:
+    def train_batch(self, part: IndexedBatch) -> None:
         """Forward, backward and, where the gradients of enough batches are together, an optimizer step."""
         number, examples, batch = part
         self.check_first_batch("train", batch)

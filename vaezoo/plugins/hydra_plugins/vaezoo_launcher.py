@@ -14,11 +14,11 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
 from vaezoo.report.tables import print_table
-from vaezoo.runs.folder import SWEEP_RECORD, essential, held, read_summary, replace
-from vaezoo.runs.jobs import Jobs, plain, program
+from vaezoo.runs.folder import SWEEP_RECORD, locked, read_summary, relevant_overrides, write_atomic
+from vaezoo.runs.jobs import Jobs, program_command, unresolved_overrides
 from vaezoo.runs.record import check_sweep
 from vaezoo.runs.signals import Stopped
-from vaezoo.runs.sweep import rows, write_table
+from vaezoo.runs.sweep import sweep_rows, write_sweep_table
 
 
 class SubprocessLauncher(Launcher):
@@ -39,28 +39,28 @@ class SubprocessLauncher(Launcher):
         sweep_dir = Path(self.config.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         mine = ("hydra.sweep", "hydra.mode", "hydra/")
-        own = [text for text in plain(self.config.hydra.overrides.hydra) if not text.startswith(mine)]
-        command = [*program(self.config.hydra), *own]
-        with held(sweep_dir):
-            again, words = bool(self.config.resume), plain(self.config.hydra.overrides.task)
+        own = [text for text in unresolved_overrides(self.config.hydra.overrides.hydra) if not text.startswith(mine)]
+        command = [*program_command(self.config.hydra), *own]
+        with locked(sweep_dir):
+            again, words = bool(self.config.resume), unresolved_overrides(self.config.hydra.overrides.task)
             if initial_job_idx == 0:  # a later batch of the same sweep finds the jobs of the earlier ones
                 check_sweep(sweep_dir, words, again)
             jobs = Jobs(sweep_dir, command, again, group=sweep_dir.name, first=initial_job_idx)
-            with jobs.relaying():
-                replace(sweep_dir / SWEEP_RECORD, json.dumps(words))
+            with jobs.forwarding_signals():
+                write_atomic(sweep_dir / SWEEP_RECORD, json.dumps(words))
                 prepared = [self.prepare(jobs, list(overrides)) for overrides in job_overrides]
                 try:
                     for job, folder in prepared:
-                        if jobs.stopped is None:
+                        if jobs.stop_signal is None:
                             self.run_job(jobs, job, folder)
                 finally:
                     print_table(sweep_dir)
-        if jobs.stopped is not None:
-            raise Stopped(jobs.stopped)
-        failed = [row for row in rows(sweep_dir) if row["status"] != "completed"]
+        if jobs.stop_signal is not None:
+            raise Stopped(jobs.stop_signal)
+        failed = [row for row in sweep_rows(sweep_dir) if row["status"] != "completed"]
         if failed:
             first = f"job {failed[0]['job']}: {failed[0]['status']}"
-            raise ChildProcessError(f"{len(failed)} of {len(rows(sweep_dir))} jobs failed, the first is {first}")
+            raise ChildProcessError(f"{len(failed)} of {len(sweep_rows(sweep_dir))} jobs failed, the first is {first}")
         return [job for job, _ in prepared]
 
     def prepare(self, jobs: Jobs, overrides: list[str]) -> tuple[JobReturn, Path]:
@@ -69,7 +69,7 @@ class SubprocessLauncher(Launcher):
         number, folder = jobs.find(overrides)
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(number), number
-        folder = folder or jobs.make(number, overrides, str(config.hydra.sweep.subdir))
+        folder = folder or jobs.create_folder(number, overrides, str(config.hydra.sweep.subdir))
         return JobReturn(overrides=overrides, cfg=config, working_dir=str(folder)), folder
 
     def run_job(self, jobs: Jobs, job: JobReturn, folder: Path) -> None:
@@ -77,8 +77,8 @@ class SubprocessLauncher(Launcher):
         assert job.cfg is not None
         assert job.overrides is not None
         if not jobs.complete(folder):
-            print(f"job {job.cfg.hydra.job.num}: {' '.join(essential(job.overrides))}", flush=True)
+            print(f"job {job.cfg.hydra.job.num}: {' '.join(relevant_overrides(job.overrides))}", flush=True)
             jobs.run(job.overrides, folder)
-            write_table(jobs.folder)
+            write_sweep_table(jobs.folder)
         job.status = JobStatus.COMPLETED  # what failed is told once for the whole sweep
         job.return_value = read_summary(folder).get("objective")

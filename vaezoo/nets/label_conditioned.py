@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vaezoo.types import NetFactory, Shape
 
 
-class Conditioned(nn.Module):
+class LabelConditioned(nn.Module):
     """Any network, given a class label as further planes of its input.
 
     Each class has a learned embedding of at least as many numbers as there are classes, joined to the

@@ -1,0 +1,325 @@
+"""Compares two checkouts of the project: does every command compute the same numbers, to the last bit?
+
+    python tests/campaign/same_numbers.py TREE_BEFORE TREE_AFTER [--only NAME ...] [--json FILE]
+
+It shows that a reorganisation (modules moved, names changed) changes no number. A tree is a folder with ``run.py``,
+``conf/`` and ``vaezoo/``. The script uses nothing of the package but the command line, which must be the same in both
+trees. Both trees run the same short commands, at the same time, each command in its own folder. Then each file that
+the commands wrote is compared:
+
+- ``*.ckpt``: every tensor (dtype, shape, bytes) and every number. Names may differ. The weights and the states of the
+  optimizer and of the average must be in the same order; the rest (counters, scores, results) is compared as a sorted
+  list, because a refactoring may store it in another place;
+- ``metrics.csv``, ``comparison.csv``, ``summary.json`` and the data inside ``report.html``: every number with its name;
+- ``*.npz``: every array; ``*.png``: every pixel, except in ``figures/``, because plots contain text.
+
+Left out, because it may differ although the computation is the same: times, speeds, memory, versions, the git commit,
+configs, units, paths, all other words; and ``previous.ckpt``, because it depends on the time whether that file exists.
+Not covered: data sets that need files (MNIST and others) and with them the metrics of anomalies, annealed importance
+sampling (it takes minutes), Inception's features, sweeps, GPUs, W&B and TensorBoard.
+
+Every command runs with one thread. Most of them run in a forked child of a process that has imported the libraries,
+but not the package: this saves some seconds for each command and gives the numbers of a fresh process. (To check this,
+``--fresh`` runs each command in a fresh process.) The exit code is 1 if anything differs or if a command fails.
+"""
+
+import argparse
+import csv
+import hashlib
+import importlib
+import json
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+SECONDS = 400  # after this time, a command is killed and counts as failed
+LIBRARIES = ("torch", "lightning.pytorch", "hydra", "torchmetrics", "numpy", "sklearn.datasets", "sklearn.linear_model",
+             "scipy.stats", "PIL.Image", "matplotlib.figure", "rich.console", "rich.table", "tqdm")  # fmt: skip
+LEFT_OUT = re.compile(r"second|time|memory|versions|git_commit|device|threads|config|units|settings|folder|checkpoint")
+IN_ORDER = ("state_dict", "optimizer_states", "lr_schedulers", "averaging_state", "current_model_state")
+
+SHORT = "logger=csv trainer.accelerator=cpu trainer.max_epochs=2 trainer.limit_train_batches=8"
+NETS = "model/encoder={0} model/decoder={0}"
+SPRITES = "data=sprites data.size=32 data.batch_size=32 data.val_size=100 data.test_size=600 model.latent_dim=5"
+QUICK = "task.metrics=[likelihood,latent,probes,reconstruction,samples,disentanglement]"
+EVALUATED = {"mlp_vae": "task.metrics=all", "vq_vae": QUICK, "ladder_vae": QUICK, "s_vae": QUICK, "cvae": QUICK,
+             "sprites": QUICK}  # fmt: skip
+OTHERS = {  # name: words besides SHORT
+    "ema": "callbacks/ema=default callbacks.ema.decay=0.9",
+    "anneal_linear": "model=beta_vae callbacks/anneal=linear callbacks.anneal.steps=10",
+    "anneal_cyclical": "callbacks/anneal=cyclical callbacks.anneal.period=6",
+    "geco": "callbacks/anneal=geco callbacks.anneal.target=20 callbacks.best=null",
+    "early_stopping": "callbacks/early_stopping=default callbacks.early_stopping.patience=1 "
+    "callbacks.early_stopping.min_delta=100 trainer.max_epochs=5",
+    "cosine": "scheduler=cosine scheduler.warmup_steps=4",
+    "adamw": "optimizer=adamw",
+    "accumulate": "trainer.accumulate_grad_batches=3",
+    "clip": "trainer.gradient_clip_val=0.5",
+    "bf16": "trainer.precision=bf16-mixed",
+    "bf16_conv_ema": "model=conv_vae trainer.precision=bf16-mixed callbacks/ema=default",
+    "chunk": "data.chunk=3",
+    "chunk_ema_accumulate": "data.chunk=3 callbacks/ema=default trainer.accumulate_grad_batches=2 scheduler=cosine",
+    "loader_workers": "data.num_workers=1 data.chunk=3",
+    "validation_inside_epoch": "trainer.val_check_interval=4",
+    "skip_nan": "on_nan=skip data.chunk=3",
+    "seed": "seed=7",
+    "static": "data.binarize=static",
+    "threshold": "data.binarize=threshold",
+    "grey": "data.binarize=none model/likelihood=normal",
+    "free_bits": "model.free_bits=0.1 model.num_samples=3",
+    "free_bits_per_layer": "model=ladder_vae model.free_bits=0.5 model.free_bits_per=layer callbacks/anneal=linear",
+    "plane": "model.latent_dim=2",
+    "resnet": NETS.format("resnet"),
+    "burgess": NETS.format("burgess"),
+    "conv_iwae": "model=iwae " + NETS.format("conv"),
+    "conv_vq_vae": "model=vq_vae " + NETS.format("conv"),
+    "iwae_dreg": "model=iwae model.gradient=dreg",
+    "miwae_stl": "model=miwae model.gradient=stl",
+    "piwae_dreg": "model=piwae model.gradient=dreg",
+    "iwae_vamp": "model=iwae model/prior=vamp",
+    "iaf_flow": "model/posterior=iaf model/prior=flow",
+    "planar_mixture": "model/posterior=planar model/prior=mixture_of_normals",
+    "sprites": "model=beta_tc_vae " + SPRITES,
+    "sprites_colors": "model=factor_vae data.colors=3 model/likelihood=discretized_logistic " + SPRITES,
+}
+
+
+def commands(tree: Path) -> dict[str, dict[str, Any]]:
+    """Return the commands: name -> steps (command lines, ``@NAME@`` stands for a folder), needs, fresh."""
+    found = {path.stem: f"model={path.stem}" for path in sorted((tree / "conf/model").glob("*.yaml"))}
+    likelihoods = {path.stem for path in (tree / "conf/model/likelihood").glob("*.yaml")} - {"bernoulli"}  # the default
+    found |= {f"likelihood_{name}": f"model/likelihood={name}" for name in sorted(likelihoods)} | OTHERS
+    ran = {name: {"steps": [f"{SHORT} {words} hydra.run.dir=@{name}@"]} for name, words in found.items()}
+    more = "hydra.run.dir=@resumed@ trainer.max_epochs=1 callbacks/ema=default scheduler=cosine"
+    ran["resumed"] = {"steps": [f"{SHORT} {more}", "run=@resumed@ trainer.max_epochs=3"]}
+    ran["ddp"] = {"steps": [f"{SHORT} model=mog_vae trainer=ddp trainer.devices=2 hydra.run.dir=@ddp@"], "fresh": True}
+    if shutil.which("c++") or shutil.which("g++"):
+        ran["compile"] = {"steps": [f"{SHORT} compile=true hydra.run.dir=@compile@"], "fresh": True}
+    else:
+        print("compile: left out, because there is no C++ compiler on this machine")
+    settings = "task.num_samples=20 task.num_images=40"
+    words = f"task.metrics=[likelihood,latent,disentanglement] {settings} {SHORT} trainer.max_epochs=1"
+    ran["compare"] = {"steps": [f"task=compare models=[mlp_vae,iwae] seeds=2 {words} hydra.run.dir=@compare@"]}
+    for run, metrics in EVALUATED.items():
+        tasks = {"evaluate": f"{metrics} {settings}", "sample": "num=20", "reconstruct": "num=20", "encode": ""}
+        for task, words in tasks.items():
+            name = f"{task}_{run}"
+            step = f"task={task} run=@{run}@ trainer.accelerator=cpu {words} hydra.run.dir=@{name}@"
+            ran[name] = {"steps": [step], "needs": run}
+    return ran
+
+
+# One tree: the part of the script that runs inside of it.
+
+
+def run_tree(tasks: dict[str, dict[str, Any]], out: Path, fresh: bool) -> None:
+    """Run the commands in the working directory, and write what each left behind to ``OUT/NAME.json``."""
+    for library in LIBRARIES:
+        with suppress(ImportError):  # then the package will import it, or does not need it
+            importlib.import_module(library)
+    for name, task in tasks.items():
+        start, code = time.perf_counter(), 0
+        for step in task["steps"]:
+            words = [re.sub("@(.*?)@", lambda match: str(out / match[1]), word) for word in step.split()]
+            target = start_fresh if fresh or task.get("fresh") else start_here
+            code = code or in_child(lambda target=target, words=words: target(words), out / f"{name}.log")
+        result = out / f"{name}.json"
+        broken = in_child(lambda name=name, result=result: write_parts(out / name, result), out / f"{name}.read.log")
+        if code or broken:
+            log = out / (f"{name}.log" if code else f"{name}.read.log")
+            last = (log.read_text(errors="replace").strip() or "no output").splitlines()[-1]
+            result.write_text(json.dumps({"failed": f"exit code {code or broken}: {last}"}))
+        print(name, round(time.perf_counter() - start, 1), flush=True)
+
+
+def in_child(function: Callable[[], Any], log: Path) -> int:
+    """Call a function in a forked child with its output in a file, and return the exit code."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(SECONDS)
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            function()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def start_here(words: list[str]) -> None:
+    """Run ``run.py`` in this process, and check that the package is that of the tree."""
+    sys.argv = ["run.py", *words]
+    runpy.run_path("run.py", run_name="__main__")
+    package = getattr(sys.modules.get("vaezoo"), "__file__", None)
+    if package and not Path(package).resolve().is_relative_to(Path.cwd().resolve()):
+        raise ImportError(f"vaezoo was imported from {package}, not from {Path.cwd()}")
+
+
+def start_fresh(words: list[str]) -> None:
+    """Replace this process by ``python run.py``."""
+    os.execv(sys.executable, [sys.executable, "run.py", *words])
+
+
+def write_parts(folder: Path, result: Path) -> None:
+    """Write the parts of a folder: file (and what in it) -> [name, value as text] of each leaf."""
+    parts: dict[str, list[tuple[str, str]]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.name == "previous.ckpt" or "figures" in path.parts:
+            continue
+        if path.suffix == ".ckpt":
+            import torch
+
+            rest: list[tuple[str, str]] = []
+            for key, value in torch.load(path, weights_only=True, map_location="cpu").items():
+                if not key.endswith("config"):
+                    place = parts.setdefault(f"{name} {key}", []) if key in IN_ORDER else rest
+                    place.extend(leaves(value, key))
+            parts[f"{name} rest"] = sorted(rest, key=lambda leaf: leaf[1])
+        elif path.suffix == ".npz":
+            import numpy as np
+
+            with np.load(path) as arrays:
+                parts[name] = [leaf for key in sorted(arrays) for leaf in leaves(arrays[key], key)]
+        elif path.suffix == ".png":
+            import numpy as np
+            from PIL import Image
+
+            parts[name] = list(leaves(np.asarray(Image.open(path)), "pixels"))
+        elif path.name in ("metrics.csv", "comparison.csv"):
+            with path.open() as lines:
+                rows = enumerate(csv.DictReader(lines))
+                cells = [(f"row {i} {key}", text) for i, row in rows for key, text in row.items()]
+            parts[name] = [cell for cell in cells if not LEFT_OUT.search(cell[0])]
+        elif path.name == "summary.json":
+            parts[name] = sorted(leaf for leaf in leaves(json.loads(path.read_text())) if not LEFT_OUT.search(leaf[0]))
+        elif path.name == "report.html":
+            data = re.findall(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', path.read_text(), re.DOTALL)
+            found = [leaf for text in data for leaf in leaves(json.loads(text)) if not LEFT_OUT.search(leaf[0])]
+            parts[name] = sorted(found)
+    if not any(parts.values()):
+        raise FileNotFoundError(f"the command left no numbers in {folder}")
+    result.write_text(json.dumps(parts))
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (name, text) for each number, tensor and array in nested values, in order. Words are no numbers."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, f"{name}/{key}")
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from leaves(inner, f"{name}/{number}")
+    elif isinstance(value, bool | int | float) or value is None:
+        yield name, repr(value)  # of a float, repr tells every bit
+    elif hasattr(value, "dtype"):
+        import torch
+
+        # Of a tensor, the bytes: numpy has no bfloat16.
+        array = value.contiguous().reshape(-1).view(torch.uint8).numpy() if torch.is_tensor(value) else value
+        digest = hashlib.sha256(array.tobytes()).hexdigest()
+        kind = f"{str(value.dtype).removeprefix('torch.')}{tuple(value.shape)}"
+        shown = f"{value.item()!r} " if len(value.shape) == 0 else ""
+        yield name, f"{kind} {shown}sha256={digest}"
+
+
+# Both trees.
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return a line for each part that differs, with its first difference."""
+    failed = [f"{tree}: {said['failed']}" for tree, said in (("before", before), ("after", after)) if "failed" in said]
+    if failed:
+        return failed
+    found = []
+    for part in dict.fromkeys([*before, *after]):
+        if part not in before or part not in after:
+            found.append(f"{part}: only {'before' if part in before else 'after'}")
+            continue
+        old, new = before[part], after[part]
+        named = ".ckpt " not in part  # names inside a checkpoint may change
+        pairs = [(a, b) for a, b in zip(old, new, strict=False) if (a != b if named else a[1] != b[1])]
+        if pairs:
+            (name, value), (other, changed) = pairs[0]
+            found.append(f"{part}: {len(pairs)} differ, first {name} = {value} before, {other} = {changed} after")
+        elif len(old) != len(new):
+            found.append(f"{part}: {len(old)} values before, {len(new)} after")
+    return found
+
+
+def main() -> int:
+    """Run the commands in both trees, print what differs, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("before", type=Path, help="a checkout")
+    parser.add_argument("after", type=Path, help="the checkout to compare with it")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="commands to run (default: all)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all digests and numbers to this file")
+    parser.add_argument("--fresh", action="store_true", help="run each command in a fresh process")
+    parser.add_argument("--run", nargs=2, type=Path, help=argparse.SUPPRESS)  # COMMANDS OUT: the part inside a tree
+    args = parser.parse_args()
+    if args.run:
+        run_tree(json.loads(args.run[0].read_text()), args.run[1], args.fresh)
+        return 0
+    tasks = commands(args.before)
+    if args.only:
+        if unknown := [name for name in args.only if name not in tasks]:
+            parser.error(f"unknown command {unknown[0]}: choose from {', '.join(tasks)}")
+        needed = {*args.only, *filter(None, (tasks[name].get("needs") for name in args.only))}
+        tasks = {name: task for name, task in tasks.items() if name in needed}
+    start, different, results = time.perf_counter(), 0, {}
+    with tempfile.TemporaryDirectory(prefix="same_numbers_") as folder:
+        listed = Path(folder, "commands.json")
+        listed.write_text(json.dumps(tasks))
+        workers, outs = [], []
+        for name, tree in (("before", args.before.resolve()), ("after", args.after.resolve())):
+            out = Path(folder, name)
+            out.mkdir()
+            caches = {"XDG_CACHE_HOME": str(out / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(out / "inductor")}
+            more = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+            command = [sys.executable, "-P", str(Path(__file__).resolve()), ".", ".", "--run", str(listed), str(out)]
+            command += ["--fresh"] if args.fresh else []
+            environment = {**os.environ, **more, **caches}
+            workers.append(subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True))
+            outs.append(out)
+        for name in tasks:
+            seconds = [worker.stdout.readline().rpartition(" ")[2].strip() for worker in workers]
+            if not all(seconds):
+                print(f"{name}: the script itself has failed in a tree, see above")
+                return 1
+            before, after = (json.loads((out / f"{name}.json").read_text()) for out in outs)
+            found = differences(before, after)
+            different += bool(found)
+            print(f"{name}: {'DIFFERENT' if found else 'equal'} ({seconds[0]} s, {seconds[1]} s)", flush=True)
+            for line in found:
+                print(f"    {line}")
+            results[name] = {"before": before, "after": after}
+        for worker in workers:
+            worker.wait()
+    print(f"{len(tasks) - different} of {len(tasks)} commands equal, in {time.perf_counter() - start:.0f} s")
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+    return int(different > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
