@@ -8,7 +8,6 @@ from vaezoo import seeding
 from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import BATCH, CODES, Found, Settings
 from vaezoo.evaluation.samples import judge_of
-from vaezoo.models import VAE
 from vaezoo.runs.trained import TrainedRun
 
 SAMPLERS = {
@@ -23,7 +22,7 @@ def samplers(run: TrainedRun, settings: Settings) -> Found:
     from vaezoo.inference import ex_post_density as fits
 
     model = run.model
-    if not isinstance(model, VAE) or model.prior.space != "real" or model.conditional:
+    if model.latent_kind != "vector" or model.conditional:
         raise DoesNotApply(f"{type(model).__name__}'s codes are not vectors of R^D that x alone decides")
     judge = judge_of(run, settings.inception)
     with torch.no_grad(), seeding.isolated(model.device, model.seed, "codes"):

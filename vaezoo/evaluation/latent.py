@@ -40,14 +40,14 @@ def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
     """q(z | x) of the whole test set as one distribution, batch shape (N,), on the CPU; p(z) as the model has it; and
     the KL of each dimension (N, D), or (N, 0) where there is none.
     """
+    if run.model.latent_kind == "layers":
+        raise DoesNotApply(f"{type(run.model).__name__} has several stochastic layers: these metrics need a single one")
     parts: dict[str, list[Tensor]] = {}
     kls = []
     with torch.no_grad(), seeding.isolated(run.model.device, run.model.seed, "posterior"):
         for x, y in run.batches("test", what="latent space"):
-            layers = run.model(x, y, num_samples=1).latents
-            if len(layers) != 1 or layers[0].p.batch_shape:
-                raise DoesNotApply(f"{type(run.model).__name__} has not one stochastic layer with one prior for all x")
-            q, kl = layers[0].q, layers[0].kl_per_dim
+            layer = run.model(x, y, num_samples=1).latent
+            q, kl = layer.q, layer.kl_per_dim
             try:
                 parameters = get_parameters(q)
             except NotImplementedError as error:
@@ -56,4 +56,4 @@ def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
                 parts.setdefault(name, []).append(value.cpu())
             kls.append((x.new_zeros(len(x), 0) if kl is None else kl.flatten(1)).cpu())
     stacked = with_parameters(q, **{name: torch.cat(part) for name, part in parts.items()})
-    return stacked, layers[0].p, torch.cat(kls)
+    return stacked, layer.p, torch.cat(kls)

@@ -27,6 +27,10 @@ class VonMisesFisher(Posterior):
         if len(shape) != 1 or shape[0] < 2:
             raise ValueError(f"a sphere needs a vector z of latent_dim >= 2, got the latent's shape {tuple(shape)}")
 
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a density on the sphere does not factorize over dimensions"}
+
     def forward(self, *params: Tensor) -> VonMisesFisherDistribution:
         direction, raw = params
         concentration = 1 + direction.shape[-1] * F.softplus(raw.mean(-1))
