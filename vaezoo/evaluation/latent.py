@@ -56,7 +56,8 @@ def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
         for x, y in run.batches("test", what="latent space"):
             layer = run.model(x, y, num_samples=1).latent
             if layer.p.batch_shape:
-                raise DoesNotApply(f"the prior of {type(run.model).__name__} depends on x: these metrics need one prior")
+                name = type(run.model).__name__
+                raise DoesNotApply(f"the prior of {name} depends on x: these metrics need one prior for all x")
             q, kl = layer.q, layer.kl_per_dim
             try:
                 parameters = get_parameters(q)
