@@ -66,7 +66,7 @@ def test_a_run_leaves_everything(cli):
     assert test["kl"] == pytest.approx(sum(v for k, v in test.items() if k.startswith("kl_dim/")), abs=1e-6)
     assert {"wall_seconds", "train_images_per_second", "peak_memory_mb", "parameters", "seed"} <= set(summary)
     assert {"versions", "git_commit", "units", "config"} <= set(summary)
-    assert summary["units"]["elbo"][0] == "nats per image"
+    assert summary["units"]["elbo"]["unit"] == "nats per image"
     assert summary["config"]["data"]["binarize"] == "dynamic"  # what auto became
 
     rows = list(csv.DictReader((run / "metrics.csv").open()))

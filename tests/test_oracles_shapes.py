@@ -12,7 +12,7 @@ from test_contract import make
 from vaezoo import seeding
 from vaezoo.conditional import Conditional
 from vaezoo.data import Batches, Split
-from vaezoo.data.batching import BatchChunks
+from vaezoo.data.batching import ChunkLoader
 from vaezoo.families import DiscretizedLogistic
 from vaezoo.inference.importance_sampling import estimate_log_marginal
 from vaezoo.metrics.latent import log_aggregate_posterior
@@ -65,7 +65,7 @@ def test_processes_take_turns_in_one_order(num, size, world):
             torch.testing.assert_close(x, (y / 3 / 255).reshape(-1, 1, 1, 1).expand_as(x))  # images keep their labels
             for chunk in (1, 2, 5):
                 for first in (0, 1):
-                    chunks = BatchChunks(batches, chunk, first_chunk=lambda first=first: first)
+                    chunks = ChunkLoader(batches, chunk, first_chunk=lambda first=first: first)
                     parts = [[(p.batch_idx, p.example_ids.tolist()) for p in c] for c in chunks]
                     expected = list(enumerate([mine[i : i + size] for i in range(0, len(mine), size)]))
                     whole = [expected[i : i + chunk] for i in range(first * chunk, len(expected), chunk)]

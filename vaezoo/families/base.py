@@ -29,6 +29,11 @@ class Family(nn.Module):
     is_batch_coupled: bool = False
     space: str = "real"
 
+    @property
+    def limits(self) -> dict[str, str]:
+        """What a model with this posterior cannot do (``vaezoo.models.base.CAPABILITIES``), with the reasons."""
+        return {}
+
     @abstractmethod
     def forward(self, *params: Tensor) -> Distribution:
         """Return the distribution with these raw parameters.

@@ -38,6 +38,15 @@ class FlowPosterior(Posterior):
         self.dim, self.num_flows = check_flow_shape(shape, num_flows), num_flows
         self.base = Normal()
 
+    @property
+    def limits(self) -> dict[str, str]:
+        if self.num_flows == 0:
+            return {}
+        return {
+            "kl_per_dim": "a flow does not factorize over dimensions",
+            "active_units": "the mean of a flow has no closed form",
+        }
+
     def layers(self, *params: Tensor) -> list[FlowLayer]:
         """Return f_1, ..., f_T.
 

@@ -33,6 +33,10 @@ class FullCovarianceNormal(Posterior):
         self.min_log_scale = min_log_scale
         self.num_outputs = 2 + shape[0] // 2  # ceil((D - 1) / 2) is D // 2
 
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a normal with a full covariance does not factorize over dimensions"}
+
     def forward(self, *params: Tensor) -> TriangularNormal:
         loc, log_scale, *below = params
         dim = loc.shape[-1]

@@ -32,6 +32,10 @@ class VonMisesFisher(Posterior):
                 f"a sphere needs a latent of shape (D,) with D >= 2, got {tuple(shape)}: use model.latent_dim=2 or more"
             )
 
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a density on the sphere does not factorize over dimensions"}
+
     def forward(self, *params: Tensor) -> VonMisesFisherDistribution:
         direction, raw = params
         concentration = 1 + direction.shape[-1] * F.softplus(raw.mean(-1))

@@ -23,6 +23,13 @@ from vaezoo.training.loop import ADVICE, TrainingLoop
 from vaezoo.training.means import ExampleMean, accumulation_dtype
 from vaezoo.types import Batch, Shape
 
+CAPABILITIES = {
+    "elbo": "the evidence lower bound of a pass",
+    "kl_per_dim": "KL(q, p) of each latent dimension, logged as kl_dim/*",
+    "active_units": "the number of latent dimensions that depend on x, logged as active_units",
+    "compile": "torch.compile makes one graph of the pass from x to the loss",
+}
+
 
 class LatentVariableModel(TrainingLoop):
     """q(z | x), p(z), p(x | z) and an objective, as a LightningModule.
@@ -38,6 +45,8 @@ class LatentVariableModel(TrainingLoop):
     Attributes:
         latent_shape: shape of one z, and
         decoder: p(x | z): both set by the paper's class.
+        latent_kind: what one z is: a "vector" of R^D, a point on the unit "sphere" of R^D, a grid of "codes" from a
+            codebook, or the lowest of several "layers".
         conditional: whether p(x | z) and the bound are given the context.
         started: 1 once the parts that start from data have; a checkpoint holds it.
 
@@ -51,6 +60,7 @@ class LatentVariableModel(TrainingLoop):
     """
 
     latent_shape: tuple[int, ...]
+    latent_kind: str = "vector"
     decoder: Conditional
     objective: Objective
     conditional: bool = False
@@ -141,6 +151,11 @@ class LatentVariableModel(TrainingLoop):
                     f"{name}={value!r} contradicts the config of {path}, {name}={saved[name]!r}: leave it out"
                 )
         return model if map_location is None else model.to(map_location)
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """What this model cannot do: the names in ``CAPABILITIES`` that it lacks, each with the reason."""
+        return self.objective.limits
 
     @property
     def likelihood(self) -> Family:

@@ -27,6 +27,11 @@ class Prior(nn.Module):
     def __init__(self, shape: Shape, posterior: Conditional | None = None):
         super().__init__()
 
+    @property
+    def limits(self) -> dict[str, str]:
+        """What a model with this prior cannot do (``vaezoo.models.base.CAPABILITIES``), with the reasons."""
+        return {}
+
     @abstractmethod
     def forward(self, context: Tensor | None = None) -> Distribution:
         """Return p(z), with batch shape () and event shape ``shape``.

@@ -96,6 +96,10 @@ class FlowPrior(Prior):
         couplings = (AffineCoupling(dim, hidden, activation, keep_first=t % 2 == 0) for t in range(num_flows))
         self.couplings: Iterable[AffineCoupling] = nn.ModuleList(couplings)  # type: ignore[assignment]
 
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a flow does not factorize over dimensions"} if list(self.couplings) else {}
+
     def forward(self, context: Tensor | None = None) -> Distribution:
         base = Independent(TorchNormal(self.loc, self.scale, validate_args=False), 1, validate_args=False)
         return make_flow(base, list(self.couplings))

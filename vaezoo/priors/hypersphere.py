@@ -24,5 +24,9 @@ class HypersphericalUniform(Prior):
         super().__init__(shape)
         self.register_buffer("mean", torch.zeros(*shape), persistent=False)
 
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a density on the sphere does not factorize over dimensions"}
+
     def forward(self, context: Tensor | None = None) -> HypersphericalUniformDistribution:
         return HypersphericalUniformDistribution(self.mean)

@@ -41,6 +41,10 @@ class MixtureOfNormals(Prior):
         self.loc = nn.Parameter(spread * torch.randn(num_components, *shape))
         self.log_scale = nn.Parameter(torch.zeros(num_components, *shape))
 
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a mixture does not factorize over dimensions"}
+
     def forward(self, context: Tensor | None = None) -> MixtureSameFamily:
         normal = Normal(self.loc, self.log_scale.exp(), validate_args=False)
         components = Independent(normal, self.loc.dim() - 1, validate_args=False)

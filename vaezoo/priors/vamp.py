@@ -66,6 +66,10 @@ class VampPrior(Prior):
         examples = torch.logit(x[index].to(self.pixels), eps=self.margin)
         self.pixels.copy_(examples + self.noise * torch.randn_like(examples))
 
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a mixture does not factorize over dimensions"}
+
     def forward(self, context: Tensor | None = None) -> MixtureSameFamily:
         (posterior,) = self.posterior
         components = posterior(self.pseudo_inputs)

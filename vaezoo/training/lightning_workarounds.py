@@ -14,3 +14,11 @@ def finish_interrupted_epoch(loop: Any) -> None:
         loop.on_run_start()
         loop.on_advance_end()
         loop.on_run_end()
+
+
+def last_training_step(trainer: Any) -> int:
+    """Return the number of the last step of the epoch that was completed, -1 before the first.
+
+    Lightning 2.6.6 restores it from a checkpoint, but has no public attribute of the trainer for it.
+    """
+    return trainer.fit_loop.batch_idx
