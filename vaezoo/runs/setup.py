@@ -16,6 +16,7 @@ from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
 from vaezoo.loggers import WandB, call_or_disable
 from vaezoo.models import LatentVariableModel
+from vaezoo.models.checks import check_data_kind
 from vaezoo.runs.checks import check_optimizer, check_trainer
 from vaezoo.training.machine import keep_freed_memory, set_threads, skip_gpu_probe
 
@@ -67,7 +68,7 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     if "root" in data_config:  # so that the run can be evaluated from another folder
         data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
     data: ImageData = build(data_config, "data", allow_packages, seed=seed)
-    model.check_data_kind(data)
+    check_data_kind(model, data)
     model.config = config
     return model, data
 
