@@ -29,7 +29,7 @@ def loader(*batches):
 
 @pytest.mark.parametrize("x", [[0.0, 0.5], [1.0, 0.5], [0.0, 1.0, 2.0], [0.0, -1.0]])
 def test_one_pixel_that_is_no_bit_is_enough(x):
-    with pytest.raises(ValueError, match="Bernoulli scores 0 and 1 alone"):
+    with pytest.raises(ValueError, match="Bernoulli takes only the values 0 and 1"):
         Bernoulli().check(torch.tensor(x))
     with pytest.raises(ValueError, match="DiscretizedLogistic"):
         DiscretizedLogistic().check(torch.tensor([0.0, 1.5]))

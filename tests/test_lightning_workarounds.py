@@ -139,11 +139,12 @@ def test_a_validation_during_which_a_checkpoint_is_saved_is_left_out(tmp_path, h
         assert model.validations == validations
 
 
-def test_the_next_step_of_an_epoch_is_known():
-    """Lightning's only public counter is that of all steps; this one begins anew in each epoch and after a resume."""
-    record = Record(lightning_workarounds.next_step_in_epoch)
-    fit(Model(), record)
-    assert record.values == [1, 2, 3, 0]
+def test_the_last_step_of_an_epoch_has_no_public_attribute():
+    """It counts from 0 in each epoch."""
+    record = Record(lightning_workarounds.last_training_step)
+    trainer = fit(Model(), record)
+    assert record.values == [0, 1, 2, 3]
+    assert not hasattr(trainer, "batch_idx")
 
 
 def test_the_purge_step_of_tensorboard_is_fixed_when_the_logger_is_made(tmp_path):

@@ -826,8 +826,8 @@ MUTATIONS = (
     ),
     Mutation(
         "data/batching.py",
-        '"binarize", epoch, number, self.rank,',
-        '"binarize", number, self.rank,',
+        '"binarize", epoch, batch_idx, self.rank,',
+        '"binarize", batch_idx, self.rank,',
         "fresh binarisation: every epoch draws the same bits",
         "data",
     ),
@@ -1124,9 +1124,9 @@ MUTATIONS = (
     ),
     Mutation(
         "evaluation/samples.py",
-        'self.scores(self.features("train"))',
-        'self.scores(self.features("test"))',
-        "the ceiling of the FID is that of the test images against themselves",
+        'self.scores(self.split_features("train"))',
+        'self.scores(self.split_features("test"))',
+        "the reference of the FID is that of the test images against themselves",
         "oracles_protocols groups",
     ),
     Mutation(
@@ -1138,8 +1138,8 @@ MUTATIONS = (
     ),
     Mutation(
         "evaluation/ais.py",
-        "above.log_px - below.log_px",
-        "above.log_px - found.log_px",
+        "upper.log_px - lower.log_px",
+        "upper.log_px - test.log_px",
         "annealing: the gap of the bounds mixes the model's images with those of the test set",
         "oracles_protocols groups ais",
     ),
@@ -1167,8 +1167,8 @@ MUTATIONS = (
     ),
     Mutation(
         "report/statistics.py",
-        "[ours[seed] - theirs[seed] for seed in shared]",
-        "[one - other for one, other in zip(ours.values(), theirs.values())]",
+        "[first[seed] - second[seed] for seed in shared]",
+        "[one - other for one, other in zip(first.values(), second.values())]",
         "differences pair runs by their position, not by their seed",
         "oracles_pairing report comparison",
     ),
@@ -1181,15 +1181,15 @@ MUTATIONS = (
     ),
     Mutation(
         "report/statistics.py",
-        "parts.setdefault(what(run), {})[run.seed] = run",
-        "parts.setdefault(what(run), {}).setdefault(run.seed, run)",
+        "settings.setdefault(tuple(run.settings.get(key) for key in keys), {})[run.seed] = run",
+        "settings.setdefault(tuple(run.settings.get(key) for key in keys), {}).setdefault(run.seed, run)",
         "of two runs with one seed the earlier counts",
         "report comparison",
     ),
     Mutation(
         "report/statistics.py",
-        "label(runs[0], group, own), runs, len(seeds) + len(also))",
-        "label(runs[0], group, own), runs, len(seeds))",
+        "label(runs[0], group, group_keys), runs, len(by_seed) + len(failed_seeds))",
+        "label(runs[0], group, group_keys), runs, len(by_seed))",
         "failed seeds are not counted as tried",
         "report comparison",
     ),
@@ -1209,9 +1209,9 @@ MUTATIONS = (
     ),
     Mutation(
         "report/tables.py",
-        '"kl": ("rate", 2), "distortion": ("distortion", 2)',
-        '"kl": ("distortion", 2), "distortion": ("rate", 2)',
-        "rate and distortion stand in each other's column",
+        "cells = [cell(row.get(name), quantities[name].digits, len(variant.runs)) for name in columns]",
+        "cells = [cell(row.get(name), quantities[name].digits, len(variant.runs)) for name in sorted(columns)]",
+        "numbers stand in each other's column",
         "oracles_pairing comparison",
     ),
     # Which run, which checkpoint

@@ -204,6 +204,10 @@ class LatentVariableModel(TrainingLoop):
     def check_batch(self, batch: Any) -> None:
         checks.check_batch(self, batch)
 
+    def check_data_kind(self, data: Any) -> None:
+        """Raise a ValueError if the likelihood cannot score the kind of data that a data module makes."""
+        checks.check_data_kind(self, data)
+
     # Checkpoints.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

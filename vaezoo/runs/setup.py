@@ -16,7 +16,6 @@ from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
 from vaezoo.loggers import WandB, call_or_disable
 from vaezoo.models import LatentVariableModel
-from vaezoo.models.checks import check_data_kind
 from vaezoo.runs.checks import check_optimizer, check_trainer
 from vaezoo.training.machine import keep_freed_memory, set_threads, skip_gpu_probe
 
@@ -44,7 +43,7 @@ def silence_lightning() -> None:
 def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
     """The model and the data of a config, checked against each other.
 
-    ``data.binarize: auto`` is settled here, in the config itself, so that it is recorded.
+    ``data.binarize: auto`` becomes the mode that the data module chooses, in the config itself.
     """
     allow_packages, seed, data_config = tuple(config["allow_packages"]), config["seed"], config["data"]
     if type(seed) is not int or not 0 <= seed < 2**32:
@@ -61,14 +60,14 @@ def build_run(config: dict[str, Any]) -> tuple[LatentVariableModel, ImageData]:
         on_nan=config["on_nan"],
         compiled=config["compile"],
     )
-    if data_config.get("binarize") == "auto":
-        data_config["binarize"] = "dynamic" if model.likelihood.supported_data == {"binary"} else "none"
     if not isinstance(data_config.get("root", ""), str):
         raise ConfigError(f"data.root={data_config['root']} should be the name of a folder")
     if "root" in data_config:  # so that the run can be evaluated from another folder
         data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
     data: ImageData = build(data_config, "data", allow_packages, seed=seed)
-    check_data_kind(model, data)
+    if data_config.get("binarize") == "auto":  # so that it is recorded
+        data_config["binarize"] = data.resolve_binarize(model.likelihood.supported_data)
+    model.check_data_kind(data)
     model.config = config
     return model, data
 

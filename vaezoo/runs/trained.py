@@ -71,8 +71,7 @@ class TrainedRun:
         training = name == "train"
         # Bits that are drawn afresh are a function of the batch: one size for them all.
         size = TRAINING_BATCH if training else self.data.eval_batch_size
-        batches = self.data.batches(self.split(name, num), training, size)
-        batches.rank, batches.world_size, batches.shuffle = 0, 1, False
+        batches = self.data.batches(self.split(name, num), size, train=training)
         for x, y in tqdm(batches, desc=what, unit="batch", disable=None if what else True, delay=1, leave=False):
             yield Batch(x.to(self.model.device), y.to(self.model.device))
 

@@ -82,14 +82,13 @@ def repeat_validation(checkpoint: dict[str, Any]) -> None:
     progress["is_last_batch"] = False
 
 
-def next_step_in_epoch(trainer: pl.Trainer) -> int:
-    """Return the index of the next training step in its epoch; 0 if the epoch is over.
+def last_training_step(trainer: pl.Trainer) -> int:
+    """Return the index in its epoch of the last training step that was completed; -1 before the first one.
 
-    A data loader starts here when an epoch is resumed. Lightning has a public counter for all steps of a training, but
-    none for those of the present epoch.
+    Lightning restores it from a checkpoint, but the trainer has no public attribute for it: ``global_step`` counts the
+    steps of all epochs.
     """
-    done = trainer.fit_loop.batch_idx + 1
-    return done if done < trainer.num_training_batches else 0
+    return trainer.fit_loop.batch_idx
 
 
 def hide_events_from(logger: TensorBoardLogger, step: int) -> None:
