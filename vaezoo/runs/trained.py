@@ -16,6 +16,7 @@ from vaezoo.callbacks.progress import Progress
 from vaezoo.data import ImageData, Split
 from vaezoo.errors import ConfigError
 from vaezoo.models import LatentVariableModel
+from vaezoo.old_names import update_config
 from vaezoo.runs.checkpoint import check_config, find_checkpoint, load_weights, read_checkpoint
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, log_likelihood_kind, silence_lightning
 from vaezoo.types import Batch
@@ -102,7 +103,7 @@ def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> TrainedRun:
         raise ConfigError(f"task={task} needs run=PATH, a trained run's folder such as outputs/DATE/TIME")
     path = find_checkpoint(config["run"])
     checkpoint = read_checkpoint(path)
-    saved = check_config(checkpoint, path, tuple(config["allow_packages"]))
+    saved = update_config(check_config(checkpoint, path, tuple(config["allow_packages"])))
     for part in ("data", "trainer", "optimizer", "scheduler"):
         if not isinstance(saved.get(part), dict):
             raise ConfigError(f"{path} holds no config of {part}: task={task} needs the checkpoint of a run")
