@@ -1095,8 +1095,8 @@ MUTATIONS = (
     ),
     Mutation(
         "evaluation/features.py",
-        "for x, y in split(test, batch_size=1000)]",
-        "for x, y in split(train, batch_size=1000)]",
+        "for x, y in split(test, batch_size=1000)",
+        "for x, y in split(train, batch_size=1000)",
         "the accuracy of the feature network is that on its training images",
         "features",
     ),
