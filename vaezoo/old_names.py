@@ -29,6 +29,7 @@ NEW_KEYS = {
     "callbacks.best": "callbacks.checkpoint_best",
     "callbacks.last": "callbacks.checkpoint_last",
     "callbacks.panels": "callbacks.images",
+    "trust": "allow_packages",
 }
 
 

@@ -18,7 +18,8 @@ import yaml
 from vaezoo.errors import ConfigError
 from vaezoo.old_names import update_config, update_override
 from vaezoo.report.columns import COST, SAMPLE_METRICS
-from vaezoo.runs.folder import JOB_RECORD, read_jobs, read_summary, relevant_overrides, short_error
+from vaezoo.runs.folder import JOB_FILE, RunFolder, short_error
+from vaezoo.runs.overrides import relevant_overrides
 
 TASKS = ("fit", "evaluate")  # whose folders are runs; a report's own is none
 PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # of a config, that a result depends on
@@ -158,7 +159,7 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise ConfigError(f"runs={path} is not a folder: give a run's, such as outputs/DATE/TIME, or a sweep's")
-        asked = {folder.resolve(): job["overrides"] for folder, job in read_jobs(path).items()}
+        asked = {folder.resolve(): job["overrides"] for folder, job in RunFolder(path).read_jobs().items()}
         marks = ("summary.json", ".hydra/overrides.yaml", ".hydra/config.yaml")
         folders = {file.parent if i == 0 else file.parent.parent for i, m in enumerate(marks) for file in path.rglob(m)}
         here = {folder.resolve() for folder in folders} | set(asked)
@@ -184,17 +185,17 @@ def read_or_skip(folder: Path, overrides: list[str] | None) -> Run | None:
 
 def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     """The run in a folder; None where another task than training and evaluation left it, or a refused command."""
-    summary = read_summary(folder)
+    summary = RunFolder(folder).read_summary()
     config = summary.get("config") or read_config(folder)
     task = summary.get("task") or str((config.get("task") or {}).get("_target_", "fit")).rpartition(".")[2]
-    begun = any((folder / part).exists() for part in ("metrics.csv", "checkpoints", JOB_RECORD))
+    begun = any((folder / part).exists() for part in ("metrics.csv", "checkpoints", JOB_FILE))
     if task not in TASKS or (summary.get("status") == "failed" and not begun):
         return None
     origin = home(summary) or folder
     if task == "evaluate" and config.get("run"):  # one that did not complete knows of itself alone
         origin = Path(config["run"]).resolve()
         origin = origin.parent.parent if origin.is_file() else origin
-        config = read_summary(origin).get("config") or read_config(origin)
+        config = RunFolder(origin).read_summary().get("config") or read_config(origin)
         summary.pop("model", None)
     hydra = origin / ".hydra"
     if overrides is None or origin != folder:
@@ -203,7 +204,7 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     choices = runtime.get("choices", {})
     return Run(
         folder, relevant_overrides(map(update_override, overrides)), summary, choices, update_config(config),
-        read_curves(origin / "metrics.csv", summary if origin == folder else read_summary(origin)),
+        read_curves(origin / "metrics.csv", summary if origin == folder else RunFolder(origin).read_summary()),
         read_pictures(origin / "panels"),
     )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import shlex
 import sys
@@ -34,9 +33,9 @@ from vaezoo.report.statistics import Variant
 from vaezoo.report.statistics import compare as compare_runs
 from vaezoo.report.tables import as_csv, markdown, print_comparison
 from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
-from vaezoo.runs.folder import JOB_RECORD, read_summary, short_error, write_atomic
+from vaezoo.runs.folder import JOB_FILE, RunFolder, short_error, write_atomic
 from vaezoo.runs.jobs import Jobs, program_command, unresolved_overrides
-from vaezoo.runs.resume import quote
+from vaezoo.runs.overrides import quote
 from vaezoo.runs.setup import build_run, open_loggers
 from vaezoo.runs.signals import Stopped
 from vaezoo.runs.summary import write_summary
@@ -55,18 +54,18 @@ class Member(NamedTuple):
     @property
     def completed(self) -> bool:
         """Whether both have ended well."""
-        return all(read_summary(place).get("status") == "completed" for place in self.stages)
+        return all(RunFolder(place).is_completed for place in self.stages)
 
     @property
     def cause(self) -> str:
         """Why it is not completed."""
-        errors = [error for place in self.stages if (error := read_summary(place).get("error"))]
+        errors = [error for place in self.stages if (error := RunFolder(place).read_summary().get("error"))]
         return short_error(errors[0]) if errors else "not finished"
 
     def line(self) -> list[str]:
         """Model, seed, where it stands, test ELBO."""
         training, evaluation = self.stages
-        fit, test = read_summary(training), read_summary(evaluation)
+        fit, test = RunFolder(training).read_summary(), RunFolder(evaluation).read_summary()
         begun = "in training" if (training / "metrics.csv").exists() else "waits"
         error = test.get("error") or fit.get("error")
         stands = short_error(error) if error else test.get("status") or ("trained" if fit else begun)
@@ -119,14 +118,14 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
             for place, said in one.stages.items():
                 number, found = jobs.find(said)
                 afresh = [] if found else ["resume=null"]  # what may be there is an evaluation with other settings
-                if jobs.stop_signal is None and not (found and jobs.complete(found)):
+                if jobs.stop_signal is None and not (found and jobs.is_complete(found)):
                     jobs.run([*said, *afresh], jobs.create_folder(number, said, str(place.relative_to(folder))))
-                if read_summary(place).get("status") != "completed":
+                if not RunFolder(place).is_completed:
                     break
             if not console.is_terminal:
                 console.print("  ".join(one.line()))
     title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
-    places = [place for one in members for place in one.stages if (place / JOB_RECORD).exists()]
+    places = [place for one in members for place in one.stages if (place / JOB_FILE).exists()]
     if "disentanglement" in asked and jobs.stop_signal is None:
         agreements(read_runs(places), folder / "evaluations", config["allow_packages"])
     runs = read_runs(places)
@@ -174,7 +173,7 @@ def agreement(variant: Variant, evaluations: Path, allow_packages: list[str]) ->
     """Write the UDR of a variant's runs, which takes several seeds, into the summaries of their evaluations."""
     from vaezoo.metrics import disentanglement
 
-    summaries = {run.folder: read_summary(evaluations / run.folder.name) for run in variant.runs}
+    summaries = {run.folder: RunFolder(evaluations / run.folder.name).read_summary() for run in variant.runs}
     runs = [run for run in variant.runs if summaries[run.folder].get("status") == "completed"]
     kls = [torch.tensor(run.bars.get("kl_dim", [])) for run in runs]
     if len(runs) < 2 or min(map(len, kls)) == 0:  # not one layer of independent dimensions
@@ -188,7 +187,7 @@ def agreement(variant: Variant, evaluations: Path, allow_packages: list[str]) ->
         summary = summaries[run.folder]
         summary["test"] |= {"udr": score, "udr_ceiling": disentanglement.UDR_CEILING, "udr_models": float(len(runs))}
         summary["units"] |= disentanglement.UDR
-        write_atomic(evaluations / run.folder.name / "summary.json", json.dumps(summary, indent=2) + "\n")
+        RunFolder(evaluations / run.folder.name).write_summary(summary)
 
 
 def plain_word(value: Any) -> str:
