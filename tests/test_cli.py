@@ -22,12 +22,12 @@ from torch.utils import cpp_extension
 
 import vaezoo
 import vaezoo.runs.checkpoint
-from vaezoo.cli import main, normalize_arguments
+from vaezoo.cli import main, parse_arguments, to_argv
+from vaezoo.config_folder import config_folder
 from vaezoo.data import Digits
 from vaezoo.error_messages import describe_error
 from vaezoo.errors import ConfigError
 from vaezoo.runs.checks import check_optimizer, check_trainer
-from vaezoo.runs.resume import config_folder
 from vaezoo.runs.setup import silence_lightning
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
@@ -411,7 +411,7 @@ def test_interrupt(tmp_path):
         rest = process.stderr.read()
     assert process.returncode == 130
     assert "stopped by SIGINT; saved" in rest
-    assert "the same command with resume=auto goes on" in rest
+    assert "repeat the command with resume=auto to continue" in rest
     assert "Traceback" not in rest
     (run,) = tmp_path.glob("outputs/*/*")
     assert vaezoo.runs.checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] > 0
@@ -514,7 +514,7 @@ def test_optimizer_settings_that_make_no_sense(settings, words):
 )
 def test_flags_may_stand_anywhere(given, found):
     """And W&B's agent may put two dashes before a key."""
-    assert normalize_arguments(given) == found
+    assert to_argv(parse_arguments(given)) == found
 
 
 def test_from_a_notebook(cli, monkeypatch):
