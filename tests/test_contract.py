@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import RandomImages, config
 
+from vaezoo.config_folder import config_folder
 from vaezoo.instantiate import build
 from vaezoo.models.base import CAPABILITIES
-from vaezoo.runs.checkpoint import load
-from vaezoo.runs.resume import config_folder
+from vaezoo.runs.load import load
 
 MODELS = sorted(path.stem for path in Path(config_folder(), "model").glob("*.yaml"))
 NETS = ["mlp", "conv"]
@@ -230,10 +230,10 @@ def test_foreign_shapes_are_refused(name):
 def test_foreign_values_are_refused():
     """No bound is given for data the likelihood cannot score."""
     model = make("mlp_vae", net="mlp")
-    with pytest.raises(ValueError, match="Bernoulli scores 0 and 1 alone"):
+    with pytest.raises(ValueError, match="Bernoulli takes only the values 0 and 1"):
         model.log_marginal(torch.full((2, 1, 9, 7), 0.5), num_samples=2)
     grey = make("mlp_vae", "model/likelihood=continuous_bernoulli", net="mlp")
-    with pytest.raises(ValueError, match=r"scores values in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"takes values in \[0, 1\]"):
         grey.log_marginal(torch.full((2, 1, 9, 7), 255.0), num_samples=2)
 
 

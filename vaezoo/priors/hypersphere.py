@@ -10,7 +10,12 @@ from vaezoo.types import Shape
 
 
 class HypersphericalUniform(Prior):
-    """p(z) uniform on the unit sphere of R^D."""
+    """The uniform prior p(z) on the unit sphere of R^D.
+
+    Args:
+        shape: shape of one z, (D,).
+        posterior: not used.
+    """
 
     space = "sphere"
     mean: Tensor
