@@ -19,12 +19,12 @@ function format(value, digits = 2) {
   return value.toLocaleString("en-US", options).replace("-", "−");
 }
 
-/** Digits after the decimal point for a column of values: those of its quantity, or chosen by the largest value. */
+/** Digits after the decimal point for a column of values: those of its quantity `key`, or chosen by the largest value. */
 function digitsFor(values, key) {
   const known = values.filter((value) => value !== null && value !== undefined);
   if (known.every(Number.isInteger)) return 0;
   const largest = Math.max(...known.map(Math.abs));
-  return DATA.quantities[key].digits ?? (largest >= 1000 ? 0 : largest >= 10 ? 2 : 3);
+  return DATA.quantities[key]?.digits ?? (largest >= 1000 ? 0 : largest >= 10 ? 2 : 3);
 }
 
 /** Name of an axis. */
