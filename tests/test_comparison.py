@@ -197,11 +197,11 @@ def test_a_comparison(cli, tmp_path):
     assert float(rows["mlp_vae"]["elbo"]) == fit["test"]["elbo"]
     assert (folder / "report.html").stat().st_size < 2_000_000
     code, out, err, _ = cli(*words, "seeds=[3]", "hydra.run.dir=all")
-    assert "all holds a comparison: resume=auto goes on with it" in err
+    assert "all holds a comparison: add resume=auto to continue it" in err
     evaluation.unlink()  # as if it had been interrupted
     before = training.stat().st_mtime_ns
     code, out, err, _ = cli(*words, "seeds=[3,4]", "hydra.run.dir=all", "resume=auto")
-    assert "going on in all" in out
+    assert "resuming in all" in out
     assert training.stat().st_mtime_ns == before
     again = json.loads(evaluation.read_text())["test"]
     assert {name: again[name] for name in test["test"]} == test["test"]

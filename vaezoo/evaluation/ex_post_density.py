@@ -9,7 +9,6 @@ from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import BATCH, CODES, EvaluationResult, EvaluationSettings
 from vaezoo.evaluation.samples import get_sample_evaluator
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.models import VAE
 from vaezoo.runs.trained import TrainedRun
 
 SAMPLERS = {
@@ -27,7 +26,7 @@ def samplers(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     from vaezoo.inference import ex_post_density as fits
 
     model = run.model
-    if not isinstance(model, VAE) or model.prior.space != "real" or model.conditional:
+    if model.latent_kind != "vector" or model.conditional:
         raise DoesNotApply(f"{type(model).__name__}'s codes are not vectors of R^D that x alone decides")
     evaluator = get_sample_evaluator(run, settings.inception)
     with torch.no_grad(), seeding.isolated(model.device, model.seed, "codes"):

@@ -48,17 +48,17 @@ def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
         DoesNotApply: the model has several stochastic layers, a prior that depends on x, or a posterior whose density
             at the codes of other images is not known.
     """
+    if run.model.latent_kind == "layers":
+        raise DoesNotApply(f"{type(run.model).__name__} has several stochastic layers: these metrics need a single one")
     parts: dict[str, list[Tensor]] = {}
     kls = []
     with torch.no_grad(), seeding.isolated(run.model.device, run.model.seed, "posterior"):
         for x, y in run.batches("test", what="latent space"):
-            layers = run.model(x, y, num_samples=1).latents
-            if len(layers) != 1 or layers[0].p.batch_shape:
-                raise DoesNotApply(
-                    f"it needs one stochastic layer with one prior for all x, which {type(run.model).__name__} does "
-                    f"not have"
-                )
-            q, kl = layers[0].q, layers[0].kl_per_dim
+            layer = run.model(x, y, num_samples=1).latent
+            if layer.p.batch_shape:
+                name = type(run.model).__name__
+                raise DoesNotApply(f"the prior of {name} depends on x: these metrics need one prior for all x")
+            q, kl = layer.q, layer.kl_per_dim
             try:
                 parameters = get_parameters(q)
             except NotImplementedError as error:
@@ -66,5 +66,5 @@ def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
             for name, value in parameters.items():
                 parts.setdefault(name, []).append(value.cpu())
             kls.append((x.new_zeros(len(x), 0) if kl is None else kl.flatten(1)).cpu())
-    whole = with_parameters(q, **{name: torch.cat(part) for name, part in parts.items()})
-    return whole, layers[0].p, torch.cat(kls)
+    stacked = with_parameters(q, **{name: torch.cat(part) for name, part in parts.items()})
+    return stacked, layer.p, torch.cat(kls)
