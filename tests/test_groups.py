@@ -264,4 +264,4 @@ def test_few_codes_have_the_samplers_that_they_allow(monkeypatch):
     run.data.train = Split(run.data.train.images[:9], run.data.train.labels[:9])
     found = GROUPS["samplers"](run, SETTINGS)
     assert set(found.values) == {"fid_flow", "fid_two_stage"}
-    assert "fid_gmm is left out: num_components must be from 1 to the number of codes, 9, got 10" in found.note
+    assert "fid_gmm is left out: num_components must be from 1 to 9, the number of codes, got 10" in found.note
