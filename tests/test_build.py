@@ -14,7 +14,7 @@ from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
 from vaezoo.models import VAE, BetaVAE
 from vaezoo.nets import MLP
-from vaezoo.runs.checkpoint import load
+from vaezoo.runs.load import load
 
 NODE = {"_target_": "vaezoo.models.BetaVAE", "data_shape": [1, 4, 4], "beta": 2, "latent_dim": 3}
 

@@ -31,16 +31,16 @@ from conftest import RandomImages, config
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-import vaezoo.runs.checkpoint
 from vaezoo.instantiate import build
+from vaezoo.runs import checkpoint_file
 from vaezoo.runs.checkpoint import (
     CheckpointIO,
     find_checkpoint,
     newest_checkpoint,
     read_checkpoint,
-    remove_leftovers,
     write_checkpoint,
 )
+from vaezoo.runs.checkpoint_file import remove_leftovers
 
 
 def names(folder):
@@ -120,7 +120,7 @@ def test_newest_is_the_one_with_the_most_steps(tmp_path, capsys):
     (tmp_path / "last.ckpt").mkdir()
     assert capsys.readouterr().err == ""
     assert newest(tmp_path)[1] == 5
-    said = f"{tmp_path / 'last.ckpt'} is not a readable checkpoint (Is a directory): passed over\n"
+    said = f"{tmp_path / 'last.ckpt'} is not a readable checkpoint (Is a directory): skipped\n"
     assert capsys.readouterr().err == said
 
 
@@ -138,7 +138,9 @@ def test_of_several_processes_the_first_one_speaks(tmp_path, monkeypatch, capsys
 def test_a_folder_in_the_place_of_a_checkpoint_is_told_at_the_start(tmp_path):
     """Not when it is first written, after hours."""
     (tmp_path / "last.ckpt").mkdir()
-    with pytest.raises(ValueError, match=r"last\.ckpt is a folder where a checkpoint is to be written: move it away$"):
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt is a folder, but a checkpoint is to be written there: move it away$"
+    ):
         remove_leftovers(tmp_path)
 
 
@@ -179,7 +181,7 @@ def test_unwritable(tmp_path, monkeypatch):
         save(tmp_path / "file", 1)
     save(tmp_path, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(vaezoo.runs.checkpoint, "_digest", lambda path: "0" * 64)
+        patch.setattr(checkpoint_file, "compute_digest", lambda path: "0" * 64)
         with pytest.raises(OSError, match=r"^cannot save \S+/last\.ckpt: the disk returns other bytes"):
             save(tmp_path, 2)
     assert newest(tmp_path) == ("last.ckpt", 1)

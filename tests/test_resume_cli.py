@@ -15,14 +15,13 @@ from conftest import REPO
 
 from vaezoo.errors import ConfigError
 from vaezoo.report.tables import print_table
-from vaezoo.runs import record
-from vaezoo.runs.folder import locked, write_atomic
+from vaezoo.runs import folder as folder_module
+from vaezoo.runs.folder import RunFolder, locked, write_atomic
 from vaezoo.runs.jobs import Jobs, exit_reason
-from vaezoo.runs.resume import config_folder, is_larger_comparison, report_if_complete, resolve_resume_args
+from vaezoo.runs.overrides import by_key, is_larger_comparison
+from vaezoo.runs.resume import is_complete, resolve_resume
 from vaezoo.runs.signals import Stopped
 from vaezoo.tasks.fit import config_differences, prepare_resume
-
-DEFAULTS = Path(config_folder(), "config.yaml")
 
 # A task that does what plan.json says for its seed, and counts how often it was asked to.
 STUB = """
@@ -103,13 +102,13 @@ def test_auto_goes_on_in_the_same_folder_until_it_is_complete(cli, stub):
     words = stub(seed0="raise")
     code, out, err, run = cli(*words, "resume=auto")
     assert code == 1
-    assert "no run of this command to go on with, a new one starts" in out
+    assert "no run of this command was found, a new one starts" in out
     assert "error: no luck" in err
     assert summary(run)["status"] == "failed"
 
     code, out, _err, new = cli(*words, "resume=auto")
     assert (code, new) == (1, None)
-    assert f"going on in {run.relative_to(run.parents[2])}" in out
+    assert f"resuming in {run.relative_to(run.parents[2])}" in out
 
     words = stub(seed0="done")
     code, *_ = cli("resume=auto", *words[::-1])  # the order of words says nothing
@@ -145,7 +144,7 @@ def test_auto_takes_a_run_that_differs_in_what_moves_no_bit(cli, stub):
     assert longer is not None
     _code, out, _err, new = cli(*words, "seed=0", "resume=auto", "trainer.max_epochs=5", "debug=true", "logger=none")
     assert new is None
-    assert f"going on in {run.relative_to(Path.cwd())}" in out
+    assert f"resuming in {run.relative_to(Path.cwd())}" in out
     assert "- debug=true" in (run / ".hydra" / "overrides.yaml").read_text().splitlines()
     stub()
     _code, _out, _err, new = cli(*words, "seed=0", "resume=auto", "trainer.max_epochs=5", "logger=csv")
@@ -192,10 +191,13 @@ def test_a_named_run_goes_on_with_its_own_words(cli, stub):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run=nowhere"], "run=nowhere is not a run's folder, it has no .hydra/overrides.yaml: give outputs/DATE/TIME"),
-        (["run=evaluated"], "run=evaluated is of task=evaluate, not a training: give a training's folder"),
-        (["-m", "run=evaluated"], "run=evaluated goes on with one run: leave -m out"),
-        (["resume=yes"], "resume=yes should be resume=auto or resume=null"),
+        (
+            ["run=nowhere"],
+            "run=nowhere is not the folder of a run, it has no .hydra/overrides.yaml: use a folder outputs/DATE/TIME",
+        ),
+        (["run=evaluated"], "run=evaluated is of task=evaluate, not of a training: use the folder of a training"),
+        (["-m", "run=evaluated"], "run=evaluated resumes a single run: remove -m"),
+        (["resume=yes"], "resume=yes is not known: use resume=auto or resume=null"),
         (["resume=auto", "seed=[1"], "seed=[1 cannot be read"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -210,12 +212,17 @@ def test_mistakes(cli, tmp_path, arguments, sentence):
 
 
 @pytest.mark.parametrize(
-    "argv",
-    [[], ["seed=1"], ["--help", "resume=auto"], ["--cfg", "job", "run=x"], ["task=evaluate", "run=x"], ["resume=null"]],
-    ids=" ".join,
+    "overrides", [[], ["seed=1"], ["task=evaluate", "run=x"], ["resume=null"], ["run=null"]], ids=" ".join
 )
-def test_what_does_not_go_on_is_left_alone(argv):
-    assert resolve_resume_args(argv, DEFAULTS) == argv
+def test_other_commands_stay_as_they_are(overrides):
+    assert resolve_resume(overrides, multirun=False) == overrides
+
+
+@pytest.mark.parametrize("arguments", [["--help", "resume=auto"], ["--cfg", "job", "run=x"]], ids=" ".join)
+def test_help_and_config_are_shown_without_resuming(cli, arguments):
+    code, out, err, run = cli(*arguments)
+    assert (code, err, run) == (0, "", None)
+    assert "resume" in out
 
 
 def test_a_torn_record_is_no_record(tmp_path, monkeypatch):
@@ -224,9 +231,9 @@ def test_a_torn_record_is_no_record(tmp_path, monkeypatch):
     folder = tmp_path / "outputs" / "day" / "time" / ".hydra"
     folder.mkdir(parents=True)
     (folder / "overrides.yaml").write_text("")
-    assert resolve_resume_args(["resume=auto"], DEFAULTS) == ["resume=auto"]
+    assert resolve_resume(["resume=auto"], multirun=False) == ["resume=auto"]
     (folder / "overrides.yaml").write_text("[]\n")
-    assert resolve_resume_args(["resume=auto"], DEFAULTS)[1] == "hydra.run.dir='outputs/day/time'"
+    assert resolve_resume(["resume=auto"], multirun=False)[1] == "hydra.run.dir='outputs/day/time'"
 
 
 def test_a_folder_in_use_is_refused(cli, stub):
@@ -256,7 +263,7 @@ def test_a_signal_in_a_run(stub, signum, code):
         _out, err = process.communicate()
     assert process.returncode == code
     name = signal.Signals(signum).name
-    assert err.splitlines() == [f"stopped by {name}; saved last.ckpt; the same command with resume=auto goes on"]
+    assert err.splitlines() == [f"stopped by {name}; saved last.ckpt; repeat the command with resume=auto to continue"]
     assert summary(ready[0].parent)["error"] == f"interrupted by {name}"
     assert summary(ready[0].parent)["status"] == "interrupted"
 
@@ -273,7 +280,7 @@ def test_a_sweep_again_runs_what_is_missing(stub):
     with start(*words, "seed=0,1,2") as first:
         out, _err = first.communicate()
     assert first.returncode == 1
-    assert "no sweep of this command to go on with" in out
+    assert "no sweep of this command was found" in out
     (sweep,) = Path().glob("multirun/*/*")
     status = [row["status"] for row in table(sweep).values()]
     assert status == ["completed", "no luck", "killed by SIGKILL"]
@@ -343,8 +350,8 @@ def test_sigterm_in_a_sweep(stub):
     assert process.returncode == 143
     assert [row["status"] for row in table(sweep).values()] == ["interrupted by SIGTERM", "not finished"]
     assert err.splitlines() == [
-        "stopped by SIGTERM; saved last.ckpt; the same command with resume=auto goes on",
-        "stopped by SIGTERM; the same command with resume=auto goes on",
+        "stopped by SIGTERM; saved last.ckpt; repeat the command with resume=auto to continue",
+        "stopped by SIGTERM; repeat the command with resume=auto to continue",
     ]
     stub()
     with start(*words, "resume=auto") as again:
@@ -406,7 +413,7 @@ def test_a_comparison_that_grows(before, now, grows):
     """What is there must be part of what is asked for."""
     common = ["task=compare", "models=[mlp_vae]", "data=mnist"]
     words = [[*common, *filter(None, [own])] for own in (now, before)]
-    assert is_larger_comparison(*words, defaults={"seeds": 3, "models": []}) == grows
+    assert is_larger_comparison(*map(by_key, words)) == grows
 
 
 def test_what_a_run_that_goes_on_says_of_its_config():
@@ -427,7 +434,7 @@ def test_a_complete_run_that_goes_on_has_no_speed(cli):
     assert code == 0
     assert "20 steps (1 epoch) in " in out
     assert "images/s" not in out
-    assert err == f"going on from {run}/checkpoints/last.ckpt, step 20\n"
+    assert err == f"resuming from {run}/checkpoints/last.ckpt, step 20\n"
 
 
 @pytest.mark.parametrize(("words", "early"), [([], True), (["logger=csv"], False), (["run=x"], False)], ids=str)
@@ -465,17 +472,15 @@ def test_a_full_disk_in_words():
 
 def test_a_run_cannot_go_on_to_fewer_epochs(tmp_path):
     """Refused before its folder is touched: its results would be lost."""
-    from pathlib import Path
-
     from vaezoo.errors import ConfigError
-    from vaezoo.runs.resume import resolve_resume_args
+    from vaezoo.runs.resume import resolve_resume
 
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "overrides.yaml").write_text("- trainer.max_epochs=5\n")
     summary = '{"status": "completed", "epochs": 5}'
     (tmp_path / "summary.json").write_text(summary)
     with pytest.raises(ConfigError, match=r"trainer\.max_epochs=2 is less than the 5 epochs"):
-        resolve_resume_args([f"run={tmp_path}", "trainer.max_epochs=2"], Path("unused"))
+        resolve_resume([f"run={tmp_path}", "trainer.max_epochs=2"], multirun=False)
     assert (tmp_path / "summary.json").read_text() == summary
 
 
@@ -521,7 +526,7 @@ def test_a_folder_with_results_is_refused_to_another_command(cli, stub):
     assert "(task=stub allow_packages=[stub] seed=0 +note=second): choose another hydra.run.dir, or delete it" in err
     code, _out, err, _new = cli(*words, "seed=0", "+note=second")
     assert code == 1
-    assert err.startswith(f"error: {folder.resolve()} holds a run of this command: resume=auto goes on with it, or ")
+    assert err.startswith(f"error: {folder.resolve()} holds a run of this command: add resume=auto to continue it, or ")
     assert contents(folder) == before
     code, _out, err, _new = cli(words[0], words[2], f"run={folder}", "trainer.max_epochs=9")
     assert code == 1
@@ -531,7 +536,7 @@ def test_a_folder_with_results_is_refused_to_another_command(cli, stub):
     shutil.rmtree(folder / ".hydra")
     code, _out, err, _new = cli(*words, "seed=0")
     assert (code, len(err.splitlines())) == (1, 1)
-    assert "holds results without the record of their command" in err
+    assert "holds results without a record of their command" in err
 
 
 def test_the_same_evaluation_again(cli, stub):
@@ -561,7 +566,7 @@ def test_a_kill_while_the_record_is_written(cli, stub, monkeypatch, after):
         write_atomic(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(record, "write_atomic", dying)
+        patch.setattr(folder_module, "write_atomic", dying)
         assert cli(*words, "seed=2")[0] == (1 if after < 3 else 0)
     stub()
     assert cli(*words, "seed=2")[0] == 0
@@ -579,7 +584,7 @@ def test_a_sweep_in_an_old_folder(stub):
             ["-m", *first, "seed=2"],
             "S holds the sweep of another command (task=stub allow_packages=[stub] seed=1): choose",
         ),
-        (["-m", *first, "seed=1"], "S holds this sweep: resume=auto goes on with it"),
+        (["-m", *first, "seed=1"], "S holds this sweep: add resume=auto to continue it"),
         ([*first, "seed=1", "hydra.run.dir=S"], "S holds a sweep: choose another hydra.run.dir"),
     ]:
         with start(*words) as process:
@@ -622,14 +627,13 @@ def test_relative_data_are_those_of_the_original_folder(cli, stub):
     words = stub(seed0="raise")
     _code, _out, _err, run = cli(*words, "data=mnist", "data.root=here")
     Path("elsewhere").mkdir()
-    defaults = Path(config_folder(), "config.yaml")
     home = Path.cwd()
-    assert f"data.root='{home}/here'" not in resolve_resume_args([f"run={run}"], defaults)
+    assert f"data.root='{home}/here'" not in resolve_resume([f"run={run}"], multirun=False)
     os.chdir("elsewhere")
-    found = resolve_resume_args([f"run={run}"], defaults)
+    found = resolve_resume([f"run={run}"], multirun=False)
     assert f"data.root='{home}/here'" in found
     assert "data.root=here" not in found
-    assert resolve_resume_args([f"run={run}", "data.root=there"], defaults).count("data.root=there") == 1
+    assert resolve_resume([f"run={run}", "data.root=there"], multirun=False).count("data.root=there") == 1
 
 
 def test_a_comparison_is_complete_with_every_stage(tmp_path):
@@ -638,12 +642,12 @@ def test_a_comparison_is_complete_with_every_stage(tmp_path):
     for part in ("", "runs/a-seed0", "evaluations/a-seed0", "runs/b-seed0"):
         (tmp_path / part).mkdir(parents=True, exist_ok=True)
         (tmp_path / part / "summary.json").write_text(done)
-    assert not report_if_complete(tmp_path)
+    assert not is_complete(RunFolder(tmp_path))
     (tmp_path / "evaluations" / "b-seed0").mkdir()
     (tmp_path / "evaluations" / "b-seed0" / "summary.json").write_text('{"status": "failed"}')
-    assert not report_if_complete(tmp_path)
+    assert not is_complete(RunFolder(tmp_path))
     (tmp_path / "evaluations" / "b-seed0" / "summary.json").write_text(done)
-    assert report_if_complete(tmp_path)
+    assert is_complete(RunFolder(tmp_path))
 
 
 def test_a_lost_parent_takes_its_job_with_it(stub):
@@ -683,4 +687,4 @@ def test_a_job_waits_for_an_earlier_attempt(tmp_path, capsys):
     os.waitpid(orphan, 0)
     waits, in_use, waits_again = capsys.readouterr().err.splitlines()
     assert waits == waits_again == f"waiting for an earlier attempt in {tmp_path} to end"
-    assert in_use.endswith("wait for it or stop it; the other jobs go on")
+    assert in_use.endswith("wait for it or stop it; continuing with the next job")

@@ -12,7 +12,8 @@ from conftest import REPO, config
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
 from vaezoo.models import BetaVAE
-from vaezoo.runs.checkpoint import load, read_checkpoint
+from vaezoo.runs.checkpoint import read_checkpoint
+from vaezoo.runs.load import load
 
 OLD = REPO / "tests" / "data" / "f317a8e.ckpt"  # written by the version of that commit
 MODELS = sorted(path.stem for path in (REPO / "conf" / "model").glob("*.yaml"))

@@ -7,7 +7,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str):
     # torch takes seconds to import; `vaezoo --help` needs none of it.
     if name == "load":
-        from vaezoo.runs.checkpoint import load
+        from vaezoo.runs.load import load
 
         return load
     raise AttributeError(f"module 'vaezoo' has no attribute {name!r}")

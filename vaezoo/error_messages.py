@@ -14,9 +14,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from vaezoo.config_folder import config_folder
 from vaezoo.errors import ConfigError, suggest
 from vaezoo.instantiate import locate, signature
-from vaezoo.runs.resume import config_folder
 
 # Errors that nobody meant for a user: they are named by their class.
 INTERNAL_ERRORS = (RuntimeError, TypeError, AttributeError, LookupError, AssertionError, NameError, ImportError)

@@ -17,7 +17,7 @@ from vaezoo.callbacks.checkpoints import Last
 from vaezoo.loggers import CSV
 from vaezoo.models import LatentVariableModel
 from vaezoo.runs import checkpoint
-from vaezoo.runs import setup as common
+from vaezoo.runs.folder import RunFolder
 
 counts: Counter[str] = Counter()  # events so far
 fault: Callable[[str, int], None] | None = None  # told of each event and how often it has happened
@@ -99,11 +99,11 @@ def tell(owner: Any, name: str, event: str) -> None:
 
 def install() -> None:
     """Let what is no hook of a callback's be an event, too."""
-    tell(checkpoint, "_replace", "save")
+    tell(checkpoint, "replace_verified", "save")
     tell(os, "fsync", "fsync")
     tell(Path, "replace", "rename")
     tell(CSV, "log_metrics", "row")
-    tell(common, "write_summary", "summary")
+    tell(RunFolder, "write_summary", "summary")
 
 
 def break_step(what: str, value: float, epoch: int, number: int) -> None:
@@ -127,7 +127,7 @@ def break_step(what: str, value: float, epoch: int, number: int) -> None:
                 handle.remove()
 
     def loss(self: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
-        result, names, row = compute_loss(self, x, y)
-        return (result + value if now and what == "loss" else result), names, row
+        result, metrics = compute_loss(self, x, y)
+        return (result + value if now and what == "loss" else result), metrics
 
     LatentVariableModel.train_batch, LatentVariableModel.compute_loss = train, loss  # type: ignore[method-assign]

@@ -126,7 +126,7 @@ def check_model(model: "LatentVariableModel") -> VAE:
     Raises:
         ValueError: it is not.
     """
-    if not isinstance(model, VAE) or model.prior.space != "real":
+    if not isinstance(model, VAE) or model.latent_kind != "vector":
         raise ValueError(
             f"annealed importance sampling needs a latent that is one vector of R^D, and {type(model).__name__} has "
             f"another: use vaezoo.inference.importance_sampling.estimate_log_marginal"
