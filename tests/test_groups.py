@@ -134,7 +134,7 @@ def test_inception_judges_where_its_weights_are_given(monkeypatch, tmp_path):
 
     (tmp_path / "file").touch()
     settings = SETTINGS._replace(inception=str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match=r"task\.inception=.*file: .* holds no weights of Inception-v3"):
+    with pytest.raises(ConfigError, match=r"task\.inception=.*file: .* does not hold the weights of Inception-v3"):
         settings.check()
     monkeypatch.setattr("vaezoo.metrics.inception.Inception", Few)
     found = GROUPS["samples"](opened("mlp_vae"), settings)
