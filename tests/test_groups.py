@@ -134,7 +134,7 @@ def test_inception_is_used_if_its_weights_are_given(monkeypatch, tmp_path):
 
     (tmp_path / "file").touch()
     settings = SETTINGS._replace(inception=str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match=r"task\.inception=.*file: .* holds no weights of Inception-v3"):
+    with pytest.raises(ConfigError, match=r"task\.inception=.*file: .* does not hold the weights of Inception-v3"):
         settings.check()
     monkeypatch.setattr("vaezoo.metrics.inception.Inception", Few)
     found = GROUPS["samples"](opened("mlp_vae"), settings)
@@ -264,4 +264,4 @@ def test_a_sampler_that_needs_more_codes_is_left_out(monkeypatch):
     run.data.train = Split(run.data.train.images[:9], run.data.train.labels[:9])
     found = GROUPS["samplers"](run, SETTINGS)
     assert set(found.values) == {"fid_flow", "fid_two_stage"}
-    assert "fid_gmm is left out: num_components must be from 1 to the number of codes, 9, got 10" in found.note
+    assert "fid_gmm is left out: num_components must be from 1 to 9, the number of codes, got 10" in found.note
