@@ -172,7 +172,7 @@ def test_options_of_training(cli, more):
         (["data.binarize=none"], "use data.binarize=dynamic or another model/likelihood"),
         (["task=evaluate"], "task=evaluate needs run=PATH"),
         (["task=evaluate", "run=nowhere"], "nowhere does not exist"),
-        (["model._target_=os.system"], "not in a trusted package"),
+        (["model._target_=os.system"], "not in an allowed package"),
         (["data.shape=[1,9,9]"], "data.shape is (1, 9, 9), but the images of Digits are (1, 8, 8)"),
         (["callbacks/anneal=linear", "callbacks.anneal.weight=gamma"], "ELBO has no such weight"),
         (["model.latent_dim"], "model.latent_dim cannot be read"),
@@ -192,7 +192,7 @@ def test_options_of_training(cli, more):
         (["optimizer.lr=fast"], "optimizer.lr='fast' should be a number"),
         (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
         (["model.encoder.hidden=200"], "hidden must be a list of whole numbers >= 1, got 200"),
-        (["model=vq_vae", "model/prior=vamp"], "model/prior: the chosen model takes no prior, leave it out"),
+        (["model=vq_vae", "model/prior=vamp"], "model/prior: the chosen model has no prior, remove this override"),
         (["run=somewhere"], "run=somewhere is not a run's folder"),
         (["seed=0,1"], "seed=0,1 names several values: add -m for a sweep"),
         (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be >= 1, got 0"),
@@ -200,9 +200,12 @@ def test_options_of_training(cli, more):
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
         (["optimizer.lr=1e30", "trainer.max_epochs=2"], "training diverged"),
         (["threads=9999"], f"threads=9999 is more than the {os.cpu_count()} cores of this machine: use at most "),
+        (["trust=[mypackage]"], "trust has a new name: use allow_packages"),
         (["allow_packages=mypackage"], "should be a list of packages, such as 'allow_packages=[mypackage]'"),
-        (["callbacks.checkpoint_best.monitor=val/elob"],
-         "callbacks.checkpoint_best.monitor=val/elob is not logged, did you mean val/elbo?"),
+        (
+            ["callbacks.checkpoint_best.monitor=val/elob"],
+            "callbacks.checkpoint_best.monitor=val/elob is not logged, did you mean val/elbo?",
+        ),
         (["callbacks/early_stopping=default", "callbacks.early_stopping.patience=-1"], "patience must be >= 0, got -1"),
         (
             ["callbacks/early_stopping=default", "trainer.limit_val_batches=0"],
@@ -451,7 +454,7 @@ def test_two_processes(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"limit_test_batches": 0}, "trainer.limit_test_batches=0 should be a number of batches >= 1, or a share"),
+        ({"limit_test_batches": 0}, "trainer.limit_test_batches=0 should be a number of batches >= 1, or a fraction"),
         ({"limit_train_batches": 0.0}, "trainer.limit_train_batches=0.0 should be a number of batches >= 1"),
         ({"limit_val_batches": 1.5}, "trainer.limit_val_batches=1.5 should be .* at most 1.0, or 0 for none"),
         ({"overfit_batches": -1}, "trainer.overfit_batches=-1 should be a number"),

@@ -103,7 +103,7 @@ def test_a_target_is_checked_before_its_arguments_are_built():
             return super().items()
 
     inner = Recording(_target_="vaezoo.nets.MLP", _partial_=True)
-    with pytest.raises(ConfigError, match="not in a trusted package"):
+    with pytest.raises(ConfigError, match="not in an allowed package"):
         build({"_target_": "os.system", "command": inner}, "model.encoder")
     assert not built
     build({"_target_": "vaezoo.models.VAE", "data_shape": [1, 3, 3], "encoder": inner}, "model")
@@ -158,7 +158,7 @@ def test_trust_is_never_inherited_from_a_file(cli, own_package, tmp_path):
     for words in (["task=sample", f"run={run}", "num=2"], [f"run={run}", "trainer.max_epochs=2"]):
         code, _out, err, _ = cli(*words)
         assert code == 1
-        assert "model._target_=ownpackage.Mine is not in a trusted package" in err
+        assert "model._target_=ownpackage.Mine is not in an allowed package" in err
         assert not own_package.exists()
     for words in (["task=sample", f"run={run}", "num=2"], [f"run={run}", "trainer.max_epochs=2"]):
         code, _out, err, _ = cli(*words, "allow_packages=[ownpackage]")

@@ -22,7 +22,7 @@ def test_the_first_signal_is_noted_and_handlers_come_back(capfd):
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop_request.signum == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
-    assert capfd.readouterr().err == "SIGTERM: stopping after this step; once more to leave at once\n"
+    assert capfd.readouterr().err == "SIGTERM: will save and stop after this step; send again to quit immediately\n"
 
 
 def test_a_second_signal_leaves_at_once(monkeypatch):

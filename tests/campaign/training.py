@@ -369,7 +369,7 @@ class Campaign:
                 continue
             figures["signals"] += 1
             figures[kind] += 1
-            if "once more to leave at once" not in end.out:
+            if "send again to quit immediately" not in end.out:
                 figures["before it listens"] += 1
                 continue
             assert end.code == 128 + signum, f"{kind}: {end}"

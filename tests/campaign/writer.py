@@ -276,7 +276,7 @@ def caught(folder: Path, content: bytes, sidecar: str) -> bool:
             newest_checkpoint(folder)
         except ValueError as error:
             said.write(str(error))
-    assert said.getvalue().endswith("delete them to start anew"), "the only checkpoint is broken and was taken"
+    assert said.getvalue().endswith("delete them to start again"), "the only checkpoint is broken and was taken"
     return True
 
 

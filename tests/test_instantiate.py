@@ -62,14 +62,14 @@ def test_missing_argument():
         "builtins.eval",
         "torch.load",
         "subprocess.Popen",
-        "vaezoo.instantiate.import_module",  # a trusted module's imports are not trusted
+        "vaezoo.instantiate.import_module",  # what an allowed module imports is not allowed
         "vaezoo.runs.checkpoint.torch.load",
         "torch.nn.functional.boolean_dispatch.__globals__",
         "vaezooevil.run",
     ],
 )
 def test_untrusted_targets_never_run(target):
-    """A checkpoint from anywhere names no function outside the trusted packages."""
+    """A checkpoint from anywhere names no function outside the allowed packages."""
     with pytest.raises(ConfigError):
         build({"_target_": target}, "model")
 
