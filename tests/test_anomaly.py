@@ -196,5 +196,5 @@ def test_refuses_what_is_out_of_range(arguments, words):
     model = VAE((1, 2, 3), 2)
     with pytest.raises(ValueError, match=re.escape(words)):
         scores(model, [(bits(2, 1, 2, 3), None)], **arguments)
-    with pytest.raises(ValueError, match="0 and 1 alone"):
+    with pytest.raises(ValueError, match="only the values 0 and 1"):
         scores(model, [(torch.full((2, 1, 2, 3), 0.5), None)], ["elbo"])

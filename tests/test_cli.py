@@ -66,7 +66,7 @@ def test_a_run_leaves_everything(cli):
     assert test["kl"] == pytest.approx(sum(v for k, v in test.items() if k.startswith("kl_dim/")), abs=1e-6)
     assert {"wall_seconds", "train_images_per_second", "peak_memory_mb", "parameters", "seed"} <= set(summary)
     assert {"versions", "git_commit", "units", "config"} <= set(summary)
-    assert summary["units"]["elbo"][0] == "nats per image"
+    assert summary["units"]["elbo"]["unit"] == "nats per image"
     assert summary["config"]["data"]["binarize"] == "dynamic"  # what auto became
 
     rows = list(csv.DictReader((run / "metrics.csv").open()))
@@ -177,8 +177,8 @@ def test_options_of_training(cli, more):
         (["callbacks/anneal=linear", "callbacks.anneal.weight=gamma"], "ELBO has no such weight"),
         (["model.latent_dim"], "model.latent_dim cannot be read"),
         (["model.encoder.hidden=[200"], "model.encoder.hidden=[200 cannot be read"),
-        (["model.encoder.hidden=[0]"], "model: hidden must be a list of whole numbers >= 1, got [0]"),
-        (["model=conv_vae", "model.encoder.channels=[8,2.5]"], "model: channels must be a list of whole numbers >= 1"),
+        (["model.encoder.hidden=[0]"], "model: hidden must be a list of integers >= 1, got [0]"),
+        (["model=conv_vae", "model.encoder.channels=[8,2.5]"], "model: channels must be a list of integers >= 1"),
         (["callbacks.images.every_n_epochs=0"], "callbacks.images: every_n_epochs must be >= 1, got 0"),
         (["trainer.precision=17"], "trainer: Precision 17 is invalid"),
         (["trainer.max_epochs=-3"], "trainer.max_epochs must be >= 1, or -1 for no end, got -3"),
@@ -191,9 +191,9 @@ def test_options_of_training(cli, more):
         (["+optimizer.momentum=0.9"], "optimizer.momentum: Adam has no such option"),
         (["optimizer.lr=fast"], "optimizer.lr='fast' should be a number"),
         (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
-        (["model.encoder.hidden=200"], "hidden must be a list of whole numbers >= 1, got 200"),
+        (["model.encoder.hidden=200"], "hidden must be a list of integers >= 1, got 200"),
         (["model=vq_vae", "model/prior=vamp"], "model/prior: the chosen model has no prior, remove this override"),
-        (["run=somewhere"], "run=somewhere is not a run's folder"),
+        (["run=somewhere"], "run=somewhere is not the folder of a run"),
         (["seed=0,1"], "seed=0,1 names several values: add -m for a sweep"),
         (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be >= 1, got 0"),
         (["threads=0"], "threads=0 should be a whole number >= 1"),

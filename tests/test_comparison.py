@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from vaezoo.evaluation.base import EvaluationResult
+from vaezoo.evaluation.groups import GROUPS
+from vaezoo.evaluation.udr import add_udr
 from vaezoo.metrics.latent import verdict
 from vaezoo.metrics.quantities import Quantity
-from vaezoo.report import Run
+from vaezoo.report import Run, read_runs
 from vaezoo.report import tables as comparison
+from vaezoo.report.page import contents
+from vaezoo.report.read import known_quantities
 from vaezoo.report.statistics import Variant, compare, interval
 from vaezoo.report.tables import print_results
-from vaezoo.tasks.compare import agreements
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",
         "callbacks.images=null")  # fmt: skip
@@ -63,7 +67,7 @@ def test_table():
     assert rows["b"]["test ELBO"] == "-80.00"
     assert rows["b"]["difference to the best"] == "best"
     assert rows["a"]["difference to the best"] == "-10.00"
-    assert rows["a"]["seconds"] == "10"  # of 10 and 11
+    assert rows["a"]["time (s)"] == "10"  # of 10 and 11
 
 
 def test_no_number_is_no_best():
@@ -112,8 +116,8 @@ def test_what_is_best_at_best():
 def test_collapse_is_told():
     runs = made("a", [-90.0])
     found = {"active_units": 0.0, "active_units_ceiling": 20.0, "mutual_information": 5.0, "aggregate_kl": 1.0}
-    for unused, told in {20: "posterior collapse: rate", 18: "18 of 20 dimensions are unused", 3: None}.items():
-        runs[0].summary["notes"] = ["log p(x) is so", verdict(found | {"collapsed_units": float(unused)})]
+    for unused, told in {20: "posterior collapse: KL", 18: "18 of 20 dimensions are unused", 3: None}.items():
+        runs[0].summary["verdict"] = verdict(found | {"collapsed_units": float(unused)})._asdict()
         text = comparison.markdown(runs, "t", Path())
         assert f"- a, 1 of 1 seeds: {told}" in text if told else "seeds:" not in text
 
@@ -134,7 +138,7 @@ def test_without_a_checkpoint_there_is_no_udr_and_all_else(tmp_path, capsys):
         run.summary["test"] |= {"kl_dim/000": 1.0, "kl_dim/001": 2.0}
         (tmp_path / run.folder.name).mkdir()
         (tmp_path / run.folder.name / "summary.json").write_text('{"status": "completed", "test": {}, "units": {}}')
-    agreements(runs, tmp_path, [])
+    add_udr(runs, tmp_path, [])
     assert "no UDR of a: a-0 does not exist" in capsys.readouterr().err
 
 
@@ -224,8 +228,8 @@ def test_a_comparison(cli, tmp_path):
     ("words", "sentence"),
     [
         ([], "models=[] should name one or more"),
-        (["models=[mlp_vae]", "seeds=[0,x]"], "seeds=[0, 'x'] should be how many, or a list of whole numbers >= 0"),
-        (["models=[mlp_vae]", "seeds=[-1]"], "and -1 is none"),
+        (["models=[mlp_vae]", "seeds=[0,x]"], "seeds=[0, 'x']: expected a count or a list of integers >= 0, got 'x'"),
+        (["models=[mlp_vae]", "seeds=[-1]"], "seeds=[-1]: expected a count or a list of integers >= 0, got -1"),
         (["models=[mlp_vae]", "seeds=0"], "seeds=[] should name one or more"),
         (["models=[mlp_vae]", "seeds=[1,1]"], "seeds=[1, 1] should name one or more, each once"),
         (["models=[mlp_vae]", "seed=3"], "seed=3: a comparison takes several, say 'seeds=[3]'"),
@@ -244,6 +248,71 @@ def test_mistakes(cli, words, sentence):
     assert code == 1
     assert sentence in err
     assert len(err.splitlines()) == 1
+
+
+def test_heads_of_all_columns():
+    """In their order, with units, protocols and bounds: also of a summary whose ``units`` have no labels yet."""
+    test = {"log_p": -9.0, "log_p_samples": 500.0, "log_p_images": 1000.0, "inference_gap": 1.0, "bits_per_dim": 3.0,
+            "active_units": 7.0, "active_units_ceiling": 20.0, "codes_used": 60.0, "linear_probe": 0.9, "fid": 2.0,
+            "num_features": 64.0, "num_real": 10_000.0, "num_generated": 500.0, "fid_reference": 0.0662, "mig": 0.2,
+            "mig_ceiling": 0.9, "udr": 0.3, "udr_ceiling": 0.9, "udr_models": 2.0, "kid": 0.1, "loss": 9.0}  # fmt: skip
+    new = {name: quantity.to_json() for name, quantity in known_quantities().items()}
+    old = {name: [quantity.unit, quantity.meaning, quantity.better] for name, quantity in known_quantities().items()}
+    for units in (new, old, {}):
+        runs = made("a", [-90.0, -92.0])
+        for run in runs:
+            cost = {"train_images_per_second": 5123.0, "parameters": 1_234_567, "peak_memory_mb": {"process": 512.0}}
+            run.summary |= cost | {"units": units, "test": run.summary["test"] | test}
+        heads, (line,) = comparison.table(compare(runs)[0])
+        assert dict(zip(heads, line, strict=True)) == {
+            "model": "a", "seeds": "2/2", "test ELBO": "-91.00 ± 12.71", "difference to the best": "best",
+            "log p(x) (K = 500, 1,000 images)": "-9.00", "inference gap": "1.00", "bits/dim": "3.000", "rate": "5.00",
+            "distortion": "86.00 ± 12.71", "active units (at best 20)": "7.0", "codes used": "60.0",
+            "linear probe": "0.900",
+            "FID (64 features, 10,000 real, 500 generated; training images: 0.0662)": "2.00",
+            "MIG (at best 0.9)": "0.200", "UDR (2 seeds; at best 0.9)": "0.300", "time (s)": "10",
+            "speed (images/s)": "5,123", "parameters": "1,234,567", "memory (MiB)": "512",
+        }  # fmt: skip
+
+
+def test_a_new_metric_is_a_function_with_its_quantity_and_a_group(cli, tmp_path, monkeypatch, capfd):
+    """Its label and its digits reach the comparison's table, the page and the terminal without any other change."""
+    quantity = Quantity("nats", "of the codes", 1, "spread of z", 4, "main", "{spread_images} images")
+    quantities = {"spread": quantity, "spread_images": Quantity("images", "behind the spread", column="run")}
+
+    def spread(run, settings):
+        codes, _ = run.codes("test", 50)
+        return EvaluationResult({"spread": float(codes.std()), "spread_images": float(len(codes))}, quantities)
+
+    monkeypatch.setitem(GROUPS, "spread", spread)
+    code, _out, err, run = cli("trainer.max_epochs=1", *TINY[1:])
+    assert code == 0, err
+    code, out, err, evaluation = cli("task=evaluate", f"run={run}", "task.metrics=[spread]")
+    assert code == 0, err
+    value = json.loads((evaluation / "summary.json").read_text())["test"]["spread"]
+    assert f"{value:.3f}" in out
+    assert "nats, of the codes" in out
+    runs = read_runs([tmp_path / "outputs"])
+    assert len(runs) == 1
+    (part,) = compare(runs)
+    heads, (line,) = comparison.table(part)
+    assert line[heads.index("spread of z (50 images)")] == f"{value:.4f}"
+    page = contents(runs, tmp_path / "report.html", "t")
+    assert page["comparisons"][0]["columns"][:2] == ["elbo", "kl"]
+    assert "spread" in page["comparisons"][0]["columns"]
+    assert "spread_images" not in page["comparisons"][0]["columns"]
+    assert page["comparisons"][0]["protocols"]["spread"] == "50 images"
+    assert (page["quantities"]["spread"]["label"], page["quantities"]["spread"]["digits"]) == ("spread of z", 4)
+    comparison.print_comparison(part)
+    assert f"{value:.4f}" in capfd.readouterr().out
+
+
+def test_the_verdict_is_read_from_its_key_or_from_the_notes_of_older_versions():
+    old = {"notes": ["log p(x) is so", "18 of 20 dimensions are unused, the others carry 1 nat of x"]}
+    new = {"verdict": {"collapsed": False, "mostly_unused": True, "unused": 18, "text": "so it is"}}
+    fine = {"verdict": {"collapsed": False, "mostly_unused": False, "unused": 1, "text": "no collapse"}}
+    texts = [Run(Path(), summary=summary).verdict for summary in (old, new, fine, old | fine, {})]
+    assert texts == [old["notes"][1], "so it is", "", "", ""]
 
 
 def test_what_training_images_get_is_a_reference():

@@ -12,13 +12,13 @@ from conftest import RandomImages, config
 
 from vaezoo.config_folder import config_folder
 from vaezoo.instantiate import build
+from vaezoo.models.base import CAPABILITIES
 from vaezoo.runs.load import load
 
 MODELS = sorted(path.stem for path in Path(config_folder(), "model").glob("*.yaml"))
 NETS = ["mlp", "conv"]
 MORE_NETS = ["burgess", "resnet"]  # with mlp_vae alone: the suite must stay quick
 LIKELIHOODS = sorted(path.stem for path in Path(config_folder(), "model", "likelihood").glob("*.yaml"))
-TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 SHAPES = [(1, 28, 20), (3, 64, 64), (2, 33, 17), (4, 8, 8), (1, 1, 5)]
 
 
@@ -35,6 +35,12 @@ def make(name, *more, net="conv", shape=(1, 9, 7), **kwargs):
     return build(config("model", *overrides(name, net, shape, *more)), "model", **kwargs)
 
 
+def require(model, capability):
+    """Skip the test if the model lacks this capability, with the model's reason."""
+    if capability in model.limits:
+        pytest.skip(model.limits[capability])
+
+
 def labels(num):
     return torch.arange(num) % 10
 
@@ -49,7 +55,7 @@ def test_any_image_shape(name, net, shape):
     """One pass, K = 1 and 5: shapes, a finite loss, and a gradient in every parameter."""
     model = make(name, net=net, shape=shape)
     x = bits(6, *shape)
-    groups = getattr(model.objective, "num_groups", 1)  # some objectives cut the samples into equal groups
+    groups = model.objective.num_groups
     for samples in (groups, 5 * groups):
         trace = model(x, labels(6), num_samples=samples)
         assert trace.log_px.shape == trace.log_w.shape == (samples, 6)
@@ -64,6 +70,28 @@ def test_any_image_shape(name, net, shape):
     z = model.encode(x, labels(6))
     assert z.shape == (6, *model.latent_shape)
     assert model.sample(4, labels(4)).mean.shape == model.decode(z, labels(6)).mean[:4].shape == (4, *shape)
+
+
+PARTS = [
+    f"model/{group}={path.stem}"
+    for group in ("posterior", "prior")
+    for path in sorted(Path(config_folder(), "model", group).glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize(("name", "part"), [*product(MODELS, [None]), *product(["mlp_vae"], PARTS)])
+def test_limits_are_true(name, part):
+    """A model says which capabilities it lacks and what its latent is; both agree with one pass."""
+    model = make(name, *[part] * (part is not None), net="mlp").eval()
+    assert model.limits.keys() <= CAPABILITIES.keys()
+    trace = model(bits(6, 1, 9, 7), labels(6))
+    assert ("kl_per_dim" in model.limits) == any(latent.kl_per_dim is None for latent in trace.latents)
+    z = model.encode(bits(6, 1, 9, 7), labels(6))
+    assert model.latent_kind in ("vector", "sphere", "codes", "layers")
+    assert (model.latent_kind == "layers") == (len(trace.latents) > 1)
+    assert (model.latent_kind == "codes") == (z.dim() == 3)
+    unit = torch.allclose(z.square().sum(-1), torch.ones(z.shape[:-1]))
+    assert (model.latent_kind == "sphere") == unit
 
 
 CASES = [(name, None) for name in MODELS] + [("mlp_vae", likelihood) for likelihood in LIKELIHOODS]
@@ -87,7 +115,10 @@ def test_trains(name, likelihood):
     trainer = pl.Trainer(max_epochs=15, callbacks=[Record()], accelerator="cpu", enable_model_summary=False, **settings)
     trainer.fit(model, data)
     assert losses[-1] < losses[0] - 0.5
-    assert math.isfinite(float(trainer.callback_metrics["val/elbo"]))
+    metrics = trainer.callback_metrics
+    assert math.isfinite(float(metrics["val/elbo"]))
+    assert ("kl_per_dim" in model.limits) != any(name.startswith("val/kl_dim/") for name in metrics)
+    assert ("active_units" in model.limits) != ("val/active_units" in metrics)
     drawn = model.eval().sample(50, labels(50)).sample()
     if binary:
         assert ((drawn == 0) | (drawn == 1)).all()
@@ -99,6 +130,7 @@ def test_trains(name, likelihood):
 def test_bounds(name):
     """ELBO <= importance-weighted bound, both on the same samples (Jensen), and encode is deterministic."""
     model = make(name).double().eval()
+    require(model, "elbo")
     x = bits(8, 1, 9, 7).double()
     log_w = model(x, labels(8), num_samples=50).log_w
     assert (log_w.mean(0) <= log_w.logsumexp(0) - math.log(50) + 1e-12).all()
@@ -112,15 +144,13 @@ def test_bounds(name):
 def test_compiled_equals_eager(name):
     """x -> loss is one graph, and has the loss and the gradients of the eager pass at the same noise."""
     torch._dynamo.reset()
-    objective = make(name, net="mlp").objective
-    if objective.uses_gradient_hooks and TORCH < (2, 12):
-        pytest.skip("torch 2.11 cannot compile a gradient hook on an intermediate tensor")
-    samples = 2 * getattr(objective, "num_groups", 1)
+    require(make(name, net="mlp"), "compile")
     results = []
     for compiler in (lambda f: f, partial(torch.compile, backend="aot_eager", fullgraph=True)):
-        model = make(name, net="mlp")  # anew: a pass in training may move its buffers
+        model = make(name, net="mlp")  # a new one: a pass in training mode may change its buffers
+        samples = 2 * model.objective.num_groups
 
-        def loss(x, y, model=model):
+        def loss(x, y, model=model, samples=samples):
             return model.objective(model(x, y, num_samples=samples))["loss"]
 
         function = compiler(loss)
@@ -138,7 +168,7 @@ def test_autocast(name):
     values = []
     for enabled in (False, True):
         model = make(name)
-        samples = 2 * getattr(model.objective, "num_groups", 1)
+        samples = 2 * model.objective.num_groups
         torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             trace = model(bits(6, 1, 9, 7), labels(6), num_samples=samples)
@@ -200,10 +230,10 @@ def test_foreign_shapes_are_refused(name):
 def test_foreign_values_are_refused():
     """No bound is given for data the likelihood cannot score."""
     model = make("mlp_vae", net="mlp")
-    with pytest.raises(ValueError, match="Bernoulli scores 0 and 1 alone"):
+    with pytest.raises(ValueError, match="Bernoulli takes only the values 0 and 1"):
         model.log_marginal(torch.full((2, 1, 9, 7), 0.5), num_samples=2)
     grey = make("mlp_vae", "model/likelihood=continuous_bernoulli", net="mlp")
-    with pytest.raises(ValueError, match=r"scores values in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"takes values in \[0, 1\]"):
         grey.log_marginal(torch.full((2, 1, 9, 7), 255.0), num_samples=2)
 
 

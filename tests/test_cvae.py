@@ -15,7 +15,7 @@ from vaezoo.runs.setup import log_likelihood_kind
 
 
 def test_label_reaches_every_input():
-    """An image gets a further channel, a vector as many numbers as there are classes, by its own label."""
+    """The label adds channels to an image or numbers to a vector, at least as many numbers as there are classes."""
     seen = []
 
     class Record(torch.nn.Module):
@@ -27,10 +27,10 @@ def test_label_reaches_every_input():
             seen.append(inputs)
             return inputs
 
-    for in_shape, planes in [((2, 3, 4), 1), ((6,), 5), ((2, 1, 2), 3)]:
+    for in_shape, channels in [((2, 3, 4), 1), ((6,), 5), ((2, 1, 2), 3)]:
         net = LabelConditioned(in_shape, (1,), Record, num_classes=5)
         first, *rest = in_shape
-        assert net.net.in_shape == (first + planes, *rest)
+        assert net.net.in_shape == (first + channels, *rest)
         x = torch.rand(3, *in_shape)
         net(x, torch.tensor([4, 0, 4]))
         assert torch.equal(seen[-1][:, :first], x)
@@ -53,8 +53,8 @@ def test_labels_stay_with_their_examples():
     assert not torch.equal(trace.latent.q.mean, other.latent.q.mean)
 
 
-def test_samples_are_of_their_class():
-    """A classifier trained on real digits, apart from the model, agrees with class-conditional samples."""
+def test_samples_have_their_class():
+    """An independent classifier, trained on real digits, recognizes the class of conditional samples."""
     from sklearn.linear_model import LogisticRegression
 
     torch.manual_seed(0)
@@ -75,7 +75,7 @@ def test_samples_are_of_their_class():
 def test_missing_labels():
     model = CVAE((1, 4, 4), latent_dim=3)
     x = torch.zeros(2, 1, 4, 4)
-    with pytest.raises(ValueError, match="one label for each of 2 inputs, got None: give context=labels"):
+    with pytest.raises(ValueError, match="one label for each of 2 inputs, got None: pass context=labels"):
         model.encode(x)
     with pytest.raises(ValueError, match=r"got labels of shape \(2, 3\)"):
         model.encode(x, torch.zeros(2, 3))
@@ -87,8 +87,8 @@ def test_missing_labels():
         CVAE((1, 4, 4)).init_from_data(torch.zeros(10, 1, 4, 4), torch.zeros(10, 5))
 
 
-def test_what_is_scored():
-    """A bound of log p(x | y) is told apart from one of log p(x), a mass from a density."""
+def test_kind_of_the_elbo():
+    """A bound of log p(x | y) differs from one of log p(x), and a probability from a density."""
     grey, bits = RandomImages((1, 4, 4), binarize="none"), RandomImages((1, 4, 4))
     assert log_likelihood_kind(CVAE((1, 4, 4)), bits) == "bits given y"
     assert log_likelihood_kind(VAE((1, 4, 4)), bits) == "bits"

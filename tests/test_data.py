@@ -1,6 +1,7 @@
 """Data modules: splits, binarisation, order and processes."""
 
 import gzip
+import inspect
 import re
 import struct
 import sys
@@ -10,10 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, RandomImages, needs_mnist
+from conftest import DATA, RandomImages, config, needs_mnist
 
 from vaezoo.data import CIFAR10, KMNIST, MNIST, Batches, Digits, ImageData, LazyImages, Split
 from vaezoo.data.batching import bernoulli
+from vaezoo.families import Bernoulli, DiscretizedLogistic
 
 
 def ready(data):
@@ -128,9 +130,40 @@ def test_few_examples_are_shared_too(world, sizes):
     """A process without a batch would wait for the others, or they for it."""
     data = ready(RandomImages((1, 2, 2)))
     data.trainer = SimpleNamespace(global_rank=0, world_size=world, current_epoch=0)
-    batches = data.val_dataloader()
-    batches.rank, batches.world_size = 0, 1
-    assert [len(batch.x) for batch in batches] == sizes
+    found = []
+    for rank in range(min(world, len(sizes))):
+        data.trainer.global_rank = rank
+        found += [len(batch.x) for batch in data.val_dataloader()]
+    assert sorted(found, reverse=True) == sizes
+
+
+def test_config_has_the_defaults_of_the_class():
+    """Also in Python: but there, ``auto`` does not know the likelihood, and each Lightning step is one batch."""
+    defaults = {name: p.default for name, p in inspect.signature(ImageData.__init__).parameters.items()}
+    node = config("data", "data=mnist")
+    assert node.keys() - {"_target_"} == defaults.keys() - {"self", "seed"}
+    same = node.keys() - {"_target_", "shape", "binarize", "batches_per_step"}
+    assert {name: node[name] for name in same} == {name: defaults[name] for name in same}
+
+
+def test_auto_is_resolved_by_the_likelihood():
+    """Bits for a likelihood of bits only; without one it is refused, not guessed."""
+    for supported, expected in ((Bernoulli.supported_data, "dynamic"), (DiscretizedLogistic.supported_data, "none")):
+        data = RandomImages((1, 2, 2), binarize="auto")
+        with pytest.raises(ValueError, match=r"data.binarize=auto depends on the likelihood: .* dynamic, static"):
+            data.setup()
+        assert data.resolve_binarize(supported) == data.binarize == expected
+    assert RandomImages((1, 2, 2), binarize="static").resolve_binarize({"byte"}) == "static"
+
+
+def test_bits_of_the_training_set_in_order():
+    """A pass over the training set outside of a training: its order, one process, the bits of epoch 0."""
+    data = ready(RandomImages((1, 2, 2)))
+    batches = data.batches(data.train, 40, train=True)
+    x = torch.cat([batch.x for batch in batches])
+    assert torch.equal(torch.cat([batch.y for batch in batches]), data.train.labels)
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(x, torch.cat([batch.x for batch in batches]))
 
 
 @needs_mnist
@@ -169,7 +202,7 @@ def test_idx_files_are_found(tmp_path, monkeypatch, compressed):
 def test_colour_images_become_channels_first():
     """torchvision's CIFAR-10 is (N, H, W, C) in numpy with a list of labels."""
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 30, 3), dtype=np.uint8)
-    split = CIFAR10.split(SimpleNamespace(data=images, targets=[3, 1, 4, 1, 5]))
+    split = CIFAR10.to_split(SimpleNamespace(data=images, targets=[3, 1, 4, 1, 5]))
     assert split.images.shape == (5, 3, 32, 30)
     assert split.images.is_contiguous()
     assert np.array_equal(split.images[2, 1].numpy(), images[2, :, :, 1])
@@ -182,7 +215,7 @@ def test_colour_images_become_channels_first():
         ({"batch_size": 101}, "data.batch_size=101 is larger than the 100 training images"),
         ({"batch_size": 0}, "data.batch_size must be >= 1"),
         ({"val_size": 120}, "leaves nothing of 120"),
-        ({"binarize": "dynmic"}, "data.binarize=dynmic is not one of dynamic, static, threshold, none"),
+        ({"binarize": "dynmic"}, "data.binarize=dynmic is not one of auto, dynamic, static, threshold, none"),
     ],
 )
 def test_bad_settings(settings, words):
@@ -210,8 +243,8 @@ class Own(ImageData):
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (WITH_NAN, "hold NaN or infinity in row 4: repair or leave out that image"),
-        (IMAGES.numpy(), "are a ndarray: give a uint8 tensor, as by torch.from_numpy"),
+        (WITH_NAN, "hold NaN or infinity in row 4: repair or remove that image"),
+        (IMAGES.numpy(), "are a ndarray: give a uint8 tensor, for example torch.from_numpy"),
         (IMAGES / 255, "are torch.float32 in [0, 0.372549]: multiply by 255 and convert to uint8, (255 * images)"),
         (IMAGES > 50, "are torch.bool in [0, 1]: multiply by 255 and convert to uint8"),
         (IMAGES / 127.5 - 1, "are torch.float32 in [-1, -0.254902]: scale to 0 ... 255 and convert to uint8"),
@@ -312,7 +345,7 @@ def test_images_on_the_gpu_where_they_fit(monkeypatch, capsys):
         data.on_device = wish
         data.to_training_device(data.train)
         assert len(moved) == expected
-        assert ("are held on cuda:0" in capsys.readouterr().out) == bool(expected)
+        assert ("are on cuda:0" in capsys.readouterr().out) == bool(expected)
     data.trainer.strategy.root_device = torch.device("cpu")
     assert data.to_training_device(data.train) is data.train
 

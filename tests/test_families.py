@@ -46,7 +46,7 @@ def randn(*shape, seed=0):
 
 
 def test_soft_floor():
-    """floor + ln(1 + exp(x - floor)): above both x and the floor, the identity far above, with a gradient below."""
+    """floor + ln(1 + exp(x - floor)): above x and the floor, nearly x far above the floor, with a gradient below it."""
     x = torch.tensor([-40.0, -10, -7, -5, 0, 5], dtype=FLOAT, requires_grad=True)
     y = soft_floor(x, -7.0)
     torch.testing.assert_close(y, torch.logaddexp(x, number(-7)), rtol=0, atol=1e-14)
@@ -57,7 +57,7 @@ def test_soft_floor():
 
 @pytest.mark.parametrize("family", ["fixed", "shared", "per pixel"])
 def test_normal_density(family):
-    """log N(x; mu, s^2) = -1/2 (x - mu)^2 / s^2 - ln s - 1/2 ln 2 pi, constants included (scipy)."""
+    """log N(x; mu, s^2) = -1/2 (x - mu)^2 / s^2 - ln s - 1/2 ln 2 pi, with all constants (scipy)."""
     loc, x, log_scale = randn(4, 7, seed=1), randn(4, 7, seed=2), randn(4, 7, seed=3)
     if family == "fixed":
         d, scale = FixedScaleNormal(0.3)(loc), torch.full_like(loc, 0.3)
@@ -75,7 +75,7 @@ def test_normal_density(family):
 
 
 def test_unit_normal_is_squared_error():
-    """With sigma = 1, -log p(x) = 1/2 SSE + D/2 ln 2 pi: a sum over dimensions, never their mean."""
+    """With sigma = 1, -log p(x) = 1/2 SSE + D/2 ln 2 pi: a sum over dimensions, not a mean."""
     loc, x = randn(3, 2, 4, 5, seed=1), randn(3, 2, 4, 5, seed=2)
     log_px = Independent(FixedScaleNormal(1.0)(loc), 3).log_prob(x)
     sse = (x - loc).square().flatten(1).sum(1)
@@ -83,7 +83,7 @@ def test_unit_normal_is_squared_error():
 
 
 def test_shared_scale_at_its_optimum():
-    """The best shared scale is the root mean square error; then -log p / D = ln s + 1/2 ln 2 pi + 1/2 (Rybkin 2021)."""
+    """The best shared scale s is the root mean square error: -log p / D = ln s + 1/2 ln 2 pi + 1/2 (Rybkin 2021)."""
     error = randn(50, 8)
     rms = error.square().mean().sqrt()
     family = SharedScaleNormal().double()
@@ -117,10 +117,10 @@ def test_kl_of_diagonal_normals():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 def test_impossible_scales(scale):
-    """A scale that is not positive is refused at construction, with its value."""
+    """A scale that is not positive raises at construction, with its value."""
     with pytest.raises(ValueError, match=rf"scale must be > 0 and finite, got {scale}"):
         FixedScaleNormal(scale)
-    with pytest.raises(ValueError, match=rf"initial_scale must be above its floor .*, got {scale}"):
+    with pytest.raises(ValueError, match=rf"initial_scale must be finite and above its floor .*, got {scale}"):
         SharedScaleNormal(scale)
     with pytest.raises(ValueError, match=rf"min_scale must be > 0 and finite, got {scale}"):
         OptimalScaleNormal(min_scale=scale)
@@ -148,7 +148,7 @@ def test_optimal_scale_in_training():
 
 
 def test_optimal_scale_in_evaluation():
-    """Evaluation scores with the running average of sigma*^2, a normal density like any other, and leaves it be."""
+    """Evaluation uses the running average of sigma*^2, as a normal density, and does not change it."""
     family = OptimalScaleNormal(momentum=0.4).double()
     loc, running = randn(7, 3, seed=1), None
     for step in range(6):
@@ -172,7 +172,7 @@ def test_optimal_scale_in_evaluation():
 
 
 def test_optimal_scale_has_a_floor():
-    """Below the floor it is a normal of that scale: a perfect reconstruction has a finite loss and gradient."""
+    """Below the floor it is a normal with that scale: a perfect reconstruction has a finite loss and gradient."""
     family, fixed = OptimalScaleNormal(min_scale=0.01).double(), FixedScaleNormal(0.01)
     for error in (0.0, 1e-9, 0.009):
         loc = torch.full((2, 3), 0.5, dtype=FLOAT, requires_grad=True)
@@ -209,7 +209,7 @@ def test_laplace_density():
 
 
 def test_bernoulli_is_cross_entropy():
-    """log p(x) = x ln s(l) + (1 - x) ln s(-l), from logits: no probability is clipped."""
+    """log p(x) = x ln s(l) + (1 - x) ln s(-l), computed from logits, so that no probability is clipped."""
     logits, x = 3 * randn(5, 9, seed=1), (randn(5, 9, seed=2) > 0).double()
     d = Bernoulli()(logits)
     expected = -F.binary_cross_entropy(torch.sigmoid(logits), x, reduction="none")
@@ -256,7 +256,7 @@ def test_continuous_bernoulli_slope(logit, dtype):
 
 
 def test_continuous_bernoulli_agrees_with_torch():
-    """Where torch's own is accurate (float64, |l| <= 12), it has the same density and mean; float32 agrees as well."""
+    """Density and mean are torch's if that is accurate (float64, |l| <= 12), and float32 agrees with float64."""
     logits, x = torch.linspace(-12, 12, 101, dtype=FLOAT)[:, None], torch.linspace(0, 1, 11, dtype=FLOAT)
     ours, theirs = ContinuousBernoulli()(logits), TorchContinuousBernoulli(logits=logits)
     torch.testing.assert_close(ours.log_prob(x), theirs.log_prob(x), rtol=0, atol=1e-9)
@@ -267,7 +267,7 @@ def test_continuous_bernoulli_agrees_with_torch():
 
 @pytest.mark.parametrize("logit", [-40, -3, 0, 0.01, 8, 40])
 def test_continuous_bernoulli_samples(logit):
-    """Samples lie in [0, 1] and have the distribution's mean."""
+    """Samples are in [0, 1] and have the mean of the distribution."""
     torch.manual_seed(0)
     d = ContinuousBernoulli()(number(logit, torch.float32))
     x = d.sample(torch.Size([40_000])).double()
@@ -279,7 +279,7 @@ def test_continuous_bernoulli_samples(logit):
 @pytest.mark.parametrize("logit", LOGITS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_continuous_bernoulli_quantiles(logit, dtype):
-    """F(x) = expm1(l x) / expm1(l) at x = icdf(u) is u; x stays in [0, 1] at u = 0, which a generator can draw."""
+    """F(x) = expm1(l x) / expm1(l) at x = icdf(u) is u; x is in [0, 1] also for u = 0, which can be drawn."""
     u = torch.linspace(0, 1, 21, dtype=dtype)
     parameter = number(logit, dtype, requires_grad=True)
     d = ContinuousBernoulli()(parameter)
@@ -288,7 +288,7 @@ def test_continuous_bernoulli_quantiles(logit, dtype):
     x = d.icdf(u).detach().double()
     assert 0 <= x.min() <= x.max() <= 1
     cdf = torch.special.expm1(logit * x) / math.expm1(logit) if logit else x
-    torch.testing.assert_close(cdf, u.double(), rtol=0, atol=2e-5)  # taken to be uniform for |l| < 1e-3
+    torch.testing.assert_close(cdf, u.double(), rtol=0, atol=2e-5)  # the family takes it as uniform for tiny |l|
     if abs(logit) > 1e-3:
         torch.testing.assert_close(cdf, u.double(), rtol=0, atol=1e-12 if dtype == FLOAT else 1e-5)
 
@@ -300,7 +300,7 @@ EXTREMES = [(loc, s) for loc in (-50, -0.4, 0, 1 / 510, 0.37, 1, 3, 50) for s in
 
 @pytest.mark.parametrize(("loc", "log_scale"), EXTREMES)
 def test_discretized_logistic_is_a_mass(loc, log_scale):
-    """The 256 masses sum to 1, the tails in the ends, with finite slopes in float32 (Salimans et al. 2017)."""
+    """The 256 probabilities sum to 1, with the tails in the outer levels, and have finite gradients in float32."""
     log_mass = DiscretizedLogistic()(number(loc), number(log_scale)).log_prob(LEVELS)
     assert log_mass.exp().sum().item() == pytest.approx(1, abs=1e-12)
     parameters = [number(v, torch.float32, requires_grad=True) for v in (loc, log_scale)]
@@ -313,7 +313,7 @@ def test_discretized_logistic_is_a_mass(loc, log_scale):
 
 @pytest.mark.parametrize(("loc", "log_scale"), [(0.5, -1), (0.2, -3), (0.99, -2), (-0.1, 0), (0.501, -4)])
 def test_discretized_logistic_mass(loc, log_scale):
-    """P(X = k) = F((k + 1/2) / 255) - F((k - 1/2) / 255), from scipy's logistic, from whichever tail keeps digits."""
+    """P(X = k) = F((k + 1/2) / 255) - F((k - 1/2) / 255), by scipy, from the tail that keeps the digits."""
     edges = np.concatenate([[-np.inf], (np.arange(255) + 0.5) / 255, [np.inf]])
     logistic = stats.logistic(loc, math.exp(log_scale))
     mass = np.where(edges[1:] < loc, np.diff(logistic.cdf(edges)), -np.diff(logistic.sf(edges)))
@@ -323,7 +323,7 @@ def test_discretized_logistic_mass(loc, log_scale):
 
 
 def test_discretized_logistic_far_tail():
-    """Far out the mass is exp(-a) (1 - exp(a - b)): finite where a difference of two sigmoids is 0."""
+    """In the far tail the probability is exp(-a) (1 - exp(a - b)), where a difference of two sigmoids would be 0."""
     scale, x = math.exp(-6), 200 / 255
     a, b = ((x - 0.01 + side / 510) / scale for side in (-1, 1))
     expected = -a + math.log(-math.expm1(a - b))
@@ -335,7 +335,7 @@ def test_discretized_logistic_far_tail():
 
 @pytest.mark.parametrize(("loc", "log_scale"), [(0.5, -3), (0.02, -2), (0.9, -5), (1.3, -1.5), (0.3, 1)])
 def test_discretized_logistic_samples(loc, log_scale):
-    """Samples are k / 255 exactly, with frequencies that fit the mass (Pearson's chi square)."""
+    """Samples are k / 255 exactly, and their frequencies fit the probabilities (Pearson's chi-square)."""
     torch.manual_seed(0)
     num = 100_000
     d = DiscretizedLogisticDistribution(number(loc, torch.float32), number(log_scale, torch.float32))
@@ -344,7 +344,7 @@ def test_discretized_logistic_samples(loc, log_scale):
 
 
 def assert_frequencies(x, mass):
-    """Samples x are k / 255 exactly, with frequencies that fit the mass (Pearson's chi square)."""
+    """Check that samples x are k / 255 exactly, and that their frequencies fit (Pearson's chi-square)."""
     levels = (x.double() * 255).round()
     assert torch.equal(x, levels.float() / 255)
     expected = len(x) * mass
@@ -360,13 +360,13 @@ def assert_frequencies(x, mass):
 
 
 def mixture_params(dtype=FLOAT):
-    """Three components: wide, narrow and beyond the range; raw planes, each ()."""
+    """Raw parameters, each (), of three components: wide, narrow and outside the data range."""
     numbers = (0.3, -1.0, 1.2, 0.4, 0.77, 1.1, -1.5, -4.0, -2.5)
     return [number(value, dtype) for value in numbers]
 
 
 def test_mixture_mass():
-    """P(k) = sum_i pi_i P_i(k): a mass, with its mean and samples."""
+    """P(k) = sum_i pi_i P_i(k), with its sum, mean and samples."""
     params = mixture_params()
     d = MixtureOfDiscretizedLogistics(3)(*params)
     single = DiscretizedLogistic()
@@ -380,7 +380,7 @@ def test_mixture_mass():
 
 
 def test_mixture_of_one_or_of_equals():
-    """One component is the single logistic to the last bit; equal components are it whatever their weights."""
+    """One component is the single logistic to the last bit, and so are equal components with any weights."""
     loc, log_scale, weights = randn(4, 5, seed=1), randn(4, 5, seed=2) - 3, randn(3, 4, 5, seed=3)
     x = (255 * torch.rand(4, 5, dtype=FLOAT, generator=generator(4))).round() / 255
     single = DiscretizedLogistic()(loc, log_scale)
@@ -395,7 +395,7 @@ def test_mixture_of_one_or_of_equals():
 
 @pytest.mark.parametrize(("loc", "log_scale"), EXTREMES)
 def test_mixture_at_extremes(loc, log_scale):
-    """With an extreme component, of any weight, it stays a mass, with finite slopes in float32."""
+    """With an extreme component of any weight, the probabilities sum to 1 and have finite gradients in float32."""
     for weight in (-50, 0, 50):
         values = (weight, 0, loc, 0.5, log_scale, -2)
         log_mass = MixtureOfDiscretizedLogistics(2)(*map(number, values)).log_prob(LEVELS)
@@ -411,7 +411,7 @@ def test_mixture_at_extremes(loc, log_scale):
 
 
 def test_categorical_mass():
-    """log P(k) = logits_k - logsumexp(logits), for each pixel by itself: a mass, with its mean and samples."""
+    """log P(k) = logits_k - logsumexp(logits) for each pixel, with its sum, mean and samples."""
     logits = 3 * randn(2, 3, 256, seed=1)  # K = 2 samples of 3 pixels
     d = Categorical()(*logits.unbind(-1))
     assert d.batch_shape == (2, 3)
@@ -448,7 +448,7 @@ def test_categorical_mass():
     ],
 )
 def test_params_for_mean(family, tolerance):
-    """A decoder that says nothing, centred on a mean image, has that mean; at 0 and 1 it stays finite."""
+    """A decoder with output 0, initialized at a mean image, has that mean. With means of 0 and 1 it is finite."""
 
     class Silent(nn.Module):
         def __init__(self, in_shape, out_shape):
@@ -482,8 +482,8 @@ def test_params_for_mean(family, tolerance):
         Categorical(),
     ],
 )
-def test_half_precision_is_scored_in_single(family, dtype):
-    """A network's float16 or bfloat16 planes are scored as float32 numbers, over 784 terms; float64 stays float64."""
+def test_half_precision_outputs_are_converted(family, dtype):
+    """float16 and bfloat16 outputs of a network become float32 before 784 terms are summed; float64 is kept."""
     net = nn.Linear(3, family.num_outputs * 784)
     conditional = Conditional((3,), (784,), lambda *_: Half(net, dtype), family)
     conditional.offset = conditional.offset.to(dtype)  # as if the whole model had this type
@@ -492,9 +492,9 @@ def test_half_precision_is_scored_in_single(family, dtype):
     log_px = conditional(inputs).log_prob(x)
     wide = torch.promote_types(dtype, torch.float32)
     assert log_px.dtype == wide
-    planes = net(inputs).to(dtype).to(wide).chunk(family.num_outputs, dim=1)
-    torch.testing.assert_close(log_px, family(*planes).log_prob(x).sum(1), rtol=1e-6, atol=1e-3)
-    exact = family(*(plane.double() for plane in planes)).log_prob(x.double()).sum(1)
+    outputs = net(inputs).to(dtype).to(wide).chunk(family.num_outputs, dim=1)
+    torch.testing.assert_close(log_px, family(*outputs).log_prob(x).sum(1), rtol=1e-6, atol=1e-3)
+    exact = family(*(output.double() for output in outputs)).log_prob(x.double()).sum(1)
     torch.testing.assert_close(log_px.double(), exact, rtol=1e-5, atol=1e-2)
 
 

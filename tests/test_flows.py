@@ -1,4 +1,4 @@
-"""Flows against autograd's Jacobian, quadrature, and Gaussians in closed form."""
+"""Flows against the Jacobian by autograd, quadrature, and normals in closed form."""
 
 import math
 
@@ -24,7 +24,7 @@ def normals(*shape, seed=0):
 
 
 def disturbed(module, scale=0.7):
-    """The module in float64 with all its parameters drawn anew: far from where training starts."""
+    """The module in float64 with random parameters, far from those at the start of training."""
     module = module.double()
     for i, parameter in enumerate(module.parameters()):
         parameter.data = scale * normals(*parameter.shape, seed=100 + i)
@@ -58,7 +58,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer(name):
-    """log det = slogdet of autograd's Jacobian; pull undoes push and push undoes pull, with that log det."""
+    """log det is slogdet of the Jacobian by autograd. inverse and forward undo each other, with this log det."""
     dim, make = LAYERS[name]
     layer = make(dim)
     z = 2 * normals(40, dim, seed=4)
@@ -66,7 +66,7 @@ def test_layer(name):
     jacobian = vmap(jacrev(lambda z: layer.forward(z)[0]))(z)
     torch.testing.assert_close(log_det, torch.linalg.slogdet(jacobian).logabsdet, rtol=0, atol=1e-9)
     assert (y - z).abs().max() > 0.05
-    assert log_det.std() > 1e-3 or name == "iaf, D = 1"  # that one scales by a number of the context alone
+    assert log_det.std() > 1e-3 or name == "iaf, D = 1"  # it scales by a function of the context only
     for out, back in (layer.inverse(y), z), (layer.inverse(y)[::-1], log_det):
         torch.testing.assert_close(out[0], back, rtol=0, atol=1e-8)
     again, log_det = layer.inverse(z)
@@ -75,11 +75,11 @@ def test_layer(name):
 
 
 def test_layers_broadcast():
-    """Parameters (B, D) meet z (K, B, D), and z (K, B, 1, D) for every pair of examples."""
+    """Parameters (B, D) broadcast against z (K, B, D), and against z (K, B, 1, D) for every pair of examples."""
     K, B, D = 3, 4, 5
-    planes = normals(B, 3, D)
+    outputs = normals(B, 3, D)
     made = disturbed(MADE(D, D, (8,), "elu", False))
-    for layer in (PlanarLayer(planes[:, 0], planes[:, 1], normals(B)), IAFLayer(made, planes[:, 2])):
+    for layer in (PlanarLayer(outputs[:, 0], outputs[:, 1], normals(B)), IAFLayer(made, outputs[:, 2])):
         z = normals(K, B, D, seed=1)
         for move in (layer.forward, layer.inverse):
             (out, log_det), (pairs, pair_log_dets) = move(z), move(z.unsqueeze(2))
@@ -91,7 +91,7 @@ def test_layers_broadcast():
 
 @pytest.mark.parametrize("strength", [0.0, 1e-4, 1.0, 10.0])
 def test_planar_is_invertible(strength):
-    """w.u' > -1 for any w and u; u' differs from u along w alone; u = 0 is the identity."""
+    """w.u' > -1 for any w and u; u' differs from u only along w; u = 0 is the identity."""
     w, u = strength * normals(2, 1000, 4)
     layer = PlanarLayer(w, u, normals(1000))
     torch.testing.assert_close(1 + (w * layer.u).sum(-1), layer.slope, rtol=1e-6, atol=1e-6)
@@ -109,7 +109,7 @@ def test_planar_is_invertible(strength):
 @pytest.mark.parametrize("hidden", [(), (3,), (20,), (16, 16)])
 @pytest.mark.parametrize("backwards", [False, True])
 def test_made_is_autoregressive(hidden, backwards):
-    """Outputs of a dimension depend on the dimensions before it, on nothing else, and on the context."""
+    """The outputs of a dimension depend on the dimensions before it and on the context, and on nothing else."""
     D = 6
     made = disturbed(MADE(D, 2, hidden, "tanh", backwards))
     z, h = normals(D), normals(2)
@@ -121,7 +121,7 @@ def test_made_is_autoregressive(hidden, backwards):
         below = jacobian[torch.tril_indices(D, D, -1).unbind()]
         assert not full or (below != 0).all()
         assert below.abs().max() > 0
-        assert (of_context != 0).all()  # the first dimension's, too
+        assert (of_context != 0).all()  # also for the first dimension
     if full:
         layer = IAFLayer(made, h)
         jacobian = jacrev(lambda z: layer.forward(z)[0])(z)
@@ -131,24 +131,24 @@ def test_made_is_autoregressive(hidden, backwards):
 
 
 def test_layers_alternate():
-    """Reversed orders, and halves in turn: every dimension comes to depend on every other."""
+    """With reversed orders, or halves in turn, every dimension depends on every other."""
     posterior = disturbed(IAFPosterior([5], num_flows=2, hidden=(10,)), 0.5)
     for q in (posterior(*normals(3, 5)), disturbed(FlowPrior([5], num_flows=3, hidden=(10,)), 0.5)()):
         assert (jacrev(lambda u, q=q: q.forward(u)[0])(normals(5)).abs() > 1e-6).all()
 
 
 def distribution(kind, dim, num_flows=3):
-    """A flow well away from normal, batch shape ()."""
+    """A flow that is far from normal, batch shape ()."""
     if kind == "prior":
         return disturbed(FlowPrior([dim], num_flows=num_flows + 1, hidden=[6], activation="tanh"), 0.5)()
     if kind == "planar":
         family = PlanarPosterior([dim], num_flows)
-        planes = 1.5 * normals(family.num_outputs, dim, seed=21)
+        outputs = 1.5 * normals(family.num_outputs, dim, seed=21)
     else:
         family = disturbed(IAFPosterior([dim], num_flows, hidden=(6,)))
-        planes = normals(family.num_outputs, dim, seed=22)
-    planes[1] *= 0.3
-    return family(*planes)
+        outputs = normals(family.num_outputs, dim, seed=22)
+    outputs[1] *= 0.3
+    return family(*outputs)
 
 
 CASES = [("planar", 1), ("iaf", 1), ("planar", 2), ("iaf", 2), ("prior", 2)]
@@ -183,12 +183,12 @@ def test_density(kind, dim):
         statistic = torch.maximum((u - steps[:-1]).abs().max(), (u - steps[1:]).abs().max())
         assert statistic * math.sqrt(num) < 1.95  # p = 0.001
     skew = ((samples - samples.mean(0)) / samples.std(0)).pow(3).mean(0).abs().max()
-    assert skew > 0.1 or (kind, dim) == ("iaf", 1)  # D = 1: no flow but a scale and a shift by the context
+    assert skew > 0.1 or (kind, dim) == ("iaf", 1)  # with D = 1, a scale and a shift only
 
 
 @pytest.mark.parametrize("kind", ["planar", "iaf", "prior"])
 def test_distribution(kind):
-    """The kept density is the one of the inverse; neither a mean nor a divergence has a closed form."""
+    """The stored density of a sample equals that by the inverse. Mean and KL have no closed form."""
     q = distribution(kind, 4)
     z = q.rsample(torch.Size([7]))
     kept, afresh = q.log_prob(z), q.log_prob(z.clone())
@@ -206,7 +206,7 @@ def test_distribution(kind):
 
 @pytest.mark.parametrize("kind", ["planar", "iaf", "prior"])
 def test_far_away(kind):
-    """Where an inverse overflows, the density is next to nothing and no NaN, in float32 with its gradients."""
+    """Where the inverse overflows in float32, the density is nearly 0, and it and its gradients are not NaN."""
     torch.manual_seed(0)
     if kind == "prior":
         module = FlowPrior([10])
@@ -227,22 +227,22 @@ def test_far_away(kind):
 
 @pytest.mark.parametrize("kind", ["planar", "iaf"])
 def test_gradient_at_a_fixed_point(kind):
-    """log q(z) of a given z has the right gradient in z and in every plane, through the inverse."""
+    """log q(z) of a given z has the right gradients in z and in every raw output, through the inverse."""
     dim = 3
     if kind == "planar":
         family = PlanarPosterior([dim], num_flows=4)
     else:
         family = disturbed(IAFPosterior([dim], num_flows=2, hidden=(5,)))
-    planes = normals(family.num_outputs, 2, dim, seed=5).requires_grad_()
+    outputs = normals(family.num_outputs, 2, dim, seed=5).requires_grad_()
     z = normals(2, dim, seed=6).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z, planes: family(*planes).log_prob(z), (z, planes), atol=1e-7)
-    drawn = family(*planes).sample()
-    assert torch.autograd.grad(family(*planes).log_prob(drawn).sum(), planes)[0].abs().min(-1).values.max() > 0
+    assert torch.autograd.gradcheck(lambda z, outputs: family(*outputs).log_prob(z), (z, outputs), atol=1e-7)
+    drawn = family(*outputs).sample()
+    assert torch.autograd.grad(family(*outputs).log_prob(drawn).sum(), outputs)[0].abs().min(-1).values.max() > 0
 
 
 @pytest.mark.parametrize("kind", ["planar", "iaf", "prior"])
 def test_compiles(kind):
-    """Samples, their density and that of another point are one graph."""
+    """Samples, their density and the density of another point compile to one graph."""
     torch._dynamo.reset()
 
     def function(z):
@@ -261,7 +261,7 @@ def test_compiles(kind):
 
 @pytest.mark.parametrize("paper", [PlanarVAE, IAFVAE, FlowPriorVAE])
 def test_no_layers_is_the_vae(paper):
-    """T = 0: the VAE's weights, code and ELBO, to the last digit and with the closed-form KL."""
+    """With T = 0, weights, codes and ELBO are those of the VAE to the last digit, with the closed-form KL."""
     results = []
     for model_class, options in ((VAE, {}), (paper, {"num_flows": 0})):
         torch.manual_seed(0)
@@ -313,7 +313,7 @@ def test_linear_iaf_is_the_exact_posterior():
 
 
 def test_linear_couplings_are_a_normal():
-    """Linear shifts and constant scales make N(b, A A'): its density and its samples' moments."""
+    """Linear shifts and constant scales give N(b, A A'): density, and moments of samples."""
     prior = disturbed(FlowPrior([5], num_flows=3, hidden=[]))
     with torch.no_grad():
         for layer in prior.couplings:
@@ -332,7 +332,7 @@ def test_linear_couplings_are_a_normal():
 
 @pytest.mark.parametrize("paper", [PlanarVAE, IAFVAE, FlowPriorVAE])
 def test_starts_near_the_vae(paper):
-    """Before training the KL is a few nats, as the VAE's is, and its estimate agrees with the importance weights."""
+    """Before training the KL is a few nats, as for the VAE, and its estimate agrees with the importance weights."""
     torch.manual_seed(0)
     model = paper((1, 8, 8), latent_dim=20)
     x = torch.rand(20, 1, 8, 8, generator=generator(1)).round()
@@ -366,10 +366,10 @@ def test_one_dimension(paper):
         (IAFVAE, {"num_flows": -2}, "num_flows must be >= 0, got -2"),
         (FlowPriorVAE, {"num_flows": -3}, "num_flows must be >= 0, got -3"),
         (IAFVAE, {"context_planes": 0}, "context_planes must be >= 1, got 0"),
-        (IAFVAE, {"flow_hidden": [0]}, "the flow's hidden must be a list of whole numbers >= 1"),
+        (IAFVAE, {"flow_hidden": [0]}, "the flow's hidden must be a list of integers >= 1"),
         (IAFVAE, {"flow_activation": "elo"}, "activation=elo"),
         (FlowPriorVAE, {"latent_dim": 1}, "latent_dim must be >= 2, got 1"),
-        (FlowPriorVAE, {"flow_hidden": [8, -1]}, "the flow's hidden must be a list of whole numbers >= 1"),
+        (FlowPriorVAE, {"flow_hidden": [8, -1]}, "the flow's hidden must be a list of integers >= 1"),
     ],
 )
 def test_refusals(paper, options, message):
@@ -377,7 +377,7 @@ def test_refusals(paper, options, message):
         paper(DATA_SHAPE, **options)
 
 
-def test_flat_latents_alone():
+def test_latents_must_be_vectors():
     for part in (PlanarPosterior, IAFPosterior, FlowPrior):
-        with pytest.raises(ValueError, match=r"a flow needs a flat latent of shape \(D,\), got \(2, 4, 4\)"):
+        with pytest.raises(ValueError, match=r"a flow needs a latent of shape \(D,\), got \(2, 4, 4\)"):
             part((2, 4, 4))

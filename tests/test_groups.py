@@ -13,14 +13,14 @@ from test_contract import MODELS, make
 
 from vaezoo.data import Digits, Split, Sprites
 from vaezoo.errors import ConfigError, DoesNotApply
-from vaezoo.evaluation.base import Settings
+from vaezoo.evaluation.base import EvaluationSettings
 from vaezoo.evaluation.features import features_for
 from vaezoo.evaluation.groups import GROUPS
 from vaezoo.inference.ais import annealed_importance_sampling, simulate
 from vaezoo.inference.importance_sampling import estimate_log_marginal
 from vaezoo.runs.trained import TrainedRun
 
-SETTINGS = Settings(num_samples=5, num_images=20, annealed=0, outliers=None, compiled=False)
+SETTINGS = EvaluationSettings(num_samples=5, num_images=20, annealed=0, outliers=None, compiled=False)
 # What does not apply to whom, and why.
 LEFT_OUT = {
     "latent": {"ladder_vae", "vq_vae", "planar_vae", "iaf_vae", "cvae"},
@@ -254,7 +254,7 @@ def test_few_images_have_a_distance_and_no_neighbours():
     found = GROUPS["samples"](shortened("mlp_vae", 4), SETTINGS)
     assert {"fid", "kid", "fid_reference"} <= set(found.values)
     assert "recall" not in found.values
-    assert "4 images are too few for precision, recall and their like" in found.note
+    assert "4 images are too few for precision, recall, density and coverage" in found.note
 
 
 def test_few_codes_have_the_samplers_that_they_allow(monkeypatch):

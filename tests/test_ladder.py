@@ -84,7 +84,7 @@ def test_layers():
     assert model.dims == [5, 3, 2, 1]
     trace = model(bits(2, 1, 4, 4).float())
     assert [latent.z.shape[-1] for latent in trace.latents] == [1, 2, 3, 5]  # top to bottom
-    with pytest.raises(ValueError, match="this needs one stochastic layer; the model has 4"):
+    with pytest.raises(ValueError, match="needs a model with one stochastic layer, but this one has 4"):
         _ = trace.latent
     with pytest.raises(ValueError, match="num_layers must be >= 1, got 0"):
         LadderVAE((1, 4, 4), num_layers=0)

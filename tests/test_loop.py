@@ -327,8 +327,8 @@ def test_a_step_that_is_skipped_moves_nothing(tmp_path, accumulate):
 
     class Broken(VAE):
         def compute_loss(self, x, y):
-            loss, names, row = super().compute_loss(x, y)
-            return (loss * torch.nan if self.last_batch_index == 4 else loss), names, row  # in the sixth batch
+            loss, metrics = super().compute_loss(x, y)
+            return (loss * torch.nan if self.last_batch_index == 4 else loss), metrics  # in the sixth batch
 
     states = []
 
@@ -359,10 +359,10 @@ def test_a_batch_that_is_left_out_moves_no_buffer(accumulate):
             self.register_buffer("moving", torch.zeros(()))
 
         def compute_loss(self, x, y):
-            loss, names, row = super().compute_loss(x, y)
+            loss, metrics = super().compute_loss(x, y)
             factor = torch.nan if self.last_batch_index == 4 else 1.0  # in the sixth batch
             self.moving += factor
-            return loss * factor, names, row
+            return loss * factor, metrics
 
     model = make(Counting, on_nan="skip")
     trainer(accumulate_grad_batches=accumulate, max_epochs=1).fit(model, data())
@@ -376,8 +376,8 @@ def test_a_broken_batch_stops_the_training_at_once():
     class Broken(VAE):
         def compute_loss(self, x, y):
             seen.append(self.last_batch_index + 1)
-            loss, names, row = super().compute_loss(x, y)
-            return loss * (torch.nan if seen[-1] == 5 else 1.0), names, row  # the second one of the window
+            loss, metrics = super().compute_loss(x, y)
+            return loss * (torch.nan if seen[-1] == 5 else 1.0), metrics  # the second one of the window
 
     with pytest.raises(ValueError, match="the loss is not finite in step 1 "):
         trainer(accumulate_grad_batches=4, max_epochs=1).fit(make(Broken), data())

@@ -1,4 +1,4 @@
-"""Networks: sizes, mirrors, the Burgess network by hand, residual blocks."""
+"""Networks: image sizes, encoders and decoders that mirror each other, the Burgess network, residual blocks."""
 
 import pytest
 import torch
@@ -22,8 +22,8 @@ def parameters(net):
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (7, 8), (33, 17)])
-def test_double_is_the_adjoint_of_halve(kernel, size):
-    """<halve(x), y> = <x, double(y)> with the same weights: the same pixels meet, at any size and kernel."""
+def test_upsample_is_the_adjoint_of_downsample(kernel, size):
+    """<down(x), y> = <x, up(y)> with the same weights, for every size and kernel."""
     down = Downsample(2, 3, kernel).double()
     half = downsampled_sizes(*size, 1)[-1]
     up = Upsample(3, 2, kernel, half, size).double()
@@ -36,7 +36,7 @@ def test_double_is_the_adjoint_of_halve(kernel, size):
 
 
 def test_conv_preset_is_plain_convolutions():
-    """Kernel 3 is torch's own layers with padding 1: bit for bit, and under the names that checkpoints have."""
+    """With kernel 3, the layers are torch's with padding 1: the same bits, and the same names in checkpoints."""
     net = ConvEncoder((2, 33, 17), (3,), channels=(4, 8), hidden=16)
     names = ["convs.0", "convs.1", "hidden", "out"]
     assert list(net.state_dict()) == [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
@@ -75,7 +75,7 @@ def test_burgess_by_hand():
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", ["conv", "burgess", "resnet"])
 def test_presets_take_any_image(name, shape):
-    """Image -> vector -> image, one image at a time or many: every part of the output depends on the input."""
+    """Image -> vector -> image, for one image or many. Every part of the output depends on the input."""
     torch.manual_seed(0)
     encoder = preset("encoder", name)(shape, (2, 3)).double()
     decoder = preset("decoder", name)((2, 3), shape).double()
@@ -91,7 +91,7 @@ def test_presets_take_any_image(name, shape):
 
 
 def test_hidden_layers_are_mirrored():
-    """The decoder uses the encoder's layers from last to first."""
+    """The decoder uses the widths of the encoder in reverse order."""
     encoder = ConvEncoder((1, 8, 8), (3,), channels=(4,), hidden=[20, 10])
     decoder = ConvDecoder((3,), (1, 8, 8), channels=(4,), hidden=[20, 10])
     assert [encoder.hidden.out_features, encoder.others[0].out_features] == [20, 10]
@@ -99,7 +99,7 @@ def test_hidden_layers_are_mirrored():
 
 
 def test_residual_block():
-    """Its second convolution at 0 makes it the identity; its first normalisation makes f blind to scale."""
+    """With a second convolution of 0 it is the identity. Its first normalization makes f independent of the scale."""
     block = ResidualBlock(32, "silu").double()
     x = torch.randn(2, 32, 5, 3, dtype=torch.float64)
     torch.testing.assert_close(block(1e3 * x) - 1e3 * x, block(1e4 * x) - 1e4 * x, rtol=1e-6, atol=1e-6)
@@ -108,7 +108,7 @@ def test_residual_block():
 
 
 def test_resnet_is_the_conv_network_with_blocks():
-    """Blocks that add nothing leave the conv network's numbers, bit for bit."""
+    """With residual blocks that are the identity, the outputs are those of the conv network, to the bit."""
     shape = (2, 33, 17)
     for net, blocks in ((ConvEncoder, {}), (ResNetEncoder, {"blocks": 3})):
         torch.manual_seed(0)
@@ -127,7 +127,7 @@ def test_resnet_is_the_conv_network_with_blocks():
 
 @pytest.mark.parametrize("name", ["burgess", "resnet"])
 def test_same_in_training_and_evaluation(name):
-    """No layer behaves otherwise in evaluation, and the same seed makes the same network."""
+    """Layers do the same in training and evaluation, and the same seed makes the same network."""
     x = torch.rand(4, 1, 16, 12)
     outputs = []
     for training in (True, False):
@@ -139,7 +139,7 @@ def test_same_in_training_and_evaluation(name):
 
 @pytest.mark.parametrize("net", ["burgess", "resnet"])
 def test_compiles_whole(net):
-    """One graph, odd sizes included, and the eager numbers."""
+    """The networks compile to one graph, also for odd sizes, with the eager outputs."""
     torch._dynamo.reset()
     model = torch.nn.Sequential(preset("encoder", net)((1, 9, 7), (4,)), preset("decoder", net)((4,), (1, 9, 7)))
     x = torch.rand(3, 1, 9, 7)
@@ -150,9 +150,9 @@ def test_compiles_whole(net):
     ("settings", "words"),
     [
         ({"hidden": []}, "at least one fully connected layer"),
-        ({"hidden": [16, 0]}, "hidden must be a list of whole numbers >= 1"),
+        ({"hidden": [16, 0]}, "hidden must be a list of integers >= 1"),
         ({"kernel": 0}, "kernel must be >= 1, got 0"),
-        ({"channels": [8, -1]}, "channels must be a list of whole numbers >= 1"),
+        ({"channels": [8, -1]}, "channels must be a list of integers >= 1"),
     ],
 )
 def test_bad_settings(settings, words):
@@ -162,5 +162,5 @@ def test_bad_settings(settings, words):
         ResNetDecoder((2,), (1, 8, 8), **settings)
     with pytest.raises(ValueError, match="blocks must be >= 1, got 0"):
         ResNetEncoder((1, 8, 8), (2,), blocks=0)
-    with pytest.raises(ValueError, match="use mlp"):
+    with pytest.raises(ValueError, match="use model/encoder=mlp"):
         ResNetEncoder((64,), (2,))

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from test_contract import make
 
 from vaezoo.distributions import TriangularNormal
-from vaezoo.evaluation.base import average
+from vaezoo.evaluation.base import mean_with_error
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, summarize_weights
 from vaezoo.metrics import disentanglement
 from vaezoo.metrics.anomaly import Anomaly
@@ -90,12 +90,12 @@ def test_dimensions_and_units_by_layer():
 # Groups of an evaluation.
 
 
-def test_average():
+def test_mean_with_error():
     values = randn(6)
-    assert average("a", values) == pytest.approx(
+    assert mean_with_error("a", values) == pytest.approx(
         {"a": float(values.mean()), "a_error": standard_error(values)}, rel=1e-12
     )
-    assert average("a", values[:1]) == {"a": float(values[0])}
+    assert mean_with_error("a", values[:1]) == {"a": float(values[0])}
 
 
 def test_evidence_of_draws():

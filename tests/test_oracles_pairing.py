@@ -16,14 +16,14 @@ import torch
 from scipy import stats
 from test_report import make_run
 
+from vaezoo.evaluation import udr as evaluation
 from vaezoo.metrics import disentanglement
 from vaezoo.pictures import TITLE_HEIGHT
 from vaezoo.report import Run, page, read_runs
 from vaezoo.report import tables as comparison
-from vaezoo.report.columns import COST, LEADING
+from vaezoo.report.read import known_quantities
 from vaezoo.report.statistics import Variant, compare, difference
 from vaezoo.runs import sweep
-from vaezoo.tasks import compare as task
 
 VALUES = {0: 3.0, 1: 10.0, 2: 100.0, 5: 7.0}  # what a seed adds: pairs by position would show it
 
@@ -73,12 +73,15 @@ def test_the_headline_tells_by_how_much_the_next_is_below():
 
 def test_every_column_has_its_own_numbers():
     """Each quantity of each model is another number: it stands under its head, in its model's row, best first."""
+    known = known_quantities()
+    main, cost = ([name for name in known if known[name].column == kind] for kind in ("main", "cost"))
+    assert (len(main), len(cost)) == (12, 4)
     runs = []
     for model, base in (("low", 1000.0), ("high", 2000.0)):
         for seed in (1, 0):
-            test = {name: base + 10 * i + seed for i, name in enumerate(LEADING) if name not in ("elbo", "distortion")}
+            test = {name: base + 10 * i + seed for i, name in enumerate(main) if name not in ("elbo", "distortion")}
             one = run(model, seed, base - 5000, log_px=base + 300 + seed, **test)
-            one.summary |= {name: base + 500 + 10 * i + seed for i, name in enumerate(COST)}
+            one.summary |= {name: base + 500 + 10 * i + seed for i, name in enumerate(cost)}
             one.summary["peak_memory_mb"] = {"process": base + 900 + seed}
             runs.append(one)
     (part,) = compare(runs)
@@ -88,11 +91,11 @@ def test_every_column_has_its_own_numbers():
         cells = dict(zip((head.split(" (")[0] for head in heads), line, strict=True))
         assert len(cells) == len(heads)
         expected = {
-            comparison.HEADS[name][0].split(" (")[0]: base + 10 * i + 0.5
-            for i, name in enumerate(LEADING) if name not in ("elbo", "distortion")
+            known[name].title(name).split(" (")[0]: base + 10 * i + 0.5
+            for i, name in enumerate(main) if name not in ("elbo", "distortion")
         }  # fmt: skip
         expected |= {"distortion": -(base + 300.5), "test ELBO": base - 5000 + 6.5, "memory": base + 900.5}
-        expected |= {comparison.HEADS[name][0]: base + 500 + 10 * i + 0.5 for i, name in enumerate(COST[:-1])}
+        expected |= {known[name].label: base + 500 + 10 * i + 0.5 for i, name in enumerate(cost[:-1])}
         for head, value in expected.items():
             shown = float(cells[head].split(" ± ")[0].replace(",", ""))
             assert shown == pytest.approx(value, abs=0.51), head
@@ -159,7 +162,7 @@ def test_the_page_knows_whose_numbers_are_whose(tmp_path):
         assert one["label"] == f"{model} · seed {seed}"
         assert one["numbers"]["elbo"] == elbos[model] + 3 * seed
         assert one["curves"]["val"][-1] == [3.0, 30, elbos[model] + 3 * seed - 3]
-        assert one["bars"] == {"kl_dim": [8.0, 2.0]}
+        assert one["per_dimension"] == {"kl_dim": [8.0, 2.0]}
     (part,) = found["comparisons"]
     assert [v["label"] for v in part["variants"]] == ["a", "c", "b"]
     for variant in part["variants"]:
@@ -202,12 +205,12 @@ def test_udr_goes_to_the_run_whose_codes_it_is_of(tmp_path, monkeypatch):
         assert [float(kl[0]) - 1 for kl in kls] == [float(z[0, 0]) for z in codes] == [2.0, 0.0, 1.0]
         return [float(z[0, 0]) / 10 for z in codes]
 
-    monkeypatch.setattr(task, "find_checkpoint", lambda folder: f"best of {folder}")
-    monkeypatch.setattr(task, "read_checkpoint", lambda path: f"read {path}")
-    monkeypatch.setattr(task, "load_run", opened)
+    monkeypatch.setattr(evaluation, "find_checkpoint", lambda folder: f"best of {folder}")
+    monkeypatch.setattr(evaluation, "read_checkpoint", lambda path: f"read {path}")
+    monkeypatch.setattr(evaluation, "load_run", opened)
     monkeypatch.setattr(disentanglement, "udr", udr)
-    task.agreement(Variant("a", runs, 4), tmp_path, [])
-    assert asked == [(seed, "test", task.CODES) for seed in (2, 0, 1)]
+    evaluation.add_variant_udr(Variant("a", runs, 4), tmp_path, [])
+    assert asked == [(seed, "test", evaluation.CODES) for seed in (2, 0, 1)]
     for one in runs:
         test = json.loads((tmp_path / one.folder / "summary.json").read_text())["test"]
         if one.seed == 5:

@@ -16,7 +16,7 @@ from torch import nn
 from vaezoo.data import ImageData, Split
 from vaezoo.evaluation import likelihood
 from vaezoo.evaluation.anomaly import other_data
-from vaezoo.evaluation.base import Settings
+from vaezoo.evaluation.base import EvaluationSettings
 from vaezoo.evaluation.groups import GROUPS
 from vaezoo.inference import ais as annealed
 from vaezoo.inference import ex_post_density as samplers
@@ -29,7 +29,7 @@ from vaezoo.types import Batch
 
 SHAPE = (1, 4, 3)
 TRAIN, VAL, TEST = 26, 7, 11  # examples
-SETTINGS = Settings(num_samples=5, num_images=6)
+SETTINGS = EvaluationSettings(num_samples=5, num_images=6)
 SPACED = [0, 1, 3, 5, 7, 9]  # 6 of 11: i * 11 // 6
 CODES = [0, 1, 3, 5, 6, 8, 10, 12, 13, 15, 17, 19, 20, 22, 24]  # 15 of 26
 TRAINED = [0, 2, 4, 7, 9, 11, 14, 16, 18, 21, 23]  # 11 of 26
@@ -298,7 +298,7 @@ class Flat(nn.Module):
 @pytest.fixture
 def flat(monkeypatch):
     net = Flat()
-    monkeypatch.setattr("vaezoo.evaluation.samples.network", lambda run, inception: net)
+    monkeypatch.setattr("vaezoo.evaluation.samples.feature_network", lambda run, inception: net)
     return net
 
 
@@ -413,7 +413,7 @@ def test_anomaly(monkeypatch):
 @pytest.mark.parametrize(("binarize", "likelihood"), [("threshold", "bernoulli"), ("none", "discretized_logistic")])
 def test_outliers_are_seen_as_the_runs_own_images(monkeypatch, binarize, likelihood):
     """Binarised alike, with the run's seed; the data of another choice of conf/data."""
-    monkeypatch.setattr("vaezoo.evaluation.anomaly.data_config", lambda name: cfg("data", f"data={name}"))
+    monkeypatch.setattr("vaezoo.evaluation.anomaly.compose_data_config", lambda name: cfg("data", f"data={name}"))
     model = make("mlp_vae", f"model/likelihood={likelihood}", net="mlp", shape=(1, 8, 8))
     own = SimpleNamespace(data_kind="byte" if binarize == "none" else "binary")
     config = {"data": {"binarize": binarize, "root": "elsewhere"}, "allow_packages": [], "seed": 3}

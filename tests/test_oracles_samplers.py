@@ -77,10 +77,10 @@ def raw(*shape, seed=0):
 
 
 def posterior(family, spread=0.5, batch=2, dim=3, seed=0):
-    """A posterior with unequal means and scales: its planes are parameters."""
-    planes = spread * randn(family.num_outputs, batch, dim, seed=seed)
-    planes[1] += torch.tensor([0.6, -0.7, 0.0])[:dim]
-    params = [plane.requires_grad_() for plane in planes.unbind()]
+    """A posterior with unequal means and scales: its outputs are parameters."""
+    outputs = spread * randn(family.num_outputs, batch, dim, seed=seed)
+    outputs[1] += torch.tensor([0.6, -0.7, 0.0])[:dim]
+    params = [output.requires_grad_() for output in outputs.unbind()]
     return family.double()(*params), params
 
 
@@ -186,10 +186,10 @@ def uniform_codes():
 # Likelihoods: elementwise, a batch of unlike parameters.
 
 
-def likelihood(family, values, *planes, weights=None):
+def likelihood(family, values, *outputs, weights=None):
     """Of 8-bit data and bits: all values there are."""
     family = family.double().eval()
-    params = [torch.tensor(plane, dtype=FLOAT, requires_grad=True) for plane in planes]
+    params = [torch.tensor(output, dtype=FLOAT, requires_grad=True) for output in outputs]
     nodes = torch.as_tensor(values, dtype=FLOAT)
     weights = torch.ones_like(nodes) if weights is None else torch.as_tensor(weights, dtype=FLOAT)
     return Case(type(family), family(*params), [*params, *family.parameters()], nodes, weights)
@@ -212,8 +212,8 @@ def discretized_logistic():
 
 
 def discretized_mixture():
-    planes = [[0.5, -1.0], [0.0, 0.7], [0.2, 0.4], [0.9, 0.6], [-2.5, -3.0], [-2.0, -1.6]]
-    return likelihood(MixtureOfDiscretizedLogistics(2), LEVELS, *planes)
+    outputs = [[0.5, -1.0], [0.0, 0.7], [0.2, 0.4], [0.9, 0.6], [-2.5, -3.0], [-2.0, -1.6]]
+    return likelihood(MixtureOfDiscretizedLogistics(2), LEVELS, *outputs)
 
 
 def categorical():
@@ -230,9 +230,9 @@ def line(loc, scale, num=8000):
 LOC = [0.3, -1.0, 0.8]
 
 
-def real(family, scale, *planes):
+def real(family, scale, *outputs):
     nodes, weights = line(LOC, scale)
-    return likelihood(family, nodes, LOC, *planes, weights=weights)
+    return likelihood(family, nodes, LOC, *outputs, weights=weights)
 
 
 def fixed_scale():

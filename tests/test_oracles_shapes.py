@@ -1,4 +1,4 @@
-"""Constants and axes that one shape hides: every dimension has another size here."""
+"""Every dimension has another size here, so that a wrong axis or constant cannot go unnoticed."""
 
 import math
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from test_contract import make
 from vaezoo import seeding
 from vaezoo.conditional import Conditional
 from vaezoo.data import Batches, Split
-from vaezoo.data.batching import BatchChunks
+from vaezoo.data.batching import ChunkLoader
 from vaezoo.families import DiscretizedLogistic
 from vaezoo.inference.importance_sampling import estimate_log_marginal
 from vaezoo.metrics.latent import log_aggregate_posterior
@@ -40,7 +40,7 @@ def normal(loc, scale, dims=1):
 
 
 def numbered(num, shape=(2, 1, 3)):
-    """Images whose every pixel is the example's number, and labels that are it times 3."""
+    """Images whose pixels are all the index of the example, and labels that are 3 times the index."""
     images = torch.arange(num, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, *shape)
     return Split(images, 3 * torch.arange(num))
 
@@ -48,7 +48,7 @@ def numbered(num, shape=(2, 1, 3)):
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize(("num", "size"), [(23, 4), (24, 5), (7, 3)])
 def test_processes_take_turns_in_one_order(num, size, world):
-    """The order of an epoch by its own generator, filled up from its start; every world-th example is a process's."""
+    """The order of an epoch comes from its own generator and is filled up from its start; ranks take turns."""
     for epoch in (0, 3):
         order = torch.randperm(num, generator=seeding.generator(11, "order", epoch)).tolist()
         filled = [*order, *order[: -num % world]]
@@ -65,7 +65,7 @@ def test_processes_take_turns_in_one_order(num, size, world):
             torch.testing.assert_close(x, (y / 3 / 255).reshape(-1, 1, 1, 1).expand_as(x))  # images keep their labels
             for chunk in (1, 2, 5):
                 for first in (0, 1):
-                    chunks = BatchChunks(batches, chunk, first_chunk=lambda first=first: first)
+                    chunks = ChunkLoader(batches, chunk, first_chunk=lambda first=first: first)
                     parts = [[(p.batch_idx, p.example_ids.tolist()) for p in c] for c in chunks]
                     expected = list(enumerate([mine[i : i + size] for i in range(0, len(mine), size)]))
                     whole = [expected[i : i + chunk] for i in range(first * chunk, len(expected), chunk)]
@@ -75,7 +75,7 @@ def test_processes_take_turns_in_one_order(num, size, world):
 
 
 def test_bits_of_a_batch_are_drawn_by_process_and_batch():
-    """P(1) = pixel / 255; other processes, batches and epochs draw other bits of the same image."""
+    """P(1) = pixel / 255. Other ranks, batches and epochs draw other bits of the same image."""
     split = Split(torch.full((60, 1, 8, 9), 64, dtype=torch.uint8), torch.zeros(60))
 
     def drawn(rank=0, epoch=0, seed=0):
@@ -93,7 +93,7 @@ def test_bits_of_a_batch_are_drawn_by_process_and_batch():
 
 
 def test_noise_is_named_by_the_batch_among_all_processes(monkeypatch):
-    """Evaluation: batch 5 of process 2 of 3 is the 17th, whoever draws it; training: by epoch, batch and process."""
+    """In evaluation, batch 5 of rank 2 of 3 has index 17. In training, noise depends on epoch, batch and rank."""
     named = []
     model = VAE((1, 3, 2), latent_dim=2, seed=4)
     trainer = SimpleNamespace(world_size=3, global_step=12, current_epoch=6, global_rank=2)
@@ -187,7 +187,7 @@ def test_decomposition_by_loops():
 
 
 def test_discrepancies_by_loops():
-    """K = 2, B = 3, events of (2, 2): pairs of other examples alone; projections of all 6 draws."""
+    """K = 2, B = 3, events of (2, 2): only pairs of different examples, and projections of all 6 samples."""
     z, y = randn(2, 3, 2, 2), 0.7 * randn(2, 3, 2, 2, seed=1) + 0.3
     flat_z, flat_y = (v.flatten(2).flatten(0, 1).numpy() for v in (z, y))
     example = [0, 1, 2] * 2
@@ -217,7 +217,7 @@ def test_discrepancies_by_loops():
 
 
 def test_aggregates_of_groups_by_loops(monkeypatch):
-    """4 draws, 3 examples, groups of 2 and 1 dimensions, in rows of one."""
+    """4 samples, 3 examples, groups of 2 and 1 dimensions, computed one row at a time."""
     monkeypatch.setattr("vaezoo.metrics.latent.MAX_PAIRS", 4)
     factors = [
         normal(randn(3, 2), (0.3 * randn(3, 2, seed=1)).exp()),
@@ -234,8 +234,8 @@ def test_aggregates_of_groups_by_loops(monkeypatch):
         assert float(groups[m]) == pytest.approx(np.log(np.exp(pairs).mean(0)).sum())
 
 
-def test_evidence_in_chunks_of_a_likelihood_with_two_planes():
-    """17 draws in chunks of at most 5: 17 weights, none twice, and the same example by example."""
+def test_evidence_in_chunks_of_a_likelihood_with_two_outputs():
+    """17 samples in chunks of at most 5: 17 different weights, and the same values example by example."""
     model = VAE((3, 2, 4), latent_dim=3, likelihood=DiscretizedLogistic()).eval()
     x = (torch.randint(256, (3, 3, 2, 4), generator=torch.Generator().manual_seed(0)) / 255).float()
     forward, weights = model.forward, []
@@ -257,8 +257,8 @@ def test_evidence_in_chunks_of_a_likelihood_with_two_planes():
     assert float(whole.log_px) == float(found.log_px[2])
 
 
-def test_planes_are_the_familys_parameters():
-    """Of a decoder to (3, 2, 4) with two planes each: channels in turn, the first three are the location's."""
+def test_raw_outputs_are_the_parameters_of_the_family():
+    """A decoder to (3, 2, 4) with two raw outputs: the first three channels are the location."""
     decoder = Conditional((5,), (3, 2, 4), lambda a, b: MLP(a, b, hidden=[]), DiscretizedLogistic())
     z = randn(2, 6, 5).float()
     raw = decoder.net.layers[0](z.reshape(12, 5)).reshape(2, 6, 6, 2, 4)
@@ -308,7 +308,7 @@ def test_similarity_of_images_that_are_not_square():
     "name", ["mlp_vae", "ladder_vae", "cvae", "vq_vae", "s_vae", "mog_vae", "vamp_vae", "flow_prior_vae"]
 )
 def test_samples_are_decoded_draws_of_the_prior(name):
-    """As many as asked for: the mean image is the mean of decoded draws from the very prior, layer by layer."""
+    """``sample(num)`` gives num images, with the mean image of decoded samples of the prior, layer by layer."""
     small = {"mog_vae": ["model.num_components=3"], "vamp_vae": ["model.num_components=3"]}.get(name, [])
     model = make(name, *small, net="mlp", shape=(1, 3, 2)).eval()
     generator = torch.Generator().manual_seed(1)

@@ -13,7 +13,7 @@ from vaezoo.callbacks.monitor import Monitor
 from vaezoo.metrics import anomaly, disentanglement, latent, probes, samples
 from vaezoo.metrics.quantities import QUANTITIES, Quantity
 from vaezoo.models import VAE
-from vaezoo.report import columns, page
+from vaezoo.report import page
 from vaezoo.report.tables import print_results
 from vaezoo.runs.summary import peak_memory_mb
 from vaezoo.tasks import fit
@@ -75,7 +75,7 @@ OF_AN_IMAGE = {  # scores of one image, of which AUROC, AUPR and FPR95 are
 
 def told():
     """All quantities that the package knows, some of them in several places."""
-    modules = latent, probes, samples, anomaly, disentanglement, columns
+    modules = latent, probes, samples, anomaly, disentanglement
     tables = [QUANTITIES, *(m.QUANTITIES for m in modules), disentanglement.UDR, {"difference": page.DIFFERENCE}]
     return [(name, quantity) for table in tables for name, quantity in table.items()]
 

@@ -27,8 +27,8 @@ def randn(*shape, seed=0):
     return torch.randn(*shape, dtype=FLOAT, generator=generator(seed))
 
 
-def planes(dim, batch=4, seed=0):
-    """Raw planes of a full covariance, each (batch, D)."""
+def raw_outputs(dim, batch=4, seed=0):
+    """Raw outputs for a full covariance, each (batch, D)."""
     return randn(FullCovarianceNormal((dim,)).num_outputs, batch, dim, seed=seed).unbind()
 
 
@@ -37,9 +37,9 @@ def planes(dim, batch=4, seed=0):
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 7, 8])
 def test_factor(dim):
-    """L = diag(s) (I + N / sqrt(D)): lower triangular, positive on the diagonal, N's numbers in it once each."""
+    """L = diag(s) (I + N / sqrt(D)): lower triangular, positive diagonal, each number of N once."""
     family = FullCovarianceNormal((dim,))
-    loc, log_scale, *below = planes(dim)
+    loc, log_scale, *below = raw_outputs(dim)
     q = family(loc, log_scale, *below)
     assert q.batch_shape == (4,)
     assert q.event_shape == (dim,)
@@ -57,17 +57,17 @@ def test_factor(dim):
 
 @pytest.mark.parametrize("dim", [1, 2, 5])
 def test_full_diagonal_kl(dim):
-    """The closed form is torch's KL of two multivariate normals, and that of two diagonal ones where N = 0."""
-    q = FullCovarianceNormal((dim,))(*planes(dim))
+    """The closed form is torch's KL of two multivariate normals, and if N = 0, that of two diagonal normals."""
+    q = FullCovarianceNormal((dim,))(*raw_outputs(dim))
     loc, log_scale = randn(2, dim, seed=1)
     p = Independent(Normal(loc, log_scale.exp()), 1)
     latent = Latent(q, p, q.rsample(torch.Size([3])))
     expected = kl_divergence(q, MultivariateNormal(loc, scale_tril=torch.diag(log_scale.exp())))
     torch.testing.assert_close(latent.kl, expected, rtol=1e-12, atol=1e-12)
     assert latent.kl_per_dim is None
-    mean, raw, *below = planes(dim)
+    mean, raw, *below = raw_outputs(dim)
     diagonal = Independent(NormalFamily()(mean, raw), 1)
-    full = FullCovarianceNormal((dim,))(mean, raw, *(torch.zeros_like(plane) for plane in below))
+    full = FullCovarianceNormal((dim,))(mean, raw, *(torch.zeros_like(output) for output in below))
     samples = []
     for distribution in (diagonal, full):
         torch.manual_seed(0)
@@ -79,9 +79,9 @@ def test_full_diagonal_kl(dim):
 
 
 def test_other_priors_have_no_closed_form():
-    """Against anything but a diagonal normal over vectors the KL is estimated at the samples."""
+    """For priors other than a diagonal normal of vectors, the KL is estimated at the samples."""
     torch.manual_seed(0)
-    q = FullCovarianceNormal((3,))(*planes(3))
+    q = FullCovarianceNormal((3,))(*raw_outputs(3))
     zero, one = torch.zeros(2, 3, dtype=FLOAT), torch.ones(2, 3, dtype=FLOAT)
     for p in (Independent(Laplace(zero[0], one[0]), 1), Independent(Normal(zero, one), 2)):
         with pytest.raises(NotImplementedError, match="no closed form"):
@@ -89,7 +89,7 @@ def test_other_priors_have_no_closed_form():
     p = Independent(Laplace(zero[0], one[0]), 1)
     latent = Latent(q, p, q.rsample(torch.Size([5])))
     torch.testing.assert_close(latent.kl, (latent.log_q - latent.log_p).mean(0))
-    with pytest.raises(ValueError, match=r"over one vector z, got the latent's shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"a full covariance needs a latent of shape \(D,\), got \(2, 3\)"):
         FullCovarianceNormal((2, 3))
 
 
@@ -173,7 +173,7 @@ def test_bessel_limits():
 
 
 def test_gauss_legendre():
-    """numpy's nodes and weights, on [0, 1]."""
+    """Nodes and weights are numpy's, moved to [0, 1]."""
     nodes, weights = np.polynomial.legendre.leggauss(64)
     ours = gauss_legendre(64)
     np.testing.assert_allclose(ours[0], (nodes + 1) / 2, atol=1e-14)
@@ -184,7 +184,7 @@ def test_gauss_legendre():
 
 
 def vmf(dim, kappa, seed=1, dtype=FLOAT):
-    """One distribution, around a random direction."""
+    """A distribution around a random direction, batch shape ()."""
     mu = torch.nn.functional.normalize(randn(dim, seed=seed), dim=0)
     return VonMisesFisherDistribution(mu.to(dtype), torch.tensor(kappa, dtype=dtype))
 
@@ -214,7 +214,7 @@ def test_density_on_the_circle_and_the_sphere(kappa):
 @pytest.mark.parametrize("dim", [2, 3, 4, 11, 40])
 @pytest.mark.parametrize("kappa", [0.1, 3.0, 200.0])
 def test_density_agrees_with_scipy(dim, kappa):
-    """log q(z) is scipy's von Mises-Fisher; the uniform's is minus the logarithm of the area."""
+    """log q(z) is scipy's, and the log density of the uniform is minus the logarithm of the area."""
     d = vmf(dim, kappa)
     z = torch.nn.functional.normalize(randn(50, dim, seed=2), dim=1)
     theirs = stats.vonmises_fisher(d.loc.numpy(), kappa)
@@ -293,8 +293,8 @@ def test_sphere_mean_in_three_dimensions():
         assert abs(w.mean().item() - (1 / math.tanh(kappa) - 1 / kappa)) < 5 * w.std().item() / math.sqrt(len(w))
 
 
-def test_every_proposal_is_likely_accepted():
-    """Each is with a probability above 0.65, so that 32 fail together with one below 1e-14."""
+def test_proposals_are_often_accepted():
+    """Each with a probability above 0.65, so that all 32 fail with a probability below 1e-14."""
     torch.manual_seed(0)
     for dim in (2, 3, 5, 30, 300):
         for kappa in (1e-3, 1.0, 30.0, 1e3, 1e6):
@@ -332,7 +332,7 @@ def test_slope_of_the_angle(dim, kappa):
 
 @pytest.mark.parametrize("dim", [2, 3, 20])
 def test_slope_near_the_far_pole(dim):
-    """Opposite mu, where hardly any mass is left beyond, the slope keeps its digits."""
+    """Near -mu, where nearly no probability is left, the slope is still accurate."""
     d = vmf(dim, 2.0)
     mean = log_bessel_and_ratio(dim / 2 - 1, d.kappa)[1].item()
     for a in (2.8, 3.0, 3.14):
@@ -369,7 +369,7 @@ def test_sample_gradient_is_unbiased(dim, kappa):
 
 
 def test_sphere_in_single_precision():
-    """float32 planes of any size give finite samples, densities and gradients; kappa >= 1, and codes have length 1."""
+    """Any float32 outputs give finite samples, densities and gradients; kappa >= 1, point estimates have length 1."""
     torch.manual_seed(0)
     family = VonMisesFisher((5,))
     for size in (1e-3, 1.0, 1e2, 1e4):
@@ -404,14 +404,14 @@ def test_uniform_samples():
 
 @pytest.mark.parametrize("latent_dim", [1, 0])
 def test_a_sphere_needs_two_dimensions(latent_dim):
-    """S^0 is two points: refused at construction."""
-    with pytest.raises(ValueError, match=r"latent_dim (must be >= 1|>= 2)"):
+    """S^0 is two points, so D = 1 raises at construction."""
+    with pytest.raises(ValueError, match=r"latent_dim must be >= 1|a latent of shape \(D,\) with D >= 2, got \(1,\)"):
         SVAE((1, 4, 4), latent_dim=latent_dim)
     assert SVAE((1, 4, 4), latent_dim=2)(torch.zeros(3, 1, 4, 4)).elbo.isfinite().all()
 
 
-def test_sigma_vae_brings_its_own_likelihood():
-    """Its config names none, and another is refused."""
+def test_sigma_vae_sets_its_own_likelihood():
+    """Its config has none, and another one raises."""
     node = config("model", "model=sigma_vae", "data.shape=[1,4,4]", "model.min_scale=0.02")
     assert "likelihood" not in node
     model = build(node, "model")
@@ -422,7 +422,7 @@ def test_sigma_vae_brings_its_own_likelihood():
 
 
 def test_sigma_vae_loss():
-    """loss = D/2 ln MSE + D/2 (ln 2 pi + 1) + KL (Rybkin et al. 2021, eq. 9), and evaluation is a bound of its own."""
+    """loss = D/2 ln MSE + D/2 (ln 2 pi + 1) + KL (Rybkin et al. 2021, eq. 9), and evaluation is a bound, too."""
     torch.manual_seed(0)
     model, x = SigmaVAE((1, 4, 4), latent_dim=3).double(), randn(6, 1, 4, 4)
     trace = model(x, num_samples=3)

@@ -1,4 +1,4 @@
-"""Mixture priors: densities by hand, limits with a closed form, draws, and one encoder in one place."""
+"""Mixture priors: densities by hand, limits with a closed form, samples, and the encoder that the VampPrior shares."""
 
 import copy
 import math
@@ -29,7 +29,7 @@ def rand(*shape, seed=0):
 
 
 def vamp(latent_dim=2, num_components=4, spread=2.0, cls=VampVAE, **kwargs):
-    """A model in float64 whose encoder tells examples apart."""
+    """A model in float64 whose posteriors differ from example to example."""
     torch.manual_seed(0)
     parts = {"encoder": partial(MLP, hidden=[8]), "decoder": partial(MLP, hidden=[8])}
     model = cls(
@@ -53,7 +53,7 @@ def normal_log_prob(z, loc, scale):
 
 
 def mixture_by_hand(z, weights, locs, scales):
-    """log sum_c pi_c N(z; mu_c, diag sigma_c^2), summed up as it stands."""
+    """log sum_c pi_c N(z; mu_c, diag sigma_c^2), term by term."""
     parts = zip(weights, locs, scales, strict=True)
     return torch.stack([weight * normal_log_prob(z, loc, scale).exp() for weight, loc, scale in parts]).sum(0).log()
 
@@ -90,7 +90,7 @@ def test_components_start_apart():
 
 
 def test_vamp_prior_of_the_data_is_the_aggregate_posterior():
-    """With the data for pseudo-inputs, p(z) = 1/N sum_n q(z | x_n) (Tomczak & Welling 2018, eq. 6)."""
+    """If the pseudo-inputs are the data, p(z) = 1/N sum_n q(z | x_n) (Tomczak & Welling 2018, eq. 6)."""
     x, z = 0.01 + 0.98 * rand(7, *DATA_SHAPE), 2 * randn(3, 5, 2)
     model = vamp(num_components=7)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_vamp_prior_of_the_data_is_the_aggregate_posterior():
 @pytest.mark.parametrize("cls", [MoGVAE, VampVAE])
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_densities_integrate_to_1(cls, latent_dim):
-    """By the trapezoid rule, exact for a smooth density that has died out at the ends."""
+    """By the trapezoid rule, which is exact for a smooth density that is 0 at both ends."""
     prior = vamp(latent_dim, cls=cls, spread=1.0).prior
     line = torch.linspace(-14, 14, 1401, dtype=FLOAT)
     z = torch.cartesian_prod(*[line] * latent_dim).reshape(-1, latent_dim)
@@ -116,7 +116,7 @@ def test_densities_integrate_to_1(cls, latent_dim):
 
 
 @pytest.mark.parametrize("cls", [MoGVAE, VampVAE])
-def test_standard_normal_in_disguise(cls):
+def test_one_component_can_be_the_standard_normal(cls):
     """One component that is N(0, I): log p(z) is StandardNormal's, and the estimated KL has the closed form for
     its mean.
     """
@@ -141,12 +141,12 @@ def test_standard_normal_in_disguise(cls):
         assert (error < 0.05 * exact.max()).all()
 
 
-# Draws.
+# Samples.
 
 
 @pytest.mark.parametrize("cls", [MoGVAE, VampVAE])
-def test_draws_follow_the_weights_and_the_components(cls):
-    """Chi-square over components that lie far apart, uniform for the VampPrior; and each one's own moments."""
+def test_samples_follow_the_weights_and_the_components(cls):
+    """Frequencies of components that are far apart, by chi-square, and the moments of each component."""
     num_components, num = 10, 20_000
     model = vamp(num_components=num_components, cls=cls, spread=6.0)
     with torch.no_grad():
@@ -175,8 +175,8 @@ def test_draws_follow_the_weights_and_the_components(cls):
     assert model.sample(7).mean.shape == (7, *DATA_SHAPE)
 
 
-def test_aggregate_of_samples_is_the_mean_density():
-    """E_z log p(z) over the prior's own draws is its negative entropy, here by quadrature."""
+def test_mean_log_density_of_samples_is_the_negative_entropy():
+    """The mean of log p(z) over samples of the prior, against quadrature."""
     prior = vamp(1, spread=1.0).prior
     torch.manual_seed(3)
     with torch.no_grad():
@@ -190,8 +190,8 @@ def test_aggregate_of_samples_is_the_mean_density():
 # The encoder within the prior.
 
 
-def test_the_encoder_is_held_once():
-    """No parameter or state twice, and the prior follows the encoder wherever it goes."""
+def test_the_encoder_is_registered_once():
+    """No parameter or state appears twice, and the prior moves with the encoder to another dtype."""
     model = vamp()
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     assert [name for name in names if name.startswith("prior")] == ["prior.pixels"]
@@ -202,7 +202,7 @@ def test_the_encoder_is_held_once():
 
 
 def test_a_copy_has_its_own_encoder():
-    """Averaged weights are a deep copy: its prior is made of the copy's encoder, not of ours."""
+    """The prior of a deep copy, as for averaged weights, uses the encoder of the copy."""
     model = vamp()
     twin = copy.deepcopy(model)
     assert twin.prior.posterior[0] is twin.encoder
@@ -218,7 +218,7 @@ def test_a_copy_has_its_own_encoder():
 
 
 def test_pseudo_inputs_and_encoder_learn_from_the_prior():
-    """log p(z) at fixed z has a gradient in u and in the encoder: both by central differences."""
+    """log p(z) at fixed z has a gradient in u and in the encoder, here by central differences."""
     model, z = vamp(), randn(5, 2)
 
     def value():
@@ -236,11 +236,11 @@ def test_pseudo_inputs_and_encoder_learn_from_the_prior():
         assert float(slope) == pytest.approx(float((grad * step).sum()), rel=1e-5)
 
 
-# The start.
+# Initialization.
 
 
-def test_start_at_examples():
-    """u starts within [0, 1] near training examples, repeated with other noise where there are too few."""
+def test_init_from_data():
+    """u starts in [0, 1] near training examples, which are repeated with other noise if there are too few."""
     x = rand(5, *DATA_SHAPE, seed=4).round()
     model = vamp(num_components=12)
     torch.manual_seed(5)
@@ -251,11 +251,11 @@ def test_start_at_examples():
     assert ((u - x[index]).abs() < 0.1).all()
     assert torch.pdist(u.flatten(1)).min() > 0.002
     assert model.prior.pixels.requires_grad
-    model.init_from_data(rand(30, *DATA_SHAPE))  # and more than enough
+    model.init_from_data(rand(30, *DATA_SHAPE))  # more examples than components
 
 
-def test_training_starts_at_examples():
-    """Lightning's fit hands the prior training examples, the same ones each time."""
+def test_training_initializes_the_prior_from_data():
+    """Each fit initializes the prior from the same training examples."""
     starts = []
     for _ in range(2):
         torch.manual_seed(len(starts))
@@ -273,7 +273,7 @@ def test_training_starts_at_examples():
 
 
 def test_any_model_takes_a_mixture():
-    """Priors are parts: the VAE with one is the paper's class."""
+    """A VAE with a mixture prior is the same model as the class of the paper."""
     kwargs = {"latent_dim": 2, "likelihood": FixedScaleNormal(0.5)}
     x = rand(4, *DATA_SHAPE)
     for cls, part in ((VampVAE, VampPrior), (MoGVAE, MixtureOfNormals)):
@@ -293,7 +293,7 @@ def test_any_model_takes_a_mixture():
 
 
 def test_mistakes():
-    """A mixture of nothing, a start that cannot be drawn."""
+    """No components, an invalid spread or noise, and free bits per dimension raise."""
     for cls in (VampVAE, MoGVAE):
         with pytest.raises(ValueError, match="num_components must be >= 1, got 0"):
             cls(DATA_SHAPE, num_components=0)

@@ -23,6 +23,7 @@ from vaezoo.report.charts import MARKERS, curves, placed, rate_plane
 from vaezoo.report.page import LIMIT, thumbnail
 from vaezoo.report.read import read_curves
 from vaezoo.report.statistics import compare, differing, interval
+from vaezoo.report.tables import table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
@@ -99,7 +100,7 @@ def test_sweep_is_read_in_the_order_of_its_jobs(sweep):
     assert [(run.model, run.seed) for run in runs[3:]] == [("conv_vae", seed) for seed in range(4)]
     assert runs[0].numbers["distortion"] == 90.0
     assert runs[0].numbers["peak_memory_mb"] == 500.0
-    assert runs[0].bars == {"kl_dim": [8.0, 2.0]}
+    assert runs[0].per_dimension == {"kl_dim": [8.0, 2.0]}
     assert runs[0].overrides == ["model=mlp_vae", "seed=0"]
     assert runs == read_runs([sweep / run.folder.name for run in runs])
 
@@ -107,14 +108,14 @@ def test_sweep_is_read_in_the_order_of_its_jobs(sweep):
 def test_failed_and_unfinished_runs_stay_with_their_cause(sweep):
     runs = read_runs([sweep])
     assert [run.completed for run in runs] == [True] * 5 + [False] * 2
-    assert runs[5].cause == "training diverged (ELBO nan): try a smaller optimizer.lr"
-    assert runs[6].cause == "not finished"
+    assert runs[5].failure == "training diverged (ELBO nan): try a smaller optimizer.lr"
+    assert runs[6].failure == "not finished"
     make_run(sweep / "11", "conv_vae", 0, status="failed", error="killed by SIGKILL")  # a seed that has come through
     best = compare(read_runs([sweep]))[0].variants[0]
     assert (best.label, len(best.runs), best.tried) == ("conv_vae", 2, 4)
     write_report(runs, sweep / "report.html", "sweep")
     page = data_of((sweep / "report.html").read_text())
-    assert [page["runs"][i]["cause"] for i in page["incomplete"]] == [runs[5].cause, "not finished"]
+    assert [page["runs"][i]["failure"] for i in page["incomplete"]] == [runs[5].failure, "not finished"]
     assert page["runs"][5]["command"] == "python run.py model=conv_vae seed=2"
 
 
@@ -133,7 +134,7 @@ def test_newest_picture_of_each_kind(tmp_path):
 
 def test_means_are_over_seeds_and_best_comes_first(sweep):
     (comparison,) = compare(read_runs([sweep]))
-    assert comparison.scale == "MNIST 1x28x28, dynamic binarisation, log p of bits"
+    assert comparison.elbo_kind == "MNIST 1x28x28, dynamic binarisation, log p of bits"
     assert [variant.label for variant in comparison.variants] == ["conv_vae", "mlp_vae"]
     elbo = comparison.variants[1].numbers["elbo"]
     assert (elbo.mean, elbo.num) == (-101.0, 3)
@@ -151,7 +152,7 @@ def test_headline_says_whether_seeds_tell_the_best_from_the_next(sweep, tmp_path
     headline = compare(read_runs([tmp_path / "near"]))[0].headline
     assert headline.endswith(f"b is next, {low:.2f} to {high:.2f} below")
     two = [tmp_path / "near" / name for name in ("a0", "a1", "b0", "b1")]
-    assert "b is next, not told apart" in compare(read_runs(two))[0].headline
+    assert "b is next, not distinguished" in compare(read_runs(two))[0].headline
     assert "one seed, so without an interval" in compare(read_runs([tmp_path / "near" / "a0"]))[0].headline
 
 
@@ -184,8 +185,8 @@ def test_a_seed_counts_once(tmp_path):
 def test_elbos_of_different_things_are_apart(tmp_path):
     make_run(tmp_path / "0", elbo=-90.0)
     make_run(tmp_path / "1", elbo=900.0, scored="density")
-    scales = [comparison.scale for comparison in compare(read_runs([tmp_path]))]
-    assert [scale.split(" of ")[1] for scale in scales] == ["bits", "density"]
+    kinds = [comparison.elbo_kind for comparison in compare(read_runs([tmp_path]))]
+    assert [kind.split(" of ")[1] for kind in kinds] == ["bits", "density"]
     assert [len(comparison.variants) for comparison in compare(read_runs([tmp_path]))] == [1, 1]
 
 
@@ -230,8 +231,9 @@ def test_an_evaluation_of_another_training_in_the_same_place_stays_alone(tmp_pat
 
 def test_other_bits_of_the_same_images_are_not_compared():
     runs = [Run(tmp, config={"data": {"binarize": "dynamic", "split_seed": seed}}) for seed in (0, 1) for tmp in "ab"]
-    assert len({run.scale for run in runs}) == 2
-    assert Run("a", config={"data": {"split_seed": 1}}).scale == Run("b", config={"data": {}}).scale  # nothing is drawn
+    assert len({run.elbo_kind for run in runs}) == 2
+    one, other = (Run("a", config={"data": data}) for data in ({"split_seed": 1}, {}))
+    assert one.elbo_kind == other.elbo_kind  # nothing is drawn
 
 
 def test_evaluations_of_a_training_that_is_not_there_are_one(tmp_path):
@@ -293,7 +295,7 @@ def test_an_unfinished_run_is_known_by_what_hydra_wrote(tmp_path):
     (hydra / "config.yaml").write_text("seed: 3\nname: ${hydra:runtime.choices.model}\n")
     (hydra / "hydra.yaml").write_text("hydra: {runtime: {choices: {model: iwae}}}")
     (run,) = read_runs([tmp_path])
-    assert (run.model, run.seed, run.cause) == ("iwae", 3, "not finished")
+    assert (run.model, run.seed, run.failure) == ("iwae", 3, "not finished")
 
 
 def test_errors_name_the_folder_and_the_fix(tmp_path):
@@ -342,13 +344,43 @@ def test_page_is_a_function_of_the_runs_and_stands_alone(sweep):
 
 
 def test_units_are_what_the_summaries_say(tmp_path):
-    units = {"active_units": "dimensions in use", "mig": ["", "mutual information gap", 1], "kl": "what it is"}
+    """Entries of all versions: fields by name, a list without labels, a text."""
+    units = {
+        "spread": {"unit": "nats", "meaning": "of the codes", "better": -1, "label": "Spread of z", "digits": 4},
+        "sharpness": ["", "of the samples", 1],
+        "mig": ["share", "mutual information gap", 1],
+        "codes": "codes in use",
+        "kl": "what it is",
+    }
     run = make_run(tmp_path / "a", units=units)
     write_report(read_runs([run]), tmp_path / "report.html", "t")
     told = data_of((tmp_path / "report.html").read_text())["quantities"]
-    assert told["active_units"] == {"unit": "", "meaning": "dimensions in use", "better": 0}
-    assert told["mig"] == {"unit": "", "meaning": "mutual information gap", "better": 1}
+    assert told["spread"] == units["spread"]
+    none = {"digits": None}
+    assert told["sharpness"] == {"unit": "", "meaning": "of the samples", "better": 1, "label": "sharpness"} | none
+    assert told["codes"] == {"unit": "", "meaning": "codes in use", "better": 0, "label": "codes"} | none
+    # An entry of the package completes what an older version wrote.
+    full = {"unit": "share", "meaning": "mutual information gap", "better": 1, "label": "MIG", "digits": 3}
+    assert told["mig"] == full
     assert told["kl"]["unit"] == "nats per image"
+
+
+@pytest.mark.parametrize("units", [3, {"x": 3}, {"x": ["nats"]}, {"x": {"unit": "", "meaning": "", "digits": "2"}}])
+def test_a_summary_with_broken_units_is_left_out(tmp_path, capsys, units):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", units=units)
+    assert [run.folder.name for run in read_runs([tmp_path])] == ["a"]
+    assert f"{tmp_path / 'b'} is left out: its files are not those of a run (" in capsys.readouterr().err
+
+
+def test_columns_merge_their_order(tmp_path):
+    """A number that the first run lacks stands behind the one that it follows in its own run."""
+    for name, keys in {"a": ["fid", "mig"], "b": ["linear_probe", "fid", "udr"]}.items():
+        units = {key: {"unit": "", "meaning": key, "column": "main"} for key in keys}
+        make_run(tmp_path / name, name, units=units, test={"elbo": -1.0} | dict.fromkeys(keys, 0.5))
+    (comparison,) = compare(read_runs([tmp_path]))
+    heads, _ = table(comparison)
+    assert heads[4:8] == ["linear probe", "fid", "udr", "mig"]
 
 
 def test_columns_compare_something(tmp_path):
@@ -513,9 +545,10 @@ def test_columns_that_find_no_room_are_shown_when_asked_for(tmp_path):
     )  # fmt: skip
     before, over, after, scrolled, place = told
     assert over == 0
-    first = ["Model", "Seeds", "ELBO", "Difference to the best", "log p(x)", "Time", "Parameters", "Memory", "Number 0"]
+    first = ["Model", "Seeds", "Test ELBO", "Difference to the best", "log p(x)", "Time", "Parameters", "Memory"]
+    first.append("Number 0")
     rest = [f"Number {i}" for i in range(1, 20)]
-    assert after == [[*first, *rest], ["Run", "ELBO", *first[4:], *rest]]
+    assert after == [[*first, *rest], ["Run", "Test ELBO", *first[4:], *rest]]
     assert all(shown == every[: len(shown)] and 5 < len(shown) < 20 for shown, every in zip(before, after, strict=True))
     assert (scrolled, place) == (100, 0)  # the first column stays
 
@@ -622,7 +655,7 @@ def test_figures_are_written_for_each_kind(sweep, tmp_path):
 
 def test_run_without_anything_but_a_folder(tmp_path):
     run = Run(tmp_path)
-    assert (run.model, run.cause, run.numbers) == ("", "not finished", {})
+    assert (run.model, run.failure, run.numbers) == ("", "not finished", {})
     write_report([run], tmp_path / "report.html", "nothing")
     assert write_figures([run], tmp_path) == []
 

@@ -154,11 +154,14 @@ def test_a_validation_inside_an_accumulation_window_moves_nothing(tmp_path):
     assert torch.equal(without[0], within[0])
 
 
-def test_a_resumed_run_may_begin_with_a_validation():
-    """Then it knows what a batch's means are called before it has any: a bar asks for them."""
-    model = VAE((1, 5, 4))
-    model.metric_names = ("elbo", "kl")
-    assert model.last_metrics == {}
+def test_a_resumed_training_may_begin_with_a_validation():
+    """There is no last batch then, and a progress bar asks for its metrics."""
+    first, later = VAE((1, 5, 4)), VAE((1, 5, 4))
+    first.train_means.update({"elbo": torch.tensor(1.0)}, 3)
+    checkpoint = {}
+    first.on_save_checkpoint(checkpoint)
+    later.on_load_checkpoint(checkpoint)
+    assert later.last_metrics == {}
 
 
 def stopping(folder, resume=None, **settings):
@@ -201,10 +204,10 @@ def test_the_examples_of_a_loss_that_is_no_number(tmp_path, what):
 
     class Broken(VAE):
         def compute_loss(self, x, y):
-            loss, names, row = super().compute_loss(x, y)
+            loss, metrics = super().compute_loss(x, y)
             if self.last_batch_index == 4:  # in the sixth batch
-                return loss * torch.inf if what == "loss" else 0 * loss + (0 * loss).abs().sqrt(), names, row
-            return loss, names, row
+                return loss * torch.inf if what == "loss" else 0 * loss + (0 * loss).abs().sqrt(), metrics
+            return loss, metrics
 
     model = Broken((1, 5, 4), latent_dim=2)
     data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, batches_per_step=8)
@@ -232,11 +235,11 @@ def test_a_signal_ends_an_evaluation_at_its_next_batch(tmp_path, monkeypatch, st
 def test_every_process_knows_which_means_there_are(rank, monkeypatch):
     """Or the first would wait for the others for ever: they add up what they have, name by name."""
     first, later = VAE((1, 5, 4)), VAE((1, 5, 4))
-    first.train_means.update({"row": torch.tensor([1.0, 2.0])}, 3)
+    first.train_means.update({"elbo": torch.tensor(1.0), "kl": torch.tensor(2.0)}, 3)
     checkpoint = {}
     first.on_save_checkpoint(checkpoint)
     monkeypatch.setattr(VAE, "global_rank", rank)
     later.on_load_checkpoint(checkpoint)
-    assert later.train_means.names == ["row"]
-    assert later.train_means.sum_row.tolist() == ([0.0, 0.0] if rank else [3.0, 6.0])
+    assert list(later.train_means.shapes) == ["elbo", "kl"]
+    assert later.train_means.sums.tolist() == ([0.0, 0.0] if rank else [3.0, 6.0])
     assert later.train_means.count == (0 if rank else 3)

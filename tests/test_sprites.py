@@ -182,7 +182,8 @@ def test_bad_sizes_and_factors(small):
     with pytest.raises(ValueError, match=r"data\.test_size=184320 leaves nothing of 184320 images"):
         ready(Sprites(size=32, test_size=184_320))
     for factors in ([[0, 6, 0, 0, 0]], [[0, -1, 0, 0, 0]], [[0, 0, 0, 0]], [0, 0, 0, 0, 0]):
-        with pytest.raises(ValueError, match=r"factors must be \(B, 5\) with classes below \(3, 6, 40, 16, 16\)"):
+        words = r"factors must be a tensor \(B, 5\) of classes >= 0 and < \(3, 6, 40, 16, 16\)"
+        with pytest.raises(ValueError, match=words):
             small.render(torch.tensor(factors))
 
 
@@ -244,7 +245,7 @@ def test_missing_or_broken_file(tmp_path):
     (tmp_path / FILE_NAME).write_bytes(content[:2000] + bytes(1000) + content[3000:])
     refused("")
     published(tmp_path, latents_classes=classes[::-1])
-    refused("not the full grid of their factors, in order")
+    refused("not the full grid of their factors in order")
     published(tmp_path, imgs=np.zeros((700, 9, 7), np.uint8))
     refused("700 images for 720 labels")
     np.savez(tmp_path / FILE_NAME, imgs=np.zeros(3))

@@ -1,4 +1,4 @@
-"""The trace, the objective and the means over examples: identities, and one seed for each draw."""
+"""The trace, the objective, the means over examples and the seeds: identities and exact values."""
 
 import math
 import shutil
@@ -51,17 +51,17 @@ def make_model(cls=VAE, latent_dim=4, **kwargs):
 
 
 def trace_with_kl(kl):
-    """A trace whose KL per dimension is ``kl`` (B, D) exactly: KL(N(m, 1), N(0, 1)) = m^2 / 2. And its m."""
+    """A trace whose KL per dimension is ``kl`` (B, D) exactly: KL(N(m, 1), N(0, 1)) = m^2 / 2. Returns m, too."""
     loc = (2 * kl).sqrt().requires_grad_()
     q = diagonal(loc, torch.ones_like(loc))
     p = diagonal(torch.zeros(kl.shape[1], dtype=FLOAT), torch.ones(kl.shape[1], dtype=FLOAT))
     x = torch.zeros(len(kl), 2, dtype=FLOAT)
-    px = diagonal(x[None] + 1, torch.ones(1, len(kl), 2, dtype=FLOAT))  # hangs on no latent
+    px = diagonal(x[None] + 1, torch.ones(1, len(kl), 2, dtype=FLOAT))  # does not depend on z
     return Trace(x, px, (Latent(q, p, q.sample(torch.Size([1]))),)), loc
 
 
 def three_layers(num_samples, batch=5):
-    """A hierarchy: N(. | x), then N(. | samples) with a mixture for its prior, then one-hot codes."""
+    """A hierarchy: N(. | x), then N(. | samples) with a mixture prior, then one-hot codes."""
     torch.manual_seed(num_samples)
     q1 = diagonal(randn(batch, 3, seed=1), randn(batch, 3, seed=2).exp())
     z1 = q1.rsample(torch.Size([num_samples]))
@@ -76,7 +76,7 @@ def three_layers(num_samples, batch=5):
 
 
 def mixture(dim, components=3):
-    """A mixture of diagonal normals over ``dim`` dimensions: torch knows no KL to it."""
+    """A mixture of diagonal normals over ``dim`` dimensions: torch has no KL to it."""
     parts = diagonal(2 * randn(components, dim, seed=7), randn(components, dim, seed=8).exp())
     return MixtureSameFamily(Categorical(logits=randn(components, seed=9)), parts)
 
@@ -85,7 +85,7 @@ def mixture(dim, components=3):
 
 
 def test_elbo_is_log_px_minus_kl():
-    """ELBO = E_q log p(x | z) - KL, log p summed over the data's dimensions (Kingma & Welling 2013, eq. 3)."""
+    """ELBO = E_q log p(x | z) - KL, with log p summed over the data dimensions (Kingma & Welling 2013, eq. 3)."""
     model, x = make_model(), randn(6, *DATA_SHAPE)
     torch.manual_seed(3)
     trace = model(x, num_samples=5)
@@ -102,7 +102,7 @@ def test_elbo_is_log_px_minus_kl():
     torch.testing.assert_close(trace.log_w, log_w, rtol=1e-12, atol=1e-12)
 
 
-def test_log_weight_has_the_elbo_for_its_mean():
+def test_mean_log_weight_is_the_elbo():
     """E log w = ELBO: log w at K = 1 is an unbiased estimate of the bound."""
     model, x = make_model(), randn(6, *DATA_SHAPE)
     torch.manual_seed(4)
@@ -115,8 +115,8 @@ def test_log_weight_has_the_elbo_for_its_mean():
     assert (difference.mean(0).abs() < 5 * difference.std(0) / math.sqrt(20_000)).all()
 
 
-def test_reparametrised_draws():
-    """The model's own pass is z = mu + sigma eps with eps ~ N(0, I) from the default stream."""
+def test_samples_are_reparameterized():
+    """A model's forward pass uses z = mu + sigma eps with eps ~ N(0, I) from the default generator."""
     model, x = make_model(num_samples=3), randn(6, *DATA_SHAPE)
     torch.manual_seed(5)
     own = model(x)
@@ -132,7 +132,7 @@ def test_reparametrised_draws():
 
 @pytest.mark.parametrize("num_samples", [1, 4])
 def test_hierarchy(num_samples):
-    """ELBO = log p(x | z) - sum_l KL_l, each mean over K; layers that hang on samples are (K, B) inside."""
+    """ELBO = log p(x | z) - sum_l KL_l, means over K. A layer that depends on samples has batch shape (K, B)."""
     trace = three_layers(num_samples)
     first, second, third = trace.latents
     kl2 = (second.q.log_prob(second.z) - second.p.log_prob(second.z)).mean(0)
@@ -145,7 +145,7 @@ def test_hierarchy(num_samples):
     for latent in trace.latents:
         log_w = log_w + latent.p.log_prob(latent.z) - latent.q.log_prob(latent.z)
     torch.testing.assert_close(trace.log_w, log_w, rtol=1e-12, atol=0)
-    with pytest.raises(ValueError, match="one stochastic layer; the model has 3"):
+    with pytest.raises(ValueError, match="one stochastic layer, but this one has 3"):
         _ = trace.latent
     if num_samples == 4:
         many = three_layers(20_000)
@@ -154,7 +154,7 @@ def test_hierarchy(num_samples):
 
 
 def test_kl_per_dim_on_samples():
-    """A closed-form KL that hangs on K samples is averaged over them, per dimension."""
+    """A closed-form KL that depends on K samples is averaged over them, for each dimension."""
     loc = randn(4, 5, 3)
     q, p = diagonal(loc, torch.ones_like(loc)), diagonal(torch.zeros(3, dtype=FLOAT), torch.ones(3, dtype=FLOAT))
     latent = Latent(q, p, q.sample())
@@ -163,7 +163,7 @@ def test_kl_per_dim_on_samples():
 
 
 def test_full_covariance():
-    """Where only the joint KL exists, it is 1/2 [tr S + m'm - D - ln det S], and no KL per dimension is made up."""
+    """If only the joint KL exists, it is 1/2 [tr S + m'm - D - ln det S], and there is no KL per dimension."""
     half = randn(5, 3, 3)
     covariance = half @ half.mT + torch.eye(3, dtype=FLOAT)
     q = MultivariateNormal(randn(5, 3, seed=1), covariance)
@@ -176,7 +176,7 @@ def test_full_covariance():
 
 
 def test_kl_estimate_is_unbiased():
-    """No closed form: mean_K [log q - log p] estimates KL; exact by a sum over a fine grid in one dimension."""
+    """Without a closed form, mean_K [log q - log p] estimates the KL, which is a sum over a fine grid in 1-D."""
     q, p = diagonal(randn(6, 1, seed=1), randn(6, 1, seed=2).exp()), mixture(1)
     grid = torch.linspace(-30, 30, 60_001, dtype=FLOAT)[:, None, None]
     log_q = q.log_prob(grid)
@@ -195,7 +195,7 @@ def test_kl_estimate_is_unbiased():
 
 
 def test_degenerate_mixture():
-    """A mixture whose components are all N(0, I) is N(0, I): the estimate has the analytic KL for its mean."""
+    """A mixture whose components are all N(0, I) is N(0, I): the mean of the estimate is the closed-form KL."""
     zeros = torch.zeros(3, 2, dtype=FLOAT)
     q = diagonal(randn(5, 2, seed=1), randn(5, 2, seed=2).exp())
     z = q.sample(torch.Size([20_000]))
@@ -210,7 +210,7 @@ def test_degenerate_mixture():
 
 
 def test_permuting_latents_changes_nothing():
-    """The ELBO does not know the order of the latent dimensions."""
+    """The ELBO does not depend on the order of the latent dimensions."""
     order = torch.tensor([2, 0, 3, 1])
     model, other, x, eps = make_model(), make_model(), randn(6, *DATA_SHAPE), randn(3, 6, 4, seed=1)
     with torch.no_grad():
@@ -228,7 +228,7 @@ def test_permuting_latents_changes_nothing():
 
 @pytest.mark.parametrize("free_bits", [0.0, 0.7])
 def test_repeating_the_batch_changes_nothing(free_bits):
-    """Losses are means over examples: the batch twice over has the same loss and gradient."""
+    """Losses are means over examples: a repeated batch has the same loss and gradient."""
     model, x, eps = make_model(BetaVAE, beta=3.0, free_bits=free_bits), randn(6, *DATA_SHAPE), randn(2, 6, 4, seed=1)
     results = []
     for copies in (1, 3):
@@ -250,7 +250,7 @@ def test_repeating_the_samples_changes_nothing():
 # The objective.
 
 
-def test_beta_is_in_the_loss_alone():
+def test_beta_is_only_in_the_loss():
     """loss(beta) = -mean log p(x | z) + beta mean KL; at beta = 1 it is -ELBO (Higgins et al. 2017)."""
     model, x, eps = make_model(), randn(6, *DATA_SHAPE), randn(3, 6, 4, seed=1)
     trace = trace_at(model, x, eps)
@@ -262,7 +262,7 @@ def test_beta_is_in_the_loss_alone():
     torch.testing.assert_close(trace_at(heavy, x, eps).elbo, trace.elbo, rtol=0, atol=0)
     torch.testing.assert_close(heavy.objective(trace)["loss"], distortion + 7 * rate, rtol=1e-12, atol=0)
     objective = ELBO(2.0)
-    objective.beta.fill_(3.0)  # a schedule's way
+    objective.beta.fill_(3.0)  # as a schedule does
     torch.testing.assert_close(objective(trace)["loss"], distortion + 3 * rate, rtol=1e-12, atol=0)
     assert objective.configured_weights["beta"] == 2.0
     assert not objective.state_dict()
@@ -270,7 +270,7 @@ def test_beta_is_in_the_loss_alone():
 
 @pytest.mark.parametrize("value", [-1.0, math.inf, math.nan])
 def test_impossible_weights(value):
-    """A weight that is no finite number >= 0 is refused, with its name and value."""
+    """A weight that is not a finite number >= 0 raises, with its name and value."""
     with pytest.raises(ValueError, match=f"beta must be a finite number >= 0, got {value}"):
         ELBO(value)
     with pytest.raises(ValueError, match=f"free_bits must be a finite number >= 0, got {value}"):
@@ -278,7 +278,7 @@ def test_impossible_weights(value):
 
 
 def test_free_bits():
-    """Rate = sum_d max(free_bits, mean_B KL_d) (Kingma et al. 2016, eq. 15): the batch's mean is floored, not each."""
+    """Rate = sum_d max(free_bits, mean_B KL_d) (Kingma et al. 2016, eq. 15): the mean over the batch has the floor."""
     kl = torch.tensor([[0.1, 0.0, 2.0], [0.3, 1.6, 3.0]], dtype=FLOAT)  # means 0.2, 0.8, 2.5
     trace, loc = trace_with_kl(kl)
     objective = ELBO(beta=2.0).double()
@@ -293,8 +293,8 @@ def test_free_bits():
         objective(three_layers(2))
 
 
-def test_step_reports_the_bound():
-    """What a validation step adds up: the ELBO without beta, KL per dimension that sums to KL, active units."""
+def test_validation_step_adds_up_the_bound():
+    """The means of validation: the ELBO without beta, a KL per dimension that sums to the KL, and active units."""
     x, y = randn(7, *DATA_SHAPE), torch.zeros(7)
     model = make_model(BetaVAE, beta=5.0)
     with torch.no_grad():
@@ -322,7 +322,7 @@ def test_step_reports_the_bound():
 
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_objective_compiles_to_one_graph():
-    """One graph, no breaks: x -> loss, compiled, has the eager loss at the same noise."""
+    """x -> loss compiles to one graph, whose loss is the eager one for the same noise."""
     from torch._inductor import config as inductor
 
     torch.manual_seed(0)
@@ -357,7 +357,7 @@ def test_objective_compiles_to_one_graph():
 
 
 class Sees(nn.Module):
-    """A network that depends on its inputs and its context, row by row, and takes one batch dimension only."""
+    """A network whose output depends on its inputs and its context, and that takes only one batch dimension."""
 
     def __init__(self, in_shape, out_shape):
         super().__init__()
@@ -378,7 +378,7 @@ class Sees(nn.Module):
 @pytest.mark.parametrize("leading", [(3,), (2, 3), (4, 2, 3)])
 @pytest.mark.parametrize(("in_shape", "out_shape"), [((4,), (2, 3, 5)), ((2, 3), (4,))])
 def test_sample_dimensions_fold_and_unfold(with_context, leading, in_shape, out_shape):
-    """p(y | inputs[k, b], context[b]) row by row, whatever comes before the batch dimension."""
+    """p(y | inputs[k, b], context[b]) for each k and b, with any dimensions before the batch dimension."""
     conditional = Conditional(in_shape, out_shape, Sees, NormalFamily()).double()
     inputs, context = randn(*leading, *in_shape), randn(3, 2, seed=5) if with_context else None
     y = randn(3, *out_shape, seed=6)
@@ -391,8 +391,8 @@ def test_sample_dimensions_fold_and_unfold(with_context, leading, in_shape, out_
         b = index[-1]
         alone = conditional(inputs[tuple(index)][None], None if context is None else context[b : b + 1])
         torch.testing.assert_close(log_p[tuple(index)], alone.log_prob(y[b : b + 1])[0], rtol=1e-12, atol=0)
-        planes = conditional.net(inputs[tuple(index)][None], None if context is None else context[b : b + 1])[0]
-        torch.testing.assert_close(together.mean[tuple(index)], planes[: out_shape[0]], rtol=1e-12, atol=1e-14)
+        outputs = conditional.net(inputs[tuple(index)][None], None if context is None else context[b : b + 1])[0]
+        torch.testing.assert_close(together.mean[tuple(index)], outputs[: out_shape[0]], rtol=1e-12, atol=1e-14)
 
 
 # Means over examples.
@@ -400,7 +400,7 @@ def test_sample_dimensions_fold_and_unfold(with_context, leading, in_shape, out_
 
 @pytest.mark.parametrize("sizes", [[10, 10, 3], [23], [1] * 23, [7, 16]])
 def test_example_mean(sizes):
-    """Sum over examples / number of examples, in float64: batching, the ragged last one included, is not in it."""
+    """The sum over examples divided by their number, in float64: it does not depend on the sizes of the batches."""
     scalar, vector = randn(23).float() + 1e4, randn(23, 3, seed=1).float()
     metric, start = ExampleMean(), 0
     for size in sizes:
@@ -415,7 +415,7 @@ def test_example_mean(sizes):
 
 
 def test_example_means_merge():
-    """Two processes' sums and counts add up to one process's, however unequal their shares."""
+    """The sums and counts of two processes add up to those of one, also if one has more examples."""
     values = randn(23)
     parts = []
     for part in (values[:4], values[4:]):
@@ -429,7 +429,7 @@ def test_example_means_merge():
 
 
 def test_derived_seeds():
-    """The same on every machine, for ever (literal values); 63 bits; any change of seed or keys is another draw."""
+    """Seeds are the same on every machine and in every version, have 63 bits, and differ for other seeds or keys."""
     assert seeding.derive(0) == 2631537505891389924
     assert seeding.derive(7, "order", 3) == 1569714343349645784
     names = [(0,), (1,), (0, 1), (0, "1"), (0, "a", 1, 23), (0, "a", 12, 3), (0, "a1", 23), (0, "a", "b"), (0, "ab")]
@@ -438,8 +438,7 @@ def test_derived_seeds():
     assert all(0 <= s < 2**63 for s in seeds)
 
 
-def test_named_streams():
-    """``reseed`` and ``generator`` start one stream at one name."""
+def test_reseed_and_generator_give_the_same_numbers():
     expected = torch.rand(5, generator=seeding.generator(3, "x", 1))
     with seeding.isolated(CPU, 3, "x", 1):
         assert torch.equal(torch.rand(5), expected)
@@ -449,8 +448,8 @@ def test_named_streams():
     assert not torch.equal(torch.rand(5, generator=seeding.generator(3, "x", 2)), expected)
 
 
-def test_isolated_leaves_the_stream_outside_alone():
-    """What is drawn inside, and an error there, moves nothing outside."""
+def test_isolated_restores_the_generators():
+    """Random draws or an error inside the block do not change the draws after it."""
 
     def fail():
         with seeding.isolated(CPU, 0, "picture"):

@@ -203,17 +203,17 @@ def loader(x, y=CLASSES):
 @pytest.mark.parametrize(
     ("model", "x", "y", "words"),
     [
-        (VAE, 255 * BITS, CLASSES, r"Bernoulli scores 0 and 1 alone, got values in \[0.0, 255.0\]: binarise them"),
-        (VAE, 2 * BITS - 1, CLASSES, r"Bernoulli scores 0 and 1 alone, got values in \[-1.0, 1.0\]"),
-        (VAE, BITS / 2, CLASSES, r"Bernoulli scores 0 and 1 alone, got values in \[0.0, 0.5\]"),
+        (VAE, 255 * BITS, CLASSES, r"Bernoulli takes only the values 0 and 1, got values in \[0.0, 255.0\]: binarize"),
+        (VAE, 2 * BITS - 1, CLASSES, r"Bernoulli takes only the values 0 and 1, got values in \[-1.0, 1.0\]"),
+        (VAE, BITS / 2, CLASSES, r"Bernoulli takes only the values 0 and 1, got values in \[0.0, 0.5\]"),
         (partial(VAE, likelihood=ContinuousBernoulli()), 255 * BITS, CLASSES, r"in \[0, 1\], .*: divide bytes by 255"),
-        (partial(VAE, likelihood=DiscretizedLogistic()), BITS / 2, CLASSES, r"scores the levels k / 255 of 8-bit data"),
+        (partial(VAE, likelihood=DiscretizedLogistic()), BITS / 2, CLASSES, r"takes the 256 levels k / 255"),
         (VAE, BITS[..., 1:], CLASSES, r"\(4, 1, 8, 7\) and \(4,\): data_shape=\(1, 8, 8\) takes x of shape \(B, 1, "),
         (VAE, BITS.flatten(1), CLASSES, r"has the shapes \(4, 64\) and \(4,\)"),
         (VAE, BITS, CLASSES[:1], r"has the shapes \(4, 1, 8, 8\) and \(1,\)"),
         (VAE, BITS, None, r"y of Batch\(x, y\) is a NoneType: give a tensor, torch.zeros\(len\(x\)\) if there"),
         (VAE, BITS.numpy(), CLASSES, r"x of Batch\(x, y\) is a ndarray: give a tensor$"),
-        (CVAE, BITS, CLASSES / 10, "class labels must be whole numbers, got torch.float32: convert them"),
+        (CVAE, BITS, CLASSES / 10, "class labels must be integers, got torch.float32: convert them"),
         (CVAE, BITS, -CLASSES, "labels run from -3 to 0: number the classes from 0"),
         (CVAE, BITS, CLASSES + 7, "num_classes=10, but the labels run from 7 to 10: use model.num_classes=11"),
     ],
@@ -282,10 +282,10 @@ def test_arrays_that_are_no_tensors(name):
     if name == "cvae":
         calls += [lambda: model.encode(BITS, y.numpy()), lambda: model.sample(8, y.numpy())]
     for call in calls:
-        with pytest.raises(ValueError, match=r"expected a torch.Tensor, got a ndarray: convert it, torch.from_numpy"):
+        with pytest.raises(ValueError, match=r"expected a torch.Tensor, got ndarray: convert it with torch.from_numpy"):
             call()
     if name == "cvae":
-        with pytest.raises(ValueError, match=r"class labels must be whole numbers, got torch\.float32"):
+        with pytest.raises(ValueError, match=r"class labels must be integers, got torch\.float32"):
             model.encode(BITS, CLASSES / 10)
 
 

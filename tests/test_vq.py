@@ -1,4 +1,4 @@
-"""Vector quantisation and the VQ-VAE: van den Oord et al. 2017."""
+"""Vector quantization and the VQ-VAE: van den Oord et al. 2017."""
 
 import math
 
@@ -22,7 +22,7 @@ def quantizer(num_codes=7, dim=3, **kwargs):
     return Quantizer(num_codes, dim, **kwargs).double()
 
 
-def test_nearest_is_the_nearest():
+def test_nearest_code_by_all_distances():
     q, v = quantizer(), vectors(5, 4, 3)
     distances = (v[..., None, :] - q.codebook).square().sum(-1)
     out = q.eval()(v)
@@ -40,8 +40,8 @@ def test_straight_through_jacobian_is_the_identity():
     assert torch.equal(jacobian, torch.eye(6, dtype=torch.float64))
 
 
-def test_one_update_without_memory_gives_the_cluster_means():
-    """decay = 0: every code that is used becomes the mean of its vectors."""
+def test_one_update_with_decay_0_gives_the_cluster_means():
+    """Every used code becomes the mean of its vectors."""
     clusters = torch.tensor([[5.0, 5, 5], [-5, -5, -5]], dtype=torch.float64)
     v = torch.cat([clusters[:1] + vectors(40, 3), clusters[1:] + vectors(20, 3, seed=1)])
     q = quantizer(num_codes=2, decay=0.0)
@@ -53,7 +53,7 @@ def test_one_update_without_memory_gives_the_cluster_means():
 
 
 def test_running_means():
-    """Two updates by hand: e = m / N, both decayed."""
+    """An update by hand: e = m / N, both with the decay."""
     q = quantizer(num_codes=2, dim=1, decay=0.9, restart_below=0.0)
     q.codebook.copy_(torch.tensor([[0.0], [10.0]]))
     q.sums.copy_(q.codebook / 2)
@@ -63,8 +63,8 @@ def test_running_means():
     torch.testing.assert_close(q.codebook.flatten().tolist(), [m[0] / n[0], m[1] / n[1]], rtol=1e-12, atol=0)
 
 
-def test_start_is_k_means():
-    """scikit-learn's Lloyd iterations from the same codes end at the same codes."""
+def test_init_from_data_is_k_means():
+    """scikit-learn's Lloyd iterations from the same initial codes give the same codes."""
     from sklearn.cluster import KMeans
 
     centres = 6 * vectors(8, 3)
@@ -80,8 +80,8 @@ def test_start_is_k_means():
 
 
 @pytest.mark.parametrize(("restart_below", "used"), [(0.1, 15), (0.0, 1)])
-def test_dead_codes_are_restarted(restart_below, used):
-    """Codes far from all vectors come into use: nearly all of them. Without restarts none does."""
+def test_dead_codes_are_replaced(restart_below, used):
+    """Nearly all codes that are far from all vectors come into use. Without replacement none does."""
     v = vectors(64, 3)
     q = quantizer(num_codes=16, decay=0.5, restart_below=restart_below)
     q.codebook.add_(100)
@@ -93,7 +93,7 @@ def test_dead_codes_are_restarted(restart_below, used):
     assert num >= used if restart_below else num == used
 
 
-def test_evaluation_leaves_the_codebook():
+def test_evaluation_does_not_change_the_codebook():
     q, v = quantizer().eval(), vectors(1, 9, 3)
     before = q.codebook.clone()
     q(v)
@@ -118,7 +118,7 @@ def test_rate_is_ln_c_for_each_position():
 
 
 def test_the_bound_holds_by_enumeration():
-    """log p(x) = log of the mean of p(x | z) over all C^n codes, and the ELBO lies below it."""
+    """log p(x) is the logarithm of the mean of p(x | z) over all C^n codes, and the ELBO is below it."""
     model = VQVAE((1, 2, 3), latent_dim=2, num_latents=2, num_codes=4).double().eval()
     x = vectors(5, 1, 2, 3).gt(0).double()
     codebook = model.quantizer.codebook
@@ -136,8 +136,8 @@ def test_loss_by_hand():
     distance = (inputs - e).square().sum((1, 2)).mean()
     expected = 0.75 * distance - model.decode(e).log_prob(x).mean() + 5 * math.log(11)
     torch.testing.assert_close(model.objective(model(x))["loss"], expected, rtol=1e-12, atol=0)
-    # The commitment draws the encoder to the code, which stays: 2 * 0.75 * (z_e - e) / B, and the codebook is
-    # no parameter.
+    # The commitment term moves the encoder's output towards the code: its gradient is 2 * 0.75 * (z_e - e) / B. The
+    # codebook is not a parameter.
     trace = model(x)
     latent = trace.latent.q
     (gradient,) = torch.autograd.grad(0.75 * model.objective(trace)["code_distance"], latent.inputs)
@@ -148,7 +148,7 @@ def test_loss_by_hand():
 
 
 def test_codes_are_counted_over_the_epoch():
-    """codes_used and perplexity are those of all validation images together, whatever the batch size."""
+    """codes_used and perplexity are those of all validation images together, for every batch size."""
     values = []
     for size in (7, 20):
         torch.manual_seed(0)
@@ -171,8 +171,8 @@ def test_codes_are_counted_over_the_epoch():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_codes": 0}, "num_codes and latent_dim >= 1, got 0"),
-        ({"decay": 1.0}, r"must lie in \[0, 1\), got 1.0"),
+        ({"num_codes": 0}, "num_codes and latent_dim must be >= 1, got 0"),
+        ({"decay": 1.0}, r"must be in \[0, 1\), got 1.0"),
         ({"num_latents": 0}, "num_latents must be >= 1, got 0"),
         ({"commitment": -1}, "commitment must be a finite number >= 0, got -1"),
     ],
@@ -182,8 +182,8 @@ def test_bad_options(options, message):
         VQVAE((1, 4, 4), **options)
 
 
-def test_autocast_leaves_the_codebook_alone():
-    """Under bf16 the nearest code, the codebook and the terms are those of full precision."""
+def test_the_codebook_ignores_autocast():
+    """Under bf16, the nearest codes and the updated codebook are those of full precision."""
     q, v = quantizer(num_codes=30).float(), vectors(2, 50, 3).float()
     with torch.autocast("cpu", torch.bfloat16):
         codes = q.eval()(v).codes
@@ -193,4 +193,4 @@ def test_autocast_leaves_the_codebook_alone():
     assert torch.equal(codes, again.eval()(v).codes)
     again.train()(v)
     used = codes.unique()
-    assert torch.equal(q.codebook[used], again.codebook[used])  # the others were restarted at random
+    assert torch.equal(q.codebook[used], again.codebook[used])  # the others were replaced at random

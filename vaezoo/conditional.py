@@ -1,4 +1,4 @@
-"""Conditional distributions: a network followed by a family."""
+"""Conditional distributions: a network followed by a family of distributions."""
 
 from math import prod
 from typing import Any
@@ -12,13 +12,13 @@ from vaezoo.types import NetFactory, Shape
 
 
 class Network(nn.Module):
-    """A network over any number of leading dimensions, whose input's shape is checked.
+    """A network that takes any number of leading batch dimensions and checks the shape of its inputs.
 
     Args:
         in_shape: shape of one input.
         out_shape: shape of one output.
-        net: makes the network: ``net(in_shape, out_shape)``; its ``forward(inputs, context)`` maps
-            (N, *in_shape) to (N, *out_shape).
+        net: makes the network, as ``net(in_shape, out_shape)``. The forward method of the network,
+            ``forward(inputs, context)``, maps (N, *in_shape) to (N, *out_shape).
     """
 
     def __init__(self, in_shape: Shape, out_shape: Shape, net: NetFactory):
@@ -27,12 +27,15 @@ class Network(nn.Module):
         self.net = net(self.in_shape, out_shape)
 
     def raw_outputs(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        """(*batch, *in_shape) -> (*batch, *out_shape), in float32 at least.
+        """Apply the network: (*batch, *in_shape) -> (*batch, *out_shape), in float32 at least.
 
         Args:
-            inputs: (*batch, *in_shape), any number of leading dimensions.
-            context: whatever else is conditioned on, (B, *shape) for the last batch dimension;
-                networks that are not conditional ignore it.
+            inputs: (*batch, *in_shape), with any number of batch dimensions.
+            context: labels or another condition, (B, *shape), for the last batch dimension. Networks that are not
+                conditional ignore it.
+
+        Raises:
+            ValueError: the inputs have another shape, or an argument is not a tensor.
         """
         require_tensor(inputs)
         if context is not None:
@@ -44,25 +47,32 @@ class Network(nn.Module):
             context = context.expand(*batch, *context.shape[1:]).flatten(0, len(batch) - 1)
         inputs = inputs.reshape(prod(batch), *self.in_shape).to(next(self.parameters(), inputs).dtype)
         outputs = self.net(inputs, context)
-        # Densities and their sums need float32 at least, whatever autocast does.
+        # Densities and their sums need float32 at least, also under autocast.
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         return outputs.reshape(*batch, *outputs.shape[1:])
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Any:
-        """The planes, or what a subclass makes of them."""
+        """Return the raw outputs, or in a subclass, a distribution made from them."""
         return self.raw_outputs(inputs, context)
 
 
 class Conditional(Network):
-    """p(y | c) = family(net(c) + offset): the encoder q(z | x) and the decoder p(x | z) alike.
+    """p(y | c) = family(net(c) + offset): the encoder q(z | x) and the decoder p(x | z) are both of this class.
 
     The offset is 0 until ``init_mean`` is called.
+
+    >>> from vaezoo.families import Bernoulli
+    >>> from vaezoo.nets import MLP
+    >>> decoder = Conditional(in_shape=(8,), out_shape=(1, 28, 28), net=MLP, family=Bernoulli())
+    >>> px = decoder(torch.zeros(3, 5, 8))  # any number of batch dimensions
+    >>> px.batch_shape, px.event_shape
+    (torch.Size([3, 5]), torch.Size([1, 28, 28]))
 
     Args:
         in_shape: shape of one c.
         out_shape: shape of one y.
-        net: makes the network, from c to the family's outputs.
-        family: turns the network's planes into a distribution of y.
+        net: makes the network from c to the raw outputs of the family.
+        family: makes the distribution of y from the raw outputs.
     """
 
     offset: Tensor
@@ -76,10 +86,10 @@ class Conditional(Network):
         self.register_buffer("offset", torch.zeros(raw_shape))
 
     def init_mean(self, mean: Tensor) -> None:
-        """Start from a distribution with this mean where the network says nothing (net(c) = 0).
+        """Set the offset so that a network with output 0 gives a distribution with this mean.
 
-        Burda et al. 2016 set the last layer's bias to the logit of the mean image; an offset does so
-        for any network. Without it a short training on MNIST ends many nats lower.
+        Burda et al. 2016 (https://arxiv.org/abs/1509.00519) set the bias of the last layer to the logit of the mean
+        image; an offset does the same for any network. Without it, a short training on MNIST ends many nats lower.
 
         Args:
             mean: the mean of y, shape ``out_shape``.
@@ -88,16 +98,16 @@ class Conditional(Network):
         self.offset.copy_(torch.cat([first, *rest]))
 
     def params(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The family's raw parameters, each (*batch, *out_shape)."""
+        """Return the raw parameters of the family, each (*batch, *out_shape). Arguments as in ``raw_outputs``."""
         outputs = self.raw_outputs(inputs, context) + self.offset
         return outputs.chunk(self.family.num_outputs, dim=-len(self.out_shape))
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Distribution:
-        """p(y | inputs), with batch shape (*batch,); arguments as in ``raw_outputs``."""
+        """Return p(y | inputs), batch shape (*batch,). Arguments as in ``raw_outputs``."""
         distribution = self.family(*self.params(inputs, context))
         elementwise = len(self.out_shape) - len(distribution.event_shape)
         return Independent(distribution, elementwise, validate_args=False) if elementwise else distribution
 
     def point_estimate(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        """One point that stands for p(y | inputs), (*batch, *out_shape): the mean where the family has one."""
+        """Return one point that represents p(y | inputs), (*batch, *out_shape): the mean, if the family has one."""
         return self.family.point_estimate(*self.params(inputs, context))

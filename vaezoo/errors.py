@@ -1,19 +1,25 @@
-"""The errors that a user can cause, and suggestions for misspelt names."""
+"""Errors that a user can cause, and suggestions for misspelled names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class ConfigError(ValueError):
-    """A config that cannot be built, in one sentence."""
-
-
-def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """"did you mean PREFIX.NAME?" where one of the names is close, else the names."""
-    names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {prefix}{close[0]}?" if close else f"choose from {', '.join(names)}"
+    """A config that cannot be built. The message is one sentence."""
 
 
 class DoesNotApply(ValueError):
-    """Why a group of metrics cannot be had of this model on this data."""
+    """A group of metrics that cannot be computed for this model or these data. The message is the reason."""
+
+
+def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Return "did you mean PREFIX.NAME?" if one of the names is similar, otherwise the list of names.
+
+    >>> suggest("bata", ["beta", "gamma"], "model.")
+    'did you mean model.beta?'
+    >>> suggest("x", ["beta", "gamma"])
+    'choose from beta, gamma'
+    """
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {prefix}{close[0]}?" if close else f"choose from {', '.join(names)}"

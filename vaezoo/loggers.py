@@ -16,6 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vaezoo.runs.folder import write_atomic
+from vaezoo.training.lightning_workarounds import hide_events_from
 
 
 class CSV(Logger):
@@ -138,7 +139,7 @@ class TensorBoard(DisabledOnError, TensorBoardLogger):
 
     def rewind(self, step: int) -> None:
         """Hide what was logged at or after this many optimizer steps; to be called before anything is logged."""
-        self._kwargs["purge_step"] = step
+        hide_events_from(self, step)
 
 
 class WandB(DisabledOnError, WandbLogger):

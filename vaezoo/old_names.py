@@ -29,6 +29,7 @@ NEW_KEYS = {
     "callbacks.best": "callbacks.checkpoint_best",
     "callbacks.last": "callbacks.checkpoint_last",
     "callbacks.panels": "callbacks.images",
+    "data.chunk": "data.batches_per_step",
     "trust": "allow_packages",
 }
 

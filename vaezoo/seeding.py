@@ -1,7 +1,7 @@
-"""Randomness as a function: every random draw is named by a seed and keys, never by hidden state.
+"""Random numbers as a function of a seed and keys, without hidden state.
 
-A run that derives its noise from ``(seed, epoch, batch)`` can be stopped anywhere and go on bit for
-bit, and pictures or metrics that draw numbers in between cannot move it.
+The noise of a run is computed from ``(seed, epoch, batch)``. So a run can stop anywhere and resume with the same bits,
+and pictures or metrics that draw random numbers in between do not change it.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import torch
 
 
 def derive(seed: int, *keys: str | int) -> int:
-    """A 63-bit seed for the draw named by ``keys``: the same on every machine and in every process.
+    """Return a 63-bit seed for these keys. It is the same on every machine and in every process.
 
     >>> derive(0, "order", 3) == derive(0, "order", 3) != derive(0, "order", 4)
     True
@@ -22,15 +22,15 @@ def derive(seed: int, *keys: str | int) -> int:
 
 
 def generator(seed: int, *keys: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that starts at ``derive(seed, *keys)``."""
+    """Return a new generator with the seed ``derive(seed, *keys)``."""
     return torch.Generator(device).manual_seed(derive(seed, *keys))
 
 
 def reseed(device: torch.device, seed: int, *keys: str | int) -> None:
-    """Set the default generator of ``device`` to the stream named by ``keys``.
+    """Seed the default generator of a device with ``derive(seed, *keys)``.
 
-    ``torch.manual_seed`` does this too, but visits every backend: a visible cost in a small model's
-    step.
+    ``torch.manual_seed`` would do it too, but it seeds every backend, which takes a visible part of a small model's
+    training step.
     """
     value = derive(seed, *keys)
     if device.type == "cuda":
@@ -44,7 +44,13 @@ def reseed(device: torch.device, seed: int, *keys: str | int) -> None:
 
 @contextmanager
 def isolated(device: torch.device, seed: int, *keys: str | int) -> Iterator[None]:
-    """Run a block on a random stream of its own and put the streams outside back as they were."""
+    """Run a block with default generators that are seeded for it, and restore their states afterwards.
+
+    Args:
+        device: the device that the block draws on; the CPU's generator is always restored too.
+        seed: the seed.
+        *keys: names of the draws.
+    """
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         reseed(device, seed, *keys)

@@ -1,7 +1,7 @@
-"""What one pass of a latent-variable model leaves behind, and the evidence lower bound it implies.
+"""One forward pass of a latent-variable model (``Trace``) and the evidence lower bound (ELBO) computed from it.
 
-Shapes: K posterior samples, B batch, L stochastic layers. Everything is in nats per example, summed
-over the dimensions of the data or the latent, with all normalising constants.
+Shapes: K posterior samples, B batch, L stochastic layers. All values are in nats per example: summed over the
+dimensions of the data or of the latent, with all normalizing constants.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from torch.distributions import Distribution, Independent, kl_divergence
 T = TypeVar("T")
 
 
-class cached_property(Generic[T]):  # reads as a decorator
-    """A property that is computed once.
+class cached_property(Generic[T]):  # a decorator, so its name is in lower case
+    """A property that is computed once for each object.
 
-    ``functools.cached_property`` takes a lock on Python 3.11, which torch.compile cannot trace.
+    ``functools.cached_property`` takes a lock on Python 3.11, and torch.compile cannot trace locks.
     """
 
     def __init__(self, function: Callable[[Any], T]):
@@ -40,9 +40,9 @@ class Latent:
     """One stochastic layer: its posterior q, its prior p and the samples z drawn from q.
 
     Args:
-        q: q(z | x) with batch shape (B,), or (K, B) where it depends on samples of another layer.
-        p: p(z), with batch shape () or one that broadcasts against q's.
-        z: samples of q, shape (K, B, *event).
+        q: posterior q(z | x), batch shape (B,), or (K, B) if it depends on samples of another layer.
+        p: prior p(z), batch shape (), or one that broadcasts against the batch shape of q.
+        z: samples of q, (K, B, *event).
     """
 
     q: Distribution
@@ -61,9 +61,9 @@ class Latent:
 
     @cached_property
     def kl_per_dim(self) -> Tensor | None:
-        """KL(q, p) of each latent dimension, (B, *dims), where both factorise and torch knows it.
+        """KL(q, p) of each latent dimension, (B, *dims), in closed form.
 
-        None where it is not to be had: then only the joint ``kl`` exists.
+        None if q or p does not factorize over dimensions, or if there is no closed form: use ``kl`` then.
         """
         if not (isinstance(self.q, Independent) and isinstance(self.p, Independent)):
             return None
@@ -71,14 +71,14 @@ class Latent:
             kl = kl_divergence(self.q.base_dist, self.p.base_dist)
         except NotImplementedError:
             return None
-        per_sample = kl.dim() > 1 + self.q.reinterpreted_batch_ndims  # a layer that hangs on K samples
+        per_sample = kl.dim() > 1 + self.q.reinterpreted_batch_ndims  # q depends on K samples of another layer
         return kl.mean(0) if per_sample else kl
 
     @cached_property
     def kl(self) -> Tensor:
-        """KL(q, p), (B,): closed form where torch knows one, else the estimate at the samples.
+        """KL(q, p), (B,), in closed form if torch has one.
 
-        The estimate is mean_K [log q(z | x) - log p(z)], unbiased.
+        Otherwise the unbiased estimate mean_K [log q(z | x) - log p(z)] at the samples.
         """
         if self.kl_per_dim is not None:
             return self.kl_per_dim.flatten(1).sum(1)
@@ -91,15 +91,27 @@ class Latent:
 
 @dataclass
 class Trace:
-    """One pass of q, then p: the data, p(x | z) and the stochastic layers.
+    """One forward pass: the data x, the likelihood p(x | z) and the stochastic layers.
 
-    ``elbo = E_q[log p(x | z)] - KL(q, p)`` (Kingma & Welling 2013, eq. 3). No weight of any
-    objective is ever in it.
+    ELBO = E_q[log p(x | z)] - KL(q, p) (Kingma & Welling 2013, Auto-Encoding Variational Bayes,
+    https://arxiv.org/abs/1312.6114, eq. 3). It never contains a weight of an objective, such as beta.
+
+    >>> from torch.distributions import Normal
+    >>> x = torch.zeros(5, 2)
+    >>> q = Independent(Normal(torch.ones(5, 3), torch.ones(5, 3)), 1)
+    >>> p = Independent(Normal(torch.zeros(3), torch.ones(3)), 1)
+    >>> z = q.rsample((4,))  # K = 4
+    >>> px = Independent(Normal(z[..., :2], torch.ones(2)), 1)
+    >>> trace = Trace(x, px, (Latent(q, p, z),))
+    >>> trace.log_px.shape, trace.elbo.shape
+    (torch.Size([4, 5]), torch.Size([5]))
+    >>> trace.latent.kl  # 1/2 for each of the 3 dimensions
+    tensor([1.5000, 1.5000, 1.5000, 1.5000, 1.5000])
 
     Args:
         x: data, (B, *data_shape).
-        px: p(x | z) with batch shape (K, B).
-        latents: the stochastic layers, top to bottom.
+        px: likelihood p(x | z), batch shape (K, B).
+        latents: the stochastic layers, from top to bottom.
     """
 
     x: Tensor
@@ -108,12 +120,12 @@ class Trace:
 
     @cached_property
     def log_px(self) -> Tensor:
-        """log p(x | z), (K, B): its negative is the distortion."""
+        """log p(x | z), (K, B). Its negative is the distortion."""
         return self.px.log_prob(self.x)
 
     @cached_property
     def kl(self) -> Tensor:
-        """KL(q, p) of each layer, (B, L): their sum is the rate."""
+        """KL(q, p) of each layer, (B, L). The sum over the layers is the rate."""
         return torch.stack([latent.kl for latent in self.latents], dim=1)
 
     @cached_property
@@ -123,9 +135,10 @@ class Trace:
 
     @cached_property
     def log_w(self) -> Tensor:
-        """log importance weights log p(x, z) - log q(z | x), (K, B).
+        """Log importance weights log p(x, z) - log q(z | x), (K, B).
 
-        ``logsumexp(log_w, 0) - log K`` is the bound of Burda et al. 2016.
+        ``log_w.logsumexp(0) - log K`` is the importance-weighted bound (Burda et al. 2016, Importance Weighted
+        Autoencoders, https://arxiv.org/abs/1509.00519).
         """
         log_w = self.log_px
         for latent in self.latents:
@@ -134,11 +147,11 @@ class Trace:
 
     @property
     def latent(self) -> Latent:
-        """The only stochastic layer.
+        """The stochastic layer of a model that has only one.
 
         Raises:
-            ValueError: the model has several, so what asks for one cannot be applied to it.
+            ValueError: the model has several.
         """
         if len(self.latents) != 1:
-            raise ValueError(f"this needs one stochastic layer; the model has {len(self.latents)}")
+            raise ValueError(f"this needs a model with one stochastic layer, but this one has {len(self.latents)}")
         return self.latents[0]

@@ -1,4 +1,4 @@
-"""Types that several packages share: shapes, batches and what makes a network."""
+"""Types that several packages share: shapes, factories of networks, and batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -6,18 +6,29 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 Shape = Sequence[int]
-NetFactory = Callable[[Shape, Shape], nn.Module]
+NetFactory = Callable[[Shape, Shape], nn.Module]  # from (in_shape, out_shape)
 
 
 class Batch(NamedTuple):
-    """What a data module hands over: images (B, C, H, W) as floats, and labels (B,) or factors (B, F)."""
+    """A batch of a data module.
+
+    Args:
+        x: data as floats; images are (B, C, H, W).
+        y: labels (B,), or factors (B, F).
+    """
 
     x: Tensor
     y: Tensor
 
 
 class IndexedBatch(NamedTuple):
-    """A training batch and where it stands: its number in the epoch, and the examples in it, (B,), where known."""
+    """A training batch and its place in the epoch.
+
+    Args:
+        batch_idx: index of the batch in the epoch.
+        example_ids: indices of its examples in the training set, (B,); None if unknown.
+        batch: the batch itself.
+    """
 
     batch_idx: int
     example_ids: Tensor | None
@@ -25,7 +36,14 @@ class IndexedBatch(NamedTuple):
 
 
 class BatchChunk:
-    """Consecutive training batches, each made when it is asked for: an iterable that Lightning leaves as it is."""
+    """Several consecutive training batches, for one step of Lightning.
+
+    It can be iterated once, and each batch is made when it is asked for. It is not a list, so that Lightning does not
+    move its batches to the device.
+
+    Args:
+        batches: the batches.
+    """
 
     def __init__(self, batches: Iterator[IndexedBatch]):
         self.batches = batches

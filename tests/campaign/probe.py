@@ -127,7 +127,7 @@ def break_step(what: str, value: float, epoch: int, number: int) -> None:
                 handle.remove()
 
     def loss(self: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
-        result, names, row = compute_loss(self, x, y)
-        return (result + value if now and what == "loss" else result), names, row
+        result, metrics = compute_loss(self, x, y)
+        return (result + value if now and what == "loss" else result), metrics
 
     LatentVariableModel.train_batch, LatentVariableModel.compute_loss = train, loss  # type: ignore[method-assign]

@@ -1,6 +1,9 @@
 """Compares two checkouts of the project: does every command compute the same numbers, to the last bit?
 
     python tests/campaign/same_numbers.py TREE_BEFORE TREE_AFTER [--only NAME ...] [--json FILE]
+    python tests/campaign/same_numbers.py FILE TREE_AFTER
+
+The second form compares with the numbers that ``--json FILE`` has kept of an earlier TREE_AFTER on the same machine.
 
 It shows that a reorganisation (modules moved, names changed) changes no number. A tree is a folder with ``run.py``,
 ``conf/`` and ``vaezoo/``. The script uses nothing of the package but the command line, which must be the same in both
@@ -39,10 +42,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-SECONDS = 400  # after this time, a command is killed and counts as failed
+SECONDS = 1200  # after this time, a command is killed and counts as failed
 LIBRARIES = ("torch", "lightning.pytorch", "hydra", "torchmetrics", "numpy", "sklearn.datasets", "sklearn.linear_model",
              "scipy.stats", "PIL.Image", "matplotlib.figure", "rich.console", "rich.table", "tqdm")  # fmt: skip
 LEFT_OUT = re.compile(r"second|time|memory|versions|git_commit|device|threads|config|units|settings|folder|checkpoint")
@@ -95,26 +99,29 @@ OTHERS = {  # name: words besides SHORT
 
 
 def commands(tree: Path) -> dict[str, dict[str, Any]]:
-    """Return the commands: name -> steps (command lines, ``@NAME@`` stands for a folder), needs, fresh."""
+    """Return the commands: name -> steps (command lines, ``@OUT@/NAME`` is a command's folder), needs, fresh."""
     found = {path.stem: f"model={path.stem}" for path in sorted((tree / "conf/model").glob("*.yaml"))}
     likelihoods = {path.stem for path in (tree / "conf/model/likelihood").glob("*.yaml")} - {"bernoulli"}  # the default
     found |= {f"likelihood_{name}": f"model/likelihood={name}" for name in sorted(likelihoods)} | OTHERS
-    ran = {name: {"steps": [f"{SHORT} {words} hydra.run.dir=@{name}@"]} for name, words in found.items()}
-    more = "hydra.run.dir=@resumed@ trainer.max_epochs=1 callbacks/ema=default scheduler=cosine"
-    ran["resumed"] = {"steps": [f"{SHORT} {more}", "run=@resumed@ trainer.max_epochs=3"]}
-    ran["ddp"] = {"steps": [f"{SHORT} model=mog_vae trainer=ddp trainer.devices=2 hydra.run.dir=@ddp@"], "fresh": True}
+    ran = {name: {"steps": [f"{SHORT} {words} hydra.run.dir=@OUT@/{name}"]} for name, words in found.items()}
+    more = "hydra.run.dir=@OUT@/resumed trainer.max_epochs=1 callbacks/ema=default scheduler=cosine"
+    ran["resumed"] = {"steps": [f"{SHORT} {more}", "run=@OUT@/resumed trainer.max_epochs=3"]}
+    ran["ddp"] = {
+        "steps": [f"{SHORT} model=mog_vae trainer=ddp trainer.devices=2 hydra.run.dir=@OUT@/ddp"],
+        "fresh": True,
+    }
     if shutil.which("c++") or shutil.which("g++"):
-        ran["compile"] = {"steps": [f"{SHORT} compile=true hydra.run.dir=@compile@"], "fresh": True}
+        ran["compile"] = {"steps": [f"{SHORT} compile=true hydra.run.dir=@OUT@/compile"], "fresh": True}
     else:
         print("compile: left out, because there is no C++ compiler on this machine")
     settings = "task.num_samples=20 task.num_images=40"
     words = f"task.metrics=[likelihood,latent,disentanglement] {settings} {SHORT} trainer.max_epochs=1"
-    ran["compare"] = {"steps": [f"task=compare models=[mlp_vae,iwae] seeds=2 {words} hydra.run.dir=@compare@"]}
+    ran["compare"] = {"steps": [f"task=compare models=[mlp_vae,iwae] seeds=2 {words} hydra.run.dir=@OUT@/compare"]}
     for run, metrics in EVALUATED.items():
         tasks = {"evaluate": f"{metrics} {settings}", "sample": "num=20", "reconstruct": "num=20", "encode": ""}
         for task, words in tasks.items():
             name = f"{task}_{run}"
-            step = f"task={task} run=@{run}@ trainer.accelerator=cpu {words} hydra.run.dir=@{name}@"
+            step = f"task={task} run=@OUT@/{run} trainer.accelerator=cpu {words} hydra.run.dir=@OUT@/{name}"
             ran[name] = {"steps": [step], "needs": run}
     return ran
 
@@ -128,22 +135,21 @@ def run_tree(tasks: dict[str, dict[str, Any]], out: Path, fresh: bool) -> None:
         with suppress(ImportError):  # then the package will import it, or does not need it
             importlib.import_module(library)
     for name, task in tasks.items():
-        start, code = time.perf_counter(), 0
-        for step in task["steps"]:
-            words = [re.sub("@(.*?)@", lambda match: str(out / match[1]), word) for word in step.split()]
-            target = start_fresh if fresh or task.get("fresh") else start_here
-            code = code or in_child(lambda target=target, words=words: target(words), out / f"{name}.log")
-        result = out / f"{name}.json"
-        broken = in_child(lambda name=name, result=result: write_parts(out / name, result), out / f"{name}.read.log")
-        if code or broken:
-            log = out / (f"{name}.log" if code else f"{name}.read.log")
+        result, log, seconds, code = out / f"{name}.json", out / f"{name}.log", 0.0, 0
+        start = start_fresh if fresh or task.get("fresh") else start_here
+        calls = [partial(start, step.replace("@OUT@", str(out)).split()) for step in task["steps"]]
+        for call in [*calls, partial(write_parts, out / name, result)]:
+            if code == 0:
+                code, used = in_child(call, log)
+                seconds += used
+        if code:
             last = (log.read_text(errors="replace").strip() or "no output").splitlines()[-1]
-            result.write_text(json.dumps({"failed": f"exit code {code or broken}: {last}"}))
-        print(name, round(time.perf_counter() - start, 1), flush=True)
+            result.write_text(json.dumps({"failed": f"exit code {code}: {last}"}))
+        print(name, round(seconds, 1), flush=True)
 
 
-def in_child(function: Callable[[], Any], log: Path) -> int:
-    """Call a function in a forked child with its output in a file, and return the exit code."""
+def in_child(function: Callable[[], Any], log: Path) -> tuple[int, float]:
+    """Call a function in a forked child with its output in a file, and return the exit code and the CPU seconds."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -163,7 +169,8 @@ def in_child(function: Callable[[], Any], log: Path) -> int:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    _, status, used = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
 
 
 def start_here(words: list[str]) -> None:
@@ -267,57 +274,68 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return found
 
 
+def start_tree(name: str, tree: Path, folder: Path, flags: list[str]) -> subprocess.Popen:
+    """Start the process that runs the commands of ``FOLDER/commands.json`` in a tree."""
+    out = folder / name
+    out.mkdir()
+    environment = {
+        "PYTHONPATH": str(tree),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        # Of each tree its own: what the other has computed is not to be found here.
+        "XDG_CACHE_HOME": str(out / "cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(out / "inductor"),
+    }
+    script = [sys.executable, "-P", str(Path(__file__).resolve())]  # -P: this script's folder stays off the path
+    words = [*script, ".", ".", "--run", str(folder / "commands.json"), str(out), *flags]
+    return subprocess.Popen(words, cwd=tree, env=os.environ | environment, stdout=subprocess.PIPE, text=True)
+
+
 def main() -> int:
     """Run the commands in both trees, print what differs, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("before", type=Path, help="a checkout")
+    parser.add_argument("before", type=Path, help="a checkout; or a file of --json, whose second checkout it was")
     parser.add_argument("after", type=Path, help="the checkout to compare with it")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="commands to run (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all digests and numbers to this file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all digests and numbers of AFTER to this file")
     parser.add_argument("--fresh", action="store_true", help="run each command in a fresh process")
     parser.add_argument("--run", nargs=2, type=Path, help=argparse.SUPPRESS)  # COMMANDS OUT: the part inside a tree
     args = parser.parse_args()
     if args.run:
         run_tree(json.loads(args.run[0].read_text()), args.run[1], args.fresh)
         return 0
-    tasks = commands(args.before)
+    results: dict[str, dict[str, Any]] = {"before": {}, "after": {}}
+    trees = {"before": args.before.resolve(), "after": args.after.resolve()}
+    if args.before.is_file():
+        results["before"] = json.loads(trees.pop("before").read_text())
+    tasks = commands(next(iter(trees.values())))
     if args.only:
         if unknown := [name for name in args.only if name not in tasks]:
             parser.error(f"unknown command {unknown[0]}: choose from {', '.join(tasks)}")
         needed = {*args.only, *filter(None, (tasks[name].get("needs") for name in args.only))}
         tasks = {name: task for name, task in tasks.items() if name in needed}
-    start, different, results = time.perf_counter(), 0, {}
-    with tempfile.TemporaryDirectory(prefix="same_numbers_") as folder:
-        listed = Path(folder, "commands.json")
-        listed.write_text(json.dumps(tasks))
-        workers, outs = [], []
-        for name, tree in (("before", args.before.resolve()), ("after", args.after.resolve())):
-            out = Path(folder, name)
-            out.mkdir()
-            caches = {"XDG_CACHE_HOME": str(out / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(out / "inductor")}
-            more = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-            command = [sys.executable, "-P", str(Path(__file__).resolve()), ".", ".", "--run", str(listed), str(out)]
-            command += ["--fresh"] if args.fresh else []
-            environment = {**os.environ, **more, **caches}
-            workers.append(subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True))
-            outs.append(out)
+    start, different = time.perf_counter(), 0
+    with tempfile.TemporaryDirectory(prefix="same_numbers_") as place:
+        folder = Path(place)
+        (folder / "commands.json").write_text(json.dumps(tasks))
+        flags = ["--fresh"] if args.fresh else []
+        workers = {name: start_tree(name, tree, folder, flags) for name, tree in trees.items()}
         for name in tasks:
-            seconds = [worker.stdout.readline().rpartition(" ")[2].strip() for worker in workers]
-            if not all(seconds):
-                print(f"{name}: the script itself has failed in a tree, see above")
-                return 1
-            before, after = (json.loads((out / f"{name}.json").read_text()) for out in outs)
-            found = differences(before, after)
+            seconds = []
+            for tree, worker in workers.items():
+                seconds.append(worker.stdout.readline().rpartition(" ")[2].strip() + " s")
+                results[tree][name] = json.loads((folder / tree / f"{name}.json").read_text())
+            missing = {"failed": f"{args.before} does not hold this command"}
+            found = differences(results["before"].get(name, missing), results["after"][name])
             different += bool(found)
-            print(f"{name}: {'DIFFERENT' if found else 'equal'} ({seconds[0]} s, {seconds[1]} s)", flush=True)
+            print(f"{name}: {'DIFFERENT' if found else 'equal'} (CPU {', '.join(seconds)})", flush=True)
             for line in found:
-                print(f"    {line}")
-            results[name] = {"before": before, "after": after}
-        for worker in workers:
+                print("    " + re.sub(r"(sha256=\w{12})\w+", r"\1...", line))
+        for worker in workers.values():
             worker.wait()
     print(f"{len(tasks) - different} of {len(tasks)} commands equal, in {time.perf_counter() - start:.0f} s")
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+        args.json.write_text(json.dumps(results["after"], indent=1))
     return int(different > 0)
 
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from vaezoo.errors import ConfigError, suggest
 from vaezoo.runs.signals import Stopped, install_handlers, stop_request
-from vaezoo.training.lightning_workarounds import finish_interrupted_epoch
+from vaezoo.training.lightning_workarounds import complete_interrupted_epochs, is_validation_next, repeat_validation
 
 
 class Best(Checkpoint):
@@ -86,8 +85,7 @@ class Last(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let a run that goes on from its last step, amid an epoch, end that epoch and the training."""
-        loop: Any = trainer.fit_loop
-        loop.run = partial(finish_interrupted_epoch, loop)
+        complete_interrupted_epochs(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if stop_request.listening:
@@ -97,8 +95,7 @@ class Last(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         # Lightning cannot go on from an epoch's last batch, and from one that a validation follows it goes on without
         # that: there, the validation or the next epoch is waited for.
-        loop: Any = trainer.fit_loop
-        if not trainer.is_last_batch and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+        if not trainer.is_last_batch and not is_validation_next(trainer):
             self.save_if_due(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -120,11 +117,7 @@ class Last(Checkpoint):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """In a validation, write down one that is yet to be done: it is run again, whole."""
         if trainer.validating:
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
-            for counts in progress.values():
-                if isinstance(counts, dict):
-                    counts.update(ready=1, started=1, processed=0, completed=0)
-            progress["is_last_batch"] = False
+            repeat_validation(checkpoint)
 
     def stop_requested(self, trainer: pl.Trainer) -> bool:
         """Whether a signal has come, in any process."""

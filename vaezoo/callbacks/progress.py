@@ -58,8 +58,9 @@ class Progress(TQDMProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict]:
         shown: dict[str, int | str | float | dict] = {}
-        if last_metrics := getattr(pl_module, "last_metrics", None):
-            shown["batch elbo"] = f"{float(last_metrics['elbo']):.2f}"
+        model: Any = pl_module
+        if model.last_metrics:
+            shown["batch elbo"] = f"{float(model.last_metrics['elbo']):.2f}"
         if "val/elbo" in trainer.callback_metrics:
             shown["val elbo"] = f"{float(trainer.callback_metrics['val/elbo']):.2f}"
         return shown

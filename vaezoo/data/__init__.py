@@ -1,4 +1,4 @@
-"""Data modules whose batches are ready-made tensors."""
+"""Data modules: images and their labels in ready-made batches."""
 
 from vaezoo.data.batching import Batches
 from vaezoo.data.digits import Digits

@@ -14,25 +14,31 @@ from vaezoo.types import Batch, BatchChunk, IndexedBatch
 
 
 class Batches:
-    """One pass over a split for each epoch: an iterable of ``Batch``.
+    """Iterate over a split once per epoch, in ready-made batches.
 
-    The order of epoch e is a function of (seed, e) and a binarisation drawn afresh is one of
-    (seed, e, batch, process); nothing else is remembered, so any epoch can be had again.
+    The order of epoch e is a function of (seed, e), and the bits of a fresh binarization are a function of
+    (seed, e, batch, process). There is no other state, so any epoch can be repeated.
 
-    In training each process takes every ``world_size``-th example of the order, which is filled up from its
-    start until all have equally many. In evaluation they take whole batches in turn, the same ones as a single
-    process, and every example is seen once.
+    With several processes and ``shuffle``, each process takes every ``world_size``-th example of the order; the first
+    examples are repeated at the end so that all processes have equally many. Without ``shuffle``, the processes take
+    whole batches in turn: the batches are those of a single process, and each example occurs once.
 
     Args:
-        split: the data, uint8.
-        white: what a pixel is divided by: 255 for bytes, 1 for bits.
+        split: N images, uint8, and their labels.
+        max_value: largest pixel value: 255 for bytes, 1 for bits. Pixels are divided by it.
         batch_size: examples per batch and process; the last batch may be smaller.
-        seed: names the order and the draws.
-        shuffle: a new order each epoch, else that of the split.
-        binarize: draw each pixel as a bit with probability pixel / 255, afresh each time.
-        epoch: tells the epoch when a pass begins.
-        rank: this process.
+        seed: seed of the order and of fresh bits.
+        shuffle: whether each epoch has a new order; if False, examples keep the order of the split.
+        binarize: whether each pixel is drawn as a bit, 1 with probability pixel / 255, anew in each epoch.
+        epoch: returns the epoch; called when a pass begins.
+        rank: number of this process.
         world_size: number of processes.
+
+    >>> images, labels = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1), torch.tensor([7, 8, 9])
+    >>> for x, y in Batches(Split(images, labels), max_value=255, batch_size=2):
+    ...     print(x.flatten(), y)
+    tensor([0.0000, 0.2000]) tensor([7, 8])
+    tensor([1.]) tensor([9])
     """
 
     def __init__(
@@ -52,7 +58,7 @@ class Batches:
         self.rank, self.world_size = rank, world_size
 
     def order(self, epoch: int) -> Tensor:
-        """This process's example indices in this epoch."""
+        """Return the indices of this process's examples in an epoch, in order."""
         num = len(self.split.images)
         if not self.shuffle:
             return torch.cat(torch.arange(num).split(self.batch_size)[self.rank :: self.world_size])
@@ -68,13 +74,20 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch()
-        return (self.make(epoch, i, index) for i, index in enumerate(self.order(epoch).split(self.batch_size)))
+        indices = self.order(epoch).split(self.batch_size)
+        return (self.make(epoch, batch_idx, index) for batch_idx, index in enumerate(indices))
 
-    def make(self, epoch: int, number: int, index: Tensor) -> Batch:
-        """Batch ``number`` of an epoch, which holds the examples ``index``."""
+    def make(self, epoch: int, batch_idx: int, index: Tensor) -> Batch:
+        """Make a batch.
+
+        Args:
+            epoch: epoch, counted from 0.
+            batch_idx: number of the batch in the epoch, counted from 0.
+            index: indices of its examples, (B,).
+        """
         images = self.split.images.index_select(0, index)  # twice as fast as images[index]
         if self.binarize:
-            draw = seeding.generator(self.seed, "binarize", epoch, number, self.rank, device=images.device)
+            draw = seeding.generator(self.seed, "binarize", epoch, batch_idx, self.rank, device=images.device)
             x = bernoulli(images, draw).float()
         else:
             x = images.float() if self.max_value == 1 else images.float().div_(self.max_value)
@@ -82,7 +95,7 @@ class Batches:
 
 
 class EpochBatches(Dataset[IndexedBatch]):
-    """The batches of one epoch by their numbers: a data set whose examples are batches, for loader workers."""
+    """Hold the batches of one epoch: a data set whose examples are batches, for loader workers."""
 
     def __init__(self, batches: Batches, epoch: int):
         self.batches, self.epoch = batches, epoch
@@ -92,20 +105,21 @@ class EpochBatches(Dataset[IndexedBatch]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, number: int) -> IndexedBatch:
-        return IndexedBatch(number, self.index[number], self.batches.make(self.epoch, number, self.index[number]))
+    def __getitem__(self, batch_idx: int) -> IndexedBatch:
+        index = self.index[batch_idx]
+        return IndexedBatch(batch_idx, index, self.batches.make(self.epoch, batch_idx, index))
 
 
-class BatchChunks:
-    """Training batches, several at a time: what the trainer does between two batches is done once for all of them.
+class ChunkLoader:
+    """Iterate over training batches in chunks: Lightning's work between two steps is then done once per chunk.
 
-    A pass begins at the chunk that ``first_chunk`` tells, so a resumed epoch sees just the rest of its examples.
+    A pass begins at the chunk ``first_chunk()``, so a resumed epoch sees only the examples that are left.
 
     Args:
-        batches: the pass over the split.
-        size: batches in a chunk; the last one of an epoch may have fewer.
-        first_chunk: tells the chunk to begin with when a pass begins.
-        num_workers: processes that make the batches ahead; with 0 they are made when they are asked for.
+        batches: batches of the epoch.
+        size: batches in a chunk; the last chunk of an epoch may have fewer.
+        first_chunk: returns the number of the chunk to begin with; called when a pass begins.
+        num_workers: processes that make batches ahead. 0: this process makes each batch when it is needed.
     """
 
     def __init__(self, batches: Batches, size: int, first_chunk: Callable[[], int] = lambda: 0, num_workers: int = 0):
@@ -115,29 +129,29 @@ class BatchChunks:
         return -(-len(self.batches) // self.size)
 
     def num_batches(self, chunks: int) -> int:
-        """Batches in the first ``chunks`` chunks of an epoch."""
+        """Return the number of batches in the first ``chunks`` chunks of an epoch."""
         return min(chunks * self.size, len(self.batches))
 
     def __iter__(self) -> Iterator[BatchChunk]:
         epoch = EpochBatches(self.batches, self.batches.epoch())
-        numbers = range(self.first_chunk() * self.size, len(epoch))
-        parts = iter(
-            DataLoader(epoch, batch_size=None, sampler=numbers, num_workers=self.num_workers)
+        indices = range(self.first_chunk() * self.size, len(epoch))
+        batches = iter(
+            DataLoader(epoch, batch_size=None, sampler=indices, num_workers=self.num_workers)
             if self.num_workers
-            else (epoch[number] for number in numbers)
+            else (epoch[batch_idx] for batch_idx in indices)
         )
-        for _ in range(0, len(numbers), self.size):
-            yield BatchChunk(islice(parts, self.size))
+        for _ in range(0, len(indices), self.size):
+            yield BatchChunk(islice(batches, self.size))
 
     def state_dict(self) -> dict:
-        """Nothing: the position is the trainer's. (Lightning warns of loaders without one.)"""
+        """Return nothing: the trainer knows the position. Lightning warns about loaders without this method."""
         return {}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Nothing to load."""
+        """Load nothing."""
 
 
 def bernoulli(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Bits that are 1 with probability pixel / 255, exactly: bool, of the images' shape."""
-    # 255 equally likely levels 0 ... 254, of which `pixel` lie below the pixel.
+    """Draw bits that are 1 with probability pixel / 255, exactly: bool, of the images' shape."""
+    # A draw is uniform over the 255 values 0 ... 254, of which exactly `pixel` are below the pixel.
     return images > torch.empty_like(images).random_(0, 255, generator=generator)

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn."""
+"""Handwritten digits that are part of scikit-learn."""
 
 import torch
 
@@ -8,16 +8,17 @@ from vaezoo.data.splits import Split
 
 
 class Digits(ImageData):
-    """1,797 handwritten digits, 8x8, 17 grey levels: nothing to download.
+    """Digits: 1,797 handwritten digits, 8x8, 17 gray levels, no download.
 
-    The test set of UCI's "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998), which
-    scikit-learn carries. It has no published split: 360 test images are chosen once and for all.
+    The test set of "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998,
+    https://doi.org/10.24432/C50P49), which is part of scikit-learn. It has no published split: 360 test images were
+    drawn once, the same for all seeds.
     """
 
     test_size = 360
 
     def read(self) -> tuple[Split, Split]:
-        from sklearn.datasets import load_digits  # a second of import that the other data sets need not pay
+        from sklearn.datasets import load_digits  # imported here, since it takes a second
 
         images, labels = load_digits(return_X_y=True)
         bytes_ = torch.from_numpy(images).mul(255 / 16).round().to(torch.uint8).reshape(-1, 1, 8, 8)

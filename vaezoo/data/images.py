@@ -3,6 +3,7 @@
 import math
 import os
 from abc import abstractmethod
+from collections.abc import Set
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,43 +11,53 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.data.batching import BatchChunks, Batches, bernoulli
+from vaezoo.data.batching import Batches, ChunkLoader, bernoulli
 from vaezoo.data.splits import Split, check_split, describe_value, pixel_sum
+from vaezoo.training.trainer_info import TrainerInfo
 from vaezoo.types import Batch, Shape
 
-BINARIZE_MODES = ("dynamic", "static", "threshold", "none")
+BINARIZE_MODES = ("auto", "dynamic", "static", "threshold", "none")
+NO_TRAINER = TrainerInfo()
 
 
 class ImageData(pl.LightningDataModule):
-    """Train, validation and test images; a data set defines ``read`` and no more.
+    """Provide training, validation and test images. A subclass defines ``read`` only.
 
-    The test split is the published one where there is one. Validation is ``val_size`` examples of
-    the training set, chosen by ``split_seed`` alone, so that runs with other seeds stay comparable.
+    The test split is the published one if there is one. The validation split is ``val_size`` examples of the training
+    set that depend on ``split_seed`` only, so runs with different seeds stay comparable.
 
-    Binarisation: ``dynamic`` draws each training pixel afresh whenever it is seen (Salakhutdinov &
-    Murray 2008) and once for validation and test, by ``split_seed``; ``static`` draws once for all;
-    ``threshold`` is pixel > 127; ``none`` leaves bytes, as k / 255.
+    Modes of binarization:
+
+    * ``dynamic``: each training pixel is drawn as a bit, 1 with probability pixel / 255, anew in each epoch
+      (Salakhutdinov & Murray 2008, On the Quantitative Analysis of Deep Belief Networks,
+      https://dl.acm.org/doi/10.1145/1390156.1390266); validation and test are drawn once, by ``split_seed``;
+    * ``static``: all splits are drawn once, by ``split_seed``;
+    * ``threshold``: a bit is 1 if pixel > 127;
+    * ``none``: pixels stay bytes, given to the model as pixel / 255;
+    * ``auto``: ``dynamic`` for a likelihood of bits only, else ``none`` (``resolve_binarize``).
 
     Attributes:
-        binary: the images are 0 and 255 alone, so that all four give the same and nothing is drawn.
-        eval_batch_size: examples in a pass of evaluation. It is no option: a pass draws its noise together, so that
+        binary: whether all pixels are 0 or 255, so that all modes agree and nothing is drawn.
+        eval_batch_size: examples per batch in evaluation. It is no option: the noise of a batch is drawn together, so
             another size would give other numbers. A class of larger images may set its own.
 
     Args:
-        shape: (C, H, W) of the images; checked when they are read. None: whatever is read.
-        root: folder of the files.
-        batch_size: examples per training step and process.
-        binarize: ``dynamic``, ``static``, ``threshold`` or ``none``.
+        shape: (C, H, W) of the images, checked when they are read. None: the shape of the images that are read.
+        root: folder of the data set's files.
+        batch_size: examples per training batch and process.
+        binarize: mode of binarization: ``auto``, ``dynamic``, ``static``, ``threshold`` or ``none``.
         val_size: number of validation examples.
-        split_seed: names the validation split and the fixed binarisation.
-        seed: names the order of the examples and the fresh binarisation.
-        batches_per_step: training batches that are handed to the trainer at a time: hooks of callbacks are called, and
-            checkpoints written, between chunks, so that Lightning's own callbacks see every chunk-th step. It is 1
-            where the trainer counts batches or steps (``limit_train_batches``, ``val_check_interval``, ``max_steps``).
-        num_workers: processes that make the training batches ahead. None: none, but up to 4 for a GPU that does not
-            hold the images.
-        on_device: hold the training images on the GPU that trains, if it is one and there are no workers. None:
-            where they take less than half of its free memory, which is printed.
+        split_seed: seed of the validation split and of bits that are drawn once.
+        seed: seed of the order of examples and of bits that are drawn in each epoch.
+        batches_per_step: training batches per Lightning step. Lightning's callbacks and checkpoints happen between
+            steps. It is 1 if the trainer counts steps (``limit_train_batches``, ``val_check_interval``, ``max_steps``).
+        num_workers: processes that make training batches ahead. None: up to 4 if a GPU trains and the images are not
+            on it, else 0.
+        on_device: whether the training images are copied to the GPU that trains; without effect on a CPU or with
+            workers. None: they are if they take less than half of its free memory; the choice is printed.
+
+    Raises:
+        ValueError: ``binarize`` is unknown or a number is too small.
     """
 
     binary = False
@@ -79,45 +90,37 @@ class ImageData(pl.LightningDataModule):
         self.batches_per_step, self.num_workers, self.on_device = batches_per_step, num_workers, on_device
         self.train: Split | None = None
 
-    @property
-    def data_kind(self) -> str:
-        """The kind of data in the batches (``vaezoo.families``)."""
-        return "byte" if self.binarize == "none" else "binary"
-
-    @property
-    def is_unbinarized(self) -> bool:
-        """Whether the splits hold the images as they were read."""
-        return self.binary or self.binarize == "none"
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean training image as the model sees it, (C, H, W)."""
-        assert self.train is not None
-        images = self.train.images
-        bits = self.binarize in ("static", "threshold") and not self.binary
-        return (pixel_sum(images) / (len(images) * (1 if bits else 255))).float()
-
-    @property
-    def num_train(self) -> int:
-        """Number of training images."""
-        assert self.train is not None
-        return len(self.train.images)
-
-    def examples(self, num: int) -> Batch:
-        """``num`` training examples, or all there are, as the model sees them; always the same ones."""
-        assert self.train is not None
-        batches = self.batches(self.train, training=True, batch_size=num)
-        batches.epoch, batches.rank, batches.world_size = lambda: 0, 0, 1  # the same in every process
-        return next(iter(batches))
+    # What a subclass defines.
 
     @abstractmethod
     def read(self) -> tuple[Split, Split]:
-        """The training set (validation included) and the test set."""
+        """Return the training set, validation included, and the test set."""
+
+    # Splits.
+
+    def resolve_binarize(self, supported_data: Set[str]) -> str:
+        """Replace ``binarize="auto"`` by the mode that suits a likelihood, and return the mode.
+
+        Args:
+            supported_data: kinds of data that the likelihood can score (``vaezoo.families``).
+        """
+        if self.binarize == "auto":
+            self.binarize = "dynamic" if supported_data == {"binary"} else "none"
+        return self.binarize
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, check, split and binarise the data, once."""
+        """Read, check, split and binarize the data, once.
+
+        Raises:
+            ValueError: the data and the options contradict each other.
+        """
         if self.train is not None:
             return
+        if self.binarize == "auto":
+            raise ValueError(
+                "data.binarize=auto depends on the likelihood: call resolve_binarize first, or choose one of "
+                f"{', '.join(BINARIZE_MODES[1:])}"
+            )
         full, test = self.check_splits(self.read())
         shape = tuple(full.images.shape[1:])
         if self.shape is not None and self.shape != shape:
@@ -140,10 +143,10 @@ class ImageData(pl.LightningDataModule):
         self.test = self.binarize_once(test, "test")
 
     def check_splits(self, splits: Any) -> tuple[Split, Split]:
-        """Return the training and the test set that ``read`` returned, if they are what this class can use.
+        """Return the training and the test set if this class can use what ``read`` returned.
 
         Raises:
-            ValueError: they are not two pairs of images and labels that fit each other.
+            ValueError: ``splits`` is not two pairs of images and labels that fit each other.
         """
         owner = f"{type(self).__name__}.read()"
         if not isinstance(splits, tuple | list) or len(splits) != 2:
@@ -162,7 +165,12 @@ class ImageData(pl.LightningDataModule):
         return train, test
 
     def binarize_once(self, split: Split, name: str) -> Split:
-        """The split as it is seen every time: bytes, thresholded bits, or bits drawn once."""
+        """Return the split with pixels that stay the same in every epoch: bytes, thresholded bits or bits drawn once.
+
+        Args:
+            split: images as they were read.
+            name: name of the split, a part of the seed of its bits.
+        """
         if self.is_unbinarized:
             return split
         assert isinstance(split.images, Tensor)
@@ -170,80 +178,108 @@ class ImageData(pl.LightningDataModule):
             return Split((split.images > 127).to(torch.uint8), split.labels)
         draw = seeding.generator(self.split_seed, "binarize", name)
         bits = torch.empty_like(split.images)
-        for images, part in zip(split.images.split(1000), bits.split(1000), strict=True):  # to spare memory
+        for images, part in zip(split.images.split(1000), bits.split(1000), strict=True):  # to save memory
             part.copy_(bernoulli(images, draw))
         return Split(bits, split.labels)
 
+    # What a model reads.
+
     @property
-    def device(self) -> torch.device:
-        """Where the trainer that this module is attached to trains."""
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+    def data_kind(self) -> str:
+        """Kind of data in the batches: ``binary`` or ``byte`` (``vaezoo.families``)."""
+        return "byte" if self.binarize == "none" else "binary"
+
+    @property
+    def is_unbinarized(self) -> bool:
+        """Whether the splits hold the images as they were read."""
+        return self.binary or self.binarize == "none"
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean training image as the model sees it, (C, H, W)."""
+        assert self.train is not None
+        images = self.train.images
+        bits = self.binarize in ("static", "threshold") and not self.binary
+        return (pixel_sum(images) / (len(images) * (1 if bits else 255))).float()
+
+    @property
+    def num_train(self) -> int:
+        """Number of training images."""
+        assert self.train is not None
+        return len(self.train.images)
+
+    def examples(self, num: int) -> Batch:
+        """Return ``num`` training examples, or all if there are fewer, as the model sees them: always the same ones."""
+        assert self.train is not None
+        return next(iter(self.batches(self.train, num, train=True, shuffle=True)))
+
+    # Batches.
+
+    def batches(
+        self, split: Split, batch_size: int, train: bool = False, shuffle: bool = False, info: TrainerInfo = NO_TRAINER
+    ) -> Batches:
+        """Return an iterable over a split.
+
+        Args:
+            split: training, validation or test split, or examples of it.
+            batch_size: examples per batch and process.
+            train: whether it is the training split, whose bits ``dynamic`` draws anew in each epoch.
+            shuffle: whether each epoch has a new order.
+            info: epoch and process.
+        """
+        return Batches(
+            split,
+            max_value=255 if self.is_unbinarized else 1,
+            batch_size=batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            binarize=train and self.binarize == "dynamic" and not self.is_unbinarized,
+            epoch=lambda: info.epoch,
+            rank=info.rank,
+            world_size=info.world_size,
+        )
+
+    @property
+    def trainer_info(self) -> TrainerInfo:
+        """Epoch, process and device of the trainer that this module is attached to, if any."""
+        return TrainerInfo(self.trainer)
+
+    @property
+    def effective_batches_per_step(self) -> int:
+        """Training batches per Lightning step: ``batches_per_step``, or 1 if the trainer counts steps."""
+        return 1 if self.trainer_info.counts_steps else self.batches_per_step
+
+    def train_dataloader(self) -> ChunkLoader:
+        assert self.train is not None
+        info = self.trainer_info
+        split, workers = self.to_training_device(self.train), self.num_workers
+        if workers is None:
+            copies = info.device.type == "cuda" and split is self.train  # each batch is copied to the GPU
+            workers = min(4, (os.cpu_count() or 1) - 1) if copies else 0
+        batches = self.batches(split, self.batch_size, train=True, shuffle=True, info=info)
+        return ChunkLoader(batches, self.effective_batches_per_step, lambda: info.next_step, workers)
+
+    def val_dataloader(self) -> Batches:
+        return self.evaluation_batches(self.val)
+
+    def test_dataloader(self) -> Batches:
+        return self.evaluation_batches(self.test)
+
+    def evaluation_batches(self, split: Split) -> Batches:
+        """Return an iterable over a split for evaluation: smaller batches if a process would have none otherwise."""
+        info, num, size = self.trainer_info, len(split.images), self.eval_batch_size
+        if math.ceil(num / size) < info.world_size:
+            size = max(1, num // info.world_size)
+        return self.batches(split, size, info=info)
 
     def to_training_device(self, split: Split) -> Split:
-        """The split where its batches are made: on the GPU that trains, if ``on_device`` says so."""
-        device = self.device
+        """Return the split on the GPU that trains, if ``on_device`` says so."""
+        device = self.trainer_info.device
         if device.type != "cuda" or not isinstance(split.images, Tensor) or self.num_workers or self.on_device is False:
             return split
         size, free = split.images.nbytes, torch.cuda.mem_get_info(device)[0]
         if self.on_device is None and size > free / 2:
             print(f"the training images ({size / 1e6:,.0f} MB) stay in memory: {device} has {free / 1e6:,.0f} MB free")
             return split
-        print(f"the training images ({size / 1e6:,.0f} MB) are held on {device}")
+        print(f"the training images ({size / 1e6:,.0f} MB) are on {device}")
         return Split(split.images.to(device), split.labels.to(device))
-
-    def batches(self, split: Split, training: bool, batch_size: int) -> Batches:
-        """An iterable over a split, for the trainer that this module is attached to, if any."""
-        trainer = self.trainer
-        fresh = training and self.binarize == "dynamic" and not self.is_unbinarized
-        return Batches(
-            split,
-            max_value=255 if self.is_unbinarized else 1,
-            batch_size=batch_size,
-            seed=self.seed,
-            shuffle=training,
-            binarize=fresh,
-            epoch=lambda: trainer.current_epoch if trainer and training else 0,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-        )
-
-    @property
-    def effective_batches_per_step(self) -> int:
-        """Training batches that are handed at a time to the trainer that this module is attached to."""
-        trainer = self.trainer
-        if trainer is None:
-            return self.batches_per_step
-        # Where the trainer counts batches (limit_train_batches=10, where 1 is one and 1.0 all), a chunk is one.
-        limits = (trainer.limit_train_batches, trainer.val_check_interval)
-        counted = any(type(limit) is not float or limit != 1.0 for limit in limits)
-        # With max_steps, the last step could otherwise fall inside a chunk.
-        return 1 if counted or trainer.max_steps >= 0 else self.batches_per_step
-
-    def train_dataloader(self) -> BatchChunks:
-        assert self.train is not None
-        split, workers = self.to_training_device(self.train), self.num_workers
-        if workers is None:
-            streams = self.device.type == "cuda" and split is self.train
-            workers = min(4, (os.cpu_count() or 1) - 1) if streams else 0
-        batches = self.batches(split, training=True, batch_size=self.batch_size)
-        if (trainer := self.trainer) is None:
-            return BatchChunks(batches, self.batches_per_step, num_workers=workers)
-
-        def first() -> int:
-            done = trainer.fit_loop.batch_idx + 1
-            return done if done < trainer.num_training_batches else 0  # an epoch that is over begins anew
-
-        return BatchChunks(batches, self.effective_batches_per_step, first, workers)
-
-    def val_dataloader(self) -> Batches:
-        return self.evaluation(self.val)
-
-    def test_dataloader(self) -> Batches:
-        return self.evaluation(self.test)
-
-    def evaluation(self, split: Split) -> Batches:
-        """An iterable over a split for evaluation, in smaller batches where a process would have none."""
-        batches = self.batches(split, training=False, batch_size=self.eval_batch_size)
-        if math.ceil(len(split.images) / batches.batch_size) < batches.world_size:
-            batches.batch_size = max(1, len(split.images) // batches.world_size)
-        return batches

@@ -1,7 +1,7 @@
-"""torchvision's data sets: found in ``root``, else downloaded there.
+"""Data sets of torchvision, which are downloaded to ``root`` if they are missing.
 
-A download is checked by its checksum. What lies there already is checked when it is read: the number and the size of
-the images, and the labels; CIFAR-10's files by their checksums.
+torchvision checks the checksum of a download. Files that are already there are checked when they are read: number and
+size of the images, and the labels; for CIFAR-10 the checksums of the files.
 """
 
 import tempfile
@@ -17,21 +17,24 @@ from vaezoo.data.splits import Split
 
 
 class TorchvisionData(ImageData):
-    """A data set of torchvision's, with its published test split.
+    """Provide a data set of torchvision with its published test split.
 
     Attributes:
-        dataset: the class's name in ``torchvision.datasets``.
-        files: those that are read, below ``root``.
+        dataset: name of the class in ``torchvision.datasets``.
+        files: paths of the files that are read, relative to ``root``.
     """
 
     dataset: str
     files: tuple[str, ...]
 
     def prepare_data(self) -> None:
-        """Look for the files in ``root``; download what is missing, in one process only.
+        """Download the files that are missing in ``root``. Lightning calls this in one process only.
 
-        Until a download is complete it lies in a temporary folder on the same disk, so that one that fails leaves
-        nothing, neither folders nor parts of files.
+        A download goes to a temporary folder on the same disk until it is complete, so a failed one leaves neither
+        folders nor incomplete files.
+
+        Raises:
+            FileNotFoundError: the files are missing and cannot be downloaded.
         """
         root = Path(self.root)
         missing = [name for name in self.files if not (root / name).is_file()]
@@ -39,9 +42,9 @@ class TorchvisionData(ImageData):
             return
         from torchvision import datasets
 
-        there = next(folder for folder in (root, *root.absolute().parents) if folder.is_dir())
+        parent = next(folder for folder in (root, *root.absolute().parents) if folder.is_dir())
         try:
-            with tempfile.TemporaryDirectory(prefix=".vaezoo-", dir=there) as fresh:
+            with tempfile.TemporaryDirectory(prefix=".vaezoo-", dir=parent) as fresh:
                 getattr(datasets, self.dataset)(fresh, download=True)
                 for name in missing:
                     (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -55,17 +58,17 @@ class TorchvisionData(ImageData):
             ) from error
 
     def file_error(self, name: str, reason: str) -> ValueError:
-        """The error for a file that is not what the data set has there."""
+        """Return the error for a file that is not the published one."""
         return ValueError(
             f"{Path(self.root, name)} is not {self.dataset}'s file, {reason}: delete it, and it is downloaded again"
         )
 
 
 class IdxData(TorchvisionData):
-    """A data set in MNIST's format: four idx files, images of 28x28 and labels below 10.
+    """Provide a data set in the format of MNIST: four idx files, images of 28x28 and labels from 0 to 9.
 
     Attributes:
-        sizes: number of training and of test images, as published.
+        sizes: published numbers of training and of test images.
     """
 
     sizes = (60_000, 10_000)
@@ -87,13 +90,22 @@ class IdxData(TorchvisionData):
         return splits[0], splits[1]
 
     def read_idx(self, name: str, read: Callable[[str], Tensor], shape: tuple[int, ...]) -> Tensor:
-        """The content of an idx file."""
+        """Read an idx file.
+
+        Args:
+            name: path of the file, relative to ``root``.
+            read: torchvision's function that reads it.
+            shape: shape that its content must have.
+
+        Raises:
+            ValueError: the file cannot be read or has another shape.
+        """
         path = Path(self.root, name)
         try:
             content = read(str(path))
         except OSError:
             raise
-        except Exception as error:  # torchvision asserts, indexes and views, whatever the bytes are
+        except Exception as error:  # torchvision raises many kinds of errors for broken bytes
             size = path.stat().st_size
             raise self.file_error(name, f"its {size:,} bytes cannot be read ({type(error).__name__})") from error
         if content.shape != shape:
@@ -102,25 +114,39 @@ class IdxData(TorchvisionData):
 
 
 class MNIST(IdxData):
-    """MNIST (LeCun et al. 1998): 60,000 and 10,000 handwritten digits, 28x28."""
+    """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28.
+
+    LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition, https://doi.org/10.1109/5.726791
+    """
 
     dataset = "MNIST"
 
 
 class FashionMNIST(IdxData):
-    """Fashion-MNIST (Xiao et al. 2017, https://arxiv.org/abs/1708.07747): clothing, 28x28."""
+    """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28x28.
+
+    Xiao et al. 2017, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms,
+    https://arxiv.org/abs/1708.07747
+    """
 
     dataset = "FashionMNIST"
 
 
 class KMNIST(IdxData):
-    """Kuzushiji-MNIST (Clanuwat et al. 2018, https://arxiv.org/abs/1812.01718): cursive kana, 28x28."""
+    """Kuzushiji-MNIST: 60,000 training and 10,000 test images of cursive kana, 28x28.
+
+    Clanuwat et al. 2018, Deep Learning for Classical Japanese Literature, https://arxiv.org/abs/1812.01718
+    """
 
     dataset = "KMNIST"
 
 
 class CIFAR10(TorchvisionData):
-    """CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 colour photographs, 32x32."""
+    """CIFAR-10: 50,000 training and 10,000 test color photographs, 32x32.
+
+    Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images,
+    https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
+    """
 
     dataset = "CIFAR10"
     files = (
@@ -138,9 +164,9 @@ class CIFAR10(TorchvisionData):
             if not check_integrity(str(Path(self.root, Images.base_folder, name)), checksum):
                 raise self.file_error(f"{Images.base_folder}/{name}", "its checksum is another one")
         train, test = (Images(self.root, train=train) for train in (True, False))
-        return self.split(train), self.split(test)
+        return self.to_split(train), self.to_split(test)
 
     @staticmethod
-    def split(dataset: Any) -> Split:
-        """The images (N, H, W, C) as (N, C, H, W), and the labels."""
+    def to_split(dataset: Any) -> Split:
+        """Convert torchvision's images (N, H, W, C) to (N, C, H, W), with their labels."""
         return Split(torch.as_tensor(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.as_tensor(dataset.targets))

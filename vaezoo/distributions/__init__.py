@@ -1,4 +1,4 @@
-"""Distributions: torch ``Distribution`` classes without parameters of their own."""
+"""Distributions: subclasses of ``torch.distributions.Distribution``. They hold tensors, no ``nn.Parameter``."""
 
 from vaezoo.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
 from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution

@@ -1,7 +1,4 @@
-"""Logarithms and ratios of modified Bessel functions, and Gauss-Legendre quadrature.
-
-Everything is computed in float64.
-"""
+"""Logarithms and ratios of modified Bessel functions, and Gauss-Legendre quadrature, all in float64."""
 
 import math
 from fractions import Fraction
@@ -14,7 +11,10 @@ Polynomial = list[Fraction]  # coefficients of 1, t, t^2, ...
 
 
 def debye_polynomials(num: int) -> tuple[list[Polynomial], list[Polynomial]]:
-    """u_k and v_k, k = 0 ... num - 1, of the uniform expansions of I and its derivative (DLMF 10.41.9 to 11)."""
+    """Return u_k and v_k for k = 0 ... num - 1: the polynomials of the uniform expansions of I and of its derivative.
+
+    Reference: Digital Library of Mathematical Functions, https://dlmf.nist.gov/10.41, eq. 9 to 11.
+    """
 
     def add(*terms: Polynomial) -> Polynomial:
         return [sum(c, Fraction(0)) for c in zip_longest(*terms, fillvalue=Fraction(0))]
@@ -35,11 +35,11 @@ def debye_polynomials(num: int) -> tuple[list[Polynomial], list[Polynomial]]:
 
 
 U, V = ([[float(c) for c in p] for p in ps] for ps in debye_polynomials(12))
-MIN_ORDER = 25  # of the expansion: its error is below float64's
+MIN_ORDER = 25  # from this order on, the error of the expansion is below the rounding of float64
 
 
 def sum_expansion(polynomials: list[list[float]], t: Tensor, order: float) -> Tensor:
-    """sum_{k >= 1} p_k(t) / order^k."""
+    """Return sum_{k >= 1} p_k(t) / order^k."""
     total = torch.zeros_like(t)
     for k in reversed(range(1, len(polynomials))):
         value = torch.zeros_like(t)
@@ -50,26 +50,26 @@ def sum_expansion(polynomials: list[list[float]], t: Tensor, order: float) -> Te
 
 
 def log_bessel_and_ratio(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
-    """ln 0F1(order + 1; kappa^2 / 4) = ln[I_order(kappa) Gamma(order + 1) (2 / kappa)^order], and the ratio
-    I_{order+1}(kappa) / I_order(kappa), which is its derivative: for any kappa > 0 whose square does not underflow.
+    """Return ln 0F1(order + 1; kappa^2 / 4) and its derivative, the ratio I_{order+1}(kappa) / I_order(kappa).
 
-    The uniform expansion of Debye gives both at an order that is high enough, and with
-    F_v = 0F1(v + 1; kappa^2 / 4) and rho_v = F_{v+1} / F_v, the recurrence
+    The first is ln[I_order(kappa) Gamma(order + 1) (2 / kappa)^order]. Both are accurate for every kappa > 0 whose
+    square does not underflow. At a high order, Debye's uniform expansion gives both. With F_v = 0F1(v + 1; kappa^2 / 4)
+    and rho_v = F_{v+1} / F_v, the recurrence
 
         F_{v-1} / F_v = 1 + kappa^2 rho_v / (4 v (v + 1))
 
-    leads down to the order asked for, all terms positive.
+    then goes down to the given order. All its terms are positive, so no digits cancel.
 
     Args:
-        order: >= 0.
-        kappa: float64, any shape.
+        order: order of the Bessel function, >= 0.
+        kappa: the argument, > 0, float64, any shape.
     """
-    steps = max(2, math.ceil(MIN_ORDER - order))  # the first two repair what rounding does to rho at small kappa
+    steps = max(2, math.ceil(MIN_ORDER - order))  # two steps remove the rounding error of rho at small kappa
     top = order + steps
     z = kappa / top
     root = torch.sqrt(1 + z.square())
-    more = z.square() / (1 + root)  # root - 1, of full precision
-    at_zero = sum(sum(p) / top**k for k, p in enumerate(U) if k > 0)  # u at z = 0, Stirling's remainder of Gamma
+    more = z.square() / (1 + root)  # root - 1, in full precision
+    at_zero = sum(sum(p) / top**k for k, p in enumerate(U) if k > 0)  # u at z = 0: Stirling's series of Gamma
     u, v = sum_expansion(U, 1 / root, top), sum_expansion(V, 1 / root, top)
     log_f = top * (more - torch.log1p(more / 2)) - root.log() / 2 + torch.log1p(u) - math.log1p(at_zero)
     # From the derivative of I: I_{v+1} / I_v = I'_v / I_v - v / kappa.
@@ -83,12 +83,12 @@ def log_bessel_and_ratio(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_area(dim: int) -> float:
-    """ln of the area 2 pi^(D/2) / Gamma(D/2) of the unit sphere in R^D."""
+    """Return the logarithm of the area of the unit sphere in R^D, 2 pi^(D/2) / Gamma(D/2)."""
     return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
 
 
 def gauss_legendre(num: int) -> tuple[list[float], list[float]]:
-    """Nodes and weights of Gauss-Legendre quadrature on [0, 1] (Golub & Welsch 1969)."""
+    """Return nodes and weights of Gauss-Legendre quadrature on [0, 1] (Golub & Welsch 1969)."""
     k = torch.arange(1, num, dtype=torch.float64, device="cpu")
     off = k / torch.sqrt(4 * k.square() - 1)
     nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))

@@ -10,15 +10,20 @@ from torch.distributions import Distribution
 
 
 class ContinuousBernoulliDistribution(Distribution):
-    """Density C(p) p^x (1 - p)^(1 - x) on [0, 1], in the logit l of p.
+    """The density C(p) p^x (1 - p)^(1 - x) on [0, 1], computed from the logit l of p.
 
-    In l the normaliser C = 2 atanh(1 - 2p) / (1 - 2p) is l / tanh(l / 2), exact for every l; torch's
-    own class works in p, which saturates at 1 - 1e-7 (0.9 nats short per pixel at l = 40). Around
-    l = 0 closed forms are 0 / 0: they are evaluated away from it, and a series is taken there.
+    Written in l, the normalizing constant C = 2 atanh(1 - 2p) / (1 - 2p) is l / tanh(l / 2), which is accurate for
+    every l. torch's own class computes it from p, which saturates at 1 - 1e-7: at l = 40 it lacks 0.9 nats per pixel.
+    Near l = 0 the closed forms are 0 / 0, so a series replaces them there.
+
+    Reference: Loaiza-Ganem & Cunningham 2019, The continuous Bernoulli, https://arxiv.org/abs/1907.06845.
+
+    Args:
+        logits: l, any shape.
     """
 
     has_rsample = True
-    series_limit = 0.02
+    series_limit = 0.02  # the series is used for |l| below this
 
     def __init__(self, logits: Tensor):
         self.logits = logits
@@ -28,7 +33,7 @@ class ContinuousBernoulliDistribution(Distribution):
         return ContinuousBernoulliDistribution(self.logits.expand(batch_shape))
 
     def abs_logits(self, min_value: float) -> Tensor:
-        """|l|, with 1 in place of what is below ``min_value``."""
+        """Return |l|, with 1 in place of values below ``min_value``."""
         size = self.logits.abs()
         return torch.where(size < min_value, torch.ones_like(size), size)
 
@@ -40,17 +45,17 @@ class ContinuousBernoulliDistribution(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """1 / (1 - exp(-l)) - 1 / l, and 1 minus that of -l."""
+        """1 / (1 - exp(-l)) - 1 / l for l > 0; for l < 0, 1 minus the mean at -l."""
         s, logits = self.abs_logits(self.series_limit), self.logits
         series = 0.5 + logits / 12 - logits.pow(3) / 720
         upper = -1 / torch.expm1(-s) - 1 / s
         return torch.where(logits.abs() < self.series_limit, series, torch.where(logits > 0, upper, 1 - upper))
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Quantiles of the truncated exponential, -log(1 - u (1 - exp(-s))) / s, mirrored for l > 0."""
+        """Return quantiles: -log(1 - u (1 - exp(-s))) / s with s = |l|, mirrored for l > 0."""
         s, positive = self.abs_logits(1e-6), self.logits > 0
         u = torch.where(positive, 1 - value, value)
-        x = (-torch.log1p(u * torch.expm1(-s)) / s).clamp(0, 1)  # rounding may leave [0, 1]
+        x = (-torch.log1p(u * torch.expm1(-s)) / s).clamp(0, 1)  # rounding may lead out of [0, 1]
         x = torch.where(self.logits.abs() < 1e-6, u, x)
         return torch.where(positive, 1 - x, x)
 

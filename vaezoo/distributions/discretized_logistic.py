@@ -9,11 +9,20 @@ from torch.distributions import Distribution
 
 
 class DiscretizedLogisticDistribution(Distribution):
-    """A logistic distribution rounded to the grid k / 255, k = 0 ... 255; the ends take the tails.
+    """A logistic distribution rounded to the levels k / 255, k = 0 ... 255. The outer levels contain the tails.
 
-    With edges a < b of the bin in units of the scale, the mass is
-    sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)): the product form keeps its
-    digits where the difference has none left (Kingma et al. 2016, https://arxiv.org/abs/1606.04934).
+    With the edges a < b of a bin in units of the scale, its probability is
+
+        sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b))
+
+    The product keeps all digits; the difference can lose all of them.
+
+    Reference: Kingma et al. 2016, Improving Variational Inference with Inverse Autoregressive Flow,
+    https://arxiv.org/abs/1606.04934.
+
+    Args:
+        loc: location, any shape, in the units of the data: [0, 1].
+        log_scale: logarithm of the scale, a shape that broadcasts against ``loc``.
     """
 
     num_levels = 256
@@ -29,7 +38,7 @@ class DiscretizedLogisticDistribution(Distribution):
         step = 1 / (self.num_levels - 1)
         inverse_scale = torch.exp(-self.log_scale)
         centre = value - self.loc
-        lowest, highest = value < step / 2, value > 1 - step / 2  # their outer edges lie at infinity
+        lowest, highest = value < step / 2, value > 1 - step / 2  # their outer edges are at infinity
         a = torch.where(lowest, -torch.inf, (centre - step / 2) * inverse_scale)
         b = torch.where(highest, torch.inf, (centre + step / 2) * inverse_scale)
         width = torch.where(lowest | highest, torch.inf, step * inverse_scale)
@@ -37,7 +46,7 @@ class DiscretizedLogisticDistribution(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean of the rounded variable: sum over k of P(X > k / 255) / 255."""
+        """The mean of the rounded variable: sum_k P(X > k / 255) / 255."""
         step = 1 / (self.num_levels - 1)
         total = torch.zeros_like(self.loc)
         for k in range(self.num_levels - 1):

@@ -1,6 +1,6 @@
-"""Normalizing flows: distributions transformed by invertible layers.
+"""Normalizing flows: a base distribution transformed by invertible layers.
 
-With u from a base distribution and z = f_T(... f_1(u)), log p(z) = log p(u) - sum_t log |det df_t|.
+With u from the base distribution and z = f_T(... f_1(u)), log p(z) = log p(u) - sum_t log |det df_t|.
 """
 
 import math
@@ -19,20 +19,28 @@ if TYPE_CHECKING:
 
 
 class FlowLayer(Protocol):
-    """An invertible map f of the last dimension; parameters that depend on x broadcast against the others."""
+    """An invertible map f of the last dimension. Parameters that depend on x broadcast against the batch of z."""
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """f(z), shape (..., D), and log |det df/dz|, shape (...)."""
+        """Return f(z), (..., D), and log |det df/dz|, (...)."""
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """z = f^-1(y), and the same log |det df/dz| at that z."""
+        """Return z = f^-1(y), (..., D), and log |det df/dz| at this z, (...)."""
 
 
 class FlowDistribution(Distribution):
-    """The distribution of f_T(... f_1(u)), u ~ base. It has no mean and no divergence in closed form.
+    """The distribution of z = f_T(... f_1(u)) for u ~ base. Its mean and its KL have no closed form.
 
-    The log density of the last sample is kept, so that ``log_prob`` of that very tensor costs
-    nothing; of any other point it takes the layers' inverses.
+    The log density of the last sample is stored, so ``log_prob`` of this tensor costs nothing. For another tensor,
+    ``log_prob`` applies the inverse layers.
+
+    >>> from torch.distributions import Independent, Normal
+    >>> base = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+    >>> shift = PlanarLayer(w=torch.tensor([1.0, 0.0]), u=torch.tensor([0.0, 1.0]), b=torch.tensor(0.0))
+    >>> q = FlowDistribution(base, [shift])
+    >>> z = q.rsample((5,))
+    >>> torch.allclose(q.log_prob(z), q.log_prob(z.clone()), atol=1e-5)
+    True
 
     Args:
         base: distribution of u, event shape (D,).
@@ -48,7 +56,7 @@ class FlowDistribution(Distribution):
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z of u, and log |det dz/du|."""
+        """Return z for u, (..., D), and log |det dz/du|, (...)."""
         total = u.new_zeros(())
         for layer in self.layers:
             u, log_det = layer.forward(u)
@@ -63,7 +71,8 @@ class FlowDistribution(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        return self.forward(self.base.sample(torch.Size(sample_shape)))[0]  # a density kept would lack its gradient
+        # The density is not stored: it would have no gradient.
+        return self.forward(self.base.sample(torch.Size(sample_shape)))[0]
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self.last_sample is not None and value is self.last_sample[0]:
@@ -76,45 +85,51 @@ class FlowDistribution(Distribution):
 
 
 def make_flow(base: Distribution, layers: Sequence[FlowLayer]) -> Distribution:
-    """The base pushed through the layers: the base itself, with all its closed forms, where there are none."""
+    """Return the base transformed by the layers, or if there are no layers, the base with its closed forms."""
     return FlowDistribution(base, layers) if layers else base
 
 
 def check_flow_shape(shape: Shape, num_flows: int) -> int:
-    """The D of a latent of shape (D,), or a ValueError for another shape or a negative number of layers."""
+    """Return the D of a latent of shape (D,).
+
+    Raises:
+        ValueError: the latent has another shape, or the number of layers is negative.
+    """
     if len(shape) != 1:
-        raise ValueError(f"a flow needs a flat latent of shape (D,), got {tuple(shape)}")
+        raise ValueError(f"a flow needs a latent of shape (D,), got {tuple(shape)}: use another posterior or prior")
     if num_flows < 0:
         raise ValueError(f"num_flows must be >= 0, got {num_flows}")
     return shape[0]
 
 
 class PlanarLayer:
-    """f(z) = z + u' tanh(w'z + b): bends space along one direction (Rezende & Mohamed 2015, eq. 10).
+    """The planar layer f(z) = z + u' tanh(w'z + b).
 
-    log |det df/dz| = log(1 + (1 - tanh^2(w'z + b)) w.u'), and f is invertible iff w.u' > -1, so that
-    the free u is moved along w (their appendix A.1): u' = u + (m(w.u) - w.u) w / |w|^2.
-    Their m(x) = -1 + log(1 + e^x) leaves no finite u' at w = 0 and does not make u = 0 the identity;
-    this one is as steep, with m(0) = 0, which heals both. It stays above -1 + ``min_slope``.
+    log |det df/dz| = log(1 + (1 - tanh^2(w'z + b)) w.u'), and f is invertible if and only if w.u' > -1. Therefore a
+    free vector u is corrected along w: u' = u + (m(w.u) - w.u) w / |w|^2 with m(x) > -1.
+
+    Reference: Rezende & Mohamed 2015, Variational Inference with Normalizing Flows, https://arxiv.org/abs/1505.05770,
+    eq. 10 and appendix A.1. Differs from the paper: their m(x) = -1 + log(1 + e^x) has m(0) != 0, so u' is infinite at
+    w = 0 and u = 0 is not the identity. Here m has the same form, but m(0) = 0 and m > -1 + ``min_slope``.
 
     Args:
-        w: direction that is looked along, (*batch, D).
-        u: direction of the move, (*batch, D).
+        w: direction that decides how far z moves, (*batch, D).
+        u: direction in which z moves, (*batch, D).
         b: offset, (*batch,).
     """
 
-    min_slope = 1e-3  # along w; near 0, densities have no bound and the inverse no digits
+    min_slope = 1e-3  # of f along w: near 0, the density has no bound and the inverse loses its digits
 
     def __init__(self, w: Tensor, u: Tensor, b: Tensor):
         self.w, self.b = w, b
         along = (w * u).sum(-1)
         shift = math.log(math.expm1(1 - self.min_slope))
-        self.slope = self.min_slope + F.softplus(along + shift)  # 1 + w.u', df/dz along w at the bend
+        self.slope = self.min_slope + F.softplus(along + shift)  # 1 + w.u': df/dz along w, where w'z + b = 0
         w_per_square = w / (w.square().sum(-1, keepdim=True) + 1e-12)
         self.u = u + (self.slope - 1 - along).unsqueeze(-1) * w_per_square
 
     def derivative(self, t: Tensor) -> Tensor:
-        """1 + (1 - t^2) w.u' for t = tanh(w'z + b), without cancellation."""
+        """Return 1 + (1 - t^2) w.u' for t = tanh(w'z + b), in a form in which no digits cancel."""
         return t.square() + (1 - t.square()) * self.slope
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,8 +137,8 @@ class PlanarLayer:
         return z + self.u * t.unsqueeze(-1), self.derivative(t).log()
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        # a = w'z solves a + w.u' tanh(a + b) = w'y, which rises in a: bisect, then two steps of
-        # Newton's, which bring the last digits and the derivative of a with respect to everything.
+        # a = w'z solves a + w.u' tanh(a + b) = w'y, whose left side increases with a. Bisection finds a; two steps of
+        # Newton's method add the last digits, and the derivatives of a with respect to y, w, u and b.
         target = (self.w * y).sum(-1)
         with torch.no_grad():
             reach = (self.slope - 1).abs()
@@ -141,21 +156,25 @@ class PlanarLayer:
 
 
 class IAFLayer:
-    """y = sigma z + (1 - sigma) m, with m and sigma = sigmoid(s) from what comes before each dimension
-    (Kingma et al. 2016, eq. 13-14). log |det dy/dz| = sum_d log sigma_d.
+    """The inverse autoregressive layer y = sigma z + (1 - sigma) m with sigma = sigmoid(s).
 
-    The network's second output is s - 2: at the start a layer keeps nearly all of z, as the paper
-    advises. The inverse is sequential: D passes of the network.
+    m and s of a dimension are functions of the dimensions before it. log |det dy/dz| = sum_d log sigma_d. The second
+    output of the network is s - 2: at the start of training a layer keeps most of z, as the paper advises. The inverse
+    needs D passes of the network.
+
+    Reference: Kingma et al. 2016, Improving Variational Inference with Inverse Autoregressive Flow,
+    https://arxiv.org/abs/1606.04934, eq. 13 and 14.
 
     Args:
-        made: the network of m and s.
-        h: its context, (*batch, context_dim).
+        made: the network that computes m and s - 2.
+        h: the context of the network, (*batch, context_dim).
     """
 
     def __init__(self, made: "MADE", h: Tensor):
         self.made, self.h = made, h
 
     def m_and_s(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return m and s, each (..., D)."""
         m, s = self.made(z, self.h)
         return m, s + 2
 
@@ -168,8 +187,8 @@ class IAFLayer:
         columns = torch.arange(y.shape[-1], device=y.device)
         for d in self.made.order:
             m, s = self.m_and_s(z)
-            # 1 / sigma = exp(softplus(-s)). Far from all samples z may grow from each dimension to the next
-            # until it overflows: the bounds leave a density of next to nothing, and no NaN.
+            # 1 / sigma = exp(softplus(-s)). Far from all samples, z may grow from dimension to dimension until it
+            # overflows. The bounds prevent NaN; the density there is nearly 0.
             found = (y - torch.sigmoid(-s) * m) * F.softplus(-s).clamp(max=30).exp()
             z = torch.where(columns == d, found.clamp(-1e12, 1e12), z)
         return z, F.logsigmoid(self.m_and_s(z)[1]).sum(-1)

@@ -9,10 +9,10 @@ from torch.distributions import Distribution
 
 
 class CategoricalDistribution(Distribution):
-    """A free mass on each of the levels k / (n - 1), k = 0 ... n - 1.
+    """A probability for each of the levels k / (n - 1), k = 0 ... n - 1.
 
     Args:
-        logits: (*batch, n).
+        logits: unnormalized log probabilities of the n levels, (*batch, n).
     """
 
     def __init__(self, logits: Tensor):
@@ -31,7 +31,7 @@ class CategoricalDistribution(Distribution):
     def mean(self) -> Tensor:
         probs = self.levels.probs
         levels = torch.linspace(0, 1, self.top + 1, dtype=probs.dtype, device=probs.device)
-        return (probs * levels).sum(-1)  # no matrix product: autocast would round it to bf16
+        return (probs * levels).sum(-1)  # not a matrix product, which autocast would round to bf16
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:

@@ -8,15 +8,18 @@ from torch import Tensor
 
 
 def soft_floor(x: Tensor, floor: float) -> Tensor:
-    """A smooth max(x, floor): the identity well above it, and never without a gradient."""
+    """Return a smooth max(x, floor): nearly x far above the floor, and with a gradient everywhere."""
     return floor + F.softplus(x - floor)
 
 
-def bisect(rising: Callable[[Tensor], Tensor], target: Tensor, limit: float) -> Tensor:
-    """Where a rising elementwise function reaches ``target``, in [-limit, limit]; the nearer end where it does not."""
+def bisect(increasing: Callable[[Tensor], Tensor], target: Tensor, limit: float) -> Tensor:
+    """Return the x in [-limit, limit] at which an increasing elementwise function is ``target``.
+
+    If the function does not reach the target in this interval, the nearer end of the interval is returned.
+    """
     low, high = torch.full_like(target, -limit), torch.full_like(target, limit)
     for _ in range(40):
         middle = (low + high) / 2
-        below = rising(middle) < target
+        below = increasing(middle) < target
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return (low + high) / 2

@@ -1,4 +1,4 @@
-"""A normal distribution whose one scale maximizes the likelihood of the batch."""
+"""A normal distribution whose scale maximizes the likelihood of the data."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,13 @@ from torch.distributions import Normal as TorchNormal
 
 
 class OptimalScaleNormalDistribution(TorchNormal):
-    """N(loc, scale^2) that, where it is given ``fit_scale``, scores data with the scale that fits them best.
+    """N(loc, scale^2). If ``fit_scale`` is given, ``log_prob`` uses the scale that fits the given data best.
 
     Args:
-        loc: (*batch, *event).
-        scale: standard deviation of samples, and of ``log_prob`` without ``fit_scale``; it broadcasts against loc.
-        fit_scale: from the mean squared error of the data scored to their scale, both ().
+        loc: mean, (*batch, *event).
+        scale: standard deviation of samples, and of ``log_prob`` if there is no ``fit_scale``. It broadcasts against
+            ``loc``.
+        fit_scale: a function from the mean squared error of the data to the best scale, both of shape ().
     """
 
     def __init__(self, loc: Tensor, scale: Tensor, fit_scale: Callable[[Tensor], Tensor] | None = None):

@@ -1,4 +1,4 @@
-"""A multivariate normal with a triangular factor, and its KL divergence from a diagonal normal."""
+"""A multivariate normal with a triangular factor of its covariance, and its KL to a diagonal normal."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,14 @@ from vaezoo.distributions.parameters import get_parameters
 
 
 class TriangularNormal(MultivariateNormal):
-    """torch's, but z = mu + L eps keeps its digits under autocast, which rounds matrix products to bf16."""
+    """N(mu, L L'): torch's ``MultivariateNormal`` with accurate samples under autocast.
+
+    z = mu + L eps is computed without a matrix product, which autocast would round to bf16.
+
+    Args:
+        loc: mu, (*batch, D).
+        scale_tril: L, lower triangular with a positive diagonal, (*batch, D, D).
+    """
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -26,10 +33,12 @@ def _(q: TriangularNormal) -> dict[str, Tensor]:
 
 @register_kl(MultivariateNormal, Independent)
 def kl_full_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
-    """KL(N(mu, L L'), N(m, diag s^2)) = sum_d [ln(s_d / L_dd) + (sum_j L_dj^2 + (mu_d - m_d)^2) / (2 s_d^2) - 1/2].
+    """Return KL(N(mu, L L'), N(m, diag s^2)), in nats, (*batch,).
+
+    It is sum_d [ln(s_d / L_dd) + (sum_j L_dj^2 + (mu_d - m_d)^2) / (2 s_d^2) - 1/2].
 
     Raises:
-        NotImplementedError: p is not a diagonal normal over vectors; ``Latent.kl`` then estimates.
+        NotImplementedError: p is not a diagonal normal of vectors. ``Latent.kl`` is then an estimate.
     """
     normal = p.base_dist
     if not isinstance(normal, TorchNormal) or p.reinterpreted_batch_ndims != 1:

@@ -1,6 +1,7 @@
-"""Vector quantisation: a codebook, and the distributions that make of it a latent variable.
+"""Vector quantization as a latent variable: the posterior and the prior over the codes of a codebook.
 
-van den Oord et al. 2017, https://arxiv.org/abs/1711.00937. Shapes: C codes of D numbers, n positions.
+Reference: van den Oord et al. 2017, Neural Discrete Representation Learning, https://arxiv.org/abs/1711.00937.
+Shapes: C codes of D numbers each, n positions.
 """
 
 import math
@@ -12,12 +13,12 @@ from torch.distributions import Distribution, register_kl
 
 
 class NearestCode(Distribution):
-    """q(z | x): all mass on the code that is nearest to the encoder's output, at each position.
+    """The posterior q(z | x): at each position, probability 1 for the code nearest to the encoder's output.
 
     Args:
         inputs: the encoder's outputs, (B, n, D).
-        codes: index of the nearest code, (B, n).
-        embeddings: that code, (B, n, D), with the gradient passed straight through to ``inputs``.
+        codes: indices of the nearest codes, (B, n).
+        embeddings: the nearest codes, (B, n, D). Their gradient is passed straight through to ``inputs``.
     """
 
     def __init__(self, inputs: Tensor, codes: Tensor, embeddings: Tensor):
@@ -32,16 +33,16 @@ class NearestCode(Distribution):
         return self.embeddings.expand(self._extended_shape(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """0: the only value there is has mass 1."""
+        """Return 0: the only possible value has probability 1."""
         return value.new_zeros(value.shape[:-2])
 
 
 class UniformCodes(Distribution):
-    """p(z): each of the C codes equally likely at each of n positions.
+    """The prior p(z): at each position, all codes have the same probability.
 
     Args:
-        codebook: (C, D).
-        num: n.
+        codebook: the codes, (C, D).
+        num: n, the number of positions.
     """
 
     def __init__(self, codebook: Tensor, num: int):
@@ -50,7 +51,7 @@ class UniformCodes(Distribution):
 
     @property
     def nats(self) -> float:
-        """n ln C, minus the log mass of every value."""
+        """n ln C: minus the log probability of every value."""
         return self.num * math.log(len(self.codebook))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -63,5 +64,5 @@ class UniformCodes(Distribution):
 
 @register_kl(NearestCode, UniformCodes)
 def kl_nearest_uniform(q: NearestCode, p: UniformCodes) -> Tensor:
-    """ln C nats for each position: (B,)."""
+    """Return the KL, (B,): ln C nats for each position."""
     return q.embeddings.new_full(q.batch_shape, p.nats)

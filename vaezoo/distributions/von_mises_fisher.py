@@ -1,7 +1,7 @@
-"""The unit sphere of R^D: the uniform distribution, the von Mises-Fisher, and the Bessel functions it needs.
+"""Distributions on the unit sphere of R^D: the uniform and the von Mises-Fisher distribution.
 
-What is computed from the concentration kappa is computed in float64, whatever the network's type:
-densities are small differences of numbers as large as kappa.
+Everything that depends on the concentration kappa is computed in float64, because densities are small differences of
+numbers as large as kappa.
 """
 
 import math
@@ -20,7 +20,7 @@ class HypersphericalUniformDistribution(Distribution):
     """The uniform distribution on the unit sphere of R^D.
 
     Args:
-        mean: zeros (D,), of the type and on the device that samples are to have.
+        mean: zeros, (D,). Samples have its dtype and device.
     """
 
     has_rsample = True
@@ -42,22 +42,22 @@ class HypersphericalUniformDistribution(Distribution):
 
 
 class VonMisesFisherDistribution(Distribution):
-    """q(z) = exp(kappa mu'z) / (0F1(D/2; kappa^2 / 4) area) on the unit sphere of R^D.
+    """The von Mises-Fisher distribution q(z) = exp(kappa mu'z) / (0F1(D/2; kappa^2 / 4) area) on the unit sphere.
 
-    Samples are z = cos(a) mu + sin(a) t, t uniform among the directions orthogonal to mu. The angle is
-    drawn by rejection (Ulrich 1984, corrected by Wood 1994): the first of 32 proposals that is
-    accepted. Each is with a probability above 0.65, at every D and kappa, so the chance that none is,
-    and that the first is taken as it stands, is below 1e-14.
+    Samples are z = cos(a) mu + sin(a) t, with t uniform among the directions orthogonal to mu. The angle a comes from
+    rejection sampling (Ulrich 1984, corrected by Wood 1994): it is the first accepted one of 32 proposals. Each
+    proposal is accepted with a probability above 0.65, for every D and kappa. With a probability below 1e-14 none is
+    accepted, and the first proposal is used.
 
-    The gradient for kappa is that of the angle at its own quantile, da / dkappa = -(dF / dkappa) / f
-    (implicit reparameterisation, Figurnov et al. 2018, https://arxiv.org/abs/1805.08498), with
-    the integral dF / dkappa by quadrature. It has the expectation it should; the gradient through the
-    accepted proposal alone, which the code of Davidson et al. 2018 takes, lacks a term.
-    The gradient for mu turns z with it along the great circle, which is the rotation that moves z least.
+    The gradient with respect to kappa is that of the angle at a fixed quantile, da / dkappa = -(dF / dkappa) / f
+    (Figurnov et al. 2018, Implicit Reparameterization Gradients, https://arxiv.org/abs/1805.08498), with the integral
+    dF / dkappa by quadrature. It is unbiased. The gradient through the accepted proposal, as in the code of Davidson
+    et al. 2018, lacks a term. The gradient with respect to mu rotates z together with mu along a great
+    circle, which is the rotation that moves z least.
 
     Args:
-        loc: mu, unit vectors (*batch, D), D >= 2.
-        concentration: kappa (*batch,), > 0.
+        loc: mu, unit vectors, (*batch, D) with D >= 2.
+        concentration: kappa > 0, (*batch,).
     """
 
     has_rsample = True
@@ -75,12 +75,12 @@ class VonMisesFisherDistribution(Distribution):
         )
 
     def log_norm_and_ratio(self) -> tuple[Tensor, Tensor]:
-        """ln 0F1(D/2; kappa^2 / 4), and its derivative A(kappa) = E[mu'z]; float64."""
+        """Return ln 0F1(D/2; kappa^2 / 4) and its derivative A(kappa) = E[mu'z], both (*batch,) in float64."""
         return log_bessel_and_ratio(self.dim / 2 - 1, self.kappa)
 
     @property
     def mean(self) -> Tensor:
-        """A(kappa) mu: inside the sphere."""
+        """A(kappa) mu, a point inside the sphere."""
         _, ratio = self.log_norm_and_ratio()
         return ratio.to(self.loc.dtype)[..., None] * self.loc
 
@@ -90,7 +90,7 @@ class VonMisesFisherDistribution(Distribution):
         return (self.kappa * cosine - log_norm - log_area(self.dim)).to(value.dtype)
 
     def propose(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """Angles (*shape, P) and whether each is accepted."""
+        """Return proposed angles and whether each is accepted, both (*shape, num_proposals)."""
         kappa, m = self.kappa.detach()[..., None], self.dim - 1
         b = m / (2 * kappa + torch.sqrt(4 * kappa.square() + m**2))
         x0 = (1 - b) / (1 + b)
@@ -105,14 +105,14 @@ class VonMisesFisherDistribution(Distribution):
         return torch.atan2(torch.sqrt(gap * (2 - gap)), w), log_accept >= uniforms[2].log()
 
     def angle_slope(self, angle: Tensor) -> Tensor:
-        """da / dkappa at fixed F(a; kappa).
+        """Return da / dkappa at fixed F(a; kappa).
 
-        The density of a is in proportion to exp(kappa cos a) sin(a)^(D - 2), so the slope is the integral
-        of (cos b - A) exp(kappa (cos b - cos a)) (sin b / sin a)^(D - 2) over b from a to 0, or to pi:
-        the total is 0, and the nearer end loses fewer digits.
+        The density of a is proportional to exp(kappa cos a) sin(a)^(D - 2). So the slope is the integral of
+        (cos b - A) exp(kappa (cos b - cos a)) (sin b / sin a)^(D - 2) over b, from a to 0 or from a to pi. Both give
+        the same, because the whole integral is 0; the nearer end loses fewer digits.
         """
         _, mean = self.log_norm_and_ratio()
-        a = angle.clamp(1e-12, math.pi - 1e-6)[..., None]  # the slope is 0 at both ends, as 0 / 0
+        a = angle.clamp(1e-12, math.pi - 1e-6)[..., None]  # at both ends the slope is 0, but computed as 0 / 0
         reach = torch.where(a < math.pi / 2, -a, math.pi - a)
         nodes, weights = a.new_tensor(NODES), a.new_tensor(WEIGHTS)
         b = a + reach * nodes
@@ -132,9 +132,9 @@ class VonMisesFisherDistribution(Distribution):
         if self.kappa.requires_grad:
             with torch.no_grad():
                 slope = self.angle_slope(angle)
-            angle = angle + (self.kappa - self.kappa.detach()) * slope  # its value is unchanged
+            angle = angle + (self.kappa - self.kappa.detach()) * slope  # the value of the angle does not change
         mu = self.loc.double()
-        turned = tangent - (tangent * mu).sum(-1, keepdim=True) * mu  # the tangent itself, and moves with mu
+        turned = tangent - (tangent * mu).sum(-1, keepdim=True) * mu  # equal to the tangent, but it moves with mu
         z = angle.cos()[..., None] * mu + angle.sin()[..., None] * turned
         return z.to(self.loc.dtype)
 
@@ -146,6 +146,6 @@ def _(q: VonMisesFisherDistribution) -> dict[str, Tensor]:
 
 @register_kl(VonMisesFisherDistribution, HypersphericalUniformDistribution)
 def kl_von_mises_fisher_uniform(q: VonMisesFisherDistribution, p: HypersphericalUniformDistribution) -> Tensor:
-    """kappa A(kappa) - ln 0F1(D/2; kappa^2 / 4), which is 0 at kappa = 0."""
+    """Return the KL, kappa A(kappa) - ln 0F1(D/2; kappa^2 / 4), in nats, (*batch,). It is 0 at kappa = 0."""
     log_norm, ratio = q.log_norm_and_ratio()
     return (q.kappa * ratio - log_norm).to(q.concentration.dtype)

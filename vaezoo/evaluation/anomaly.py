@@ -1,4 +1,4 @@
-"""Scores that tell outliers from the test set."""
+"""The group ``anomaly``: scores that separate outliers from the test set."""
 
 from dataclasses import replace
 
@@ -8,13 +8,13 @@ from vaezoo import seeding
 from vaezoo.data import ImageData
 from vaezoo.distributions import is_diagonal_normal
 from vaezoo.errors import ConfigError, DoesNotApply
-from vaezoo.evaluation.base import Found, Settings, data_config
+from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, compose_data_config
 from vaezoo.instantiate import build
 from vaezoo.runs.trained import TrainedRun
 
 
-def anomaly(run: TrainedRun, settings: Settings) -> Found:
-    """How well scores tell other images from those of the test set."""
+def anomaly(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
+    """Measure how well scores separate the images of another data set from those of the test set."""
     from vaezoo.metrics import anomaly as metrics
 
     if settings.outliers is None:
@@ -22,42 +22,51 @@ def anomaly(run: TrainedRun, settings: Settings) -> Found:
     if run.model.conditional:
         raise DoesNotApply("other images have no labels of this model's kind")
     num = settings.num_images
-    strange = replace(run, data=other_data(run, settings.outliers))
+    outlier_run = replace(run, data=other_data(run, settings.outliers))
     training = run.batches("train", num, "log p(x)")
     entropy = float(metrics.scores(run.model, training, ["log_p"])["log_p"].mean())
     with seeding.isolated(run.model.device, run.model.seed, "posterior"):
         latents = run.model(*next(run.batches("test", 1))).latents
-    fits = len(latents) == 1 and is_diagonal_normal(latents[0].q)
-    names = [name for name in metrics.SCORES if name != "likelihood_regret" or fits]
-    scored = [
-        metrics.scores(run.model, of.batches("test", num, f"scores of {type(of.data).__name__}"), names, entropy)
-        for of in (run, strange)
+    is_normal = len(latents) == 1 and is_diagonal_normal(latents[0].q)
+    names = [name for name in metrics.SCORES if name != "likelihood_regret" or is_normal]
+    scores = [
+        metrics.scores(part.model, part.batches("test", num, f"scores of {type(part.data).__name__}"), names, entropy)
+        for part in (run, outlier_run)
     ]
     values: dict[str, float] = {}
     quantities = {}
     for name in names:
         metric = metrics.Anomaly()
-        for outlier, found in enumerate(scored):
-            metric.update(score=found[name], outlier=torch.full_like(found[name], outlier))
+        for is_outlier, found in enumerate(scores):
+            metric.update(score=found[name], outlier=torch.full_like(found[name], is_outlier))
         for key, value in metric.compute().items():
             base, *error = key.split("_")
             values["_".join([base, name, *error])] = value
+        score = metrics.SCORES[name]
         for key, quantity in metrics.QUANTITIES.items():
-            meaning = f"{quantity.meaning}; by {metrics.SCORES[name].meaning}"
-            quantities[f"{key}_{name}"] = quantity._replace(meaning=meaning)
-    ours, theirs = (f"{len(of.split('test', num).images):,} of {type(of.data).__name__}" for of in (run, strange))
-    note = f"{theirs} told from {ours}: an AUROC below 0.5 takes the others for the likelier"
-    if not fits:
+            quantities[f"{key}_{name}"] = quantity._replace(
+                meaning=f"{quantity.meaning}; by {score.meaning}", label=f"{quantity.title(key)} {score.title(name)}"
+            )
+    num_inliers, num_outliers = (len(part.split("test", num).images) for part in (run, outlier_run))
+    note = (
+        f"outliers: {num_outliers:,} images of {type(outlier_run.data).__name__}; inliers: {num_inliers:,} of "
+        f"{type(run.data).__name__}; AUROC < 0.5: the model finds the outliers more likely"
+    )
+    if not is_normal:
         note += (
-            "; likelihood regret is left out: it fits one layer with a diagonal normal posterior, which is not "
-            f"what {type(run.model).__name__} has"
+            "; likelihood regret is left out: it fits one layer with a diagonal normal posterior, which "
+            f"{type(run.model).__name__} does not have"
         )
-    return Found(values, quantities, note)
+    return EvaluationResult(values, quantities, note)
 
 
 def other_data(run: TrainedRun, name: str) -> ImageData:
-    """Another data set, as the run's own is seen: binarised alike, found in the same folder."""
-    config = data_config(name)
+    """Load another data set with the run's binarisation and data folder.
+
+    Raises:
+        ConfigError: its images have another shape, or another kind of values.
+    """
+    config = compose_data_config(name)
     own = run.config["data"]
     config |= {key: own[key] for key in ("binarize", "root") if key in own and key in config}
     data: ImageData = build(config, "data", tuple(run.config["allow_packages"]), seed=run.config["seed"])
@@ -65,7 +74,7 @@ def other_data(run: TrainedRun, name: str) -> ImageData:
     data.setup()
     if data.shape != run.model.data_shape or data.data_kind != run.data.data_kind:
         raise ConfigError(
-            f"task.outliers={name}: its images are {data.shape}, {data.data_kind}, and the model's "
-            f"{run.model.data_shape}, {run.data.data_kind}"
+            f"task.outliers={name}: its images have shape {data.shape} and {data.data_kind} values, the model needs "
+            f"{run.model.data_shape} and {run.data.data_kind}; choose another data set"
         )
     return data

@@ -1,7 +1,9 @@
-"""What the groups of metrics share: settings, results and passes over the data."""
+"""Settings, results and helpers that all groups of metrics share."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +12,16 @@ from vaezoo.errors import ConfigError, suggest
 from vaezoo.metrics.quantities import Quantity
 from vaezoo.types import Batch
 
+if TYPE_CHECKING:
+    from vaezoo.metrics.latent import Verdict
+
 CPU = torch.device("cpu")
-CODES = 10_000  # training images whose codes samplers and probes are fitted to
-BATCH = 500  # images made at a time
+CODES = 10_000  # training images whose codes are used to fit ex-post densities and probes
+BATCH = 500  # images generated at a time
 
 
-class Settings(NamedTuple):
-    """What the command line says of an evaluation: see ``tasks.evaluate.evaluate``."""
+class EvaluationSettings(NamedTuple):
+    """Options of an evaluation: those of ``tasks.evaluate.evaluate``, and whether models are compiled."""
 
     num_samples: int
     num_images: int | None
@@ -25,14 +30,18 @@ class Settings(NamedTuple):
     inception: str | None = None
     compiled: bool = False
 
-    def check(self) -> "Settings":
-        """Itself, if it makes sense."""
+    def check(self) -> EvaluationSettings:
+        """Return the settings.
+
+        Raises:
+            ConfigError: a setting is out of range, or names data or a file that do not exist.
+        """
         for name, least in {"num_samples": 0, "num_images": 2, "annealed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"task.{name} must be >= {least}, got {value}")
         if self.outliers is not None:
-            data_config(self.outliers)
+            compose_data_config(self.outliers)
         if self.inception is not None:
             from vaezoo.metrics.inception import Inception
 
@@ -43,30 +52,42 @@ class Settings(NamedTuple):
         return self
 
 
-class Found(NamedTuple):
-    """What a group found: its numbers by name, what each name means, and a sentence, or none."""
+class EvaluationResult(NamedTuple):
+    """What a group of metrics found.
+
+    Args:
+        values: its numbers.
+        quantities: what the numbers are; those that end in ``_error``, ``_ceiling`` or ``_reference`` need no entry.
+        note: a sentence for the user, or nothing.
+        verdict: whether the model uses its latent space, if the group judges it.
+    """
 
     values: dict[str, float]
     quantities: dict[str, Quantity]
     note: str = ""
+    verdict: Verdict | None = None
 
 
-def numbered(batches: Iterable[Batch]) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Batches, each with the number of its first example."""
-    first = 0
+def with_start_index(batches: Iterable[Batch]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield each batch (x, y) with the index of its first example before it."""
+    start_index = 0
     for x, y in batches:
-        yield first, x, y
-        first += len(x)
+        yield start_index, x, y
+        start_index += len(x)
 
 
-def average(name: str, values: Tensor) -> dict[str, float]:
-    """The mean over images with, of more than one, its standard error."""
+def mean_with_error(name: str, values: Tensor) -> dict[str, float]:
+    """The mean over images, and its standard error if there are several images."""
     mean = {name: float(values.mean())}
     return mean | {f"{name}_error": float(values.std()) / len(values) ** 0.5} if len(values) > 1 else mean
 
 
-def data_config(name: str) -> dict[str, Any]:
-    """The config of conf/data with this name."""
+def compose_data_config(name: str) -> dict[str, Any]:
+    """Compose the config of conf/data with this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
     from hydra import compose
     from hydra.errors import MissingConfigException
     from omegaconf import OmegaConf

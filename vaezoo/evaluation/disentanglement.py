@@ -1,13 +1,13 @@
-"""Whether latent dimensions follow known factors."""
+"""The group ``disentanglement``: whether latent dimensions follow known factors."""
 
 from vaezoo.data import FactorData
 from vaezoo.errors import DoesNotApply
-from vaezoo.evaluation.base import Found, Settings
+from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings
 from vaezoo.runs.trained import TrainedRun
 
 
-def disentanglement(run: TrainedRun, settings: Settings) -> Found:
-    """Whether dimensions follow factors, where they are known."""
+def disentanglement(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
+    """Measure whether latent dimensions follow the factors of the data, if these are known."""
     from vaezoo.metrics import disentanglement as metrics
 
     if not isinstance(run.data, FactorData):
@@ -15,4 +15,4 @@ def disentanglement(run: TrainedRun, settings: Settings) -> Found:
     codes, labels = run.codes("test")
     metric = metrics.Disentanglement()
     metric.update(code=codes, factors=labels)
-    return Found(metric.compute(), metrics.QUANTITIES)
+    return EvaluationResult(metric.compute(), metrics.QUANTITIES)

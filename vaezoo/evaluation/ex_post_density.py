@@ -1,4 +1,4 @@
-"""Samples from densities that are fitted to the codes."""
+"""The group ``samplers``: samples from densities that are fitted to the codes after training."""
 
 from typing import Any
 
@@ -6,39 +6,43 @@ import torch
 
 from vaezoo import seeding
 from vaezoo.errors import DoesNotApply
-from vaezoo.evaluation.base import BATCH, CODES, Found, Settings
-from vaezoo.evaluation.samples import judge_of
-from vaezoo.models import VAE
+from vaezoo.evaluation.base import BATCH, CODES, EvaluationResult, EvaluationSettings
+from vaezoo.evaluation.samples import get_sample_evaluator
+from vaezoo.metrics.quantities import Quantity
 from vaezoo.runs.trained import TrainedRun
 
 SAMPLERS = {
-    "gmm": "10 normals fitted to the codes",
-    "flow": "a flow fitted to the codes",
-    "two_stage": "a second VAE of the codes",
+    "gmm": Quantity("squared feature units", "FID, z from 10 normals fitted to the codes", -1, "FID GMM"),
+    "flow": Quantity("squared feature units", "FID, z from a flow fitted to the codes", -1, "FID flow"),
+    "two_stage": Quantity("squared feature units", "FID, z from a second VAE of the codes", -1, "FID two-stage"),
 }
 
 
-def samplers(run: TrainedRun, settings: Settings) -> Found:
-    """The FID of images from z of densities fitted to the codes, beside that from the prior: the prior's hole."""
+def samplers(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
+    """Compute the FID of images from z of densities that are fitted to the codes.
+
+    A lower FID than with z from the prior shows that the codes do not fill the prior.
+    """
     from vaezoo.inference import ex_post_density as fits
 
     model = run.model
-    if not isinstance(model, VAE) or model.prior.space != "real" or model.conditional:
+    if model.latent_kind != "vector" or model.conditional:
         raise DoesNotApply(f"{type(model).__name__}'s codes are not vectors of R^D that x alone decides")
-    judge = judge_of(run, settings.inception)
+    evaluator = get_sample_evaluator(run, settings.inception)
     with torch.no_grad(), seeding.isolated(model.device, model.seed, "codes"):
-        passes = run.batches("train", CODES, "codes")
-        codes = torch.cat([model(x, y, num_samples=1).latent.z[0].cpu() for x, y in passes])
-    values, quantities, notes = {}, {}, [judge.note]
+        batches = run.batches("train", CODES, "codes")
+        codes = torch.cat([model(x, y, num_samples=1).latent.z[0].cpu() for x, y in batches])
+    values, notes = {}, [evaluator.note]
     fitted: dict[str, Any] = {"gmm": fits.gmm_sampler, "flow": fits.flow_sampler, "two_stage": fits.two_stage_sampler}
     for name, fit in fitted.items():
         try:
-            z = fit(codes, seed=model.seed).sample(judge.num, seed=model.seed)
+            z = fit(codes, seed=model.seed).sample(evaluator.num_images, seed=model.seed)
         except ValueError as reason:
             notes.append(f"fid_{name} is left out: {reason}")
             continue
         with torch.no_grad(), seeding.isolated(model.device, model.seed, "samples"):
-            features = [judge.of(judge.drawn(model.decode(part.to(model.device)))) for part in z.split(BATCH)]
-        values[f"fid_{name}"] = judge.metrics.fid(judge.real, torch.cat(features))
-        quantities[f"fid_{name}"] = judge.metrics.QUANTITIES["fid"]._replace(meaning=f"FID, z from {SAMPLERS[name]}")
-    return Found(values, quantities, "; ".join(notes))
+            images = (evaluator.to_images(model.decode(part.to(model.device))) for part in z.split(BATCH))
+            features = torch.cat([evaluator.features(x) for x in images])
+        values[f"fid_{name}"] = evaluator.metrics.fid(evaluator.real, features)
+    quantities = {f"fid_{name}": quantity for name, quantity in SAMPLERS.items()}
+    return EvaluationResult(values, quantities, "; ".join(notes))

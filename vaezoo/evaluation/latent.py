@@ -1,4 +1,4 @@
-"""The latent space over the test set: active units, parts of the KL, verdict."""
+"""The group ``latent``: the latent space over the test set."""
 
 from functools import partial
 from typing import Any
@@ -10,16 +10,16 @@ from torch.distributions import Distribution
 from vaezoo import seeding
 from vaezoo.distributions import get_parameters, is_diagonal_normal, with_parameters
 from vaezoo.errors import DoesNotApply
-from vaezoo.evaluation.base import CPU, Found, Settings
+from vaezoo.evaluation.base import CPU, EvaluationResult, EvaluationSettings
 from vaezoo.runs.trained import TrainedRun
 
 
-def latent(run: TrainedRun, settings: Settings) -> Found:
-    """Active units, how the rate splits over the test set, and a verdict in words."""
+def latent(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
+    """Count active units, split the KL over the test set and say whether the posterior has collapsed."""
     from vaezoo.metrics import latent as metrics
 
     if run.model.conditional:
-        raise DoesNotApply("q(z | x, y) is given the labels: what it tells is not of x alone")
+        raise DoesNotApply("q(z | x, y) depends on the labels, so its information is not about x alone")
     q, p, kl_dim = posteriors(run)
     with seeding.isolated(CPU, run.model.seed, "latent"):
         z = q.sample()  # all in one draw, so that the batch size changes nothing
@@ -30,24 +30,35 @@ def latent(run: TrainedRun, settings: Settings) -> Found:
         metric: Any = metrics.LatentMetrics()
         metric.update(**parameters, z=z, log_prior=log_prior, kl_dim=kl_dim)
         values = metric.compute()
-        return Found(values, metrics.QUANTITIES, metrics.verdict(values))
+        verdict = metrics.verdict(values)
+        return EvaluationResult(values, metrics.QUANTITIES, verdict.text, verdict)
     metric = metrics.JointLatentMetrics(partial(with_parameters, q), tuple(parameters))
     metric.update(**parameters, z=z, log_prior=log_prior)
-    return Found(metric.compute(), metrics.QUANTITIES)
+    return EvaluationResult(metric.compute(), metrics.QUANTITIES)
 
 
 def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
-    """q(z | x) of the whole test set as one distribution, batch shape (N,), on the CPU; p(z) as the model has it; and
-    the KL of each dimension (N, D), or (N, 0) where there is none.
+    """Compute the posterior of the test set.
+
+    Returns:
+        q(z | x) of all N test images as one distribution with batch shape (N,), on the CPU; p(z); the KL of each
+        dimension in nats (N, D), or (N, 0) if there is none.
+
+    Raises:
+        DoesNotApply: the model has several stochastic layers, a prior that depends on x, or a posterior whose density
+            at the codes of other images is not known.
     """
+    if run.model.latent_kind == "layers":
+        raise DoesNotApply(f"{type(run.model).__name__} has several stochastic layers: these metrics need a single one")
     parts: dict[str, list[Tensor]] = {}
     kls = []
     with torch.no_grad(), seeding.isolated(run.model.device, run.model.seed, "posterior"):
         for x, y in run.batches("test", what="latent space"):
-            layers = run.model(x, y, num_samples=1).latents
-            if len(layers) != 1 or layers[0].p.batch_shape:
-                raise DoesNotApply(f"{type(run.model).__name__} has not one stochastic layer with one prior for all x")
-            q, kl = layers[0].q, layers[0].kl_per_dim
+            layer = run.model(x, y, num_samples=1).latent
+            if layer.p.batch_shape:
+                name = type(run.model).__name__
+                raise DoesNotApply(f"the prior of {name} depends on x: these metrics need one prior for all x")
+            q, kl = layer.q, layer.kl_per_dim
             try:
                 parameters = get_parameters(q)
             except NotImplementedError as error:
@@ -56,4 +67,4 @@ def posteriors(run: TrainedRun) -> tuple[Distribution, Distribution, Tensor]:
                 parts.setdefault(name, []).append(value.cpu())
             kls.append((x.new_zeros(len(x), 0) if kl is None else kl.flatten(1)).cpu())
     stacked = with_parameters(q, **{name: torch.cat(part) for name, part in parts.items()})
-    return stacked, layers[0].p, torch.cat(kls)
+    return stacked, layer.p, torch.cat(kls)

@@ -1,35 +1,35 @@
-"""log p(x) by importance sampling."""
+"""The group ``likelihood``: log p(x) by importance sampling."""
 
 from collections.abc import Iterator
 
 from tqdm import tqdm
 
 from vaezoo.errors import DoesNotApply
-from vaezoo.evaluation.base import Found, Settings, average, numbered
+from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, mean_with_error, with_start_index
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.runs.trained import TrainedRun
 
 
-def likelihood(run: TrainedRun, settings: Settings) -> Found:
-    """log p(x) by importance sampling, with its error."""
+def likelihood(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
+    """Estimate log p(x) by importance sampling, with its standard error."""
     if not settings.num_samples:
         raise DoesNotApply("task.num_samples=0")
     found = log_p(run, settings)
-    values = average("log_p", found.log_px)
-    values |= {"log_p_samples": float(settings.num_samples), "log_p_images": float(len(found.log_px))}
+    num = len(found.log_px)
+    values = mean_with_error("log_p", found.log_px)
+    values |= {"log_p_samples": float(settings.num_samples), "log_p_images": float(num)}
     draws = ""
     if settings.num_samples > 1:
         values["log_p_draw_error"] = found.draw_error
-        if found.draw_error:  # else all draws are one, as a VQ-VAE's, and tell of no other code
-            values |= average("inference_gap", found.log_px - found.elbo)
+        if found.draw_error:  # 0 if all draws are equal, as in a VQ-VAE: then they say nothing about the gap
+            values |= mean_with_error("inference_gap", found.log_px - found.elbo)
         draws = (
-            f" ({found.draw_error:.3f} of it from the draws, of which {found.ess.median():,.0f} count in the median "
-            f"image and {found.ess.min():,.0f} in the worst)"
+            f" ({found.draw_error:.3f} of it from the finite number of draws; effective number of draws: "
+            f"{found.ess.median():,.0f} in the median image, {found.ess.min():,.0f} in the worst)"
         )
-    num = len(found.log_px)
     error = f" ± {found.error:.2f} nats, the standard error over {num:,} images{draws}" if num > 1 else ""
-    return Found(
+    return EvaluationResult(
         values,
         QUANTITIES,
         f"log p(x) by {settings.num_samples:,} importance sample{'s' * (settings.num_samples > 1)}: "
@@ -37,8 +37,8 @@ def likelihood(run: TrainedRun, settings: Settings) -> Found:
     )
 
 
-def log_p(run: TrainedRun, settings: Settings) -> LogMarginalEstimate:
-    """The importance-weighted bound of log p(x) for each test image, with a bar."""
+def log_p(run: TrainedRun, settings: EvaluationSettings) -> LogMarginalEstimate:
+    """Estimate the importance-weighted bound of log p(x) for each test image, with a progress bar."""
     parts: list[LogMarginalEstimate] = []
     with tqdm(total=len(run.split("test", settings.num_images).images), desc="log p(x)", disable=None) as bar:
 
@@ -47,9 +47,15 @@ def log_p(run: TrainedRun, settings: Settings) -> LogMarginalEstimate:
                 yield image
                 bar.update()
 
-        for first, x, y in numbered(run.batches("test", settings.num_images)):
+        for start_index, x, y in with_start_index(run.batches("test", settings.num_images)):
             found = estimate_log_marginal(
-                run.model, x, y, settings.num_samples, start_index=first, compile=settings.compiled, progress=progress
+                run.model,
+                x,
+                y,
+                settings.num_samples,
+                start_index=start_index,
+                compile=settings.compiled,
+                progress=progress,
             )
             parts.append(found)
     return LogMarginalEstimate.concat(parts)

@@ -1,24 +1,24 @@
-"""Classifiers of the codes."""
+"""The group ``probes``: classifiers of the codes."""
 
 import torch
 
 from vaezoo.errors import DoesNotApply
-from vaezoo.evaluation.base import CODES, Found, Settings
+from vaezoo.evaluation.base import CODES, EvaluationResult, EvaluationSettings
 from vaezoo.runs.trained import TrainedRun
 
 
-def probes(run: TrainedRun, settings: Settings) -> Found:
-    """Whether labels are in the code."""
+def probes(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
+    """Measure how well simple classifiers read the labels from the codes."""
     from vaezoo.metrics import probes as metrics
 
     if run.model.conditional:
-        raise DoesNotApply(f"{type(run.model).__name__}'s encoder is given the labels that a probe would look for")
+        raise DoesNotApply(f"the encoder of {type(run.model).__name__} gets the labels that a probe would look for")
     if run.data.test.labels.dim() != 1:
-        raise DoesNotApply("the data has factors in place of labels: see disentanglement")
+        raise DoesNotApply("the data have factors in place of labels: see the group disentanglement")
     if len(run.data.test.labels.unique()) < 2:
         raise DoesNotApply("the test set has fewer than two classes")
     metric = metrics.Probes()
-    for judged, (name, num) in enumerate((("train", CODES), ("test", None))):
+    for is_test, (name, num) in enumerate((("train", CODES), ("test", None))):
         codes, labels = run.codes(name, num)
-        metric.update(code=codes, y=labels, split=torch.full((len(labels),), judged))
-    return Found(metric.compute(), metrics.QUANTITIES)
+        metric.update(code=codes, y=labels, split=torch.full((len(labels),), is_test))
+    return EvaluationResult(metric.compute(), metrics.QUANTITIES)

@@ -1,13 +1,13 @@
-"""Similarity of images and their reconstructions."""
+"""The group ``reconstruction``: similarity of images and their reconstructions."""
 
 import torch
 
-from vaezoo.evaluation.base import Found, Settings
+from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings
 from vaezoo.runs.trained import TrainedRun
 
 
-def reconstruction(run: TrainedRun, settings: Settings) -> Found:
-    """How like the test images are to the means of p(x | z = encode(x))."""
+def reconstruction(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
+    """Compare the test images with the means of p(x | z = encode(x))."""
     from vaezoo.metrics import samples as metrics
 
     metric = metrics.ReconstructionMetrics()
@@ -24,4 +24,4 @@ def reconstruction(run: TrainedRun, settings: Settings) -> Found:
         equal = "equals its image" if exact == 1 else "equal their images"
         num = int(metric.count)
         notes.append(f"psnr is left out: {exact} of {num} reconstructions {equal} exactly (infinite PSNR)")
-    return Found(values, metrics.QUANTITIES, "; ".join(notes))
+    return EvaluationResult(values, metrics.QUANTITIES, "; ".join(notes))

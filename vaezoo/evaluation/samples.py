@@ -1,4 +1,4 @@
-"""Generated images against the test set."""
+"""The group ``samples``: generated images against the test set."""
 
 import os
 from functools import lru_cache
@@ -11,34 +11,40 @@ from torch.distributions import Distribution
 from tqdm import tqdm
 
 from vaezoo import seeding
-from vaezoo.evaluation.base import BATCH, Found, Settings
+from vaezoo.evaluation.base import BATCH, EvaluationResult, EvaluationSettings
 from vaezoo.pictures import cycle_classes
 from vaezoo.runs.trained import TrainedRun
 
 
-def samples(run: TrainedRun, settings: Settings) -> Found:
-    """Images of the model against as many of the test set, by the features of a network."""
-    judge = judge_of(run, settings.inception)
-    context = cycle_classes(judge.labels, judge.num).to(run.model.device)
+def samples(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
+    """Compare generated images with as many test images, by the features of a network."""
+    evaluator = get_sample_evaluator(run, settings.inception)
+    context = cycle_classes(evaluator.labels, evaluator.num_images).to(run.model.device)
     with torch.no_grad(), seeding.isolated(run.model.device, run.model.seed, "samples"):
-        images = [judge.drawn(run.model.sample(len(y), y)) for y in context.split(BATCH)]
+        images = [evaluator.to_images(run.model.sample(len(y), y)) for y in context.split(BATCH)]
     bar = tqdm(images, "features of samples", disable=None, delay=1, leave=False)
-    values = judge.scores(torch.cat([judge.of(x) for x in bar]))
-    missing = "" if "recall" in values else f"; {judge.num} images are too few for precision, recall and their like"
-    return Found(values | judge.references(), judge.metrics.QUANTITIES, judge.note + missing)
+    values = evaluator.scores(torch.cat([evaluator.features(x) for x in bar]))
+    note = evaluator.note
+    if "recall" not in values:
+        note += f"; {evaluator.num_images} images are too few for precision, recall, density and coverage"
+    return EvaluationResult(values | evaluator.references(), evaluator.metrics.QUANTITIES, note)
 
 
 @lru_cache(maxsize=1)
-def judge_of(run: TrainedRun, inception: str | None) -> "Judge":
-    """The run's judge, made once for the groups that need it."""
-    return Judge(run, inception)
+def get_sample_evaluator(run: TrainedRun, inception: str | None) -> "SampleEvaluator":
+    """The run's evaluator, created once for the groups ``samples`` and ``samplers``."""
+    return SampleEvaluator(run, inception)
 
 
-class Judge:
-    """The test set's features, by Inception where its weights are given, and what generated images are to be like.
+class SampleEvaluator:
+    """Compare generated images with the test set, by the features of a network.
 
-    Bits are compared with bits: where a model scores bits, they are drawn from its p(x | z); else the mean is taken,
-    since a density's noise is not in the picture that one means.
+    A model of bits is judged by bits that are drawn from its p(x | z), a model of a density by the mean of p(x | z):
+    samples of a density would add its noise to the picture.
+
+    Args:
+        run: the run.
+        inception: a file with Inception's weights. If None, the network is trained on the run's data.
     """
 
     def __init__(self, run: TrainedRun, inception: str | None):
@@ -46,38 +52,41 @@ class Judge:
 
         data = run.data
         self.metrics = samples
-        self.run, self.labels, self.num = run, data.test.labels, len(data.test.images)
-        self.bits = data.data_kind == "binary"
-        self.net = network(run, inception)
-        kind = "drawn from p(x | z)" if self.bits else "means of p(x | z)"
-        self.note = f"samples are {kind}, judged by {self.net.describe()}; training images: what as many of them get"
-        self.real = self.features("test")
+        self.run, self.labels, self.num_images = run, data.test.labels, len(data.test.images)
+        self.is_binary = data.data_kind == "binary"
+        self.net = feature_network(run, inception)
+        kind = "drawn from p(x | z)" if self.is_binary else "means of p(x | z)"
+        self.note = (
+            f"samples are {kind}, judged by {self.net.describe()}; training images: the score of as many of them in "
+            f"place of samples"
+        )
+        self.real = self.split_features("test")
 
-    def features(self, split: str) -> Tensor:
-        """Of as many of a split's images as the test set has, as the model sees them, (N, 64)."""
-        return torch.cat([self.of(x) for x, _ in self.run.batches(split, self.num, "features")])
+    def split_features(self, split: str) -> Tensor:
+        """The features of a split's images as the model gets them, (N, 64), as many as the test set has."""
+        return torch.cat([self.features(x) for x, _ in self.run.batches(split, self.num_images, "features")])
 
-    def of(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """The features of images, on the CPU."""
         return self.net(x.to(next(self.net.parameters()).device)).cpu()
 
-    def drawn(self, px: Distribution) -> Tensor:
-        """The images that stand for p(x | z)."""
-        return (px.sample() if self.bits else px.mean).cpu()
+    def to_images(self, px: Distribution) -> Tensor:
+        """Images from p(x | z), on the CPU: draws if the data are bits, else means."""
+        return (px.sample() if self.is_binary else px.mean).cpu()
 
     def scores(self, fake: Tensor) -> dict[str, float]:
-        """All metrics of generated images' features."""
+        """Compute all metrics of generated images from their features."""
         metric = self.metrics.SampleMetrics()
         metric.update(real=self.real, fake=fake)
         return metric.compute()
 
     def references(self) -> dict[str, float]:
-        """What as many training images get."""
-        return self.metrics.references(self.scores(self.features("train")))
+        """The scores of as many training images in place of generated ones."""
+        return self.metrics.references(self.scores(self.split_features("train")))
 
 
-def network(run: TrainedRun, inception: str | None) -> Any:
-    """Inception where its weights are given, on the run's device; else the one that is trained here."""
+def feature_network(run: TrainedRun, inception: str | None) -> Any:
+    """Inception on the run's device if its weights are given, else a network trained on the run's data."""
     if inception is not None:
         from vaezoo.metrics.inception import Inception
 

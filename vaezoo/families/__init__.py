@@ -1,11 +1,11 @@
-"""Families: raw network outputs -> a distribution.
+"""Families of distributions: they make a distribution from the raw outputs of a network.
 
-A family says how many planes of numbers the network must emit (``num_outputs``) and which data it can
-score (``supported_data``); posterior and likelihood are the same concept used twice. Those here are
-elementwise, or over a whole latent (``Posterior``). Data are one of
+A family makes likelihoods p(x | z), posteriors q(z | x), or both. It is elementwise (one distribution for each pixel or
+latent dimension) or over a whole latent (``Posterior``). It says how many raw outputs it needs (``num_outputs``), and
+for which kinds of data it has a density or probability (``supported_data``):
 
 * ``binary``: 0 or 1;
-* ``byte``: k / 255 for k = 0 ... 255, as an 8-bit image;
+* ``byte``: k / 255 for k = 0 ... 255, as in an 8-bit image;
 * ``unit``: any number in [0, 1];
 * ``real``: any number.
 """

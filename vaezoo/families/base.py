@@ -1,4 +1,4 @@
-"""What every family has: how many planes it needs, what it can score, where training starts."""
+"""The base class of all families of distributions."""
 
 from abc import abstractmethod
 
@@ -8,13 +8,20 @@ from torch.distributions import Distribution
 
 
 class Family(nn.Module):
-    """n raw tensors of one shape -> a distribution over that shape, elementwise or joint.
+    """A function from n raw tensors of one shape to a distribution over this shape, elementwise or joint.
+
+    >>> from vaezoo.families import Normal
+    >>> family = Normal()
+    >>> family.num_outputs  # mean and log scale
+    2
+    >>> family(torch.zeros(5, 3), torch.zeros(5, 3))
+    Normal(loc: torch.Size([5, 3]), scale: torch.Size([5, 3]))
 
     Attributes:
-        num_outputs: planes the network must emit.
-        supported_data: the kinds of data that ``log_prob`` is a proper density or mass for.
-        is_batch_coupled: whether one example's log p in training depends on the others of its batch.
-        space: where its values lie: "real" or "sphere". A posterior's must be its prior's.
+        num_outputs: n, the number of raw tensors. The network must emit n numbers for each dimension.
+        supported_data: the kinds of data for which ``log_prob`` is a proper log density or log probability.
+        is_batch_coupled: whether, in training, log p of an example depends on the other examples of its batch.
+        space: the space of its values, "real" or "sphere". A posterior must have the space of its prior.
     """
 
     num_outputs: int = 1
@@ -22,52 +29,64 @@ class Family(nn.Module):
     is_batch_coupled: bool = False
     space: str = "real"
 
+    @property
+    def limits(self) -> dict[str, str]:
+        """What a model with this posterior cannot do (``vaezoo.models.base.CAPABILITIES``), with the reasons."""
+        return {}
+
     @abstractmethod
     def forward(self, *params: Tensor) -> Distribution:
-        """The distribution whose parameters are ``params``, each (*batch, *event).
+        """Return the distribution with these raw parameters.
 
-        Its batch shape is theirs where it is elementwise, else (*batch,).
+        Its batch shape is (*batch, *event) if the family is elementwise, otherwise (*batch,).
+
+        Args:
+            *params: the raw parameters, each (*batch, *event).
         """
 
     @abstractmethod
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
-        """Raw parameters of a distribution with this mean, or one near it: where training starts.
+        """Return raw parameters of a distribution whose mean is ``mean``, or near it. Training starts from them.
 
-        Likelihoods alone need it.
+        Only likelihoods need this method.
+
+        Args:
+            mean: the mean, shape of one y.
         """
 
     def point_estimate(self, *params: Tensor) -> Tensor:
-        """One point that stands for the distribution, (*batch, *event): its mean where it has one."""
+        """Return one point that represents the distribution, (*batch, *event): the mean, if it has a formula."""
         return self(*params).mean
 
     def check(self, x: Tensor) -> None:
-        """Raise a ValueError for data that this family cannot score; too slow for a training step."""
+        """Raise a ValueError if the data are not of a supported kind. It is too slow to call in every training step."""
         require_tensor(x)
         if "real" in self.supported_data:
             return
         name, got = type(self).__name__, f"got values in [{x.min()}, {x.max()}]"
         if self.supported_data == {"binary"} and not ((x == 0) | (x == 1)).all():
             raise ValueError(
-                f"{name} scores 0 and 1 alone, {got}: binarise them, or choose a likelihood of grey values "
-                f"such as ContinuousBernoulli"
+                f"{name} takes only the values 0 and 1, {got}: binarize the data, or choose a likelihood of grey "
+                f"values such as ContinuousBernoulli"
             )
         if not ((x >= 0) & (x <= 1)).all():
             raise ValueError(
-                f"{name} scores values in [0, 1], {got}: divide bytes by 255, or choose a likelihood of any real "
-                f"number such as Normal"
+                f"{name} takes values in [0, 1], {got}: divide bytes by 255, or choose a likelihood of real numbers "
+                f"such as Normal"
             )
         if self.supported_data == {"byte"}:
             levels = 255 * x.double()
-            types = {torch.float32, x.dtype} if x.is_floating_point() else {torch.float32}  # float64 may come from it
+            # Data in float64 may have been float32 before.
+            types = {torch.float32, x.dtype} if x.is_floating_point() else {torch.float32}
             rounding = 510 * max(torch.finfo(dtype).eps for dtype in types)
             if not ((levels - levels.round()).abs() <= rounding).all():
                 raise ValueError(
-                    f"{name} scores the levels k / 255 of 8-bit data, {got} between them: round them, "
+                    f"{name} takes the 256 levels k / 255 of 8-bit data, {got} that are not levels: round the data by "
                     f"(255 * x).round() / 255, or choose a likelihood of grey values such as ContinuousBernoulli"
                 )
 
 
 def require_tensor(value: object) -> None:
-    """Raise a ValueError for what is not a tensor, such as a numpy array."""
+    """Raise a ValueError if the value is not a tensor, but for example a numpy array."""
     if not isinstance(value, Tensor):
-        raise ValueError(f"expected a torch.Tensor, got a {type(value).__name__}: convert it, torch.from_numpy(x)")
+        raise ValueError(f"expected a torch.Tensor, got {type(value).__name__}: convert it with torch.from_numpy(x)")

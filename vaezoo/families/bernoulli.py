@@ -1,4 +1,4 @@
-"""Families of bits and of the unit interval: the Bernoulli and its continuous form."""
+"""The Bernoulli family for binary data, and its continuous form for the interval [0, 1]."""
 
 import torch
 from torch import Tensor
@@ -10,8 +10,10 @@ from vaezoo.families.base import Family
 
 
 class Bernoulli(Family):
-    """Bernoulli(sigmoid(logit)): for binary data alone. On grey data its cross-entropy is no
-    likelihood (choose ``ContinuousBernoulli`` or ``DiscretizedLogistic``, or binarise).
+    """Bernoulli(sigmoid(l)), for binary data only.
+
+    For grey values, its cross-entropy is not a likelihood: choose ``ContinuousBernoulli`` or ``DiscretizedLogistic``,
+    or binarize the data. Raw output: the logit l.
     """
 
     supported_data = frozenset({"binary"})
@@ -21,12 +23,15 @@ class Bernoulli(Family):
         return TorchBernoulli(logits=logits, validate_args=False)
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
-        return (torch.logit(mean, eps=1e-3),)  # the clip of Burda et al. 2016
+        return (torch.logit(mean, eps=1e-3),)  # clipped as in Burda et al. 2016
 
 
 class ContinuousBernoulli(Family):
-    """Continuous Bernoulli on [0, 1] (Loaiza-Ganem & Cunningham 2019, https://arxiv.org/abs/1907.06845):
-    p(x) = C(p) p^x (1 - p)^(1 - x), the normalised form of cross-entropy on grey pixels.
+    """The continuous Bernoulli p(x) = C(p) p^x (1 - p)^(1 - x) on [0, 1]: the cross-entropy of grey values, normalized.
+
+    Raw output: the logit of p.
+
+    Reference: Loaiza-Ganem & Cunningham 2019, The continuous Bernoulli, https://arxiv.org/abs/1907.06845.
     """
 
     supported_data = frozenset({"byte", "unit"})
@@ -36,5 +41,5 @@ class ContinuousBernoulli(Family):
         return ContinuousBernoulliDistribution(logits)
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
-        # The mean has no inverse in closed form. At the limits it is 0.02 and 0.98.
+        # The inverse of the mean has no closed form. At the two limits the mean is 0.02 and 0.98.
         return (bisect(lambda logits: self(logits).mean, mean, limit=50.0),)

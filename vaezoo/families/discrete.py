@@ -1,4 +1,4 @@
-"""Families of 8-bit data, k / 255 for k = 0 ... 255: masses, so bits per dimension follow."""
+"""Families of 8-bit data, k / 255 for k = 0 ... 255. They are probabilities, so bits per dimension can be computed."""
 
 import torch
 from torch import Tensor
@@ -11,10 +11,12 @@ from vaezoo.families.base import Family
 
 
 class DiscretizedLogistic(Family):
-    """Discretised logistic over the 256 levels of 8-bit data: a mass, so bits per dimension follow.
+    """The logistic distribution discretized to the 256 levels of 8-bit data.
+
+    Raw outputs: the location and the log scale, which has a soft floor.
 
     Args:
-        min_log_scale: floor of log scale, in units of the data range.
+        min_log_scale: floor of the log scale, with the scale in the units of the data, [0, 1].
     """
 
     num_outputs = 2
@@ -29,19 +31,21 @@ class DiscretizedLogistic(Family):
         return DiscretizedLogisticDistribution(loc, soft_floor(log_scale, self.min_log_scale))
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
-        return mean, torch.full_like(mean, -2.0)  # a scale of 0.14, not of the whole range
+        return mean, torch.full_like(mean, -2.0)  # a scale of 0.14 of the data range
 
 
 class MixtureOfDiscretizedLogistics(Family):
-    """sum_i pi_i DiscretizedLogistic(loc_i, scale_i), for each pixel and channel by itself.
+    """A mixture of discretized logistics, sum_i pi_i DiscretizedLogistic(loc_i, scale_i), for each pixel and channel.
 
-    The likelihood of PixelCNN++ (Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2), except
-    that theirs also lets the means of green and blue depend on the channels before: colours are not
-    coupled here. With one component it is ``DiscretizedLogistic``.
+    Raw outputs: the logits of all weights, then all locations, then all log scales. With one component it is
+    ``DiscretizedLogistic``.
+
+    Reference: Salimans et al. 2017, PixelCNN++, https://arxiv.org/abs/1701.05517, eq. 2. Differs from the paper: there,
+    the means of green and blue also depend on the channels before them; here, the channels are independent given z.
 
     Args:
-        num_components: >= 1.
-        min_log_scale: floor of each log scale, in units of the data range.
+        num_components: number of components; >= 1.
+        min_log_scale: floor of each log scale, with the scale in the units of the data, [0, 1].
     """
 
     supported_data = frozenset({"byte"})
@@ -51,7 +55,7 @@ class MixtureOfDiscretizedLogistics(Family):
         if num_components < 1:
             raise ValueError(f"num_components must be >= 1, got {num_components}")
         self.num_components, self.min_log_scale = num_components, min_log_scale
-        self.num_outputs = 3 * num_components  # all weights' logits, then all locations, then all log scales
+        self.num_outputs = 3 * num_components  # the logits of all weights, all locations, all log scales
 
     def forward(self, *params: Tensor) -> MixtureSameFamily:
         n = self.num_components
@@ -62,15 +66,18 @@ class MixtureOfDiscretizedLogistics(Family):
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
         same = [torch.zeros_like(mean)] * self.num_components
-        loc, log_scale = mean, torch.full_like(mean, -2.0)  # as the single logistic; the network parts them
+        # As for a single logistic. The network makes the components differ.
+        loc, log_scale = mean, torch.full_like(mean, -2.0)
         return (*same, *[loc] * self.num_components, *[log_scale] * self.num_components)
 
 
 class Categorical(Family):
-    """A softmax over the 256 levels of 8-bit data, for each pixel and channel by itself.
+    """A softmax over the 256 levels of 8-bit data, for each pixel and channel.
 
-    The most general elementwise mass (van den Oord et al. 2016, https://arxiv.org/abs/1601.06759,
-    section 3.4), which knows nothing of the order of the levels; the network emits 256 planes.
+    It is the most general elementwise distribution, and it does not use the order of the levels. Raw outputs: 256
+    logits.
+
+    Reference: van den Oord et al. 2016, Pixel Recurrent Neural Networks, https://arxiv.org/abs/1601.06759, section 3.4.
     """
 
     num_outputs = 256
@@ -80,8 +87,8 @@ class Categorical(Family):
         return CategoricalDistribution(torch.stack(params, -1))
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
-        # Logits linear in the level: of all masses with this mean that of the most entropy. At the
-        # limits the mean is 0.02 and 0.98, so that no level is all but excluded at the start.
+        # Logits that are linear in the level: of all distributions with this mean, the one with the largest entropy.
+        # At the two limits the mean is 0.02 and 0.98, so at the start no level has nearly no probability.
         levels = torch.linspace(0, 1, self.num_outputs, dtype=mean.dtype, device=mean.device)
         slope = bisect(lambda slope: CategoricalDistribution(slope[..., None] * levels).mean, mean, limit=50.0)
         return (slope[..., None] * levels).unbind(-1)

@@ -1,4 +1,4 @@
-"""Families of the real line: the normal, with its scale from the network, fixed, learned or fitted, and the Laplace."""
+"""Families of real numbers: normals with a scale from the network, fixed, learned or fitted, and the Laplace."""
 
 import math
 
@@ -13,14 +13,13 @@ from vaezoo.families.base import Family
 
 
 class Normal(Family):
-    """N(loc, scale^2), both from the network: the diagonal Gaussian posterior, or a decoder with a
-    scale per pixel.
+    """N(loc, scale^2), both from the network: the diagonal normal posterior, or a likelihood with a scale per pixel.
 
-    The second plane is log scale, with a soft floor: on data with constant pixels the likelihood
-    has no upper bound, and what is reported depends on the floor.
+    Raw outputs: the mean and the log scale, which has a soft floor. Without a floor, the likelihood of constant pixels
+    has no upper bound; the reported values depend on the floor for such data.
 
     Args:
-        min_log_scale: floor of log scale.
+        min_log_scale: floor of the log scale.
     """
 
     num_outputs = 2
@@ -35,11 +34,13 @@ class Normal(Family):
         return TorchNormal(loc, scale, validate_args=False)
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
-        return mean, torch.full_like(mean, -1.0)  # a scale of 0.37: data lie in [0, 1]
+        return mean, torch.full_like(mean, -1.0)  # a scale of 0.37, for data in [0, 1]
 
 
 class FixedScaleNormal(Family):
-    """N(loc, scale^2) with one fixed scale: squared error, in nats, with its constant.
+    """N(loc, scale^2) with a fixed scale: the squared error in nats, with its normalizing constant.
+
+    Raw output: the mean.
 
     Args:
         scale: standard deviation, in the units of the data; > 0.
@@ -48,7 +49,7 @@ class FixedScaleNormal(Family):
     def __init__(self, scale: float = 0.1):
         super().__init__()
         if not 0 < scale < math.inf:
-            raise ValueError(f"the normal likelihood's scale must be > 0 and finite, got {scale}")
+            raise ValueError(f"scale must be > 0 and finite, got {scale}")
         self.scale = scale
 
     def forward(self, *params: Tensor) -> TorchNormal:
@@ -60,27 +61,28 @@ class FixedScaleNormal(Family):
 
 
 class SharedScale(Family):
-    """One scale for all dimensions, learned by gradient; a subclass says of which distribution.
+    """The base class of families with one learned scale for all dimensions.
 
     Args:
-        initial_scale: the scale at the start, in the units of the data; > 0.
-        min_log_scale: floor of log scale.
+        initial_scale: the scale at the start of training, in the units of the data; > exp(min_log_scale).
+        min_log_scale: floor of the log scale.
     """
 
     def __init__(self, initial_scale: float = 1.0, min_log_scale: float = -7.0):
         super().__init__()
         if not math.exp(min_log_scale) < initial_scale < math.inf:
             raise ValueError(
-                f"initial_scale must be above its floor exp(min_log_scale) = exp({min_log_scale}) and finite, "
+                f"initial_scale must be finite and above its floor exp(min_log_scale) = exp({min_log_scale}), "
                 f"got {initial_scale}"
             )
         self.min_log_scale = min_log_scale
         above = math.log(initial_scale) - min_log_scale
-        self.log_scale = nn.Parameter(torch.tensor(min_log_scale + math.log(math.expm1(above))))  # soft_floor's inverse
+        # The inverse of soft_floor.
+        self.log_scale = nn.Parameter(torch.tensor(min_log_scale + math.log(math.expm1(above))))
 
     @property
     def scale(self) -> Tensor:
-        """The present scale, ()."""
+        """The current scale, ()."""
         return soft_floor(self.log_scale, self.min_log_scale).exp()
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
@@ -88,7 +90,7 @@ class SharedScale(Family):
 
 
 class SharedScaleNormal(SharedScale):
-    """N(loc, scale^2) with one scale for all dimensions, learned by gradient."""
+    """N(loc, scale^2) with one learned scale for all dimensions. Raw output: the mean."""
 
     def forward(self, *params: Tensor) -> TorchNormal:
         (loc,) = params
@@ -96,8 +98,9 @@ class SharedScaleNormal(SharedScale):
 
 
 class Laplace(SharedScale):
-    """exp(-|x - loc| / scale) / (2 scale) with one scale for all dimensions, learned by gradient:
-    absolute error, in nats, with its constant. At its best the scale is the mean absolute error.
+    """exp(-|x - loc| / scale) / (2 scale) with one learned scale: the absolute error in nats, with its constant.
+
+    The best scale is the mean absolute error. Raw output: the location.
     """
 
     def forward(self, *params: Tensor) -> TorchLaplace:
@@ -106,19 +109,22 @@ class Laplace(SharedScale):
 
 
 class OptimalScaleNormal(Family):
-    """N(loc, sigma*^2), with the one sigma that fits best: Rybkin et al. 2021, https://arxiv.org/abs/2006.13202.
+    """N(loc, sigma*^2) with the one sigma* that fits the data best.
 
-    In training sigma*^2 is the mean squared error of whatever ``log_prob`` scores: over the samples,
-    the batch and the dimensions, with the gradient that goes through it, so that -log p(x | z) is
-    D/2 ln MSE and a constant. What training logs is therefore optimistic by the fit of one number to
-    each batch. Evaluation and sampling take a running average of sigma*^2 instead: it is a number like
-    any other weight, and what they report is a bound.
+    In training, sigma*^2 is the mean squared error (MSE) of the data given to ``log_prob``, over the samples, the batch
+    and the dimensions. The gradient goes through it, so -log p(x | z) is D/2 ln MSE plus a constant. The values logged
+    in training are therefore slightly optimistic: one number is fitted to each batch. Evaluation and sampling use a
+    running average of sigma*^2. It is a fixed number like a weight, so they report a proper bound.
+
+    Raw output: the mean.
+
+    Reference: Rybkin et al. 2021, Simple and Effective VAE Training with Calibrated Decoders,
+    https://arxiv.org/abs/2006.13202.
 
     Args:
-        momentum: weight of the newest batch in the running average; in (0, 1]. The first 1 / momentum
-            batches count alike, so that nothing is left of where it starts.
-        min_scale: least sigma, in the units of the data; > 0. Below it the error has its plain, bounded
-            gradient.
+        momentum: weight of the newest batch in the running average; in (0, 1]. The first 1 / momentum batches have
+            equal weights, so the initial value has none.
+        min_scale: the smallest sigma*, in the units of the data; > 0. It bounds the gradient of the error.
     """
 
     is_batch_coupled = True
@@ -136,7 +142,7 @@ class OptimalScaleNormal(Family):
         self.register_buffer("num_batches", torch.tensor(0))
 
     def fit_scale(self, mean_square: Tensor) -> Tensor:
-        """The best sigma for data with this mean squared error, which also enters the running average."""
+        """Return the best sigma for data with this mean squared error, and update the running average with it."""
         with torch.no_grad():
             self.num_batches += 1
             weight = (1 / self.num_batches.to(self.mean_square)).clamp(min=self.momentum)
@@ -144,7 +150,7 @@ class OptimalScaleNormal(Family):
         return self.floor(mean_square)
 
     def floor(self, mean_square: Tensor) -> Tensor:
-        # A hard floor: the best of all sigma >= min_scale.
+        """Return sigma for this mean squared error: the best one that is at least ``min_scale``."""
         return mean_square.clamp(min=self.min_scale**2).sqrt()
 
     def forward(self, *params: Tensor) -> OptimalScaleNormalDistribution:

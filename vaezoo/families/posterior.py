@@ -12,16 +12,18 @@ PosteriorFactory = Callable[[Shape], Family]
 
 
 def diagonal_normal(shape: Shape) -> Normal:
-    """N(mu(x), diag sigma(x)^2), for a latent of any shape."""
+    """Return the family N(mu(x), diag sigma(x)^2), for a latent of any shape."""
     return Normal()
 
 
 class Posterior(Family):
-    """A family over a whole latent, whose dimensions may depend on each other.
+    """The base class of families over a whole latent, whose dimensions may depend on each other.
 
-    ``forward`` takes ``num_outputs`` planes, each (*batch, *latent_shape); what needs fewer numbers than
-    a multiple of the latent's takes them from the planes laid end to end.
+    ``forward`` takes ``num_outputs`` raw tensors, each (*batch, *latent_shape). A family that needs another number of
+    values concatenates the tensors and takes the first values.
+
+    A new posterior also says which tensors its distribution is made of: ``vaezoo.distributions.get_parameters``.
     """
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
-        raise NotImplementedError("training starts from the mean of the data: likelihoods alone know one")
+        raise NotImplementedError("only a likelihood can start from the mean of the data, not a posterior")

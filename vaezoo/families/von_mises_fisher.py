@@ -11,12 +11,15 @@ from vaezoo.types import Shape
 class VonMisesFisher(Posterior):
     """The von Mises-Fisher posterior on the unit sphere of R^D.
 
-    Two planes: mu is the first, normalised; kappa = 1 + D softplus(mean of the second), 1 at least as in
-    the code of Davidson et al. 2018, which lacks the D. But E[mu'z] is about kappa / D at first, so that
-    without it samples begin as all but uniform. The code of x is mu, a point of the sphere.
+    Raw outputs: a direction, which is normalized to mu, and a tensor r with kappa = 1 + D softplus(mean(r)). The point
+    estimate is mu, a point on the sphere.
+
+    Reference: Davidson et al. 2018, Hyperspherical Variational Auto-Encoders, https://arxiv.org/abs/1804.00891. Differs
+    from their code: there, kappa = 1 + softplus(.), without the factor D. Because E[mu'z] is about kappa / D for small
+    kappa, samples would be nearly uniform at the start of training.
 
     Args:
-        shape: (D,), D >= 2.
+        shape: shape of the latent, (D,) with D >= 2.
     """
 
     num_outputs = 2
@@ -25,7 +28,13 @@ class VonMisesFisher(Posterior):
     def __init__(self, shape: Shape):
         super().__init__()
         if len(shape) != 1 or shape[0] < 2:
-            raise ValueError(f"a sphere needs a vector z of latent_dim >= 2, got the latent's shape {tuple(shape)}")
+            raise ValueError(
+                f"a sphere needs a latent of shape (D,) with D >= 2, got {tuple(shape)}: use model.latent_dim=2 or more"
+            )
+
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a density on the sphere does not factorize over dimensions"}
 
     def forward(self, *params: Tensor) -> VonMisesFisherDistribution:
         direction, raw = params

@@ -95,7 +95,7 @@ def hmc_transition(
 
 def check_model(model: "LatentVariableModel") -> VAE:
     """The model, if z is one vector of R^D that a density is known of."""
-    if not isinstance(model, VAE) or model.prior.space != "real":
+    if not isinstance(model, VAE) or model.latent_kind != "vector":
         raise ValueError(
             f"annealing needs a latent that is one vector of R^D, which {type(model).__name__}'s is not: "
             f"use importance sampling (vaezoo.inference.importance_sampling.estimate)"

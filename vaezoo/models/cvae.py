@@ -58,7 +58,7 @@ class CVAE(VAE):
                 f"{tuple(labels.shape[1:])}"
             )
         if labels.is_floating_point():
-            raise ValueError(f"class labels must be whole numbers, got {labels.dtype}: convert them by labels.long()")
+            raise ValueError(f"class labels must be integers, got {labels.dtype}: convert them with labels.long()")
         low, high = int(labels.min()), int(labels.max())
         if low < 0:
             raise ValueError(f"labels run from {low} to {high}: number the classes from 0")

@@ -74,6 +74,7 @@ class LadderVAE(LatentVariableModel):
                 raise ValueError(f"{name} must be >= 1, got {value}")
         super().__init__(data_shape, objective or ELBO(), **kwargs)
         self.latent_shape = (latent_dim,)
+        self.latent_kind = "layers" if num_layers > 1 else "vector"
         self.num_samples = num_samples
         self.dims = [-(-latent_dim // 2**i) for i in range(num_layers)]  # from the lowest layer upwards
         # Each step up emits the two planes of its layer and, below the top, features for the next.

@@ -65,6 +65,11 @@ class VAE(LatentVariableModel):
                 f"the prior {type(self.prior).__name__} lies in {self.prior.space} space and the posterior "
                 f"{type(family).__name__} in {family.space} space: choose both in one"
             )
+        self.latent_kind = "vector" if family.space == "real" else family.space
+
+    @property
+    def limits(self) -> dict[str, str]:
+        return super().limits | self.prior.limits | self.encoder.family.limits
 
     def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         self.prior.init_from_data(x)

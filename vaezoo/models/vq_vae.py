@@ -46,6 +46,8 @@ class VQVAE(LatentVariableModel):
         **kwargs: as ``LatentVariableModel``.
     """
 
+    latent_kind = "codes"
+
     def __init__(
         self,
         data_shape: Shape,
@@ -67,6 +69,11 @@ class VQVAE(LatentVariableModel):
         self.quantizer = Quantizer(num_codes, latent_dim, decay, restart_below)
         self.encoder = Network(self.data_shape, self.latent_shape, encoder or MLP)
         self.decoder = Conditional(self.latent_shape, self.data_shape, decoder or MLP, likelihood or Bernoulli())
+
+    @property
+    def limits(self) -> dict[str, str]:
+        reason = "a code is one of C points: see codes_used and perplexity"
+        return super().limits | {"kl_per_dim": reason, "active_units": reason}
 
     def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         with torch.no_grad():

@@ -1,4 +1,8 @@
-"""Networks: ``Net(in_shape, out_shape, **hyper)``, any image size, ``forward(inputs, context)``."""
+"""Networks.
+
+Encoders and decoders are made by ``Net(in_shape, out_shape, **options)`` and called as ``net(inputs, context)``; those
+for images take images of any size.
+"""
 
 from vaezoo.nets.codebook import Quantizer
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder

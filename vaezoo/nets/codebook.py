@@ -1,7 +1,4 @@
-"""The codebook of vector quantization.
-
-van den Oord et al. 2017, https://arxiv.org/abs/1711.00937. Shapes: C codes of D numbers, n positions.
-"""
+"""The codebook of vector quantization. Shapes: C codes of D numbers each, n positions."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +12,7 @@ from vaezoo.distributions import NearestCode
 
 
 def without_autocast(method: Callable) -> Callable:
-    """A method that autocast leaves alone: in bf16 the nearest code would not be."""
+    """Decorate a method so that autocast does not apply: in bf16, another code than the nearest could be found."""
 
     @wraps(method)
     def wrapped(self: nn.Module, vectors: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -26,22 +23,30 @@ def without_autocast(method: Callable) -> Callable:
 
 
 class Quantizer(nn.Module):
-    """A codebook that follows the vectors it stands for.
+    """A codebook whose codes are running means of the vectors nearest to them.
 
-    In training every code moves to the running mean of the vectors nearest to it,
+    After each training batch, with n_c the share of its vectors that are nearest to code c, and s_c their sum divided
+    by the number of all vectors,
 
-        N_c <- decay N_c + (1 - decay) n_c,   m_c <- decay m_c + (1 - decay) sum of them,   e_c = m_c / N_c
+        N_c <- decay N_c + (1 - decay) n_c,   m_c <- decay m_c + (1 - decay) s_c,   e_c = m_c / N_c
 
-    (paper, appendix A.1; n_c and the sum are divided by the number of vectors, so that batches of any
-    size count alike), and a code whose N_c falls below ``restart_below`` of an even share begins
-    anew at a vector of the batch. With decay = 0 one update is one step of Lloyd's k-means, and
-    ``init_from_data`` is ten of them. N_c cannot come near 0, so the paper's smoothing of it is not needed.
+    A dead code, whose N_c is at most ``restart_below`` / C, is replaced by a vector of the batch. With decay = 0, an
+    update is a step of Lloyd's k-means, and ``init_from_data`` is ten such steps.
+
+    Reference: van den Oord et al. 2017, Neural Discrete Representation Learning, https://arxiv.org/abs/1711.00937,
+    appendix A.1. Differs from the paper: n_c and s_c are divided by the number of vectors, so that batches of every
+    size have the same weight; N_c is not smoothed, because dead codes are replaced before N_c comes near 0.
+
+    >>> quantizer = Quantizer(num_codes=8, dim=2).eval()
+    >>> q = quantizer(torch.randn(5, 3, 2))  # B = 5, n = 3
+    >>> q.codes.shape, q.embeddings.shape
+    (torch.Size([5, 3]), torch.Size([5, 3, 2]))
 
     Args:
-        num_codes: C.
-        dim: D.
-        decay: of the running means, in [0, 1).
-        restart_below: share of the even use below which a code is restarted, in [0, 1).
+        num_codes: C, the number of codes; >= 1.
+        dim: D, the dimension of a code; >= 1.
+        decay: decay of the running means; in [0, 1).
+        restart_below: share of the uniform use 1 / C below which a code is dead; in [0, 1).
     """
 
     codebook: Tensor
@@ -51,9 +56,9 @@ class Quantizer(nn.Module):
     def __init__(self, num_codes: int, dim: int, decay: float = 0.99, restart_below: float = 0.01):
         super().__init__()
         if num_codes < 1 or dim < 1:
-            raise ValueError(f"a codebook needs num_codes and latent_dim >= 1, got {num_codes} and {dim}")
+            raise ValueError(f"num_codes and latent_dim must be >= 1, got {num_codes} and {dim}")
         if not (0 <= decay < 1 and 0 <= restart_below < 1):
-            raise ValueError(f"decay and restart_below must lie in [0, 1), got {decay} and {restart_below}")
+            raise ValueError(f"decay and restart_below must be in [0, 1), got {decay} and {restart_below}")
         self.decay, self.restart_below = decay, restart_below
         self.register_buffer("codebook", torch.randn(num_codes, dim) / math.sqrt(dim))
         self.register_buffer("counts", torch.full((num_codes,), 1 / num_codes))
@@ -61,14 +66,21 @@ class Quantizer(nn.Module):
 
     @without_autocast
     def nearest(self, vectors: Tensor) -> Tensor:
-        """Index of the code nearest to each vector: (*batch, D) -> (*batch,)."""
-        squared = self.codebook.square().sum(1) - 2 * vectors.detach() @ self.codebook.T  # less |v|^2, the same for all
+        """Return the index of the code nearest to each vector: (*batch, D) -> (*batch,)."""
+        # The squared distances, without |v|^2, which is the same for all codes.
+        squared = self.codebook.square().sum(1) - 2 * vectors.detach() @ self.codebook.T
         return squared.argmin(-1)
 
     @torch.no_grad()
     @without_autocast
     def update(self, vectors: Tensor, codes: Tensor, decay: float) -> None:
-        """Move the codebook by vectors (N, D) and their codes (N,), over all processes."""
+        """Update the running means, over all processes.
+
+        Args:
+            vectors: (N, D).
+            codes: index of the code nearest to each vector, (N,).
+            decay: decay of the running means; in [0, 1).
+        """
         chosen = torch.nn.functional.one_hot(codes, len(self.codebook)).to(vectors)  # (N, C)
         counts, sums = chosen.mean(0), chosen.T @ vectors / len(vectors)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -78,7 +90,7 @@ class Quantizer(nn.Module):
         self.counts.lerp_(counts, 1 - decay)
         self.sums.lerp_(sums, 1 - decay)
         uniform_share = 1 / len(self.codebook)
-        # With several processes the first one's draws win: its buffers are sent to the others.
+        # With several processes, the draws of rank 0 count: DDP sends its buffers to the others.
         replacements = vectors[torch.randint(len(vectors), (len(self.codebook),), device=vectors.device)]
         dead = self.counts <= self.restart_below * uniform_share
         self.counts.masked_fill_(dead, uniform_share)
@@ -87,14 +99,14 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def init_from_data(self, vectors: Tensor, steps: int = 10) -> None:
-        """k-means on vectors (N, D), begun at some of them."""
+        """Initialize the codes by k-means on vectors (N, D), from randomly chosen ones."""
         order = torch.randperm(len(vectors), device=vectors.device)
         self.codebook.copy_(vectors[order[torch.arange(len(self.codebook)) % len(vectors)]])
         for _ in range(steps):
             self.update(vectors, self.nearest(vectors), decay=0.0)
 
     def forward(self, inputs: Tensor) -> NearestCode:
-        """Quantise (B, n, D); in training the codebook follows."""
+        """Quantize vectors (B, n, D); in training mode, update the codebook."""
         inputs = inputs.to(self.codebook.dtype)
         codes = self.nearest(inputs)
         embeddings = self.codebook[codes]

@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder for images of any size, odd and non-square ones included."""
+"""Convolutional encoder and decoder for images of any size, also odd sizes and images that are not square."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,7 +12,9 @@ from vaezoo.types import Shape
 
 
 def downsampled_sizes(height: int, width: int, times: int) -> list[tuple[int, int]]:
-    """A size and its halvings, rounded up: what ``Downsample`` makes of it.
+    """Return the size of an image before and after each of several ``Downsample`` layers.
+
+    Each layer halves the height and the width, rounding up.
 
     >>> downsampled_sizes(33, 17, 2)
     [(33, 17), (17, 9), (9, 5)]
@@ -25,9 +27,13 @@ def downsampled_sizes(height: int, width: int, times: int) -> list[tuple[int, in
 
 
 def check_image(shape: Shape, role: str) -> tuple[int, int, int]:
-    """``shape`` as (channels, height, width), or a ValueError that names the other networks."""
+    """Return ``shape`` as (channels, height, width).
+
+    Raises:
+        ValueError: it is not the shape of an image.
+    """
     if len(shape) != 3:
-        raise ValueError(f"a convolutional {role} needs images (C, H, W), got shape {tuple(shape)}: use mlp")
+        raise ValueError(f"a convolutional {role} needs images (C, H, W), got {tuple(shape)}: use model/{role}=mlp")
     channels, height, width = shape
     return channels, height, width
 
@@ -36,9 +42,9 @@ class Downsample(nn.Conv2d):
     """A convolution with stride 2 that halves an image of any size, rounding up.
 
     Args:
-        in_channels: input channels.
-        out_channels: output channels.
-        kernel: side of the kernel. An even one sees a further row or column of zeros where the size is odd.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel: size of the kernel. With an even kernel, images of an odd size are padded by one more row or column.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int):
@@ -53,21 +59,21 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.ConvTranspose2d):
-    """The mirror of ``Downsample``: from ``size`` back to the size that was halved.
+    """A transposed convolution with stride 2 that undoes the halving of ``Downsample``.
 
     Args:
-        in_channels: input channels.
-        out_channels: output channels.
-        kernel: side of the kernel.
-        in_size: (height, width) of the input.
-        out_size: (height, width) of the output, of which ``size`` is the half, rounded up.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel: size of the kernel.
+        in_size: (height, width) of the input: half of ``out_size``, rounded up.
+        out_size: (height, width) of the output.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, in_size: tuple[int, int], out_size: tuple[int, int]
     ):
-        # An odd kernel makes 2 n - 1 of n, and lacks a row where the size was even; an even one makes
-        # 2 n, and has one too many where it was odd.
+        # From n rows, an odd kernel makes 2 n - 1: one row is missing if the output size is even. An even kernel makes
+        # 2 n: one row is too many if the output size is odd, and ``forward`` cuts it off.
         down, right = (kernel % 2 * (b - (2 * n - 1)) for n, b in zip(in_size, out_size, strict=True))
         padding = (kernel - 1) // 2
         super().__init__(in_channels, out_channels, kernel, stride=2, padding=padding, output_padding=(down, right))
@@ -79,25 +85,29 @@ class Upsample(nn.ConvTranspose2d):
 
 
 def check_layers(hidden: int | Sequence[int], kernel: int) -> list[int]:
-    """The widths of one or several fully connected layers, or a ValueError for these or the kernel."""
+    """Return the widths of one or several fully connected layers as a list.
+
+    Raises:
+        ValueError: there is no layer, a width is not an integer >= 1, or the kernel is smaller than 1.
+    """
     widths = check_widths("hidden", [hidden] if isinstance(hidden, int) else hidden)
     if len(widths) == 0:
-        raise ValueError("hidden must be the width of at least one fully connected layer, got []")
+        raise ValueError("hidden must have the width of at least one fully connected layer, got []")
     if kernel < 1:
         raise ValueError(f"kernel must be >= 1, got {kernel}")
     return list(widths)
 
 
 class ConvEncoder(nn.Module):
-    """Convolutions with stride 2, then fully connected layers: image -> vector.
+    """An encoder of images: convolutions with stride 2, then fully connected layers.
 
     Args:
-        in_shape: (C, H, W).
+        in_shape: shape of one image, (C, H, W).
         out_shape: shape of one output.
-        channels: output channels of each convolution; each halves the image, rounding up.
-        hidden: width of the fully connected layer before the output, or of each of them.
+        channels: number of output channels of each convolution. Each convolution halves the image, rounding up.
+        hidden: width of the fully connected layer before the output, or a list of widths of several layers.
         activation: name of a function in ``torch.nn.functional``.
-        kernel: side of the convolutions' kernels.
+        kernel: size of the kernel of each convolution.
     """
 
     def __init__(
@@ -122,7 +132,7 @@ class ConvEncoder(nn.Module):
         init_glorot(self)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        """(N, C, H, W) -> (N, *out_shape)."""
+        """Apply the network: (N, C, H, W) -> (N, *out_shape)."""
         h = inputs
         for conv in self.convs:
             h = self.activation(conv(h))
@@ -133,15 +143,15 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """The encoder's mirror: fully connected layers, then transposed convolutions: vector -> image.
+    """A decoder of images, ``ConvEncoder`` in reverse: fully connected layers, then transposed convolutions.
 
     Args:
         in_shape: shape of one input.
-        out_shape: (C, H, W).
-        channels: the encoder's channels; used from last to first.
-        hidden: the encoder's fully connected layers; used from last to first.
+        out_shape: shape of one image, (C, H, W).
+        channels: the same list as for the encoder; used in reverse order.
+        hidden: the same width or list of widths as for the encoder; used in reverse order.
         activation: name of a function in ``torch.nn.functional``.
-        kernel: side of the convolutions' kernels.
+        kernel: size of the kernel of each convolution.
     """
 
     def __init__(
@@ -168,7 +178,7 @@ class ConvDecoder(nn.Module):
         init_glorot(self)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        """(N, *in_shape) -> (N, C, H, W)."""
+        """Apply the network: (N, *in_shape) -> (N, C, H, W)."""
         h = self.activation(self.hidden(inputs.flatten(1)))
         for layer in self.others:
             h = self.activation(layer(h))

@@ -1,4 +1,4 @@
-"""A network that also sees a label."""
+"""A network with a class label as an additional input."""
 
 from math import prod
 
@@ -9,16 +9,16 @@ from vaezoo.types import NetFactory, Shape
 
 
 class LabelConditioned(nn.Module):
-    """Any network, given a class label as further planes of its input.
+    """A network with a class label as an additional input.
 
-    Each class has a learned embedding of at least as many numbers as there are classes, joined to the
-    first dimension of the input: further numbers of a vector, a further channel of an image.
+    Each class has a learned embedding, with at least as many numbers as there are classes. It is concatenated to the
+    input along the first dimension: more numbers of a vector, or more channels of an image.
 
     Args:
         in_shape: shape of one input, without the label.
         out_shape: shape of one output.
         net: makes the network.
-        num_classes: C; labels are 0 ... C - 1.
+        num_classes: number of classes; >= 1. Labels are 0 ... num_classes - 1.
     """
 
     def __init__(self, in_shape: Shape, out_shape: Shape, net: NetFactory, num_classes: int):
@@ -26,20 +26,24 @@ class LabelConditioned(nn.Module):
         if num_classes < 1:
             raise ValueError(f"num_classes must be >= 1, got {num_classes}")
         first, *rest = in_shape
-        planes = -(-num_classes // prod(rest))
-        self.code_shape = (planes, *rest)
-        self.embedding = nn.Embedding(num_classes, prod(self.code_shape))
-        self.net = net((first + planes, *rest), out_shape)
+        channels = -(-num_classes // prod(rest))
+        self.embedding_shape = (channels, *rest)
+        self.embedding = nn.Embedding(num_classes, prod(self.embedding_shape))
+        self.net = net((first + channels, *rest), out_shape)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        """(N, *in_shape) and labels (N,) -> (N, *out_shape)."""
+        """Apply the network: inputs (N, *in_shape) and labels (N,) -> (N, *out_shape).
+
+        Raises:
+            ValueError: there is not one label for each input, or labels are not integers.
+        """
         if not isinstance(context, Tensor) or context.shape != inputs.shape[:1]:
             got = f"labels of shape {tuple(context.shape)}" if isinstance(context, Tensor) else context
             raise ValueError(
                 f"a model conditioned on classes needs one label for each of {len(inputs)} inputs, got {got}: "
-                f"give context=labels, a tensor"
+                f"pass context=labels, a tensor"
             )
         if context.is_floating_point():
-            raise ValueError(f"class labels must be whole numbers, got {context.dtype}: convert them by labels.long()")
-        code = self.embedding(context.long()).to(inputs.dtype).unflatten(1, self.code_shape)
-        return self.net(torch.cat([inputs, code], 1), context)
+            raise ValueError(f"class labels must be integers, got {context.dtype}: convert them with labels.long()")
+        embedded = self.embedding(context.long()).to(inputs.dtype).unflatten(1, self.embedding_shape)
+        return self.net(torch.cat([inputs, embedded], 1), context)

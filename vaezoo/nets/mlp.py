@@ -16,26 +16,34 @@ def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     """Return the elementwise function of ``torch.nn.functional`` with this name.
 
     Raises:
-        ValueError: torch has none of that name.
+        ValueError: torch has no elementwise function with this name.
     """
     function = None if name.startswith("_") else getattr(F, name, None)
     if callable(function) and not isinstance(function, type):
-        with suppress(Exception):  # of a function of another kind
+        with suppress(Exception):  # other functions raise whatever they like
             output = function(torch.zeros(1))
             if isinstance(output, Tensor) and output.shape == (1,):
                 return function
-    raise ValueError(f"activation={name}: torch.nn.functional has no such function; try relu, tanh, gelu or silu")
+    raise ValueError(f"activation={name} is not a function of torch.nn.functional: try relu, tanh, gelu or silu")
 
 
 def check_widths(name: str, widths: Sequence[int]) -> Sequence[int]:
-    """The widths of layers, or a ValueError where one is not a whole number >= 1."""
+    """Return the widths of layers.
+
+    Args:
+        name: name of the option, for the message.
+        widths: the widths.
+
+    Raises:
+        ValueError: the widths are not a list of integers >= 1.
+    """
     if not isinstance(widths, Sequence) or not all(type(width) is int and width >= 1 for width in widths):
-        raise ValueError(f"{name} must be a list of whole numbers >= 1, got {widths}")
+        raise ValueError(f"{name} must be a list of integers >= 1, got {widths}")
     return widths
 
 
 def init_glorot(module: nn.Module) -> None:
-    """Weights uniform as of Glorot & Bengio 2010, biases 0, in every layer of a network."""
+    """Initialize every layer of a network: uniform weights as in Glorot & Bengio 2010, and biases 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(layer.weight)
@@ -44,7 +52,10 @@ def init_glorot(module: nn.Module) -> None:
 
 
 class MLP(nn.Module):
-    """Fully connected layers between any two shapes.
+    """A multi-layer perceptron: fully connected layers, from any shape to any shape.
+
+    >>> MLP((1, 28, 28), (20,), hidden=[200, 200])(torch.zeros(5, 1, 28, 28)).shape
+    torch.Size([5, 20])
 
     Args:
         in_shape: shape of one input.
@@ -64,7 +75,7 @@ class MLP(nn.Module):
         init_glorot(self)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        """(N, *in_shape) -> (N, *out_shape)."""
+        """Apply the network: (N, *in_shape) -> (N, *out_shape)."""
         h = inputs.flatten(1)
         for layer in self.layers[:-1]:
             h = self.activation(layer(h))

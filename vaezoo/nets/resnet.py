@@ -11,26 +11,29 @@ from vaezoo.types import Shape
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), with two normalised, activated 3x3 convolutions for f: He et al. 2016, https://arxiv.org/abs/1603.05027.
+    """A residual block x + f(x), where f is twice: normalization, activation, 3x3 convolution.
 
-    Normalisation is by groups of channels within an image (Wu & He 2018, https://arxiv.org/abs/1803.08494).
-    Batch normalisation would couple the examples, and give evaluation another ELBO than training.
+    The normalization is over groups of channels of one image (Wu & He 2018, Group Normalization,
+    https://arxiv.org/abs/1803.08494). Batch normalization would make the output for one example depend on the other
+    examples of its batch, and the ELBO of evaluation would differ from that of training.
+
+    Reference: He et al. 2016, Identity Mappings in Deep Residual Networks, https://arxiv.org/abs/1603.05027.
 
     Args:
-        width: channels.
+        width: number of channels.
         activation: name of a function in ``torch.nn.functional``.
     """
 
     def __init__(self, width: int, activation: str):
         super().__init__()
-        groups = gcd(width, max(1, width // 16))  # of 16 channels, where they divide
+        groups = gcd(width, max(1, width // 16))  # of 16 channels each, if 16 divides the width
         self.norms = nn.ModuleList(nn.GroupNorm(groups, width) for _ in range(2))
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
         self.activation = activation_function(activation)
         init_glorot(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width, H, W) -> the same shape."""
+        """Apply the block: (N, width, H, W) -> (N, width, H, W)."""
         h = x
         for norm, conv in zip(self.norms, self.convs, strict=True):
             h = conv(self.activation(norm(h)))
@@ -38,21 +41,22 @@ class ResidualBlock(nn.Module):
 
 
 def residual_blocks(num: int, width: int, activation: str) -> list[ResidualBlock]:
-    """``num`` blocks of one width."""
+    """Return ``num`` residual blocks of the same width."""
     if num < 1:
-        raise ValueError(f"blocks must be >= 1, got {num}: without any it is the conv network")
+        raise ValueError(f"blocks must be >= 1, got {num}: without residual blocks, use the conv network")
     return [ResidualBlock(width, activation) for _ in range(num)]
 
 
 class ResNetEncoder(ConvEncoder):
-    """``ConvEncoder`` with residual blocks after each halving: image -> vector.
+    """An encoder of images: ``ConvEncoder`` with residual blocks after each convolution.
 
     Args:
-        in_shape: (C, H, W).
+        in_shape: shape of one image, (C, H, W).
         out_shape: shape of one output.
-        channels: channels after each halving.
-        blocks: residual blocks after each halving; >= 1.
-        activation, **kwargs: as in ``ConvEncoder``.
+        channels: number of output channels of each convolution. Each convolution halves the image, rounding up.
+        blocks: number of residual blocks after each convolution; >= 1.
+        activation: name of a function in ``torch.nn.functional``.
+        **kwargs: other arguments of ``ConvEncoder``.
     """
 
     def __init__(
@@ -70,14 +74,15 @@ class ResNetEncoder(ConvEncoder):
 
 
 class ResNetDecoder(ConvDecoder):
-    """The encoder's mirror, with residual blocks before each doubling: vector -> image.
+    """A decoder of images: ``ConvDecoder`` with residual blocks before each transposed convolution.
 
     Args:
         in_shape: shape of one input.
-        out_shape: (C, H, W).
-        channels: the encoder's channels; used from last to first.
-        blocks: residual blocks before each doubling; >= 1.
-        activation, **kwargs: as in ``ConvDecoder``.
+        out_shape: shape of one image, (C, H, W).
+        channels: the same list as for the encoder; used in reverse order.
+        blocks: number of residual blocks before each transposed convolution; >= 1.
+        activation: name of a function in ``torch.nn.functional``.
+        **kwargs: other arguments of ``ConvDecoder``.
     """
 
     def __init__(

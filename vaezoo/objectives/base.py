@@ -24,6 +24,7 @@ class Objective(nn.Module):
         is_batch_coupled: whether one example's loss depends on the others of its batch.
         uses_gradient_hooks: whether the backward pass scales the gradient of each sample by itself.
         kl_weight: name of the weight that the rate alone is multiplied by, if there is one.
+        num_groups: number of equal groups that the posterior samples are cut into; K is a multiple of it.
         optimizer_settings: of the objective's own parameters, where they differ from the model's.
         num_train: size of the training set; the model tells it before training. None: the batch's.
         configured_weights: each weight's value as configured, whatever a schedule has written since.
@@ -33,11 +34,17 @@ class Objective(nn.Module):
     has_kl_term: bool = True
     is_batch_coupled: bool = False
     kl_weight: str | None = None
+    num_groups: int = 1
     num_train: int | None = None
 
     @property
     def uses_gradient_hooks(self) -> bool:
         return False
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """What a model with this objective cannot do (``vaezoo.models.base.CAPABILITIES``), with the reasons."""
+        return {}
 
     def __init__(self) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from vaezoo.distributions import is_diagonal_normal
 from vaezoo.objectives.base import Objective
 from vaezoo.trace import Trace
 
+TORCH_VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 GRADIENTS = ("reparam", "stl", "dreg")
 
 
@@ -73,6 +74,12 @@ class ImportanceBound(Objective):
     def uses_gradient_hooks(self) -> bool:
         """Whether the backward pass runs a hook on z, which torch 2.11 cannot compile."""
         return self.gradient == "dreg"
+
+    @property
+    def limits(self) -> dict[str, str]:
+        if self.uses_gradient_hooks and TORCH_VERSION < (2, 12):
+            return {"compile": "torch 2.11 cannot compile a gradient hook on an intermediate tensor"}
+        return {}
 
     @abstractmethod
     def bound_and_weights(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:

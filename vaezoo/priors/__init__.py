@@ -1,4 +1,4 @@
-"""Priors p(z): each is made from the shape of the latent and returns a distribution when called."""
+"""Priors p(z): modules that are made from the shape of the latent and return a distribution when called."""
 
 from vaezoo.priors.base import Prior, PriorFactory, StandardNormal
 from vaezoo.priors.flow import FlowPrior

@@ -1,4 +1,4 @@
-"""What every prior p(z) has, and the standard normal."""
+"""The base class of all priors p(z), and the standard normal."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from vaezoo.types import Shape
 
 
 class Prior(nn.Module):
-    """p(z), with batch shape ().
+    """The base class of priors p(z).
 
     Args:
         shape: shape of one z.
-        posterior: q(z | x), for priors that are made from it; its parameters stay its own.
+        posterior: the encoder q(z | x), for priors that use it. Its parameters are not parameters of the prior.
 
     Attributes:
-        space: where z lies: "real" or "sphere".
+        space: the space of z, "real" or "sphere".
     """
 
     space: str = "real"
@@ -27,19 +27,33 @@ class Prior(nn.Module):
     def __init__(self, shape: Shape, posterior: Conditional | None = None):
         super().__init__()
 
+    @property
+    def limits(self) -> dict[str, str]:
+        """What a model with this prior cannot do (``vaezoo.models.base.CAPABILITIES``), with the reasons."""
+        return {}
+
     @abstractmethod
     def forward(self, context: Tensor | None = None) -> Distribution:
-        """p(z), with batch shape () and event shape ``shape``."""
+        """Return p(z), with batch shape () and event shape ``shape``.
+
+        Args:
+            context: labels or another condition, (B, *shape); priors that are not conditional ignore it.
+        """
 
     def init_from_data(self, x: Tensor) -> None:
-        """Adapt to training examples x (N, *data_shape) before the first step; most have no need to."""
+        """Initialize the prior from training examples x, (N, *data_shape). Does nothing by default."""
 
 
 PriorFactory = Callable[[Shape, Conditional], Prior]
 
 
 class StandardNormal(Prior):
-    """p(z) = N(0, I)."""
+    """The standard normal prior p(z) = N(0, I).
+
+    Args:
+        shape: shape of one z.
+        posterior: not used.
+    """
 
     loc: Tensor
     scale: Tensor

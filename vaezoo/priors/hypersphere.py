@@ -10,7 +10,12 @@ from vaezoo.types import Shape
 
 
 class HypersphericalUniform(Prior):
-    """p(z) uniform on the unit sphere of R^D."""
+    """The uniform prior p(z) on the unit sphere of R^D.
+
+    Args:
+        shape: shape of one z, (D,).
+        posterior: not used.
+    """
 
     space = "sphere"
     mean: Tensor
@@ -18,6 +23,10 @@ class HypersphericalUniform(Prior):
     def __init__(self, shape: Shape, posterior: Conditional | None = None):
         super().__init__(shape)
         self.register_buffer("mean", torch.zeros(*shape), persistent=False)
+
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a density on the sphere does not factorize over dimensions"}
 
     def forward(self, context: Tensor | None = None) -> HypersphericalUniformDistribution:
         return HypersphericalUniformDistribution(self.mean)

@@ -12,22 +12,22 @@ from vaezoo.types import Shape
 
 
 def check_components(num_components: int) -> None:
-    """Raise a ValueError for a mixture of nothing."""
+    """Raise a ValueError if the number of components is below 1."""
     if num_components < 1:
         raise ValueError(f"num_components must be >= 1, got {num_components}")
 
 
 class MixtureOfNormals(Prior):
-    """p(z) = sum_c pi_c N(z; mu_c, diag sigma_c^2), with pi = softmax(logits): all learned.
+    """The mixture prior p(z) = sum_c pi_c N(z; mu_c, diag sigma_c^2), all parameters learned.
 
-    It starts with equal weights, unit scales and means drawn from N(0, spread^2 I), so that the
-    components can differ. log p(z) at z (K, B, *shape) holds (K, B, C, *shape) numbers.
+    Training starts with equal weights, unit scales and means drawn from N(0, spread^2 I), so that the components can
+    become different. log p(z) for z (K, B, *shape) needs memory for (K, B, C, *shape) numbers.
 
     Args:
         shape: shape of one z.
         posterior: not used.
-        num_components: C; >= 1.
-        spread: standard deviation of the means at the start; >= 0. With 0, all components stay equal.
+        num_components: C, the number of components; >= 1.
+        spread: standard deviation of the means at the start; >= 0. If it is 0, all components stay equal.
     """
 
     def __init__(
@@ -40,6 +40,10 @@ class MixtureOfNormals(Prior):
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.loc = nn.Parameter(spread * torch.randn(num_components, *shape))
         self.log_scale = nn.Parameter(torch.zeros(num_components, *shape))
+
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a mixture does not factorize over dimensions"}
 
     def forward(self, context: Tensor | None = None) -> MixtureSameFamily:
         normal = Normal(self.loc, self.log_scale.exp(), validate_args=False)

@@ -13,26 +13,37 @@ from vaezoo.types import Shape
 
 
 class VampPrior(Prior):
-    """The variational mixture of posteriors: Tomczak & Welling 2018, https://arxiv.org/abs/1705.07120.
+    """The variational mixture of posteriors p(z) = 1/C sum_c q(z | u_c), with learned pseudo-inputs u_c.
 
-    p(z) = 1/C sum_c q(z | u_c), where the pseudo-inputs u_c are learned and q is the encoder, which
-    learns from here too. A sample is a component drawn uniformly, then z.
+    q is the encoder of the model; it also receives gradients through the prior. To sample, a component is drawn
+    uniformly, then z.
 
-    u = sigmoid(v) lies within [0, 1] as images do. The paper clips u instead: a clipped pixel has no
-    gradient, and pixels of binary examples would start at the clip. v starts at training examples,
-    drawn in to [margin, 1 - margin], plus noise; examples are repeated, each time with other noise,
-    where there are fewer than C.
+    The pseudo-inputs are u = sigmoid(v), in [0, 1] like the data. ``init_from_data`` sets u to training examples, with
+    values clipped to [margin, 1 - margin], and adds noise to v. If there are fewer than C examples, they are repeated
+    with other noise. log p(z) for z (K, B, D) needs memory for (K, B, C, D) numbers: 80 MB in float32 for K = 1,
+    B = 1000, C = 500, D = 40.
 
-    log p(z) at z (K, B, D) holds (K, B, C, D) numbers: 80 MB in float32 at K = 1, B = 1000, C = 500, D = 40.
+    Reference: Tomczak & Welling 2018, VAE with a VampPrior, https://arxiv.org/abs/1705.07120. Differs from the paper:
+    there, u is clipped to [0, 1]. A clipped pixel has no gradient, and every pixel of a binary example would start
+    clipped.
+
+    >>> from vaezoo.conditional import Conditional
+    >>> from vaezoo.families import Normal
+    >>> from vaezoo.nets import MLP
+    >>> encoder = Conditional((1, 28, 28), (8,), MLP, Normal())
+    >>> prior = VampPrior((8,), encoder, num_components=10)
+    >>> prior.init_from_data(torch.rand(100, 1, 28, 28))
+    >>> prior().log_prob(torch.zeros(4, 5, 8)).shape
+    torch.Size([4, 5])
 
     Args:
         shape: shape of one z.
-        posterior: q(z | x). Its parameters stay its own.
-        num_components: C; >= 1.
+        posterior: the encoder q(z | x). Its parameters are not parameters of the prior.
+        num_components: C, the number of components; >= 1.
         noise: standard deviation of the noise in v; > 0.
     """
 
-    margin = 0.05
+    margin = 0.05  # training examples are clipped to [margin, 1 - margin], because their logits must be finite
 
     def __init__(self, shape: Shape, posterior: Conditional, num_components: int = 500, noise: float = 0.1):
         super().__init__(shape)
@@ -40,13 +51,13 @@ class VampPrior(Prior):
         if not 0 < noise < math.inf:
             raise ValueError(f"noise must be a finite number > 0, got {noise}")
         self.noise = noise
-        # v: grey noise until ``init_from_data``.
+        # v. Until ``init_from_data`` is called, it is noise around grey.
         self.pixels = nn.Parameter(torch.randn(num_components, *posterior.in_shape))
-        self.posterior = (posterior,)  # a tuple, so that the encoder is not a part of two modules
+        self.posterior = (posterior,)  # in a tuple, so that the encoder is not registered as a submodule of the prior
 
     @property
     def pseudo_inputs(self) -> Tensor:
-        """u, (C, *data_shape)."""
+        """The pseudo-inputs u, (C, *data_shape)."""
         return self.pixels.sigmoid()
 
     @torch.no_grad()
@@ -54,6 +65,10 @@ class VampPrior(Prior):
         index = torch.arange(len(self.pixels), device=x.device) % len(x)
         examples = torch.logit(x[index].to(self.pixels), eps=self.margin)
         self.pixels.copy_(examples + self.noise * torch.randn_like(examples))
+
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"kl_per_dim": "a mixture does not factorize over dimensions"}
 
     def forward(self, context: Tensor | None = None) -> MixtureSameFamily:
         (posterior,) = self.posterior

@@ -1,4 +1,4 @@
-"""A comparison of runs, read from their folders, as one page that opens from disk and as figures for a paper."""
+"""Compare runs: read their folders, write one page that opens from disk and figures for papers."""
 
 from vaezoo.report.charts import write_figures
 from vaezoo.report.page import write_report

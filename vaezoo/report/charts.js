@@ -1,4 +1,4 @@
-// Elements, scales and the three charts. What comes from the runs is put in as text, never as markup.
+// Elements, scales and the three charts. Strings from the runs are inserted as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -19,19 +19,21 @@ function format(value, digits = 2) {
   return value.toLocaleString("en-US", options).replace("-", "−");
 }
 
-/** Digits after the point that suit a whole column of values; two less for a cost, of which two runs never have the same. */
+/** Digits after the decimal point for a column of values: those of its quantity, or chosen by the largest value. */
 function digitsFor(values, key) {
-  if (DATA.costs.includes(key)) return Math.max(0, digitsFor(values) - 2);
   const known = values.filter((value) => value !== null && value !== undefined);
   if (known.every(Number.isInteger)) return 0;
   const largest = Math.max(...known.map(Math.abs));
-  return largest >= 1000 ? 0 : largest >= 10 ? 2 : 3;
+  return DATA.quantities[key].digits ?? (largest >= 1000 ? 0 : largest >= 10 ? 2 : 3);
 }
+
+/** Name of an axis. */
+const axisLabel = (key) => `${DATA.quantities[key].label} (${DATA.quantities[key].unit})`;
 
 const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const finite = (value) => typeof value === "number";
 
-/** About `count` round numbers from low to high, `least` apart or more. */
+/** About `count` round numbers from low to high, at least `least` apart. */
 function ticks(low, high, count = 5, least = 0) {
   const rough = Math.max((high - low) / count, least);
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -41,7 +43,7 @@ function ticks(low, high, count = 5, least = 0) {
   return { values: found, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
 }
 
-/** The range of values, a little wider; `room` is the part of it that is added on both sides. */
+/** The range of values, widened on both sides by the fraction `room`. */
 function extent(values, room = 0.08) {
   const low = Math.min(...values), high = Math.max(...values);
   const pad = (high - low || Math.abs(high) || 1) * room;
@@ -50,7 +52,7 @@ function extent(values, room = 0.08) {
 
 const linear = ([a, b], [from, to]) => (value) => from + ((value - a) / (b - a)) * (to - from);
 
-// Viridis between its ends, which would vanish on black or on white.
+// Viridis without its ends, which are invisible on black or on white.
 const STOPS = ["#46307e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39"];
 function shade(part) {
   const at = Math.min(Math.max(part, 0), 1) * (STOPS.length - 1);
@@ -60,21 +62,21 @@ function shade(part) {
   return `rgb(${mixed})`;
 }
 
-// A variant's colour and dashes (curves) and its shape (points): the same ones in every chart.
+// A variant's colour, dashes (of curves) and shape (of points) are the same in every chart.
 const colour = (i) => `var(--c${i % 6})`;
 const dashes = (i) => ["", "7 4", "2 4", "9 3 2 3"][Math.floor(i / 6) % 4];
 const SHAPES = [
   "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0 -12 0Z", "M-5.5 -5.5h11v11h-11Z", "M0 -7L7 5.5H-7Z", "M0 -7.5L7.5 0L0 7.5L-7.5 0Z",
   "M0 7L7 -5.5H-7Z", "M-2.5 -7h5v4.5h4.5v5h-4.5v4.5h-5v-4.5h-4.5v-5h4.5Z",
 ];
-const shape = (i) => SHAPES[(i + Math.floor(i / 6)) % 6]; // with the colour it repeats after 36
+const shape = (i) => SHAPES[(i + Math.floor(i / 6)) % 6]; // colour and shape together repeat after 36 variants
 
 function swatch(i) {
   const line = svg("path", { d: "M0 2H22", stroke: colour(i), "stroke-width": 4, "stroke-dasharray": dashes(i) });
   return svg("svg", { class: "swatch", viewBox: "0 0 22 4", "aria-hidden": "true" }, line);
 }
 
-/** What stands for runs of which none is selected fades: in charts and tables alike, `OUT` has the runs not selected. */
+/** Dim marks and rows whose runs are all deselected; `OUT` has the deselected runs. */
 const OUT = new Set();
 function fade() {
   for (const node of document.querySelectorAll("[data-runs]")) {
@@ -82,7 +84,7 @@ function fade() {
   }
 }
 
-/** A mark that tells of a run: by pointer, by keyboard, and opened by a click. */
+/** A mark of a run, with a tooltip for pointer and keyboard; a click opens the run. */
 function mark(name, attributes, run, text) {
   const key = (event) => (event.key === "Enter" || event.key === " ") && (event.preventDefault(), openRun(run));
   return svg(name, {
@@ -92,8 +94,8 @@ function mark(name, attributes, run, text) {
 }
 
 /**
- * A drawing with two axes, `x` and `y` its scales; the marks go into `marks`, which is clipped to the plot, a `box`.
- * The ticks of x are `least` apart or more.
+ * A drawing with two axes. `x` and `y` are its scales, `box` is the plot, `marks` is a group that is clipped to the plot
+ * and `over` one that is not. The ticks of x are at least `least` apart.
  */
 function plane(width, height, xRange, yRange, xLabel, yLabel, title, least = 0) {
   const left = 62, right = 14, top = 12, bottom = 46;
@@ -116,7 +118,7 @@ function plane(width, height, xRange, yRange, xLabel, yLabel, title, least = 0) 
   const turned = `translate(14 ${(top + height - bottom) / 2}) rotate(-90)`;
   drawing.append(svg("text", { transform: turned, "text-anchor": "middle" }, yLabel));
   const marks = svg("g", { "clip-path": `url(#${clip})` });
-  const over = svg("g");  // what may reach beyond the plot
+  const over = svg("g");
   drawing.append(marks, over);
   return { drawing, marks, over, x, y, box };
 }
@@ -126,20 +128,20 @@ const overlap = (a, b) => a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.
 const within = (a, b) => a.x >= b.x && a.y >= b.y && a.x + a.width <= b.x + b.width && a.y + a.height <= b.y + b.height;
 
 /**
- * A place for a text of this width beside marks that lie between `low` and `high` about `y`: the nearest, to the right or
- * the left, that is in the box and free of what is taken; null where there is none. `shift` is how far it is from `y`.
+ * A place for a text beside marks that lie between `low` and `high` at the height `y`: the nearest one, to the right or to
+ * the left, that is in the box and covers no other place; null if there is none. `shift` is its vertical distance from `y`.
  */
-function beside({ low, high, y }, width, box, taken, height = 14, gap = 10) {
+function beside({ low, high, y }, width, box, occupied, height = 14, gap = 10) {
   for (let step = 0; step <= 4; step++) for (const shift of step ? [(step * height) / 2, (-step * height) / 2] : [0]) {
     for (const x of [high + gap, low - gap - width]) {
       const place = { x, y: y + shift - height / 2, width, height };
-      if (within(place, box) && !taken.some((other) => overlap(place, other))) return { ...place, shift };
+      if (within(place, box) && !occupied.some((other) => overlap(place, other))) return { ...place, shift };
     }
   }
   return null;
 }
 
-/** Rate and distortion of each run; seeds hang together by lines to their mean. */
+/** Rate and distortion of each run; thin lines join the seeds of a model with their mean. */
 function ratePlane(comparison, width) {
   const variants = comparison.variants.map((variant, index) => ({ ...variant, index, points: variant.runs
     .map((id) => ({ id, ...DATA.runs[id].numbers })).filter((p) => finite(p.kl) && finite(p.distortion)) }));
@@ -149,16 +151,16 @@ function ratePlane(comparison, width) {
   const xRange = extent(points.map((p) => p.kl), 0.14), yRange = extent(points.map((p) => p.distortion), 0.14);
   if (points.every((p) => p.kl >= 0)) xRange[0] = Math.max(xRange[0], 0);
   const title = "Rate-distortion plane";
-  const { drawing, marks, over, x, y, box } = plane(width, height, xRange, yRange, "rate KL(q, p) (nats per image)", "distortion (nats per image)", title);
+  const { drawing, marks, over, x, y, box } = plane(width, height, xRange, yRange, axisLabel("kl"), axisLabel("distortion"), title);
   const iso = ticks(xRange[0] + yRange[0], xRange[1] + yRange[1], 7);
-  const taken = points.map((p) => ({ x: x(p.kl) - 8, y: y(p.distortion) - 8, width: 16, height: 16 }));
+  const occupied = points.map((p) => ({ x: x(p.kl) - 8, y: y(p.distortion) - 8, width: 16, height: 16 }));
   for (const sum of iso.values) {
     const from = Math.max(xRange[0], sum - yRange[1]), to = Math.min(xRange[1], sum - yRange[0]);
     if (to <= from) continue;
     marks.append(svg("path", { class: "iso", d: `M${x(from)} ${y(sum - from)}L${x(to)} ${y(sum - to)}` }));
     const place = { x: x(to) - 4, y: y(sum - to) - 5, "text-anchor": "end", class: "soft halo" };
     marks.append(svg("text", place, format(-sum, iso.digits)));
-    taken.push({ x: place.x - 32, y: place.y - 11, width: 32, height: 14 });
+    occupied.push({ x: place.x - 32, y: place.y - 11, width: 32, height: 14 });
   }
   const used = points.map((p) => p.active_units).filter(finite);
   const most = Math.max(...used), least = Math.min(...used);
@@ -174,17 +176,17 @@ function ratePlane(comparison, width) {
     labels.push({ label, runs: own.map((p) => p.id).join(" "), y: cy, low: Math.min(...own.map((p) => x(p.kl))), high: Math.max(...own.map((p) => x(p.kl))) });
   }
   pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-  for (const { label, runs, ...about } of labels) { // the best first; what finds no place is in the legend
-    const place = beside(about, pen.measureText(label).width, box, taken);
+  for (const { label, runs, ...about } of labels) { // the best first; a label without a free place is in the legend only
+    const place = beside(about, pen.measureText(label).width, box, occupied);
     if (!place) continue;
-    taken.push(place);
+    occupied.push(place);
     const after = place.x > about.high, [from, to] = after ? [about.high + 7, place.x - 1] : [about.low - 7, place.x + place.width + 1];
     if (place.shift) drawing.append(svg("path", { d: `M${from} ${about.y}L${to} ${about.y + place.shift}`, class: "thread", "data-runs": runs }));
     drawing.append(svg("text", { x: place.x, y: place.y + 11, class: "halo", "data-runs": runs }, label));
   }
   const keys = variants.filter((v) => v.points.length).map((v) => el("span", { class: "key" },
     svg("svg", { viewBox: "-8 -8 16 16", class: "shape", "aria-hidden": "true" }, svg("path", { d: shape(v.index), class: "dot", fill: "none", stroke: colour(v.index) })), v.label));
-  const bar = used.length ? el("span", { class: "key" }, "active units ", format(least, 0),
+  const bar = used.length ? el("span", { class: "key" }, `${DATA.quantities.active_units.label} `, format(least, 0),
     ...(most > least ? [el("i", { class: "bar", style: `background: linear-gradient(90deg, ${STOPS})` }), format(most, 0)] : [])) : null;
   return [drawing, el("div", { class: "legend" }, bar, ...keys)];
 }
@@ -194,7 +196,7 @@ function pointText(p) {
   return [...lines, ...(finite(p.active_units) ? [`${format(p.active_units, 0)} active units`] : [])].join("\n");
 }
 
-/** ELBO over training: validation, and thin the training; `state` holds the axis and which variants are hidden. */
+/** ELBO over training, thick for validation and thin for training; `state` has the axis and the hidden variants. */
 function curves(comparison, width, state, redraw) {
   const column = state.axis === "epoch" ? 0 : 1;
   const all = comparison.variants.flatMap((variant, index) => comparison.runs
@@ -204,7 +206,7 @@ function curves(comparison, width, state, redraw) {
   const seen = lines.filter((run) => !state.hidden.has(run.index));
   const validation = seen.flatMap((run) => run.val ?? []);
   const values = (validation.length ? validation : lines.flatMap((run) => run.val ?? run.train)).map((p) => p[2]);
-  // The first epochs, far below the rest, would flatten it: the frame begins at the lowest tenth, or below the lowest end.
+  // The first epochs lie far below the rest. The frame begins at the lowest tenth, or at the lowest last value.
   const ends = seen.map((run) => (run.val?.length ? run.val : run.train).at(-1)[2]);
   const tenth = [...values].sort((a, b) => a - b)[Math.floor(values.length / 10)];
   const low = Math.min(tenth, ...ends), high = Math.max(...values, ...seen.flatMap((run) => (run.train ?? []).map((p) => p[2])));
@@ -234,7 +236,7 @@ function curves(comparison, width, state, redraw) {
 const settingText = (value) => (value === null ? "default" : !finite(value) ? String(value)
   : String(Number.isInteger(value) ? value : Number(value.toPrecision(4))).replace("-", "−"));
 
-/** One axis for each setting that differs and one for the ELBO; a line for each run. `state` holds the brushes, by axis. */
+/** One axis for each setting that differs and one for the ELBO; a line for each run. `state` has the selections, by axis. */
 function parallel(comparison, width, state) {
   const runs = comparison.variants.flatMap((variant, index) => variant.runs.map((id) => ({ id, index, run: DATA.runs[id] })))
     .filter(({ run }) => finite(run.numbers.elbo));
@@ -279,7 +281,7 @@ function parallel(comparison, width, state) {
   return [el("div", { class: "scroll plain" }, drawing), el("div", { class: "legend" }, told, clear)];
 }
 
-/** An axis' range, dragged with a pointer; a press without a drag takes it away. `brushes` keeps it as [from, to] in px. */
+/** Selection on an axis by dragging; a click without a drag clears it. `brushes` keeps it as [from, to] in px. */
 function brush(x, [top, bottom], brushes, key, changed) {
   const band = svg("rect", { class: "brush", x: x - 8, width: 16 });
   const grip = svg("rect", { class: "grip", x: x - 18, width: 36, y: top, height: bottom - top, "data-axis": key });
@@ -305,7 +307,7 @@ function brush(x, [top, bottom], brushes, key, changed) {
   return { show, nodes: [band, grip] };
 }
 
-/** Those labels that keep a line's height from the one before. */
+/** The labels that are at least a line's height apart. */
 function spaced(marks) {
   let last = Infinity;
   return [...marks].sort((a, b) => b[1] - a[1]).filter(([, place]) => last - place >= 13 && ((last = place), true));
@@ -313,10 +315,10 @@ function spaced(marks) {
 
 function elboAxis(values, span) {
   const range = extent(values, 0.02), scale = linear(range, span), { values: round, digits } = ticks(...range, 5);
-  return { name: "test ELBO", unit: "nats per image", marks: round.map((v) => [format(v, digits), scale(v)]), place: (run) => scale(run.numbers.elbo) };
+  return { name: DATA.quantities.elbo.label, unit: DATA.quantities.elbo.unit, marks: round.map((v) => [format(v, digits), scale(v)]), place: (run) => scale(run.numbers.elbo) };
 }
 
-/** Numbers at their places, logarithmic where they span much; anything else evenly, the best variant's on top. */
+/** Axis of a setting: numbers to scale, logarithmic if they span a factor of 20; other values evenly, the best on top. */
 function settingAxis(key, values, span) {
   const distinct = [...new Set(values)];
   distinct.every(finite) ? distinct.sort((a, b) => a - b) : distinct.reverse();

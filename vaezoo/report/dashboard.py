@@ -1,6 +1,6 @@
-"""The standard W&B dashboard: what one looks at to compare VAEs, as a ``wandb-workspaces`` definition.
+"""The standard W&B dashboard for comparing VAEs, as a ``wandb-workspaces`` definition.
 
-It is built without a connection; ``publish`` needs a login. ``pip install 'vaezoo[dashboard]'``.
+Building it needs no connection; ``publish`` needs a login. Install with ``pip install 'vaezoo[dashboard]'``.
 """
 
 from typing import Any
@@ -9,11 +9,11 @@ PICTURES = ("reconstructions", "samples", "traversals")
 
 
 def workspace(entity: str, project: str = "vaezoo") -> Any:
-    """The dashboard: ELBO and its parts, the rate-distortion plane, what differs, pictures, speed.
+    """Build the dashboard: ELBO and its parts, the rate-distortion plane, settings that differ, pictures and speed.
 
     Args:
         entity: W&B user or team.
-        project: its project.
+        project: a project of the entity.
 
     Returns:
         A ``wandb_workspaces.workspaces.Workspace``; ``.save()`` publishes it.
@@ -27,10 +27,10 @@ def workspace(entity: str, project: str = "vaezoo") -> Any:
     def curves(*names: str, title: str) -> Any:
         return wr.LinePlot(x="Step", y=list(names), title=title)
 
-    def measured(name: str) -> Any:
+    def summary_column(name: str) -> Any:
         return wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(name))
 
-    def set_to(name: str) -> Any:
+    def config_column(name: str) -> Any:
         return wr.ParallelCoordinatesPlotColumn(metric=wr.Config(name))
 
     sections = [
@@ -46,8 +46,9 @@ def workspace(entity: str, project: str = "vaezoo") -> Any:
                 ),
                 wr.ParallelCoordinatesPlot(
                     columns=[
-                        set_to("model._target_"), set_to("model.latent_dim"), set_to("optimizer.lr"),
-                        measured("test/active_units"), measured("test/elbo"),
+                        config_column("model._target_"), config_column("model.latent_dim"),
+                        config_column("optimizer.lr"),
+                        summary_column("test/active_units"), summary_column("test/elbo"),
                     ]
                 ),
                 wr.BarPlot(metrics=["test/elbo"], title="test ELBO"),
@@ -78,5 +79,5 @@ def workspace(entity: str, project: str = "vaezoo") -> Any:
 
 
 def publish(entity: str, project: str = "vaezoo") -> str:
-    """Save the dashboard to W&B, as a new view, and return its address."""
+    """Save the dashboard to W&B as a new view and return its URL."""
     return workspace(entity, project).save().url

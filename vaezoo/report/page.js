@@ -1,18 +1,15 @@
-// The page around the charts: heading, tables, and a run's details.
+// The page around the charts: heading, tables and the details of a run.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const layouts = []; // what is done again when the page's width changes
-const NAMES = {
-  kl_dim: "Rate by dimension", kl: "Rate", log_p: "log p(x)", log_p_samples: "K of log p(x)", log_p_images: "Images of log p(x)",
-  difference: "Difference to the best", wall_seconds: "Time", train_images_per_second: "Speed", peak_memory_mb: "Memory", log_px: "log p(x | z)",
-};
-const INITIALS = /\b(elbo|kl|tc|mi|fid|kid|knn|nmi|ari|psnr|ssim|mig|dci|sap|irs|udr|auroc|aupr)\b|^./g;
-const nameOf = (key) => NAMES[key] ?? key.replaceAll("_", " ").replace(INITIALS, (word) => word.toUpperCase());
-const about = (key) => DATA.quantities[key] ?? DATA.quantities[key.split("/")[0]] ?? { unit: "", meaning: "", better: 0 };
+const layouts = []; // functions that adapt the page to its width
+const about = (key) => DATA.quantities[key];
+const capital = (text) => text[0].toUpperCase() + text.slice(1).replaceAll("_", " ");
+/** Head of a number's column: its label, capitalised unless it is the formula log p(...). */
+const labelOf = (key) => (about(key).label.startsWith("log p(") ? about(key).label : capital(about(key).label));
 
 /**
- * A table that is sorted by a click on a head. A column has head, unit, value(row) to sort by and cell(row); as many as
- * there is room for are shown, the last ones when asked for. A row has the places of its runs.
+ * A table that is sorted by a click on a head. A column has head, unit, value(row) to sort by and cell(row). As many
+ * columns as fit are shown, all of them after a click. A row has the indices of its runs.
  */
 function table(columns, rows, caption) {
   const body = el("tbody");
@@ -50,9 +47,9 @@ function table(columns, rows, caption) {
   return el("div", {}, el("div", { class: "choice" }, all), box);
 }
 
-/** A comparison's columns of numbers, with what all of them share: `of(key)` gives value and cell. */
+/** A comparison's columns of numbers; `of(key, better)` gives the value and the cell of a row. */
 const numberColumns = (comparison, keys, of) => keys.map((key) => ({
-  head: nameOf(key), ...about(key), protocol: comparison.protocols[key], ...of(key, about(key).better),
+  head: labelOf(key), ...about(key), protocol: comparison.protocols[key], ...of(key, about(key).better),
 }));
 
 const label = (index, text) => el("span", { class: "key" }, swatch(index), text);
@@ -63,7 +60,8 @@ function variantTable(comparison) {
   const rows = comparison.variants.map((variant, index) => ({ ...variant, index }));
   const numbers = numberColumns(comparison, comparison.columns, (key, better) => {
     const values = rows.map((row) => row.numbers[key]?.mean);
-    const digits = digitsFor(values, key), known = values.filter(finite);
+    const halves = rows.map((row) => row.numbers[key]?.half).filter(finite);
+    const digits = digitsFor([...values, ...halves], key), known = values.filter(finite);
     const best = rows.length > 1 && better && known.length ? (better > 0 ? Math.max : Math.min)(...known) : null;
     const value = (row) => row.numbers[key]?.mean ?? null;
     const half = (row) => (row.numbers[key]?.half > 0 ? format(row.numbers[key].half, digits) : null);
@@ -76,11 +74,11 @@ function variantTable(comparison) {
   return table([model, seeds, ...numbers], rows, "Models");
 }
 
-/** The runs, each with its pictures; a row opens the run. */
+/** The runs, each with its pictures; a click on a row opens the run. */
 function runTable(comparison) {
   const rows = comparison.runs.map((id) => ({ ...DATA.runs[id], runs: [id], open: () => openRun(id) }));
   const kinds = [...new Set(rows.flatMap((row) => row.pictures.map((picture) => picture.kind)))].slice(0, 3);
-  const pictures = kinds.map((kind) => ({ head: nameOf(kind), text: true, cell: (row) => {
+  const pictures = kinds.map((kind) => ({ head: capital(kind), text: true, cell: (row) => {
     const picture = row.pictures.find((other) => other.kind === kind);
     return el("td", { class: "text" }, picture ? el("img", { src: picture.source, alt: `${kind} of ${row.label}`, loading: "lazy" }) : "–");
   } }));
@@ -97,38 +95,37 @@ function runColumn() {
   return { head: "Run", text: true, value: (row) => row.label, cell: (row) => el("th", { scope: "row", class: "text" }, button(row)) };
 }
 
-/** A run's number with its standard error, where it has one. */
+/** A run's number with its standard error, if it has one. */
 function numberOf(run, key, digits) {
   const error = run.numbers[`${key}_error`];
   return withHalf(format(run.numbers[key], digits), finite(error) ? format(error, digits) : null);
 }
 
-/** What is said of a number beside its name: its bound or its reference, the unit, and what it means. */
+/** A number's bound or reference, its unit and its meaning. */
 function meaningOf(run, key) {
   const { unit, meaning } = about(key);
-  const beside = (end, words) => {
-    const value = run.numbers[key + end];
-    return finite(value) ? `${words} ${format(value, digitsFor([value], key))}` : "";
-  };
-  return [beside("_ceiling", "at best"), beside("_reference", "training images:"), unit, meaning].filter(Boolean).join(": ");
+  const bounds = Object.entries(DATA.bounds).filter(([ending]) => finite(run.numbers[key + ending]))
+    .map(([ending, words]) => `${words} ${format(run.numbers[key + ending], digitsFor([run.numbers[key + ending]], key))}`);
+  return [...bounds, unit, meaning].filter(Boolean).join(": ");
 }
 
 function failedTable(ids) {
   const rows = ids.map((id) => ({ ...DATA.runs[id], runs: [id], open: () => openRun(id) }));
   const text = (head, value) => ({ head, text: true, value, cell: (row) => el("td", { class: "text wrap" }, value(row)) });
-  return table([runColumn(), text("Cause", (row) => row.cause), text("Command", (row) => row.command)], rows, "Runs that did not complete");
+  return table([runColumn(), text("Reason", (row) => row.failure), text("Command", (row) => row.command)], rows, "Runs that did not complete");
 }
 
-/** A number of epochs: whole, or with three digits of the fraction. */
+/** A number of epochs, with three digits if it is not whole. */
 const epochsOf = (epochs) => format(epochs, Number.isInteger(epochs) ? 0 : 3);
 
 function openRun(id) {
   const run = DATA.runs[id], dialog = document.querySelector("dialog");
-  const names = Object.keys(run.numbers).filter((key) => !/_(error|ceiling|reference)$/.test(key));
-  const rows = names.map((key) => el("tr", {}, el("th", { scope: "row", class: "text" }, nameOf(key)),
+  const endings = ["_error", ...Object.keys(DATA.bounds)];
+  const names = Object.keys(run.numbers).filter((key) => !endings.some((ending) => key.endsWith(ending)));
+  const rows = names.map((key) => el("tr", {}, el("th", { scope: "row", class: "text" }, labelOf(key)),
     el("td", {}, ...numberOf(run, key, digitsFor([run.numbers[key]], key))),
     el("td", { class: "text" }, meaningOf(run, key))));
-  const caption = ({ kind, epoch }) => [nameOf(kind), epoch === null ? "" : `, epoch ${epochsOf(epoch)}`, kind in DATA.captions ? `: ${DATA.captions[kind]}` : ""].join("");
+  const caption = ({ kind, epoch }) => [capital(kind), epoch === null ? "" : `, epoch ${epochsOf(epoch)}`, kind in DATA.captions ? `: ${DATA.captions[kind]}` : ""].join("");
   const pictures = run.pictures.map((picture) => el("figure", {},
     el("img", { src: picture.source, alt: `${picture.kind} of ${run.label}` }), el("figcaption", {}, caption(picture))));
   const facts = [["Command", el("code", {}, run.command)], ["Folder", el("code", {}, run.folder)],
@@ -136,30 +133,30 @@ function openRun(id) {
   const trained = run.steps ? `${epochsOf(run.epochs)} epochs, ${format(run.steps, 0)} optimizer steps. ` : "";
   dialog.replaceChildren(
     el("button", { class: "close", type: "button", onclick: () => dialog.close() }, "Close"),
-    el("h2", { id: "run" }, run.label), el("p", { class: "soft" }, run.cause === null ? `${run.scale}. ${trained}${run.made}` : run.made),
-    ...(run.cause === null ? [] : [el("p", { class: "result" }, `Not completed: ${run.cause}`)]),
+    el("h2", { id: "run" }, run.label), el("p", { class: "soft" }, run.failure === null ? `${run.elbo_kind}. ${trained}${run.provenance}` : run.provenance),
+    ...(run.failure === null ? [] : [el("p", { class: "result" }, `Not completed: ${run.failure}`)]),
     ...(run.verdict ? [el("p", {}, `${run.verdict}.`)] : []),
     el("div", { class: "pictures" }, ...pictures),
     ...(rows.length ? [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Numbers" },
       el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "text" }, "Test number"), el("th", { scope: "col" }, "Value"), el("th", { scope: "col", class: "text" }, "Unit and meaning"))), el("tbody", {}, ...rows)))] : []),
-    ...Object.entries(run.bars).map(([name, values]) => bars(name, values)),
+    ...Object.entries(run.per_dimension).map(([name, values]) => bars(name, values)),
     ...facts.flatMap(([name, node]) => [el("h3", {}, name), node]));
   dialog.setAttribute("aria-labelledby", "run");
   dialog.showModal();
   dialog.scrollTop = 0;
 }
 
-/** A number that each latent dimension has, the largest first. */
+/** Bars of a number that each latent dimension has, the largest first. */
 function bars(name, values) {
   const sorted = values.map((value, i) => [value ?? 0, i]).sort((a, b) => b[0] - a[0]);
   const largest = Math.max(...sorted.map(([value]) => value)) || 1, step = 640 / sorted.length;
   const marks = sorted.map(([value, i], k) => svg("rect", { x: k * step, width: Math.max(step - 1, 0.5), y: 90 - (80 * value) / largest,
     height: Math.max((80 * value) / largest, 0.5), fill: "var(--accent)", "data-tip": `dimension ${i}: ${format(value, 3)}` }));
-  const text = `${nameOf(name)}: ${about(name).meaning || about(name).unit}, sorted; the largest is ${format(largest, 3)}`;
-  return el("figure", {}, el("h3", {}, nameOf(name)), svg("svg", { viewBox: "0 0 640 92", role: "img", "aria-label": text }, ...marks), el("figcaption", {}, text));
+  const text = `${labelOf(name)}: ${about(name).meaning || about(name).unit}, sorted; the largest is ${format(largest, 3)}`;
+  return el("figure", {}, el("h3", {}, labelOf(name)), svg("svg", { viewBox: "0 0 640 92", role: "img", "aria-label": text }, ...marks), el("figcaption", {}, text));
 }
 
-/** A chart that is drawn anew when its width changes; `draw(width, redraw)` gives its nodes, or null for no chart. */
+/** A chart that is drawn again when its width changes; `draw(width, redraw)` gives its nodes, or null for no chart. */
 function chart(title, caption, draw) {
   const figure = el("figure"), section = el("section", {}, el("h3", {}, title), figure);
   let width = 0;
@@ -177,14 +174,14 @@ function chart(title, caption, draw) {
 
 function comparisonSection(comparison) {
   const state = { axis: "epoch", hidden: new Set(), brushes: new Map() };
-  const intervals = "Mean over seeds ± half the 95 % confidence interval (Student's t); one seed has none. Best in bold. “At best” is what perfect codes get under the same protocol; “training images” is what as many of these get in place of generated ones. A number that only one model has is with its runs.";
-  const errors = "After ± stands the standard error that an evaluation gave. A row opens its run.";
-  return el("section", {}, el("h2", {}, comparison.scale), el("p", { class: "result" }, `${comparison.headline}.`), ...comparison.verdicts.map((verdict) => el("p", {}, `${verdict}.`)),
+  const intervals = "Mean over seeds ± half the width of the 95 % confidence interval (Student's t); one seed has no interval. The best value is bold. “At best” is the score of perfect codes under the same protocol; “training images” is the score of as many training images in place of generated ones. A number that only one model has is shown with its runs.";
+  const errors = "The number after ± is the standard error from the evaluation. Click on a row to open its run.";
+  return el("section", {}, el("h2", {}, comparison.elbo_kind), el("p", { class: "result" }, `${comparison.headline}.`), ...comparison.verdicts.map((verdict) => el("p", {}, `${verdict}.`)),
     el("h3", {}, "Models"), el("p", { class: "soft" }, intervals), variantTable(comparison),
     el("div", { class: "charts" },
-      chart("Rate and distortion", "Test set. Dashed lines join equal ELBOs, which their numbers tell: the lower left is better. Thin lines lead from a model's seeds to their mean. Point at one for its name and numbers.", (width) => ratePlane(comparison, width)),
-      chart("ELBO over training", "Validation, and thin the training. The first epochs may lie below the frame.", (width, redraw) => curves(comparison, width, state, redraw))),
-    chart("What was varied", "A line is a run. Point at one to see it alone. Drag along one axis or several to select runs: all others fade, in every chart and table. A click on a selection clears it.", (width) => parallel(comparison, width, state)),
+      chart("Rate and distortion", "Test set. Each dashed line joins points of equal ELBO, written beside it; the lower left is better. Thin lines join a model's seeds with their mean. Point at a mark for its name and numbers.", (width) => ratePlane(comparison, width)),
+      chart("ELBO over training", "Thick: validation; thin: training. The first epochs may lie below the frame.", (width, redraw) => curves(comparison, width, state, redraw))),
+    chart("Varied settings", "Each line is a run. Point at a line to highlight it. Drag along an axis to select runs: all others are dimmed in every chart and table. Click on a selection to clear it.", (width) => parallel(comparison, width, state)),
     el("h3", {}, "Runs"), el("p", { class: "soft" }, errors), runTable(comparison));
 }
 
@@ -195,7 +192,7 @@ function showTips() {
     tip.hidden = !target;
     if (!target) return;
     tip.textContent = target.dataset.tip;
-    (target.closest("dialog") ?? document.body).append(tip); // an open dialog covers all that is not in it
+    (target.closest("dialog") ?? document.body).append(tip); // an open dialog covers everything outside it
     const box = target.getBoundingClientRect();
     const [x, y] = event.clientX === undefined ? [box.x + box.width / 2, box.y] : [event.clientX, event.clientY];
     tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - tip.offsetWidth - 4))}px`;
@@ -208,12 +205,12 @@ function showTips() {
 function main() {
   document.title = DATA.title;
   const many = DATA.comparisons.length > 1;
-  const left = DATA.left_out ? [el("p", { class: "soft" }, `${DATA.left_out} pictures would not fit into this page, or cannot be read, and are left out: they are in the runs' folders.`)] : [];
+  const left = DATA.left_out ? [el("p", { class: "soft" }, `${DATA.left_out} pictures do not fit into this page or cannot be read; they are in the runs' folders.`)] : [];
   const failed = DATA.incomplete.length;
   const count = `${DATA.runs.length} run${DATA.runs.length > 1 ? "s" : ""}${failed ? `, ${failed} not completed` : ""}`;
   document.querySelector("main").append(
     el("header", {}, el("h1", {}, DATA.title), el("p", { class: "soft" }, [count, DATA.date, ...DATA.versions].filter(Boolean).join(" · ")),
-      ...(many ? [el("p", {}, `ELBOs of different things cannot be compared: ${DATA.comparisons.length} comparisons follow, each by itself.`)] : []), ...left),
+      ...(many ? [el("p", {}, `ELBOs on different data or with different measures cannot be compared: ${DATA.comparisons.length} separate comparisons follow.`)] : []), ...left),
     ...DATA.comparisons.map(comparisonSection),
     ...(failed ? [el("section", {}, el("h2", {}, "Not completed"), failedTable(DATA.incomplete))] : []));
   const dialog = document.querySelector("dialog");

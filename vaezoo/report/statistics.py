@@ -1,20 +1,27 @@
-"""Compare runs: variants, means over seeds with intervals, differences."""
+"""Compare runs: means over seeds with intervals, and differences seed by seed."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from vaezoo.report.columns import BARE, BESIDE, PROTOCOLS
-from vaezoo.report.labels import label, vary
-from vaezoo.report.read import PARTS, PLUMBING, Run
+from vaezoo.metrics.quantities import Quantity
+from vaezoo.report.labels import label, quantities, varies
+from vaezoo.report.read import IGNORED_KEYS, PARTS, Run
 
 
 class Interval(NamedTuple):
-    """A mean with the half width of its 95 % confidence interval, Student's t; NaN for one value."""
+    """A mean with its 95 % confidence interval (Student's t).
+
+    Args:
+        mean: the mean.
+        half: half the width of the interval; NaN for one value.
+        num: number of values.
+    """
 
     mean: float
     half: float
@@ -25,7 +32,7 @@ class Interval(NamedTuple):
 
 
 def signed(value: float) -> str:
-    """Two digits, and a minus as wide as a plus."""
+    """The value with two digits and a minus sign as wide as a plus sign."""
     return f"{value:z.2f}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -39,12 +46,12 @@ def interval(values: Sequence[float]) -> Interval:
 
 @dataclass
 class Variant:
-    """Completed runs that differ in their seed alone, one for each seed; none where all have failed.
+    """Completed runs that differ only in their seed, one for each seed; empty if all have failed.
 
     Args:
-        label: the model, and what sets it apart from other variants of it.
+        label: the model and the settings that distinguish it from other variants.
         runs: the runs.
-        tried: how many seeds there should be: with those that did not complete.
+        tried: number of seeds that were run, also those that did not complete.
     """
 
     label: str
@@ -52,41 +59,49 @@ class Variant:
     tried: int
 
     def values(self, name: str) -> list[float]:
+        """The number with this name of each run that has it."""
         return [run.numbers[name] for run in self.runs if name in run.numbers]
 
     @property
     def numbers(self) -> dict[str, Interval]:
-        """Over the seeds, each quantity that any of them has."""
+        """Each number that any of the runs has, over the seeds."""
+        known = quantities(self.runs)
         names = dict.fromkeys(name for run in self.runs for name in run.numbers)
         found = {name: interval(self.values(name)) for name in names}
-        return found | {name: found[name]._replace(half=math.nan) for name in BARE if name in found}
+        bare = [name for name in names if name in known and not known[name].interval]
+        return found | {name: found[name]._replace(half=math.nan) for name in bare}
 
 
 @dataclass
 class Comparison:
-    """Runs whose ELBOs are of the same thing.
+    """Runs whose ELBOs can be compared.
 
     Args:
-        scale: of what.
-        keys: the settings that differ between the runs, the seed apart.
-        variants: the runs by variant, the best test ELBO first.
-        runs: all completed ones.
+        elbo_kind: the data and the measure of log p(x) that the runs share.
+        keys: settings that differ between the runs, without the seed.
+        variants: the variants, the best test ELBO first.
+        runs: all completed runs.
     """
 
-    scale: str
+    elbo_kind: str
     keys: list[str]
     variants: list[Variant]
     runs: list[Run]
 
+    @cached_property
+    def quantities(self) -> dict[str, Quantity]:
+        """What the numbers of the runs are, in the order of their columns."""
+        return quantities(self.runs)
+
     @property
     def verdicts(self) -> list[str]:
-        """What the evaluations found of unused dimensions."""
-        said = [(variant, [run.verdict for run in variant.runs if run.verdict]) for variant in self.variants]
-        return [f"{v.label}, {len(bad)} of {len(v.runs)} seeds: {bad[0]}" for v, bad in said if bad]
+        """A sentence for each variant with unused dimensions."""
+        found = [(variant, [run.verdict for run in variant.runs if run.verdict]) for variant in self.variants]
+        return [f"{v.label}, {len(texts)} of {len(v.runs)} seeds: {texts[0]}" for v, texts in found if texts]
 
     @property
     def headline(self) -> str:
-        """The best variant, and whether the seeds tell it from the next (the 95 % interval of the paired t)."""
+        """The best variant, and whether the seeds distinguish it from the next (95 % interval of the paired t)."""
         ranked = [variant for variant in self.variants if variant.values("elbo")]
         if not ranked:
             return "no run has a test ELBO"
@@ -97,57 +112,44 @@ class Comparison:
         if others and (gap := difference(first, others[0])) and gap.half > 0:
             low, high = gap.mean - gap.half, gap.mean + gap.half
             text += f"; {others[0].label} is next, "
-            text += f"{signed(low)} to {signed(high)} below" if low > 0 else "not told apart by these seeds"
+            text += f"{signed(low)} to {signed(high)} below" if low > 0 else "not distinguished by these seeds"
         return text
 
 
 def difference(a: Variant, b: Variant, name: str = "elbo") -> Interval | None:
-    """Mean and 95 % interval of a - b over the seeds that both have; None where they share none."""
-    ours, theirs = ({run.seed: run.numbers[name] for run in v.runs if name in run.numbers} for v in (a, b))
-    shared = sorted(ours.keys() & theirs.keys())
-    return interval([ours[seed] - theirs[seed] for seed in shared]) if shared else None
-
-
-def protocol(column: str, runs: Sequence[Run]) -> str:
-    """How a column's numbers were made, such as "K = 500, 1,000 images", each way if runs differ in it; and their
-    bound, or what training images get, if it is known and about the same for all runs.
-    """
-    parts = PROTOCOLS.get(column, {})
-    numbers = [run.numbers for run in runs]
-    ways = sorted({tuple(own[name] for name in parts) for own in numbers if parts.keys() <= own.keys()})
-    told = " or ".join(", ".join(text.format(n) for text, n in zip(parts.values(), way, strict=True)) for way in ways)
-    found = [told]
-    for end, words in BESIDE.items():
-        values = [own.get(f"{column}{end}", math.nan) for own in numbers if column in own]
-        if values and np.ptp(values) <= 0.1 * abs(np.mean(values)):  # models of other sizes have another bound
-            found.append(f"{words} {np.mean(values):.3g}")
-    return "; ".join(filter(None, found))
+    """Mean and 95 % interval of a - b over the seeds that both have; None if they share none."""
+    first, second = ({run.seed: run.numbers[name] for run in v.runs if name in run.numbers} for v in (a, b))
+    shared = sorted(first.keys() & second.keys())
+    return interval([first[seed] - second[seed] for seed in shared]) if shared else None
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
-    """The completed runs by what their ELBO is of, the kinds with most runs first."""
+    """Group the completed runs by the kind of their ELBO, the kind with most runs first.
+
+    Variants of which every run failed have no kind. They are in the first comparison.
+    """
     completed = [run for run in runs if run.completed]
-    scales: dict[str, list[Run]] = {}
+    kinds: dict[str, list[Run]] = {}
     for run in completed:
-        scales.setdefault(run.scale, []).append(run)
+        kinds.setdefault(run.elbo_kind, []).append(run)
     failed, keys = [run for run in runs if not run.completed], differing(runs)
-    lost = [run for run in failed if not any(like(run, other, keys) for other in completed)]
+    unmatched_failures = [run for run in failed if not any(may_match(run, other, keys) for other in completed)]
     found = []
-    for scale, group in sorted(scales.items(), key=lambda item: -len(item[1])):
-        own = [key for key in keys if vary(key, group)]
-        found.append(Comparison(scale, own, variants(group, failed, keys, own), group))
-    for comparison in found[:1]:  # what the lost ones' ELBO would have been of, nobody knows
-        comparison.variants += hopeless(lost, completed)
+    for kind, group in sorted(kinds.items(), key=lambda item: -len(item[1])):
+        group_keys = [key for key in keys if varies(key, group)]
+        found.append(Comparison(kind, group_keys, variants(group, failed, keys, group_keys), group))
+    for comparison in found[:1]:
+        comparison.variants += failed_variants(unmatched_failures, completed)
     return found
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The keys whose values are not the same in all of some runs, the seed apart.
+    """The keys whose values differ between runs, without the seed.
 
-    These are keys that some command set, and, among runs whose commands say the same, keys of their configs:
-    two versions of the program may have two defaults.
+    These are the keys that any command sets and, among runs with the same command, the keys of their configs: two
+    versions of the program may have two defaults.
     """
-    named = {key for run in runs for key in run.chosen if key.split(".")[0] not in PLUMBING}
+    named = {key for run in runs for key in run.overrides_by_key if key.split(".")[0] not in IGNORED_KEYS}
     named |= {"model", "data", "checkpoint"}
     groups: dict[Any, list[Run]] = {}
     for run in runs:
@@ -157,45 +159,50 @@ def differing(runs: Sequence[Run]) -> list[str]:
         key
         for group in groups.values()
         for key in {key for run in group for key in run.settings if key.startswith(parts)}
-        if vary(key, group)
+        if varies(key, group)
     }
     first = ["model", "data"]
-    return [key for key in [*first, *sorted((named | unnamed) - set(first))] if vary(key, runs)]
+    return [key for key in [*first, *sorted((named | unnamed) - set(first))] if varies(key, runs)]
 
 
-def variants(group: Sequence[Run], failed: Sequence[Run], keys: Sequence[str], own: Sequence[str]) -> list[Variant]:
-    """Runs of one scale by all that they differ in but the seed; of two with the same seed the later counts."""
+def variants(
+    group: Sequence[Run], failed: Sequence[Run], keys: Sequence[str], group_keys: Sequence[str]
+) -> list[Variant]:
+    """Group runs of one kind by all their settings but the seed; of two runs with one seed the later counts.
 
-    def what(run: Run) -> tuple[Any, ...]:
-        return tuple(run.settings.get(key) for key in keys)
-
-    parts: dict[Any, dict[Any, Run]] = {}
+    Args:
+        group: completed runs of one kind.
+        failed: incomplete runs, which count as tried seeds.
+        keys: settings that differ between all runs.
+        group_keys: settings that differ between the runs of this kind.
+    """
+    settings: dict[Any, dict[Any, Run]] = {}
     for run in group:
-        parts.setdefault(what(run), {})[run.seed] = run
+        settings.setdefault(tuple(run.settings.get(key) for key in keys), {})[run.seed] = run
     found = []
-    for seeds in parts.values():
-        runs = list(seeds.values())
-        also = {run.seed for run in failed if like(run, runs[0], keys)} - set(seeds)
-        found.append(Variant(label(runs[0], group, own), runs, len(seeds) + len(also)))
+    for by_seed in settings.values():
+        runs = list(by_seed.values())
+        failed_seeds = {run.seed for run in failed if may_match(run, runs[0], keys)} - set(by_seed)
+        found.append(Variant(label(runs[0], group, group_keys), runs, len(by_seed) + len(failed_seeds)))
     return sorted(found, key=rank)
 
 
-def like(failed: Run, run: Run, keys: Sequence[str]) -> bool:
-    """Whether a failed run may be one of a variant: what failed early has not told all of its settings."""
+def may_match(failed: Run, run: Run, keys: Sequence[str]) -> bool:
+    """Whether a failed run may belong to the variant of a run. Settings missing after an early failure are ignored."""
     return all(failed.settings.get(key) in (None, "", run.settings.get(key)) for key in keys)
 
 
-def hopeless(lost: Sequence[Run], completed: Sequence[Run]) -> list[Variant]:
-    """The variants of which every run has failed."""
-    together = [*completed, *lost]
-    keys = differing(together)
+def failed_variants(unmatched_failures: Sequence[Run], completed: Sequence[Run]) -> list[Variant]:
+    """The variants of which every run failed."""
+    runs = [*completed, *unmatched_failures]
+    keys = differing(runs)
     groups: dict[Any, list[Run]] = {}
-    for run in lost:
+    for run in unmatched_failures:
         groups.setdefault(tuple(run.settings.get(key) for key in keys), []).append(run)
-    return [Variant(label(runs[0], together, keys), [], len({run.seed for run in runs})) for runs in groups.values()]
+    return [Variant(label(group[0], runs, keys), [], len({run.seed for run in group})) for group in groups.values()]
 
 
 def rank(variant: Variant) -> float:
-    """Its place among variants, the best first; last where it has no ELBO, or one that is no number."""
+    """A sort key that puts the best test ELBO first, and a missing or NaN one last."""
     elbo = variant.numbers["elbo"].mean if "elbo" in variant.numbers else math.nan
     return math.inf if math.isnan(elbo) else -elbo

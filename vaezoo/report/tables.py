@@ -1,87 +1,95 @@
-"""Models over seeds, side by side: means with their intervals, and differences seed by seed."""
+"""Tables of runs, in Markdown, as CSV and on the terminal."""
 
 import csv
 import io
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
-from vaezoo.metrics.quantities import Quantity
-from vaezoo.report.columns import COST, LEADING
+from vaezoo.metrics.quantities import BOUNDS, Quantity
+from vaezoo.report.labels import leading_columns, protocol
 from vaezoo.report.read import Run
-from vaezoo.report.statistics import Comparison, Interval, compare, difference, protocol
+from vaezoo.report.statistics import Comparison, Interval, compare, difference
 from vaezoo.runs.sweep import NUMBERS, sweep_rows, write_sweep_table
 
-# Of what the table shows: heading and digits.
-HEADS = {
-    "elbo": ("test ELBO", 2), "log_p": ("log p(x)", 2), "inference_gap": ("inference gap", 2),
-    "bits_per_dim": ("bits/dim", 3), "kl": ("rate", 2), "distortion": ("distortion", 2),
-    "active_units": ("active units", 1), "codes_used": ("codes used", 1), "linear_probe": ("linear probe", 3),
-    "fid": ("FID", 2), "mig": ("MIG", 3), "udr": ("UDR", 3), "wall_seconds": ("seconds", 0),
-    "train_images_per_second": ("images/s", 0), "parameters": ("parameters", 0), "peak_memory_mb": ("memory (MiB)", 0),
-}  # fmt: skip
+if TYPE_CHECKING:
+    from vaezoo.runs.comparison import ComparisonJob
 
-
-READING = (
-    "Means over seeds ± half the width of the 95 % interval (Student's t). Differences are taken seed by seed, so what "
-    "a seed does to both falls out of them: where the interval holds 0, these seeds do not tell the two apart; each is "
-    "for itself, not corrected for their number. log p(x) is an importance-weighted bound, of as many of the test "
-    "images as its head says; the inference gap is by how much it is above the ELBO of the same images and draws. "
-    "These, rate and distortion are in nats per image of the test set. 'At best' is what perfect codes get; "
-    "'training images' is what as many of these get in place of generated ones, a reference that a model may surpass. "
-    "Costs are means, and seconds those of the training."
+DIGITS = 3  # of numbers that set none
+ARROWS = {1: "↑", 0: " ", -1: "↓"}  # larger or smaller is better
+EXPLANATION = (
+    "Means over seeds ± half the width of the 95 % confidence interval (Student's t). Differences are taken seed by "
+    "seed, so an effect that a seed has on both models cancels: if the interval contains 0, these seeds do not "
+    "distinguish the two models. The intervals are not corrected for the number of comparisons. log p(x) is an "
+    "importance-weighted bound on as many test images as its head says; the inference gap is log p(x) minus the ELBO "
+    "of the same images and draws. These, rate and distortion are in nats per image of the test set. 'At best' is the "
+    "score of perfect codes; 'training images' is the score of as many training images in place of generated ones, a "
+    "reference that a model may surpass. Costs are means; the time is that of the training."
 )
 
 
-def text(value: Interval, digits: int) -> str:
-    """``-91.10 ± 0.20``; without an interval where there is but one value, or all are alike."""
+def format_interval(value: Interval, digits: int) -> str:
+    """``-91.10 ± 0.20``; without an interval if there is one value, or all are equal."""
     mean = f"{value.mean:z,.{digits}f}"
     return f"{mean} ± {value.half:,.{digits}f}" if value.half > 0 else mean
 
 
-def cell(value: Interval | None, digits: int, seeds: int) -> str:
-    """A value of a model; and of how many of its seeds, where not all of them have it."""
+def cell(value: Interval | None, digits: int | None, seeds: int) -> str:
+    """A variant's number, with the number of its seeds that have it if not all do."""
     if value is None:
         return "-"
-    return text(value, digits) + (f" (of {value.num})" if value.num < seeds else "")
+    text = format_interval(value, DIGITS if digits is None else digits)
+    return text + (f" (of {value.num})" if value.num < seeds else "")
 
 
 def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells, the best test ELBO first; after the ELBO stands the difference to it."""
-    numbers = [variant.numbers for variant in comparison.variants]
-    columns = [(name, *HEADS[name]) for name in (*LEADING, *COST) if any(name in row for row in numbers)]
-    told = {name: protocol(name, comparison.runs) for name, _, _ in columns}
-    best = comparison.variants[0]
-    heads = ["model", "seeds", *(f"{head} ({told[name]})" if told[name] else head for name, head, _ in columns)]
+    """Heads and cells, the best test ELBO first. The difference to the best follows the ELBO."""
+    quantities, variants = comparison.quantities, comparison.variants
+    numbers = [variant.numbers for variant in variants]
+    columns = leading_columns(quantities, {name for row in numbers for name in row})
+    heads = ["model", "seeds"]
+    for name in columns:
+        quantity = quantities[name]
+        beside = quantity.unit if quantity.column == "cost" else protocol(name, comparison.runs, quantities)
+        heads.append(f"{quantity.title(name)} ({beside})" if beside else quantity.title(name))
     lines = []
-    for variant, row in zip(comparison.variants, numbers, strict=True):
-        cells = [cell(row.get(name), digits, len(variant.runs)) for name, _, digits in columns]
+    for variant, row in zip(variants, numbers, strict=True):
+        cells = [cell(row.get(name), quantities[name].digits, len(variant.runs)) for name in columns]
         lines.append([variant.label, f"{len(variant.runs)}/{variant.tried}", *cells])
-    if any("elbo" in row for row in numbers):  # then it is the first column, and the best comes first
-        place = heads.index("test ELBO") + 1
+    if "elbo" in columns:
+        place = 2 + columns.index("elbo") + 1
         heads.insert(place, "difference to the best")
-        for variant, line in zip(comparison.variants, lines, strict=True):
+        best = variants[0]
+        for variant, line in zip(variants, lines, strict=True):
             gap = difference(variant, best)
-            line.insert(place, "best" if variant is best else text(gap, 2) if gap else "-")
+            line.insert(place, "best" if variant is best else format_interval(gap, 2) if gap else "-")
     return heads, lines
 
 
 def markdown(runs: Sequence[Run], title: str, root: Path) -> str:
-    """A table for each kind of data that log p is of, differences between all pairs, and every run; paths from root."""
+    """A table for each kind of ELBO with the differences between all pairs of models, then a table of all runs.
+
+    Args:
+        runs: the runs.
+        title: the heading.
+        root: the folder that paths are relative to.
+    """
     lines = [f"# {title}", ""]
     for comparison in compare(runs):
-        lines += [f"## {comparison.scale}", "", *pipes(*table(comparison)), "", READING, ""]
+        lines += [f"## {comparison.elbo_kind}", "", *pipes(*table(comparison)), "", EXPLANATION, ""]
         variants = comparison.variants
-        said = [f"- {verdict}" for verdict in comparison.verdicts]
-        lines += [*said, ""] if said else []
+        verdicts = [f"- {verdict}" for verdict in comparison.verdicts]
+        lines += [*verdicts, ""] if verdicts else []
         pairs = [
-            [f"{a.label} - {b.label}", text(gap, 2)]
+            [f"{a.label} - {b.label}", format_interval(gap, 2)]
             for i, a in enumerate(variants)
             for b in variants[i + 1 :]
             if (gap := difference(a, b))
@@ -93,8 +101,7 @@ def markdown(runs: Sequence[Run], title: str, root: Path) -> str:
         checkpoint = run.summary.get("checkpoint", f"{run.folder}/checkpoints/best.ckpt")  # an evaluation names its own
         place = os.path.relpath(checkpoint if run.completed else run.folder, root)
         elbo = f"{run.test.get('elbo', math.nan):.3f}" if run.completed else "-"
-        row = [elbo, "completed" if run.completed else run.cause, place]
-        rows.append([run.folder.name, *row])
+        rows.append([run.folder.name, elbo, "completed" if run.completed else run.failure, place])
     heads = ["run", "test ELBO", "status", "best checkpoint, or folder"]
     return "\n".join([*lines, "## Runs", "", *pipes(heads, rows), ""])
 
@@ -109,49 +116,49 @@ def pipes(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def as_csv(runs: Sequence[Run], root: Path) -> str:
-    """Every run with every number; folders from root."""
+    """A row for each run with all its numbers; folders are relative to ``root``."""
     names = sorted({name for run in runs for name in run.numbers})
     out = io.StringIO()
     writer = csv.DictWriter(out, ["model", "seed", "status", "scored", *names, "folder"])
     writer.writeheader()
     for run in runs:
-        status = "completed" if run.completed else run.cause
+        status = "completed" if run.completed else run.failure
         folder = os.path.relpath(run.folder, root)
         row: dict[str, Any] = {"model": run.model, "seed": run.seed, "status": status, "folder": folder}
         writer.writerow(run.numbers | row | {"scored": run.summary.get("scored", "")})
     return out.getvalue()
 
 
-ARROWS = {1: "↑", 0: " ", -1: "↓"}  # what is better
-
-
 def print_results(title: str, values: dict[str, float], quantities: dict[str, Quantity], notes: list[str]) -> None:
-    """The numbers on the terminal, each ± its standard error and with its bound or reference if they are known."""
-    from rich.console import Console
-    from rich.table import Table
+    """Print numbers on the terminal by their keys, each ± its standard error and with its bound or reference if known.
 
+    Args:
+        title: heading of the table.
+        values: numbers by key.
+        quantities: what they are; only these are printed, in this order.
+        notes: sentences below the table.
+    """
     table = Table(title=title, title_justify="left", show_header=False)
     for name, quantity in quantities.items():
         if name in values and not name.endswith("_error"):
-            shown = f"{values[name]:.{0 if float(values[name]).is_integer() else 3}f}"
+            text = f"{values[name]:.{0 if float(values[name]).is_integer() else DIGITS}f}"
             if (error := values.get(f"{name}_error")) is not None:
-                shown += f" ± {error:.3f}"
-            if (ceiling := values.get(f"{name}_ceiling")) is not None:
-                shown += f" (at best {ceiling:.3g})"
-            if (reference := values.get(f"{name}_reference")) is not None:
-                shown += f" (training images: {reference:.3g})"
-            table.add_row(f"{name} {ARROWS[quantity.better]}", shown, f"{quantity.unit}, {quantity.meaning}")
+                text += f" ± {error:.{DIGITS}f}"
+            for ending, words in BOUNDS.items():
+                if (bound := values.get(f"{name}{ending}")) is not None:
+                    text += f" ({words} {bound:.3g})"
+            table.add_row(f"{name} {ARROWS[quantity.better]}", text, f"{quantity.unit}, {quantity.meaning}")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     console.print(table)
     for note in notes:
         console.print(note, soft_wrap=True)
 
 
-def print_comparison(part: Comparison) -> None:
-    """The table over models, on the terminal: as many of the first columns as there is room for."""
-    heads, lines = table(part)
+def print_comparison(comparison: Comparison) -> None:
+    """Print the table of models on the terminal: as many of its first columns as fit."""
+    heads, lines = table(comparison)
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
-    printed = Table(title=part.scale, title_justify="left")
+    printed = Table(title=comparison.elbo_kind, title_justify="left")
     used, shown = 1, 0
     for head, *cells in zip(heads, *lines, strict=True):
         used += 3 + max(map(len, [*head.split(), *cells]))  # heads may break between words, numbers may not
@@ -165,10 +172,7 @@ def print_comparison(part: Comparison) -> None:
 
 
 def print_table(sweep_dir: Path) -> None:
-    """The sweep on the terminal: nats per image, the best test ELBO of each kind of data in bold."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Write a sweep's ``summary.csv`` and print its table, with the best test ELBO of each kind in bold."""
     write_sweep_table(sweep_dir)
     table = Table(title=f"{sweep_dir} · nats per image", title_justify="left")
     heads = {
@@ -186,5 +190,22 @@ def print_table(sweep_dir: Path) -> None:
     for row in data:
         cells = ["" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in (row[h] for h in heads)]
         table.add_row(*cells, style="bold" if row["test_elbo"] == best.get(row["scored"], math.nan) else None)
-    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(table)  # [400] is a word
+    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(table)  # [400] is an override, not markup
     print(f"table: {sweep_dir / 'summary.csv'}")
+
+
+@contextmanager
+def live_status_table(members: Sequence["ComparisonJob"]) -> Iterator[Console]:
+    """Show a table with the status of each job of a comparison, on a terminal, while a block runs."""
+
+    def status_table() -> Table:
+        heads = ("model", "seed", "status", "test ELBO")
+        table = Table(*heads, title="test ELBO in nats per image", title_justify="left")
+        for member in members:
+            table.add_row(*member.status())
+        return table
+
+    console = Console(stderr=True, markup=False)
+    live = Live(get_renderable=status_table, refresh_per_second=1, console=console)
+    with live if console.is_terminal else nullcontext():
+        yield console

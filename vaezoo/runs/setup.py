@@ -68,13 +68,13 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
         on_nan=config["on_nan"],
         compiled=config["compile"],
     )
-    if data_config.get("binarize") == "auto":
-        data_config["binarize"] = "dynamic" if model.likelihood.supported_data == {"binary"} else "none"
     if not isinstance(data_config.get("root", ""), str):
         raise ConfigError(f"data.root={data_config['root']} should be the name of a folder")
     if "root" in data_config:  # absolute, so that the run can be evaluated from another working directory
         data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
     data: ImageData = build(data_config, "data", allow_packages, seed=seed)
+    if data_config.get("binarize") == "auto":  # so that it is recorded
+        data_config["binarize"] = data.resolve_binarize(model.likelihood.supported_data)
     model.check_data_kind(data)
     model.config = config | {"data": data_config}
     return model.config, model, data

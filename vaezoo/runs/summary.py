@@ -31,7 +31,7 @@ def write_summary(
         "model": config["name"],
         "seed": config["seed"],
         **values,
-        "units": quantities,  # unit, meaning, and 1 or -1 if larger or smaller is better
+        "units": {name: quantity.to_json() for name, quantity in quantities.items()},
         "peak_memory_mb": peak_memory_mb(),
         "versions": {
             "vaezoo": vaezoo.__version__,

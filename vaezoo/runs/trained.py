@@ -16,6 +16,7 @@ from vaezoo.callbacks.progress import Progress
 from vaezoo.data import ImageData, Split
 from vaezoo.errors import ConfigError
 from vaezoo.models import LatentVariableModel
+from vaezoo.old_names import update_config
 from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
 from vaezoo.runs.load import check_config, load_weights
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, log_likelihood_kind, silence_lightning
@@ -74,8 +75,7 @@ class TrainedRun:
         training = name == "train"
         # Bits that are drawn afresh are a function of the batch: one size for them all.
         size = TRAINING_BATCH if training else self.data.eval_batch_size
-        batches = self.data.batches(self.split(name, num), training, size)
-        batches.rank, batches.world_size, batches.shuffle = 0, 1, False
+        batches = self.data.batches(self.split(name, num), size, train=training)
         for x, y in tqdm(batches, desc=what, unit="batch", disable=None if what else True, delay=1, leave=False):
             yield Batch(x.to(self.model.device), y.to(self.model.device))
 
@@ -111,7 +111,7 @@ def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = ()) -> Trained
         raise ConfigError(f"task={task} needs run=PATH, the folder of a trained run such as outputs/DATE/TIME")
     path = find_checkpoint(config["run"])
     checkpoint = read_checkpoint(path)
-    saved = check_config(checkpoint, path, tuple(config["allow_packages"]))
+    saved = update_config(check_config(checkpoint, path, tuple(config["allow_packages"])))
     for part in ("data", "trainer", "optimizer", "scheduler"):
         if not isinstance(saved.get(part), dict):
             raise ConfigError(f"{path} has no config of {part}: task={task} needs the checkpoint of a run")

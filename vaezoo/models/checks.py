@@ -1,0 +1,70 @@
+"""What a model refuses: data and settings that do not go together with it, each with what to do instead."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from vaezoo.types import Batch
+
+if TYPE_CHECKING:
+    from vaezoo.models.base import LatentVariableModel
+
+
+def check_data_kind(model: "LatentVariableModel", data: Any) -> None:
+    """Raise a ValueError if the likelihood cannot score the kind of data that a data module makes."""
+    supported = model.likelihood.supported_data
+    if data.data_kind not in supported:
+        fix = "data.binarize=dynamic" if "binary" in supported else "data.binarize=none"
+        raise ValueError(
+            f"the likelihood {type(model.likelihood).__name__} scores {' or '.join(sorted(supported))} "
+            f"data, but data.binarize={data.binarize} makes them {data.data_kind}: "
+            f"use {fix} or another model/likelihood"
+        )
+
+
+def check_data_module(model: "LatentVariableModel", data: Any) -> None:
+    """Raise a ValueError if the model cannot take the examples of a data module: their kind or their shape."""
+    check_data_kind(model, data)
+    if tuple(data.shape) != model.data_shape:
+        raise ValueError(f"data_shape is {model.data_shape}, but {type(data).__name__}'s images are {data.shape}")
+
+
+def check_batch(model: "LatentVariableModel", batch: Any) -> None:
+    """Raise a ValueError if the model cannot take a batch: its type, its shapes or its values.
+
+    NaN and infinity are not refused. They make the loss NaN, and ``on_nan`` decides what happens then.
+    """
+    if not isinstance(batch, Batch):
+        raise ValueError(
+            f"the loader gives a {type(batch).__name__}, where {type(model).__name__} takes a "
+            f"vaezoo.types.Batch: let its data set or its collate_fn return Batch(x, y)"
+        )
+    x, y = batch
+    for name, value in {"x": x, "y": y}.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{name} of Batch(x, y) is a {type(value).__name__}: give a tensor"
+                + ", torch.zeros(len(x)) if there are no labels" * (name == "y")
+            )
+    if x.shape[1:] != model.data_shape or y.shape[:1] != x.shape[:1]:
+        raise ValueError(
+            f"Batch(x, y) has the shapes {tuple(x.shape)} and {tuple(y.shape)}: data_shape={model.data_shape} takes "
+            f"x of shape {('B', *model.data_shape)} and y of shape (B, ...)".replace("'", "")
+        )
+    model.likelihood.check(x.where(x.isfinite(), 0))
+    model.check_labels(y)
+
+
+def check_objective(model: "LatentVariableModel", world_size: int) -> None:
+    """Raise a ValueError if likelihood, objective and the number of processes would silently optimize another loss."""
+    likelihood, objective = model.likelihood, model.objective
+    if world_size > 1 and (likelihood.is_batch_coupled or objective.is_batch_coupled):
+        raise ValueError(
+            f"{type(model).__name__}'s loss couples the examples of a batch, and each of {world_size} "
+            f"processes would see its own alone: use trainer.devices=1"
+        )
+    if likelihood.is_batch_coupled and objective.uses_gradient_hooks:
+        raise ValueError(
+            f"{type(objective).__name__} weighs the gradient of each sample by itself, and the likelihood "
+            f"{type(likelihood).__name__} couples them: use another model/likelihood"
+        )
