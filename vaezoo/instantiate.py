@@ -238,5 +238,5 @@ def fits(value: Any, hint: Any) -> bool:
 
 def describe(hint: Any) -> str:
     """Describe a type hint in words."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    words = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}
     return " or ".join(words.get(kind, str(kind)) for kind in alternatives(hint))

@@ -83,7 +83,7 @@ def check_machine(accelerator: Any, devices: Any) -> None:
     on_gpu = len(accelerators) > 1 and accelerator != "cpu"
     if type(devices) is not int:
         if not on_gpu and devices != "auto":
-            raise ConfigError(f"trainer.devices={devices} should be a whole number >= 1: there is no GPU")
+            raise ConfigError(f"trainer.devices={devices} should be an integer >= 1: there is no GPU")
         return
     if on_gpu:
         most, unit = (CUDAAccelerator.auto_device_count() if gpus["cuda"] else 1), "GPUs"

@@ -73,7 +73,7 @@ def load_run_for_images(config: dict[str, Any], num: int) -> TrainedRun:
         ConfigError: the number is wrong, or the run cannot be loaded.
     """
     if type(num) is not int or num < 1:
-        raise ConfigError(f"num={num} should be a whole number >= 1")
+        raise ConfigError(f"num={num} should be an integer >= 1")
     return open_run(config, ("num", "split", "seed"))
 
 
