@@ -321,7 +321,7 @@ def listening():
 
 @pytest.mark.usefixtures("listening")
 def test_ctrl_c_in_a_sweep(stub):
-    """A terminal sends Ctrl-C to a process group. The job gets it once, because a second one would make it exit at once."""
+    """A terminal sends Ctrl-C to a process group. The job gets it once: a second one would make it exit at once."""
     words = ["-m", *stub(seed1="wait"), "seed=1,2"]
     with start(*words, start_new_session=True) as process:
         while not (ready := list(Path().glob("multirun/*/*/0/ready"))):
