@@ -2,8 +2,8 @@
 
     python tests/campaign/writer.py --seconds 600 --seed 1 --folder /somewhere/on/a/disk
 
-It prints one line of figures for each kind of fault and exits with 1 if a checkpoint was damaged, lost, or loaded though
-damaged. The test suite runs a part of each kind with the same functions.
+It prints one line of figures for each kind of fault and exits with 1 if a checkpoint was damaged or lost, or loaded
+although it was damaged. The test suite runs a part of each kind with the same functions.
 """
 
 import argparse
