@@ -313,7 +313,7 @@ def test_verdict_on_a_collapsed_model():
 def test_diverged_model(name, bad):
     values = overlapping()
     values[name][3, 1] = bad
-    with pytest.raises(ValueError, match=rf"{name} holds 1 values of 120 that are nan or infinite"):
+    with pytest.raises(ValueError, match=rf"{name} holds 1 values of 120 that are NaN or infinite"):
         measure(values)
 
 
