@@ -46,7 +46,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-SECONDS = 1200  # after this time, a command is killed and counts as failed
+SECONDS = 3600  # after this time, a command is killed and counts as failed
 LIBRARIES = ("torch", "lightning.pytorch", "hydra", "torchmetrics", "numpy", "sklearn.datasets", "sklearn.linear_model",
              "scipy.stats", "PIL.Image", "matplotlib.figure", "rich.console", "rich.table", "tqdm")  # fmt: skip
 LEFT_OUT = re.compile(r"second|time|memory|versions|git_commit|device|threads|config|units|settings|folder|checkpoint")
