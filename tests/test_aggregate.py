@@ -422,9 +422,9 @@ def test_impossible_options(make, message):
 @pytest.mark.parametrize(
     "objective", [TotalCorrelation(1.0, 6.0, 1.0, "mss"), CovariancePenalty("II", 10.0, 10.0)], ids=["tc", "moments"]
 )
-def test_posteriors_that_do_not_factorise_are_refused(objective):
+def test_posteriors_that_do_not_factorize_are_refused(objective):
     q = MultivariateNormal(torch.zeros(6, 2, dtype=FLOAT), torch.eye(2, dtype=FLOAT))
-    with pytest.raises(ValueError, match="factorises over dimensions, got MultivariateNormal"):
+    with pytest.raises(ValueError, match="factorizes over dimensions, got MultivariateNormal"):
         objective(make_trace(Latent(q, standard(2), q.sample((1,)))))
 
 

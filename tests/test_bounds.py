@@ -397,5 +397,5 @@ def test_mistakes():
         ImportanceWeighted("stl")(trace)
     bits = Independent(Bernoulli(torch.full((4, 2), 0.5, dtype=FLOAT)), 1)
     trace = Trace(x, model.decoder(z), (Latent(bits, bits, bits.sample(torch.Size([3]))),))
-    with pytest.raises(ValueError, match="not for Bernoulli"):
+    with pytest.raises(ValueError, match="not Bernoulli"):
         ImportanceWeighted("dreg")(trace)
