@@ -90,7 +90,7 @@ def test_bad_options():
     with pytest.raises(ValueError, match="target must be finite"):
         GECO(target=math.nan)
     for model in (VQVAE((1, 5, 5)), CIWAE((1, 5, 5)), BetaTCVAE((1, 5, 5))):  # beta means another thing in two of them
-        with pytest.raises(ValueError, match="has no weight on the rate to steer"):
+        with pytest.raises(ValueError, match="has no weight on the KL term to set"):
             fit(model, GECO(target=1.0))
     with pytest.raises(ConfigError, match=r"^callbacks\.anneal\.target is missing: GECO needs it$"):
         build(config("callbacks.anneal", "callbacks/anneal=geco"), "callbacks.anneal")

@@ -173,4 +173,4 @@ def test_wandb_that_does_not_start_is_left_out(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(wandb, "init", dead)
     assert wandb_logger(str(tmp_path)) is None
-    assert "W&B cannot log offline either (no service): it is left out" in capsys.readouterr().err
+    assert "W&B cannot log offline either (no service): logging without W&B" in capsys.readouterr().err
