@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from vaezoo.cli import main
+from vaezoo.config_folder import config_folder
 from vaezoo.data import ImageData, Split
-from vaezoo.runs.resume import config_folder
 
 REPO = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("VAEZOO_TEST_DATA", REPO.parent / "shared" / "data"))

@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import RandomImages, config
 
+from vaezoo.config_folder import config_folder
 from vaezoo.instantiate import build
 from vaezoo.models.base import CAPABILITIES
-from vaezoo.runs.checkpoint import load
-from vaezoo.runs.resume import config_folder
+from vaezoo.runs.load import load
 
 MODELS = sorted(path.stem for path in Path(config_folder(), "model").glob("*.yaml"))
 NETS = ["mlp", "conv"]

@@ -1,4 +1,4 @@
-"""The tensors that a posterior is made of: no file but its own has to know its class."""
+"""The parameters of posteriors: distributions are rebuilt from them, and a new posterior needs only its own file."""
 
 from types import SimpleNamespace
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Laplace, Normal
 from torch.distributions import Gamma as TorchGamma
 
+from vaezoo import seeding
 from vaezoo.distributions import (
     NearestCode,
     TriangularNormal,
@@ -44,18 +45,18 @@ POSTERIORS = {
     "IAF": (IAFPosterior((3,)), False, None),
     "planar": (PlanarPosterior((3,)), False, None),
     "no layers": (IAFPosterior((3,), num_flows=0), True, {"loc": (4, 3), "scale": (4, 3)}),
-    "scale of the batch": (OptimalScaleNormal(), False, {"loc": (4, 3), "scale": (4, 3)}),
+    "optimal scale": (OptimalScaleNormal(), False, {"loc": (4, 3), "scale": (4, 3)}),
 }
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
-def test_parameters_make_the_distribution_again(name):
-    """Its samples and densities, for all examples or for some of them."""
+def test_a_distribution_is_rebuilt_from_its_parameters(name):
+    """It has the same densities, for all examples or for some of them."""
     family, diagonal, shapes = POSTERIORS[name]
     q = make(family.eval())
     assert is_diagonal_normal(q) == diagonal
     if shapes is None:
-        with pytest.raises(NotImplementedError, match="a FlowDistribution is not made of tensors alone"):
+        with pytest.raises(NotImplementedError, match="a FlowDistribution cannot be rebuilt"):
             get_parameters(q)
         return
     parameters = get_parameters(q)
@@ -68,20 +69,20 @@ def test_parameters_make_the_distribution_again(name):
     assert torch.equal(some.log_prob(z[[2, 0]]), q.log_prob(z)[[2, 0]])
 
 
-def test_what_is_no_diagonal_normal():
+def test_other_distributions_are_not_diagonal_normals():
     ones = torch.ones(4, 3)
     assert is_diagonal_normal(Independent(Normal(ones, ones), 1))
     for q in (Normal(ones, ones), Independent(Laplace(ones, ones), 1), TriangularNormal(ones, scale_tril=torch.eye(3)),
               VonMisesFisherDistribution(torch.eye(3), torch.ones(3))):  # fmt: skip
         assert not is_diagonal_normal(q)
-    with pytest.raises(NotImplementedError, match="a NearestCode is not"):
+    with pytest.raises(NotImplementedError, match="a NearestCode cannot"):
         get_parameters(NearestCode(torch.zeros(2, 5, 3), torch.zeros(2, 5).long(), torch.zeros(2, 5, 3)))
-    with pytest.raises(NotImplementedError, match="a Laplace is not"):
+    with pytest.raises(NotImplementedError, match="a Laplace cannot"):
         get_parameters(Independent(Laplace(ones, ones), 1))
 
 
 class LogGamma(Distribution):
-    """log of Gamma(concentration, 1), for each dimension: a posterior that only this file knows."""
+    """log of Gamma(concentration, 1), for each dimension: a posterior that is defined only in this file."""
 
     has_rsample = True
     arg_constraints = {}  # noqa: RUF012 - as torch declares it
@@ -112,22 +113,19 @@ class LogGammaPosterior(Posterior):
 
 
 def run_with(posterior):
-    """A trained run, as far as the group ``latent`` looks at it: 30 images in batches of 20 and 10."""
+    """The parts of a trained run that the group ``latent`` uses, with 30 images in batches of 20 and 10."""
     torch.manual_seed(0)
     model = VAE((1, 2, 3), latent_dim=2, posterior=posterior).eval()
     x, y = torch.rand(30, 1, 2, 3).round(), torch.zeros(30)
     return SimpleNamespace(model=model, batches=lambda *_, **__: zip(x.split(20), y.split(20), strict=True))
 
 
-def test_a_new_posterior_needs_no_other_file():
-    """The mutual information of a posterior that registers itself is that of the same draws, summed by hand."""
+def test_a_new_posterior_needs_only_its_own_file():
+    """Its mutual information is that of the same samples, computed by hand."""
     run = run_with(lambda shape: LogGammaPosterior())
     values = latent(run, None).values
     q = run.model.encoder(torch.cat([x for x, _ in run.batches()]))
-    with torch.random.fork_rng(), torch.no_grad():
-        from vaezoo import seeding
-
-        seeding.reseed(torch.device("cpu"), run.model.seed, "latent")
+    with torch.no_grad(), seeding.isolated(torch.device("cpu"), run.model.seed, "latent"):
         z = q.sample()
         pairs = q.log_prob(z[:, None].double())  # (30, 30): log q(z_m | x_n)
         log_qz = pairs.logsumexp(1) - torch.tensor(30.0).log()
@@ -136,6 +134,6 @@ def test_a_new_posterior_needs_no_other_file():
     assert "active_units" not in values
 
 
-def test_a_posterior_of_networks_is_left_out_with_the_reason():
-    with pytest.raises(DoesNotApply, match="a FlowDistribution is not made of tensors alone"):
+def test_a_flow_posterior_is_skipped_with_the_reason():
+    with pytest.raises(DoesNotApply, match="a FlowDistribution cannot be rebuilt"):
         latent(run_with(IAFPosterior), None)

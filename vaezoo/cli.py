@@ -1,10 +1,19 @@
-"""The command line: compose a config, run its task, and say in one sentence what went wrong.
+"""The command line: from ``python run.py`` to the exit code.
 
-Nothing heavy is imported at the top: ``--help``, completion and typing errors answer at once.
+1. ``main`` reads the arguments and, for ``resume=auto`` and ``run=FOLDER``, finds the folder in which the command
+   continues (``runs.resume``).
+2. ``run`` gets the config that Hydra composes from conf/ and the overrides, locks the run's folder and records the
+   command in it.
+3. ``run_task`` builds the task that the config names (``tasks``) and calls it. If it fails or is interrupted, the
+   reason is written to ``summary.json``.
+4. An error is printed as one sentence. The exit code is 0 if the task is done, 1 after an error, and 128 plus the
+   signal's number after a signal.
+
+Nothing heavy is imported at the top, so that ``--help``, completion and typing errors answer at once.
 """
 
+import argparse
 import gc
-import json
 import os
 import signal
 import sys
@@ -14,63 +23,65 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import get_args_parser  # Hydra has no public parser of its flags
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vaezoo.config_folder import config_folder
 from vaezoo.error_messages import INTERNAL_ERRORS, compose, describe_error, suggest_key
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
-from vaezoo.runs.folder import locked, write_atomic
+from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.record import record_command
-from vaezoo.runs.resume import config_folder, resolve_resume_args
+from vaezoo.runs.resume import resolve_resume
 from vaezoo.runs.signals import Stopped, requeue_slurm_job, stopping_with_parent
 from vaezoo.streams import protect_output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``run.py``, ``python -m vaezoo`` and ``vaezoo``; in a notebook, ``main(["model=iwae"])``.
+    """Run a command: the entry point of ``run.py``, ``python -m vaezoo`` and ``vaezoo``.
 
-    Exit codes: 0 done, 1 an error, 128 + its number for a signal (130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM).
+    In a notebook, call ``main(["model=iwae"])``. Exit codes: 0 done, 1 an error, 128 + its number for a signal
+    (130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM).
 
     Args:
         arguments: the command line without the program; by default that of this process.
     """
     protect_output()
-    # Hydra is to hand its errors over instead of printing them, since they are worded here.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; without this it prints them and exits
     sys.path.append(str(Path(__file__).parent / "plugins"))  # where Hydra finds the launcher of sweeps
-    sys.path.append(os.getcwd())  # packages of the user's own, for the installed program too
-    command = sys.argv
+    sys.path.append(os.getcwd())  # the user's own packages, also for the installed program
+    argv = sys.argv
     try:
         if arguments is None and hasattr(sys, "ps1"):  # sys.argv is that of the notebook or the interpreter
             raise ConfigError('main() has no command line here: give a list, such as main(["model=mlp_vae", "seed=1"])')
-        words = command[1:] if arguments is None else arguments
-        program = command[0] if arguments is None else str(Path(__file__).with_name("__main__.py"))
-        sys.argv = [program, *normalize_arguments(words)]
-        if is_first_process():  # which tells the others where to go
-            resuming = resolve_resume_args(sys.argv[1:], Path(config_folder(), "config.yaml"))
-            if resuming is None:
+        args = parse_arguments(argv[1:] if arguments is None else arguments)
+        program = argv[0] if arguments is None else str(Path(__file__).with_name("__main__.py"))
+        shows_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+        if is_first_process() and not shows_only:  # the first process passes its arguments on to the others
+            overrides = resolve_resume(args.overrides, args.multirun)
+            if overrides is None:  # the run is complete
                 return
-            sys.argv[1:] = resuming
+            args.overrides = overrides
+        sys.argv = [program, *to_argv(args)]  # Hydra, and Lightning for its other processes, read it
         with stopping_with_parent():
             run()
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
         exit_with_error(error, debug="debug=true" in sys.argv)
     except Stopped as stop:
-        then = requeue_slurm_job(stop) if is_first_process() else None
-        print(f"{stop}; {then or 'the same command with resume=auto goes on'}", file=sys.stderr)
+        requeued = requeue_slurm_job(stop) if is_first_process() else None
+        print(f"{stop}; {requeued or 'repeat the command with resume=auto to continue'}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     finally:
-        sys.argv = command
+        sys.argv = argv
 
 
-def normalize_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with Hydra's flags first, and ``--model.beta=4`` (W&B's agent) as an override.
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return Hydra's flags and the overrides. An override may begin with two dashes, as those of W&B's agent do.
 
     Raises:
         ConfigError: an unknown flag.
@@ -82,51 +93,53 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]  # otherwise it prints seven lines and exits
     _, unknown = parser.parse_known_intermixed_args(arguments)
-    words = [word.lstrip("-") if word in unknown and "=" in word else word for word in arguments]
-    known, unknown = parser.parse_known_intermixed_args(words)
+    arguments = [text.lstrip("-") if text in unknown and "=" in text else text for text in arguments]
+    args, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
         name = unknown[0].lstrip("-").replace("-", "_")
-        fix = suggest_key(name, compose([]))
-        raise ConfigError(f"{unknown[0]} is not an option, keys are set as in KEY=VALUE: {fix}")
+        suggestion = suggest_key(name, compose([]))
+        raise ConfigError(f"{unknown[0]} is not an option, keys are set as in KEY=VALUE: {suggestion}")
+    return args
+
+
+def to_argv(args: argparse.Namespace) -> list[str]:
+    """Return arguments as a command line, with Hydra's flags before the overrides."""
     flags = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
-        for name, value in vars(known).items()
+        for name, value in vars(args).items()
         if name != "overrides" and value not in (None, False)
     ]
-    return [*flags, *known.overrides]
+    return [*flags, *args.overrides]
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
 def run(cfg: DictConfig) -> None:
-    """Run the task that the config names."""
+    """Lock the run's folder, record the command in it and run the task that the config names."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    packages = config["allow_packages"]
-    if not isinstance(packages, list) or not all(isinstance(name, str) for name in packages):
-        exit_with_error(
-            ConfigError(
-                f"allow_packages={packages} should be a list of packages, such as 'allow_packages=[mypackage]'"
-            ),
-            config["debug"],
-        )
-    if not is_first_process():
-        return run_task(config)
-    run_dir = Path(config["run_dir"])
     try:
-        with locked(run_dir):
-            record_command(run_dir, cfg)
+        packages = config["allow_packages"]
+        if not isinstance(packages, list) or not all(isinstance(name, str) for name in packages):
+            raise ConfigError(
+                f"allow_packages={packages} should be a list of packages, such as 'allow_packages=[mypackage]'"
+            )
+        if not is_first_process():
+            return run_task(config)
+        folder = RunFolder(config["run_dir"])
+        with folder.lock():
+            record_command(folder, cfg)
             run_task(config)
-    except (ConfigError, OSError) as error:  # of the folder: Hydra would put a line of its own before it
+    except (ConfigError, OSError) as error:  # of the folder; Hydra would print a line of its own before the message
         exit_with_error(error, config["debug"])
 
 
 def run_task(config: dict[str, Any]) -> None:
-    """Run the task; an end before its end is told in ``summary.json``, where a sweep reads it."""
+    """Run the task. If it fails or is interrupted, record the reason in ``summary.json``, where a sweep reads it."""
     try:
-        gc.disable()  # looking for garbage is a quarter of the time that imports take, and they leave none
+        gc.disable()  # garbage collection takes a quarter of the import time and frees nothing
         try:
             if "wandb" in config["logger"] and config["run"] is None and is_first_process():  # evaluations log nothing
-                # wandb.init imports this, and before Python 3.13 it takes the longer the more modules there are: half
-                # a second after torch, whose turn is next.
+                # wandb.init imports this module, and before Python 3.13 that takes longer the more modules are loaded:
+                # half a second after torch, which is imported next.
                 from wandb import Api  # noqa: F401
             task = build(config["task"], "task", tuple(config["allow_packages"]))
         finally:
@@ -138,25 +151,24 @@ def run_task(config: dict[str, Any]) -> None:
     except (KeyboardInterrupt, Stopped) as error:
         stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
         record_failure(config, "interrupted", f"interrupted by {stop.signum.name}")
-        if is_first_process():  # Lightning would take the others' exit code for a crash, and kill the first
+        if is_first_process():  # a non-zero exit code of another process would make Lightning kill the first one
             raise stop from None
 
 
-def record_failure(config: dict[str, Any], status: str, cause: str) -> None:
-    """Write the summary of a run that did not complete."""
-    path = Path(config["run_dir"], "summary.json")
-    if is_first_process() and not path.exists():
-        summary = {"status": status, "error": cause, "model": config["name"], "config": config}
-        write_atomic(path, json.dumps(summary, indent=2) + "\n")
+def record_failure(config: dict[str, Any], status: str, error: str) -> None:
+    """Write the summary of a run that did not complete, unless it has one."""
+    folder = RunFolder(config["run_dir"])
+    if is_first_process() and not folder.has_summary:
+        folder.write_summary({"status": status, "error": error, "model": config["name"], "config": config})
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that keeps the run's books: of several, the first."""
+    """Whether this process writes the files of the run: of several processes, the first one does."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def exit_with_error(error: BaseException, debug: bool) -> None:
-    """Print one sentence, or the traceback for who asks, and leave with exit code 1."""
+def exit_with_error(error: BaseException, debug: bool) -> NoReturn:
+    """Print an error as one sentence, with ``debug=true`` also the traceback, and exit with code 1."""
     if debug:
         traceback.print_exception(error)
     hint = " (debug=true shows where)" if isinstance(error, INTERNAL_ERRORS) and not debug else ""

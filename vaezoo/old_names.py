@@ -30,6 +30,7 @@ NEW_KEYS = {
     "callbacks.last": "callbacks.checkpoint_last",
     "callbacks.panels": "callbacks.images",
     "data.chunk": "data.batches_per_step",
+    "trust": "allow_packages",
 }
 
 

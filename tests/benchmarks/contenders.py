@@ -30,8 +30,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from vaezoo.config_folder import config_folder
 from vaezoo.data import ImageData
-from vaezoo.runs.resume import config_folder
 from vaezoo.runs.setup import build_run
 
 HELD = 20_000  # images of a set that is made by the batch
@@ -75,7 +75,7 @@ class Workload:
         keys = ("model", "data", "optimizer", "scheduler", "trainer", "seed", "allow_packages", "on_nan", "compile")
         config = {key: OmegaConf.to_container(cfg, resolve=False)[key] for key in keys}
         self.config = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
-        self.model, data = build_run(self.config)
+        self.config, self.model, data = build_run(self.config)
         self.encoder, self.decoder = self.model.encoder.net, self.model.decoder.net
         self.images = images_of(data)
         self.size, self.lr = self.config["data"]["batch_size"], self.config["optimizer"]["lr"]

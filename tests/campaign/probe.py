@@ -1,4 +1,4 @@
-"""What the campaign puts into a training: a record of every batch, and faults at named events."""
+"""What the campaign adds to a training: a record of every batch, and faults at named events."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from vaezoo.callbacks.checkpoints import Last
 from vaezoo.loggers import CSV
 from vaezoo.models import LatentVariableModel
 from vaezoo.runs import checkpoint
-from vaezoo.runs import setup as common
+from vaezoo.runs.folder import RunFolder
 
 counts: Counter[str] = Counter()  # events so far
 fault: Callable[[str, int], None] | None = None  # told of each event and how often it has happened
@@ -25,19 +25,19 @@ saves = random.Random(0)  # says at which chunks of batches last.ckpt is written
 
 
 def happens(event: str) -> None:
-    """Say that an event is about to happen."""
+    """Report that an event is about to happen."""
     counts[event] += 1
     if fault is not None:
         fault(event, counts[event])
 
 
 def digest(tensor: torch.Tensor) -> str:
-    """A hash of the values, to the bit."""
+    """Return a hash of the values, to the bit."""
     return hashlib.blake2b(tensor.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
 
 
 class Probe(pl.Callback):
-    """Adds a line to a file for each training batch, lets checkpoints be written often, and says what happens.
+    """Adds a line to a file for each training batch, lets checkpoints be written often, and reports events.
 
     Args:
         record: the file; lines are (epoch, number of the batch, step after it, loss, examples, images).
@@ -87,7 +87,7 @@ class Probe(pl.Callback):
 
 
 def tell(owner: Any, name: str, event: str) -> None:
-    """Let the calls of a function be events."""
+    """Report the calls of a function as events."""
     inner = getattr(owner, name)
 
     def told(*args: Any, **kwargs: Any) -> Any:
@@ -98,12 +98,12 @@ def tell(owner: Any, name: str, event: str) -> None:
 
 
 def install() -> None:
-    """Let what is no hook of a callback's be an event, too."""
-    tell(checkpoint, "_replace", "save")
+    """Report events for which callbacks have no hook."""
+    tell(checkpoint, "replace_verified", "save")
     tell(os, "fsync", "fsync")
     tell(Path, "replace", "rename")
     tell(CSV, "log_metrics", "row")
-    tell(common, "write_summary", "summary")
+    tell(RunFolder, "write_summary", "summary")
 
 
 def break_step(what: str, value: float, epoch: int, number: int) -> None:

@@ -38,9 +38,11 @@ import vaezoo
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build, locate
 from vaezoo.nets.mlp import activation_function
-from vaezoo.runs import setup as common
-from vaezoo.runs.checkpoint import load, read_checkpoint
-from vaezoo.runs.resume import inheritable
+from vaezoo.runs import setup
+from vaezoo.runs.checkpoint import read_checkpoint
+from vaezoo.runs.folder import RunFolder
+from vaezoo.runs.inherit import inherited_overrides
+from vaezoo.runs.load import load
 
 PAYLOAD_MODULE = "a_payload_module"  # writes a file when it is imported
 CHANGES = (
@@ -216,9 +218,9 @@ def payloads(folder: Path) -> list[Any]:
         {"_target_": "lightning.fabric.utilities.cloud_io._atomic_save", "checkpoint": {}, "filepath": victim},
         {"_target_": "vaezoo.runs.folder.write_atomic", "path": found, "text": "x"},
         {"_target_": "vaezoo.runs.checkpoint.write_checkpoint", "checkpoint": empty, "path": victim},
-        {"_target_": "vaezoo.runs.checkpoint._list", "path": victim, "digests": ["x"]},
-        {"_target_": "vaezoo.runs.checkpoint.remove_leftovers", "folder": str(folder)},
-        {"_target_": "vaezoo.runs.checkpoint.load", "path": victim},
+        {"_target_": "vaezoo.runs.checkpoint_file.write_digests", "path": victim, "digests": ["x"]},
+        {"_target_": "vaezoo.runs.checkpoint_file.remove_leftovers", "folder": str(folder)},
+        {"_target_": "vaezoo.runs.load.load", "path": victim},
         {"_target_": "vaezoo.runs.summary.write_summary", "config": {"run_dir": str(folder), "name": "x", "seed": 0}},
         {"_target_": "vaezoo.cli.exit_with_error", "error": "x", "debug": False},
         {"_target_": "vaezoo.cli.main"},
@@ -295,8 +297,8 @@ def small_config(folder: Path) -> dict[str, Any]:
 def open_like_a_task(config: dict[str, Any], folder: Path) -> None:
     """Build from a checkpoint's config what a task on a trained run builds."""
     merged = config | {"run_dir": str(folder / "task"), "allow_packages": []}
-    common.build_run(merged)
-    common.build_trainer(merged, [], [], enable_checkpointing=False)
+    setup.build_run(merged)
+    setup.build_trainer(merged, [], [], enable_checkpointing=False)
 
 
 def try_payloads(watch: Watch, folder: Path, every: int) -> tuple[int, int, list[str]]:
@@ -487,14 +489,14 @@ KEPT = [
 
 def try_records(folder: Path) -> tuple[int, list[str]]:
     """Resume from a record with each word; the number, and the words that were inherited or dropped by mistake."""
-    effects = []
+    effects, run = [], RunFolder(folder)
     for word in RECORDS:
         with contextlib.suppress(ConfigError):
-            effects += [f"{word}: inherited"] * bool(inheritable([word], folder))
-    effects += [f"{word}: dropped" for word in KEPT if inheritable([word], folder) != [word]]
+            effects += [f"{word}: inherited"] * bool(inherited_overrides([word], run))
+    effects += [f"{word}: dropped" for word in KEPT if inherited_overrides([word], run) != [word]]
     for word in PATHS:
         with contextlib.suppress(ConfigError, OverrideParseException):
-            effects.append(f"{word}: accepted as {inheritable([word], folder)}")
+            effects.append(f"{word}: accepted as {inherited_overrides([word], run)}")
     return len(RECORDS) + len(PATHS) + len(KEPT), effects
 
 
@@ -527,7 +529,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="make every so many-th call and attempt, for a short run")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    common.silence_lightning()
+    setup.silence_lightning()
     start, watch = time.monotonic(), Watch()
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:

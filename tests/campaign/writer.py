@@ -1,9 +1,9 @@
-"""The checkpoint writer and reader under faults: killed while saving, out of room, fed with broken files.
+"""The checkpoint writer and reader under faults: killed while saving, on full disks, with damaged files.
 
     python tests/campaign/writer.py --seconds 600 --seed 1 --folder /somewhere/on/a/disk
 
-Prints one line of figures for each kind of fault and exits with 1 if a checkpoint was torn, lost or taken
-though broken. The test suite runs a short slice of each kind by the same functions.
+It prints one line of figures for each kind of fault and exits with 1 if a checkpoint was damaged or lost, or loaded
+although it was damaged. The test suite runs a part of each kind with the same functions.
 """
 
 import argparse
@@ -27,12 +27,13 @@ from pathlib import Path
 
 import torch
 
-from vaezoo.runs import checkpoint as writer
-from vaezoo.runs.checkpoint import newest_checkpoint, read_checkpoint, remove_leftovers, write_checkpoint
+from vaezoo.runs import checkpoint_file
+from vaezoo.runs.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
+from vaezoo.runs.checkpoint_file import remove_leftovers
 
 
 def state(number: int, floats: int = 50, weight: float | None = None, moment: float | None = None) -> dict:
-    """A checkpoint that knows its number in each of its parts; one number may be another, such as NaN."""
+    """Return a checkpoint with its number in each of its parts; one value may be replaced, for example by NaN."""
     w = torch.arange(floats, dtype=torch.float32) + number
     m = w.sqrt()
     w[floats // 2] = w[floats // 2] if weight is None else weight
@@ -47,7 +48,7 @@ def state(number: int, floats: int = 50, weight: float | None = None, moment: fl
 
 
 def same(found: dict, number: int) -> bool:
-    """Whether a checkpoint is to the bit the one with this number."""
+    """Whether a checkpoint is equal, to the bit, to the one with this number."""
     try:
         torch.testing.assert_close(found, state(number, len(found["state_dict"]["w"])), rtol=0, atol=0)
     except (AssertionError, KeyError, TypeError):
@@ -56,12 +57,12 @@ def same(found: dict, number: int) -> bool:
 
 
 def save(folder: Path, number: int, floats: int = 50) -> None:
-    """As training saves its last state."""
+    """Save a checkpoint as a training saves its last state."""
     write_checkpoint(state(number, floats), folder / "last.ckpt", folder / "previous.ckpt")
 
 
 def forked(work: Callable[[], object]) -> int:
-    """Do some work in a copy of this process, and give its number."""
+    """Call a function in a fork of this process, and return the process id."""
     if pid := os.fork():
         return pid
     try:
@@ -73,7 +74,7 @@ def forked(work: Callable[[], object]) -> int:
 
 
 def survivor(folder: Path, least: int) -> int:
-    """The number of the checkpoint to go on from: each file that is there is whole, and none saved is lost."""
+    """Return the number of the checkpoint to resume from; check that each file is intact and no checkpoint is lost."""
     for path in folder.glob("*.ckpt"):
         assert same(found := read_checkpoint(path), found["global_step"]), f"{path.name} is torn"
     newest = newest_checkpoint(folder)
@@ -88,15 +89,15 @@ def survivor(folder: Path, least: int) -> int:
 
 
 def kills_at_lines(folder: Path, number: int = 0, every: int = 1) -> Iterator[int]:
-    """Save, killed at the first line of the writer's steps, at the next (or that many further), and so to the end."""
+    """Save, killed at the first line of the writer, then at later ones (every so many), until a save is complete."""
 
     def killed_at(line: int) -> Callable[[], None]:
         left = line
 
         def trace(frame, event, _argument):
             nonlocal left
-            started = left < line or frame.f_code.co_name == "_replace"
-            if frame.f_code.co_filename == writer.__file__ and started and event == "line":
+            started = left < line or frame.f_code.co_name == "replace_verified"
+            if frame.f_code.co_filename == checkpoint_file.__file__ and started and event == "line":
                 left -= 1
                 if left < 0:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -119,7 +120,7 @@ def kills_at_lines(folder: Path, number: int = 0, every: int = 1) -> Iterator[in
 
 
 def kills_inside_saves(folder: Path, rng: random.Random, floats: int = 200_000) -> Iterator[str]:
-    """Save again and again, killed after a random time of a save; says how far that save had come."""
+    """Save again and again, killed after a random time in a save; yield how far that save had come."""
     number, duration = 0, 0.02
 
     def saves(pipe: int) -> None:
@@ -267,7 +268,7 @@ def caught(folder: Path, content: bytes, sidecar: str) -> bool:
     assert same(found, 1)
     words = said.getvalue()
     assert words.startswith(str(last)), words
-    assert words.endswith(": passed over\n"), words
+    assert words.endswith(": skipped\n"), words
     assert words.count("\n") == 1, words
     previous.unlink()
     with contextlib.redirect_stderr(said):
@@ -275,7 +276,7 @@ def caught(folder: Path, content: bytes, sidecar: str) -> bool:
             newest_checkpoint(folder)
         except ValueError as error:
             said.write(str(error))
-    assert said.getvalue().endswith("delete them to start anew"), "the only checkpoint is broken and was taken"
+    assert said.getvalue().endswith("delete them to start again"), "the only checkpoint is broken and was taken"
     return True
 
 

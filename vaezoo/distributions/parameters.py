@@ -1,8 +1,7 @@
-"""The tensors that a posterior is made of.
+"""The parameters of a distribution, and how to rebuild it from other values of them.
 
-Metrics and estimators need q(z | x) at other points than its own samples: with the parameters of all examples stacked,
-or detached from the graph. A posterior distribution says here which tensors it is made of; no other file has to know
-its class.
+Metrics rebuild q(z | x) from the stacked parameters of many examples. A posterior distribution registers its parameters
+here, in its own file; no other file has to know its class.
 """
 
 from collections.abc import Callable
@@ -15,21 +14,22 @@ from torch.distributions import Distribution, Independent, Normal
 
 @singledispatch
 def get_parameters(q: Distribution) -> dict[str, Tensor]:
-    """Return the tensors that q is made of, by the names of its constructor's arguments.
+    """Return the parameters of a distribution: all tensors that its constructor takes, with the argument names.
 
-    A new posterior distribution registers itself in its own file::
+    A new posterior distribution is registered in its own file::
 
         @get_parameters.register
         def _(q: MyDistribution) -> dict[str, Tensor]:
             return {"loc": q.loc, "concentration": q.concentration}
 
     Args:
-        q: the distribution, or an ``Independent`` of one.
+        q: the distribution, or an ``Independent`` of it.
 
     Raises:
-        NotImplementedError: q is not made of tensors alone, as a flow is not, whose layers hold networks.
+        NotImplementedError: q is not registered, because it cannot be rebuilt from tensors. An example is a flow, whose
+            layers contain networks.
     """
-    raise NotImplementedError(f"a {type(q).__name__} is not made of tensors alone, so it cannot be made anew")
+    raise NotImplementedError(f"a {type(q).__name__} cannot be rebuilt from its parameters")
 
 
 @get_parameters.register
@@ -43,7 +43,7 @@ def _(q: Independent) -> dict[str, Tensor]:
 
 
 def with_parameters(q: Distribution, **parameters: Tensor) -> Distribution:
-    """Return a distribution of q's class with other parameters.
+    """Return a distribution of the same class as q, with other parameters.
 
     >>> import torch
     >>> q = Independent(Normal(torch.zeros(3, 2), torch.ones(3, 2)), 1)
@@ -52,8 +52,8 @@ def with_parameters(q: Distribution, **parameters: Tensor) -> Distribution:
     Independent(Normal(loc: torch.Size([1, 2]), scale: torch.Size([1, 2])), 1)
 
     Args:
-        q: a distribution that ``get_parameters`` knows.
-        **parameters: all of its parameters.
+        q: a distribution that is registered for ``get_parameters``.
+        **parameters: values for all of its parameters.
     """
     if isinstance(q, Independent):
         return Independent(with_parameters(q.base_dist, **parameters), q.reinterpreted_batch_ndims)
@@ -62,5 +62,5 @@ def with_parameters(q: Distribution, **parameters: Tensor) -> Distribution:
 
 
 def is_diagonal_normal(q: Distribution) -> TypeGuard[Independent]:
-    """Return whether q is N(loc, diag scale^2): its ``base_dist`` is then torch's ``Normal``."""
+    """Return whether q is N(loc, diag scale^2), an ``Independent`` whose ``base_dist`` is torch's ``Normal``."""
     return isinstance(q, Independent) and type(q.base_dist) is Normal

@@ -1,1 +1,1 @@
-"""The groups of metrics that ``task=evaluate`` measures, one file each."""
+"""The groups of metrics that ``task=evaluate`` computes, one file for each."""

@@ -1,4 +1,4 @@
-"""A small network whose features judge samples: trained here, from a seed, and named by its digest."""
+"""A small network whose features are used to compare images: trained from a seed and identified by its SHA-256."""
 
 import hashlib
 import os
@@ -20,32 +20,32 @@ from vaezoo.data import Batches, ImageData, Split
 from vaezoo.nets.conv import downsampled_sizes
 
 CPU = torch.device("cpu")
-PROTOCOL = 1  # of network and training together: to be raised with every change that makes other weights
+VERSION = 1  # of network and training: raise it with every change that leads to other weights
 BATCH_SIZE = 128
 
 
 class FeatureNet(nn.Module):
-    """A convolutional classifier whose last layer but one is a picture's 64 features.
+    """Compute 64 features of images: the last hidden layer of a convolutional classifier.
 
-    It is fed pixels in [0, 1], grey or colour; what lies outside is clipped, as a screen would. Half of the
-    images that it learns from have their pixels drawn as bits, so that it judges binarised images as well as
-    grey ones; a decoder's means are fed as they are. Real and generated images must be of one kind: the
-    distance between grey and binarised images is not one between data and model.
+    Images have pixels in [0, 1], grey or colour; values outside are clipped. Half of the training images are binarised
+    at random, so the network fits both binarised and grey images. Real and generated images must be of the same kind:
+    the distance between grey and binarised images says nothing about a model.
 
-    Features are taken before their activation, where none is stuck at 0, and each is shifted and scaled to mean 0
-    and variance 1 over the first 10,000 images it was trained on, unbinarised: distances between features
-    count such standard deviations. Numbers from two networks cannot be compared unless their digests are equal.
-    The digest belongs to the weights to the last bit, which another processor or another number of threads changes.
+    Features are taken before their activation, where none is stuck at 0. Each is standardised to mean 0 and variance 1
+    over the first 10,000 training images without binarisation, so distances are in these standard deviations. Numbers
+    from two networks can be compared only if their digests are equal. The digest covers every bit of the weights, which
+    another processor or another number of threads changes.
 
     Args:
-        data_shape: (C, H, W), any size; meant for 8x8 and larger.
-        classes: number of classes of each factor; one of them for plain labels.
+        data_shape: shape of an image (C, H, W), any size; meant for 8x8 and larger.
+        classes: number of classes of each factor; a single number for plain labels.
+        channels: channels of each convolution.
     """
 
     num_features = 64
     loc: Tensor
     scale: Tensor
-    accuracy: Tensor  # (): on the held-out images, the mean over factors; nan before training
+    accuracy: Tensor  # (): mean over factors on held-out images; NaN before training
 
     def __init__(self, data_shape: Sequence[int], classes: Sequence[int], channels: Sequence[int] = (16, 32, 64)):
         super().__init__()
@@ -55,7 +55,7 @@ class FeatureNet(nn.Module):
         planes, height, width = self.data_shape
         blocks: list[nn.Module] = []
         for out_planes in channels:
-            # Each image is normalised by itself: its features do not depend on the batch, in training or after it.
+            # GroupNorm normalises each image by itself, so its features do not depend on the batch.
             blocks += [nn.Conv2d(planes, out_planes, 3, padding=1), nn.GroupNorm(4, out_planes), nn.ReLU()]
             blocks += [nn.MaxPool2d(2, ceil_mode=True)]
             planes = out_planes
@@ -67,19 +67,19 @@ class FeatureNet(nn.Module):
         self.register_buffer("accuracy", torch.tensor(torch.nan))
 
     def logits(self, x: Tensor) -> tuple[Tensor, ...]:
-        """For each factor, the logits of its classes: (N, classes), from images (N, C, H, W)."""
+        """The logits of each factor's classes, (N, classes), from images (N, C, H, W)."""
         return self.head(F.relu(self.body(x.clamp(0, 1)))).split(self.classes, dim=1)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """The features (N, 64) of images (N, C, H, W) in [0, 1]."""
         if x.shape[1:] != self.data_shape:
-            raise ValueError(f"these features are of images {self.data_shape}, got a batch of shape {tuple(x.shape)}")
+            raise ValueError(f"sample features need images {self.data_shape}, got a batch of shape {tuple(x.shape)}")
         return (self.body(x.to(self.loc.dtype).clamp(0, 1)) - self.loc) / self.scale
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that the network holds, as hexadecimal digits."""
+        """SHA-256 of all parameters and buffers, in hexadecimal digits."""
         state = hashlib.sha256()
         for name, value in self.state_dict().items():
             state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -87,38 +87,41 @@ class FeatureNet(nn.Module):
         return state.hexdigest()
 
     def describe(self) -> str:
-        """One line for a table's foot: what the features are."""
+        """Describe the features in one line, for the note below a table."""
         return (
             f"{self.num_features} features of a classifier trained here "
             f"(accuracy {float(self.accuracy):.4f} on held-out images, SHA-256 {self.digest[:12]})"
         )
 
 
-def factors(labels: Tensor) -> Tensor:
-    """Labels (N,) or factors (N, F), as (N, F)."""
+def as_factors(labels: Tensor) -> Tensor:
+    """Labels (N,) or factors (N, F), as factors (N, F)."""
     return labels.reshape(len(labels), -1)
 
 
-def untrained(train: Split) -> FeatureNet:
-    """The network that fits a split's images and labels, with new weights; every factor has a head of its own."""
-    classes = [int(largest) + 1 for largest in factors(train.labels).amax(0)]
+def new_feature_net(train: Split) -> FeatureNet:
+    """An untrained network for a split's images and labels, with one head for each factor."""
+    classes = [int(largest) + 1 for largest in as_factors(train.labels).amax(0)]
     if max(classes) < 2:
-        raise ValueError("sample features are those of a classifier, but all images have the same label")
+        raise ValueError("sample features need a classifier, but all images have the same label")
     return FeatureNet(train.images.shape[1:], classes)
 
 
 @torch.enable_grad()
 def train_features(train: Split, test: Split, seed: int = 0, num_images: int = 180_000) -> FeatureNet:
-    """Train a ``FeatureNet``, on the CPU: about a minute for MNIST on one core.
+    """Train a ``FeatureNet`` on the CPU: about a minute for MNIST on one core.
 
-    AdamW with a rate that rises to 5e-3 and falls to 0; loss: the cross-entropy, summed over factors. The result is
-    a function of the arguments; the caller's random streams are left as they were.
+    The optimizer is AdamW with a learning rate that rises to 5e-3 and falls to 0. The loss is the cross-entropy, summed
+    over factors. The result depends on the arguments alone; the caller's random states are not changed.
 
     Args:
-        train: images as bytes (N, C, H, W), and their labels (N,) or factors (N, F), counted from 0.
+        train: images as bytes (N, C, H, W) with labels (N,) or factors (N, F), counted from 0.
         test: held-out images and labels, for ``accuracy``.
-        seed: names the first weights, the order of the images and their bits.
-        num_images: seen in training, repeats included; three epochs of MNIST.
+        seed: seed of the first weights, the order of the images and their binarisation.
+        num_images: number of images seen in training, with repetitions; the default is three epochs of MNIST.
+
+    Raises:
+        ValueError: ``num_images`` is not positive, or all images have the same label.
     """
     if num_images < 1:
         raise ValueError(f"num_images must be >= 1, got {num_images}")
@@ -127,13 +130,13 @@ def train_features(train: Split, test: Split, seed: int = 0, num_images: int = 1
     epochs = (split(train, seed=seed, shuffle=True, epoch=partial(int, number)) for number in count())
     batches = islice(chain.from_iterable(epochs), num_steps)
     with seeding.isolated(CPU, seed, "features"):
-        net = untrained(train).to(memory_format=torch.channels_last)
+        net = new_feature_net(train).to(memory_format=torch.channels_last)
         optimizer = AdamW(net.parameters(), lr=5e-3)
         schedule = OneCycleLR(optimizer, max_lr=5e-3, total_steps=num_steps)
         for x, y in tqdm(batches, "feature network", num_steps, leave=False, disable=None, delay=3):
             as_bits = torch.rand(len(x), 1, 1, 1) < 0.5
             x = torch.where(as_bits, torch.rand_like(x) < x, x)
-            heads = zip(net.logits(x), factors(y).unbind(1), strict=True)
+            heads = zip(net.logits(x), as_factors(y).unbind(1), strict=True)
             loss = torch.stack([F.cross_entropy(logits, label) for logits, label in heads]).sum()
             optimizer.zero_grad()
             loss.backward()
@@ -143,37 +146,40 @@ def train_features(train: Split, test: Split, seed: int = 0, num_images: int = 1
     features = torch.cat([net(x) for x, _ in islice(split(train, batch_size=1000), 10)]).double()
     net.loc.copy_(features.mean(0))
     net.scale.copy_(features.std(0))
-    hits = [torch.stack([z.argmax(1) for z in net.logits(x)], 1) == factors(y) for x, y in split(test, batch_size=1000)]
+    hits = [
+        torch.stack([z.argmax(1) for z in net.logits(x)], 1) == as_factors(y) for x, y in split(test, batch_size=1000)
+    ]
     net.accuracy.copy_(torch.cat(hits).double().mean())
     return net
 
 
 def features_for(data: ImageData, folder: str | Path, seed: int = 0, num_images: int = 180_000) -> FeatureNet:
-    """The network for a data set: from ``folder`` if it was trained before, else trained, and kept there.
+    """Load the network for a data set from ``folder``; train and save it if it is not there.
 
-    It learns from the whole training set as it was read: bytes, whatever the run's binarisation or validation split,
-    so that all runs on a data set are judged by one network. The file is found by the images themselves (up to 10,000
-    of each split), the seed and this training's version; a file that cannot be read is trained anew.
+    It is trained on the whole training set as it was read: bytes, whatever the run's binarisation or validation split,
+    so all runs on a data set share one network. Its file name is a fingerprint of the images (up to 10,000 of each
+    split), the seed and ``VERSION``. A file that cannot be read is replaced.
 
     Args:
-        data: prepared; ``read`` is called.
-        folder: of the trained networks; made where it is missing.
-        seed, num_images: as ``train_features``.
+        data: prepared data; ``read`` is called.
+        folder: folder of the trained networks; created if missing.
+        seed: as in ``train_features``.
+        num_images: as in ``train_features``.
     """
     train, test = data.read()
-    path = Path(folder, f"{type(data).__name__}-{fingerprint(train, test, PROTOCOL, seed, num_images)[:16]}.pt")
-    if (kept := load(path, train, seed)) is not None:
-        return kept
+    path = Path(folder, f"{type(data).__name__}-{fingerprint(train, test, VERSION, seed, num_images)[:16]}.pt")
+    if (saved := load_feature_net(path, train, seed)) is not None:
+        return saved
     net = train_features(train, test, seed, num_images)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # whoever trains at the same time has another
-    torch.save({"state": net.state_dict(), "digest": net.digest}, fresh)
-    fresh.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may train at the same time
+    torch.save({"state": net.state_dict(), "digest": net.digest}, temporary)
+    temporary.replace(path)
     return net
 
 
 def fingerprint(train: Split, test: Split, *keys: int) -> str:
-    """SHA-256 of numbers and of two splits: their sizes, labels and up to 10,000 images of each, evenly spaced."""
+    """SHA-256 of numbers and two splits: their sizes, and labels and images of up to 10,000 evenly spaced examples."""
     state = hashlib.sha256(repr(keys).encode())
     for images, labels in (train, test):
         some = torch.arange(0, len(labels), ceil(len(labels) / 10_000))
@@ -183,13 +189,13 @@ def fingerprint(train: Split, test: Split, *keys: int) -> str:
     return state.hexdigest()
 
 
-def load(path: Path, train: Split, seed: int) -> FeatureNet | None:
-    """The network in a file; None where there is no file, or one that is not what was written."""
+def load_feature_net(path: Path, train: Split, seed: int) -> FeatureNet | None:
+    """Load a network; None if there is no file, or it is damaged."""
     with seeding.isolated(CPU, seed, "features"):
-        net = untrained(train).requires_grad_(False)
+        net = new_feature_net(train).requires_grad_(False)
     try:
         saved = torch.load(path, map_location=CPU, weights_only=True)
         net.load_state_dict(saved["state"])
         return net if net.digest == saved["digest"] else None
-    except Exception:  # a damaged file raises whatever its bytes lead to, and all of it means the same
+    except Exception:  # a damaged file may raise any error
         return None

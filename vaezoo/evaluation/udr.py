@@ -1,6 +1,5 @@
 """Unsupervised disentanglement ranking (UDR) of a comparison: it compares runs of several seeds."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from vaezoo.evaluation.base import CODES
 from vaezoo.report.read import Run
 from vaezoo.report.statistics import Variant, compare
 from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
-from vaezoo.runs.folder import read_summary, write_atomic
+from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.trained import load_run
 
 
@@ -36,7 +35,7 @@ def add_variant_udr(variant: Variant, evaluations: Path, allow_packages: list[st
     """Write the UDR of a variant with several seeds into the summaries of its evaluations."""
     from vaezoo.metrics import disentanglement
 
-    summaries = {run.folder: read_summary(evaluations / run.folder.name) for run in variant.runs}
+    summaries = {run.folder: RunFolder(evaluations / run.folder.name).read_summary() for run in variant.runs}
     runs = [run for run in variant.runs if summaries[run.folder].get("status") == "completed"]
     kls = [torch.tensor(run.per_dimension.get("kl_dim", [])) for run in runs]
     if len(runs) < 2 or min(map(len, kls)) == 0:  # UDR needs one layer of independent dimensions
@@ -50,4 +49,4 @@ def add_variant_udr(variant: Variant, evaluations: Path, allow_packages: list[st
         summary = summaries[run.folder]
         summary["test"] |= {"udr": score, "udr_ceiling": disentanglement.UDR_CEILING, "udr_models": float(len(runs))}
         summary["units"] |= {name: quantity.to_json() for name, quantity in disentanglement.UDR.items()}
-        write_atomic(evaluations / run.folder.name / "summary.json", json.dumps(summary, indent=2) + "\n")
+        RunFolder(evaluations / run.folder.name).write_summary(summary)

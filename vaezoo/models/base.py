@@ -151,7 +151,8 @@ class LatentVariableModel(TrainingLoop):
         Raises:
             ValueError: the checkpoint is of another class, or a setting contradicts its config.
         """
-        from vaezoo.runs.checkpoint import ForeignCheckpoint, find_checkpoint, load
+        from vaezoo.runs.checkpoint import ForeignCheckpoint, find_checkpoint
+        from vaezoo.runs.load import load
 
         path = find_checkpoint(checkpoint_path)
         try:

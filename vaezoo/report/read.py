@@ -19,7 +19,8 @@ import yaml
 from vaezoo.errors import ConfigError
 from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity
 from vaezoo.old_names import update_config, update_override
-from vaezoo.runs.folder import JOB_RECORD, read_jobs, read_summary, relevant_overrides, short_error
+from vaezoo.runs.folder import JOB_FILE, RunFolder, short_error
+from vaezoo.runs.overrides import relevant_overrides
 
 TASKS = ("fit", "evaluate")  # tasks whose folders are runs; a report's own folder is none
 PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # parts of a config that affect results
@@ -200,7 +201,7 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise ConfigError(f"runs={path} is not a folder: give a run's, such as outputs/DATE/TIME, or a sweep's")
-        job_overrides = {folder.resolve(): job["overrides"] for folder, job in read_jobs(path).items()}
+        job_overrides = {folder.resolve(): job["overrides"] for folder, job in RunFolder(path).read_jobs().items()}
         marks = ("summary.json", ".hydra/overrides.yaml", ".hydra/config.yaml")
         folders = {file.parent if i == 0 else file.parent.parent for i, m in enumerate(marks) for file in path.rglob(m)}
         here = {folder.resolve() for folder in folders} | set(job_overrides)
@@ -227,17 +228,17 @@ def read_or_skip(folder: Path, overrides: list[str] | None) -> Run | None:
 
 def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     """Read a run's folder; None if it belongs to another task, or to a command that was refused."""
-    summary = read_summary(folder)
+    summary = RunFolder(folder).read_summary()
     config = summary.get("config") or read_config(folder)
     task = summary.get("task") or str((config.get("task") or {}).get("_target_", "fit")).rpartition(".")[2]
-    started = any((folder / part).exists() for part in ("metrics.csv", "checkpoints", JOB_RECORD))
+    started = any((folder / part).exists() for part in ("metrics.csv", "checkpoints", JOB_FILE))
     if task not in TASKS or (summary.get("status") == "failed" and not started):
         return None
     origin = training_folder(summary) or folder
     if task == "evaluate" and config.get("run"):  # an incomplete evaluation has no copy of the training's config
         origin = Path(config["run"]).resolve()
         origin = origin.parent.parent if origin.is_file() else origin
-        config = read_summary(origin).get("config") or read_config(origin)
+        config = RunFolder(origin).read_summary().get("config") or read_config(origin)
         summary.pop("model", None)
     hydra = origin / ".hydra"
     if overrides is None or origin != folder:
@@ -246,7 +247,7 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     choices = runtime.get("choices", {})
     return Run(
         folder, relevant_overrides(map(update_override, overrides)), summary, choices, update_config(config),
-        read_curves(origin / "metrics.csv", summary if origin == folder else read_summary(origin)),
+        read_curves(origin / "metrics.csv", summary if origin == folder else RunFolder(origin).read_summary()),
         read_pictures(origin / "panels"),
     )  # fmt: skip
 

@@ -10,9 +10,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from vaezoo.errors import ConfigError
-from vaezoo.runs.folder import read_summary, short_error
+from vaezoo.runs.folder import RunFolder, short_error
 from vaezoo.runs.jobs import unresolved_overrides
-from vaezoo.runs.resume import quote
+from vaezoo.runs.overrides import quote
 
 OWN_KEYS = ("task", "models", "seeds", "resume", "run_dir")  # of the comparison itself, not of its trainings
 
@@ -33,18 +33,18 @@ class ComparisonJob(NamedTuple):
     @property
     def completed(self) -> bool:
         """Whether both stages have completed."""
-        return all(read_summary(folder).get("status") == "completed" for folder in self.stages)
+        return all(RunFolder(folder).is_completed for folder in self.stages)
 
     @property
     def failure(self) -> str:
         """Why the job did not complete."""
-        errors = [error for folder in self.stages if (error := read_summary(folder).get("error"))]
+        errors = [error for folder in self.stages if (error := RunFolder(folder).read_summary().get("error"))]
         return short_error(errors[0]) if errors else "not finished"
 
     def status(self) -> list[str]:
         """Model, seed, status and test ELBO, for the live table."""
         training, evaluation = self.stages
-        fit, test = read_summary(training), read_summary(evaluation)
+        fit, test = RunFolder(training).read_summary(), RunFolder(evaluation).read_summary()
         started = "training" if (training / "metrics.csv").exists() else "waiting"
         error = test.get("error") or fit.get("error")
         status = short_error(error) if error else test.get("status") or ("trained" if fit else started)

@@ -1,35 +1,179 @@
-"""A run on disk: atomic writes, the lock of a folder, and its records."""
+"""The folder of a run: what it holds, and how it is read, written and locked."""
 
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import yaml
 
 from vaezoo.errors import ConfigError
+from vaezoo.old_names import update_override
+from vaezoo.runs.overrides import relevant_overrides
 
 try:
     import fcntl
 except ImportError:
     sys.exit(f"error: vaezoo runs on Linux and macOS, not on {sys.platform}: on Windows, install it in WSL")
 
+Kind = Literal["run", "sweep"]
+# The files that record the overrides of a command.
+OVERRIDE_FILES: dict[Kind, str] = {"run": ".hydra/overrides.yaml", "sweep": "sweep.json"}
+JOB_FILE = "job.json"
+
+
+class RunFolder:
+    """The folder of a run, or of several: a sweep or a comparison. Every file is replaced as a whole.
+
+    ==========================  =================================================================================
+    ``summary.json``            the result, or why there is none: ``status`` is completed, failed or interrupted
+    ``.hydra/overrides.yaml``   the overrides of the command, and beside it ``config.yaml`` and ``hydra.yaml``
+    ``checkpoints/``            ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``
+    ``job.json``                in the folder of a job: its number and its overrides
+    ``sweep.json``              in the folder of a sweep: the overrides of its command
+    ``.lock``                   locked by the process that writes to the folder
+    ==========================  =================================================================================
+
+    Args:
+        path: the folder. It may not exist yet.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Lock the folder for this process while a block runs.
+
+        Raises:
+            ConfigError: another process has locked it.
+        """
+        return locked(self.path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def has_training(self) -> bool:
+        """Whether a checkpoint, or a job of a comparison, is in the folder."""
+        jobs = (self.path / "runs").glob(f"*/{JOB_FILE}")
+        return any(self.checkpoints.glob("*.ckpt")) or any(jobs)
+
+    @property
+    def has_sweep(self) -> bool:
+        """Whether the folder is that of a sweep."""
+        return (self.path / OVERRIDE_FILES["sweep"]).exists()
+
+    # The result.
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return ``summary.json``; an empty dict if it is missing or cannot be read."""
+        try:
+            summary = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return summary if isinstance(summary, dict) else {}
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write ``summary.json``; NaN and infinities become null, because JSON does not have them."""
+        text = json.dumps(non_finite_to_none(summary), indent=2, allow_nan=False)
+        write_atomic(self.path / "summary.json", text + "\n")
+
+    def remove_summary(self) -> None:
+        """Remove ``summary.json``, if it exists."""
+        (self.path / "summary.json").unlink(missing_ok=True)
+
+    @property
+    def has_summary(self) -> bool:
+        """Whether the folder has a ``summary.json``."""
+        return (self.path / "summary.json").exists()
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the run has completed."""
+        return self.read_summary().get("status") == "completed"
+
+    # The command.
+
+    def read_overrides(self, kind: Kind = "run") -> list[str] | None:
+        """Return the overrides of the command of a run or a sweep, with the present names of keys; None without a
+        record.
+        """
+        overrides = read_yaml(self.path / OVERRIDE_FILES[kind])
+        is_valid = isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)
+        return [update_override(override) for override in overrides] if is_valid else None
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the run's config with its interpolations, such as ``${run_dir}``; an empty dict without a record."""
+        return read_yaml_dict(self.path / ".hydra" / "config.yaml")
+
+    def read_hydra(self) -> dict[str, Any]:
+        """Return Hydra's own part of the config; an empty dict without a record."""
+        hydra = read_yaml_dict(self.path / ".hydra" / "hydra.yaml").get("hydra")
+        return hydra if isinstance(hydra, dict) else {}
+
+    def write_command(self, config: str, hydra: str, overrides: str) -> None:
+        """Record the command of a run: its config, Hydra's own part and the overrides, each as YAML.
+
+        The overrides come last, because the folder belongs to the command that they name.
+        """
+        record = self.path / ".hydra"
+        record.mkdir(exist_ok=True)
+        for name, text in (("config", config), ("hydra", hydra), ("overrides", overrides)):
+            write_atomic(record / f"{name}.yaml", text)
+
+    def write_sweep(self, overrides: Sequence[str]) -> None:
+        """Record the overrides of a sweep."""
+        write_atomic(self.path / OVERRIDE_FILES["sweep"], json.dumps(overrides))
+
+    # The jobs of a sweep or a comparison.
+
+    def write_job(self, number: int, overrides: Sequence[str]) -> None:
+        """Record the number and the overrides of the job whose folder this is."""
+        write_atomic(self.path / JOB_FILE, json.dumps({"job": number, "overrides": relevant_overrides(overrides)}))
+
+    def read_jobs(self) -> dict[Path, dict[str, Any]]:
+        """Return the folders of all jobs below this folder, with the number and the overrides of each."""
+        return {file.parent: json.loads(file.read_text(encoding="utf-8")) for file in self.path.rglob(JOB_FILE)}
+
+
+def read_yaml(file: Path) -> Any:
+    """Return the content of a YAML or JSON file; None if it is missing or cut short."""
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return None
+
+
+def read_yaml_dict(file: Path) -> dict[str, Any]:
+    """Return the content of a YAML file; an empty dict if it holds anything else than a dict."""
+    content = read_yaml(file)
+    return content if isinstance(content, dict) else {}
+
+
+def short_error(error: str) -> str:
+    """Return an error without the list of training examples, which can have dozens of numbers."""
+    return re.sub(r" \(training examples [\d, ]+\)", "", error)
+
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a UTF-8 text file: whenever the process is killed, the path holds the old text or the new one."""
-    fresh = path.with_name(f".{path.name}.tmp")
-    with fresh.open("w", encoding="utf-8", newline="") as file:
+    """Write a UTF-8 text file. If the process is killed, the file has the old text or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(path)
+    temporary.replace(path)
 
 
 def non_finite_to_none(value: Any) -> Any:
-    """The same without NaN and infinities, which JSON does not know: null."""
+    """Return a value of dicts, lists and numbers with None in place of NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):
         return {key: non_finite_to_none(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -39,10 +183,10 @@ def non_finite_to_none(value: Any) -> Any:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder for this process until it leaves, by whatever way.
+    """Lock a folder for this process while a block runs; the lock also ends with the process, even if it is killed.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process has locked it.
     """
     with (folder / ".lock").open("a") as file:  # "w" would empty the file that a link of this name points to
         try:
@@ -53,31 +197,3 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks
         yield
-
-
-# The words of a sweep's command, in its folder; and those of each job with its number, in the job's.
-SWEEP_RECORD, JOB_RECORD = "sweep.json", "job.json"
-
-
-def relevant_overrides(words: Iterable[str]) -> list[str]:
-    """The words of a command that say what is computed: neither Hydra's own nor whether it goes on."""
-    return [word for word in words if not word.lstrip("+~").startswith(("hydra.", "hydra/", "resume="))]
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Return a folder's ``summary.json``; an empty dict if there is none, or none that can be read."""
-    try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return summary if isinstance(summary, dict) else {}
-
-
-def short_error(error: str) -> str:
-    """An error without the examples that a diverged training names: they are dozens."""
-    return re.sub(r" \(training examples [\d, ]+\)", "", error)
-
-
-def read_jobs(sweep_dir: Path) -> dict[Path, dict[str, Any]]:
-    """The folders of a sweep's jobs, with each job's number and overrides."""
-    return {file.parent: json.loads(file.read_text(encoding="utf-8")) for file in sweep_dir.rglob(JOB_RECORD)}

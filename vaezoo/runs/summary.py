@@ -1,6 +1,5 @@
-"""``summary.json``: the result of a run, with everything that says where its numbers are from."""
+"""``summary.json``: the result of a run, and all that is needed to know how its numbers were made."""
 
-import json
 import platform
 import resource
 import subprocess
@@ -14,13 +13,19 @@ import torch
 
 import vaezoo
 from vaezoo.metrics.quantities import QUANTITIES, Quantity
-from vaezoo.runs.folder import non_finite_to_none, write_atomic
+from vaezoo.runs.folder import RunFolder
 
 
 def write_summary(
     config: dict[str, Any], quantities: dict[str, Quantity] = QUANTITIES, **values: Any
 ) -> dict[str, Any]:
-    """Write ``summary.json`` in the run's folder: the numbers, their units, and all that names where they are from."""
+    """Write the summary of a completed task into the run's folder, and return it.
+
+    Args:
+        config: the config of the run, as ``build_run`` returns it.
+        quantities: unit and meaning of each number.
+        **values: the numbers and further entries.
+    """
     summary = {
         "status": "completed",
         "model": config["name"],
@@ -40,15 +45,12 @@ def write_summary(
         "git_commit": git_commit(),
         "config": config,
     }
-    write_atomic(
-        Path(config["run_dir"], "summary.json"),
-        json.dumps(non_finite_to_none(summary), indent=2, allow_nan=False) + "\n",
-    )
+    RunFolder(config["run_dir"]).write_summary(summary)
     return summary
 
 
 def peak_memory_mb() -> dict[str, float]:
-    """Most memory held so far, in MiB: by this process, and on its GPU if it has one."""
+    """Return the most memory used so far, in MiB: by this process, and on its GPU if it has one."""
     unit = 1024**2 if sys.platform == "darwin" else 1024
     peak = {"process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
     if torch.cuda.is_available():
@@ -57,7 +59,7 @@ def peak_memory_mb() -> dict[str, float]:
 
 
 def git_commit() -> str | None:
-    """The commit that vaezoo's own checkout is at, with "-dirty" where files differ; None when installed."""
+    """Return the commit of vaezoo's checkout, with "-dirty" if files differ; None for an installed package."""
     checkout = Path(vaezoo.__file__).resolve().parent.parent
     if not (checkout / ".git").exists():
         return None

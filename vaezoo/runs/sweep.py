@@ -4,19 +4,19 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from vaezoo.runs.folder import read_jobs, read_summary, short_error
+from vaezoo.runs.folder import RunFolder, short_error
 
 NUMBERS = ("test_elbo", "test_kl", "test_distortion", "seconds")
 COLUMNS = ("job", "model", "overrides", "scored", *NUMBERS, "status", "folder")
 
 
 def sweep_rows(sweep_dir: Path) -> list[dict[str, Any]]:
-    """A row for each job of a sweep, read from its folders."""
-    table = []
-    for folder, job in read_jobs(sweep_dir).items():
-        summary = read_summary(folder)
+    """Return a row for each job of a sweep, read from the folders of the jobs."""
+    rows = []
+    for folder, job in RunFolder(sweep_dir).read_jobs().items():
+        summary = RunFolder(folder).read_summary()
         test = summary.get("test", {})
-        table.append(
+        rows.append(
             {
                 "job": job["job"],
                 "model": summary.get("model", ""),
@@ -30,11 +30,11 @@ def sweep_rows(sweep_dir: Path) -> list[dict[str, Any]]:
                 "folder": str(folder.relative_to(sweep_dir)),
             }
         )
-    return sorted(table, key=lambda row: row["job"])
+    return sorted(rows, key=lambda row: row["job"])
 
 
 def write_sweep_table(sweep_dir: Path) -> None:
-    """Write ``summary.csv`` anew."""
+    """Write the rows as ``summary.csv`` into the sweep's folder."""
     with (sweep_dir / "summary.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""A trained run, opened again: its model, its data, and what passes of one over the other give."""
+"""A trained run, loaded from its folder: its model, its data, and passes of the model over the data."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +16,14 @@ from vaezoo.callbacks.progress import Progress
 from vaezoo.data import ImageData, Split
 from vaezoo.errors import ConfigError
 from vaezoo.models import LatentVariableModel
-from vaezoo.runs.checkpoint import check_config, find_checkpoint, load_weights, read_checkpoint
+from vaezoo.old_names import update_config
+from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
+from vaezoo.runs.load import check_config, load_weights
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, log_likelihood_kind, silence_lightning
 from vaezoo.types import Batch
 
 TRAINING_BATCH = 500  # training images at a time, in a pass that trains nothing
-# What a command line may say besides the run: where things are and on what they run.
+# Keys that a command may set besides the run: where files are, and on which machine the task runs.
 CHANGEABLE = ("task", "run", "run_dir", "resume", "data", "trainer", "debug", "allow_packages", "threads", "compile")
 
 
@@ -30,11 +32,11 @@ class TrainedRun:
     """A trained run.
 
     Args:
-        config: the run's own, with what the command line says of data and trainer.
-        model: with the checkpoint's weights, on the trainer's device.
-        data: set up.
-        trainer: without loggers.
-        path: the checkpoint.
+        config: the config of the run, with the overrides of the present command for data and trainer.
+        model: the model with the checkpoint's weights, on the trainer's device, in eval mode.
+        data: the data module, after its ``setup``.
+        trainer: a trainer without loggers.
+        path: the file of the checkpoint.
     """
 
     config: dict[str, Any]
@@ -45,28 +47,30 @@ class TrainedRun:
 
     @property
     def log_likelihood_kind(self) -> str:
-        """What log p is of."""
+        """The measure of log p(x): see ``vaezoo.runs.setup.log_likelihood_kind``."""
         return log_likelihood_kind(self.model, self.data)
 
     def title(self, what: str) -> str:
-        """A heading for what came out."""
+        """Return a title for results: model, data, checkpoint and what the results are."""
         return f"{self.config['name']} on {type(self.data).__name__}, {self.path}: {what}"
 
     def split(self, name: str, num: int | None = None) -> Split:
-        """The "train", "val" or "test" split, or ``num`` examples of it, evenly spaced: test sets come sorted, MNIST's
-        by its two sources, of which the first is the easier.
+        """Return the "train", "val" or "test" split, or ``num`` examples of it, evenly spaced.
+
+        The first ``num`` examples would not be typical, because test sets are sorted: MNIST's by its two sources, of
+        which the first is easier.
         """
         split: Split = getattr(self.data, name)
         size = len(split.images)
         return split if num is None or num >= size else split.select(torch.arange(num) * size // num)
 
     def batches(self, name: str, num: int | None = None, what: str = "") -> Iterator[Batch]:
-        """A split in batches on the model's device, in order, as this process alone sees it.
+        """Yield a split in batches on the model's device, in order. Each process sees all of the split.
 
         Args:
-            name: train, val or test.
-            num: of so many examples, evenly spaced; all where None.
-            what: names the progress bar; none where it is empty.
+            name: "train", "val" or "test".
+            num: number of examples, evenly spaced; None: all.
+            what: text before the progress bar; empty: no progress bar.
         """
         training = name == "train"
         # Bits that are drawn afresh are a function of the batch: one size for them all.
@@ -76,55 +80,71 @@ class TrainedRun:
             yield Batch(x.to(self.model.device), y.to(self.model.device))
 
     def codes(self, name: str, num: int | None = None) -> tuple[Tensor, Tensor]:
-        """``model.encode`` over a split, (N, *latent_shape), and the labels (N, ...), on the CPU."""
+        """Encode a split: return the codes (N, *latent_shape) and the labels (N, ...), on the CPU.
+
+        Args:
+            name: "train", "val" or "test".
+            num: number of examples, evenly spaced; None: all.
+        """
         with torch.no_grad():
             parts = [(self.model.encode(x, y).cpu(), y.cpu()) for x, y in self.batches(name, num, f"encode {name}")]
         codes, labels = zip(*parts, strict=True)
         return torch.cat(codes), torch.cat(labels)
 
 
-def open_run(config: dict[str, Any], own: tuple[str, ...] = ()) -> TrainedRun:
-    """Open the run that ``run=PATH`` names, with the settings of its own config.
+def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = ()) -> TrainedRun:
+    """Load the run that ``run=PATH`` names, with the settings of its own config.
 
-    What the command line says of data and trainer goes before the run's config: a choice (``data=fashion_mnist``,
-    ``trainer=cpu``) replaces it, a key (``data.root=...``) is set in it. Which packages are trusted is said on this
-    command line alone, and data are downloaded only into a folder that it names.
+    Overrides of data and trainer replace those of the run's config: a choice (``data=fashion_mnist``, ``trainer=cpu``)
+    replaces all of it, a key (``data.root=...``) is set in it. The packages that may be imported are those of the
+    present command alone, and data are downloaded only into a folder that this command names.
 
     Args:
-        config: the resolved config.
-        own: keys of the task itself.
+        config: the resolved config of the present command.
+        task_keys: keys that the task itself takes.
 
     Raises:
-        ConfigError: no run, an incomplete config in it, or an override that would change what was trained.
+        ConfigError: there is no run, its config is incomplete, or an override would change what was trained.
     """
     task = HydraConfig.get().runtime.choices["task"]
     if not config["run"]:
-        raise ConfigError(f"task={task} needs run=PATH, a trained run's folder such as outputs/DATE/TIME")
+        raise ConfigError(f"task={task} needs run=PATH, the folder of a trained run such as outputs/DATE/TIME")
     path = find_checkpoint(config["run"])
     checkpoint = read_checkpoint(path)
-    saved = check_config(checkpoint, path, tuple(config["allow_packages"]))
+    saved = update_config(check_config(checkpoint, path, tuple(config["allow_packages"])))
     for part in ("data", "trainer", "optimizer", "scheduler"):
         if not isinstance(saved.get(part), dict):
-            raise ConfigError(f"{path} holds no config of {part}: task={task} needs the checkpoint of a run")
+            raise ConfigError(f"{path} has no config of {part}: task={task} needs the checkpoint of a run")
     saved = {key: config[key] for key in ("threads", "compile", "on_nan", "name")} | saved
     saved |= {"run_dir": config["run_dir"], "allow_packages": config["allow_packages"]}
-    saved["data"].pop("eval_batch_size", None)  # an option once
-    words = command_overrides()
-    fixed = [text for text in words if text.split(".")[0].split("=")[0] not in (*CHANGEABLE, *own)]
-    if fixed:
-        raise ConfigError(f"{fixed[0]} cannot be changed: task={task} takes it from the run ({path})")
-    chosen = {group for group in ("data", "trainer", "threads") for text in words if text.startswith(f"{group}=")}
-    saved |= {group: config[group] for group in chosen}
-    said = [text for text in words if text.startswith(("data.", "trainer."))]
-    merged: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(said)))
-    return load_run(merged, path, checkpoint, download="data" in chosen or any("data.root=" in text for text in said))
+    saved["data"].pop("eval_batch_size", None)  # an option of earlier versions
+    overrides = command_overrides()
+    for text in overrides:
+        if text.split(".")[0].split("=")[0] not in (*CHANGEABLE, *task_keys):
+            raise ConfigError(f"{text} cannot be changed: task={task} takes it from the run ({path})")
+    choices = {group for group in ("data", "trainer", "threads") for text in overrides if text.startswith(f"{group}=")}
+    saved |= {group: config[group] for group in choices}
+    keys = [text for text in overrides if text.startswith(("data.", "trainer."))]
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(keys)))
+    names_folder = "data" in choices or any("data.root=" in text for text in keys)
+    return load_run(merged, path, checkpoint, download=names_folder)
 
 
 def load_run(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], download: bool = False) -> TrainedRun:
-    """Open the run of a checkpoint with the settings of a config; ``download`` data that are missing, or refuse."""
+    """Load the run of a checkpoint.
+
+    Args:
+        config: the config of the run.
+        path: the file of the checkpoint.
+        checkpoint: its content.
+        download: whether missing data are downloaded.
+
+    Raises:
+        ConfigError: the data are missing, or do not fit the model.
+    """
     silence_lightning()
-    model, data = build_run(config)
-    configure_machine(config, model, data)
+    config, model, data = build_run(config)
+    configure_machine(model, data, config["threads"])
     load_weights(model, checkpoint, path)
     trainer = build_trainer(config, [], [Progress()], enable_checkpointing=False)
     if download:
@@ -132,14 +152,17 @@ def load_run(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], dow
     try:
         data.setup()
     except FileNotFoundError as error:
-        raise ConfigError(f"{error.filename} is missing, which {path} names: say data.root=FOLDER") from error
+        raise ConfigError(f"{path} needs {error.filename}, which is missing: add data.root=FOLDER") from error
     if data.shape != model.data_shape:
-        raise ConfigError(f"{path} is of images {model.data_shape}, those of {type(data).__name__} are {data.shape}")
+        raise ConfigError(
+            f"{path} was trained on images of shape {model.data_shape}, but those of {type(data).__name__} have shape "
+            f"{data.shape}: choose other data"
+        )
     model.to(trainer.strategy.root_device)
     model.eval()
     return TrainedRun(config, model, data, trainer, path)
 
 
 def command_overrides() -> list[str]:
-    """The command line's words that set a key."""
-    return [word.lstrip("+") for word in HydraConfig.get().overrides.task]
+    """Return the overrides of the present command."""
+    return [text.lstrip("+") for text in HydraConfig.get().overrides.task]

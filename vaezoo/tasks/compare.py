@@ -23,7 +23,7 @@ from vaezoo.report import Run, read_runs, write_figures, write_report
 from vaezoo.report.statistics import compare as compare_runs
 from vaezoo.report.tables import as_csv, live_status_table, markdown, print_comparison
 from vaezoo.runs.comparison import ComparisonJob, comparison_job, compose_config, to_override, training_overrides
-from vaezoo.runs.folder import JOB_RECORD, read_summary, write_atomic
+from vaezoo.runs.folder import JOB_FILE, RunFolder, write_atomic
 from vaezoo.runs.jobs import Jobs, program_command
 from vaezoo.runs.setup import build_run, open_loggers
 from vaezoo.runs.signals import Stopped
@@ -59,7 +59,7 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     check_models(members[: len(models)])
     run_jobs(jobs, members, folder)
     title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
-    places = [place for member in members for place in member.stages if (place / JOB_RECORD).exists()]
+    places = [place for member in members for place in member.stages if (place / JOB_FILE).exists()]
     if "disentanglement" in groups and jobs.stop_signal is None:
         add_udr(read_runs(places), folder / "evaluations", config["allow_packages"])
     runs = read_runs(places)
@@ -119,10 +119,10 @@ def run_jobs(jobs: Jobs, members: Sequence[ComparisonJob], folder: Path) -> None
             for place, overrides in member.stages.items():
                 number, found = jobs.find(overrides)
                 restart = [] if found else ["resume=null"]  # the folder may hold an evaluation with other settings
-                if jobs.stop_signal is None and not (found and jobs.complete(found)):
+                if jobs.stop_signal is None and not (found and jobs.is_complete(found)):
                     job_folder = jobs.create_folder(number, overrides, str(place.relative_to(folder)))
                     jobs.run([*overrides, *restart], job_folder)
-                if read_summary(place).get("status") != "completed":
+                if not RunFolder(place).is_completed:
                     break
             if not console.is_terminal:
                 console.print("  ".join(member.status()))

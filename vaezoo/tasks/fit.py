@@ -1,4 +1,4 @@
-"""Train a model, test its best checkpoint, and write down what came out."""
+"""Train a model, test its best checkpoint and write a summary."""
 
 import math
 import time
@@ -13,24 +13,19 @@ from vaezoo.callbacks.monitor import Monitor
 from vaezoo.callbacks.progress import describe_training
 from vaezoo.data import ImageData
 from vaezoo.errors import ConfigError
-from vaezoo.instantiate import build
 from vaezoo.loggers import CSV, TensorBoard
 from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.models import LatentVariableModel
 from vaezoo.report.tables import print_results
 from vaezoo.runs import signals
-from vaezoo.runs.checkpoint import (
-    CONFIG_KEY,
-    CheckpointIO,
-    load_weights,
-    newest_checkpoint,
-    print_once,
-    read_checkpoint,
-    remove_leftovers,
-)
+from vaezoo.runs.checkpoint import CONFIG_KEY, CheckpointIO, newest_checkpoint, print_once, read_checkpoint
+from vaezoo.runs.checkpoint_file import remove_leftovers
 from vaezoo.runs.checks import CheckTestShare
-from vaezoo.runs.resume import CHANGEABLE_KEYS, overrides_key
+from vaezoo.runs.folder import RunFolder
+from vaezoo.runs.load import load_weights
+from vaezoo.runs.overrides import CHANGEABLE_KEYS, has_key
 from vaezoo.runs.setup import (
+    build_callbacks,
     build_run,
     build_trainer,
     configure_machine,
@@ -43,22 +38,22 @@ from vaezoo.runs.summary import write_summary
 
 # The parts of a config that must not change when a run is resumed.
 FIXED = ("seed", "model", "data", "optimizer", "scheduler")
-ABSENT = "no value"  # a key that one of two configs does not have
+ABSENT = "no value"  # stands for a key that only one of two configs has
 
 
 def fit(config: dict[str, Any]) -> None:
-    """Train, then test the checkpoint with the best val/elbo (or the last weights, without any)."""
+    """Train a model, then test the checkpoint with the best val/elbo (the last weights if there is none).
+
+    Args:
+        config: the resolved config. The values that the run settles, such as ``data.binarize: auto``, are entered.
+    """
     start = time.perf_counter()
     silence_lightning()
-    allow_packages = tuple(config["allow_packages"])
-    model, data = build_run(config)
-    configure_machine(config, model, data)
+    settled, model, data = build_run(config)
+    config |= settled  # in place, so that a failure is recorded with the settled config too
+    configure_machine(model, data, config["threads"])
     with signals.handling_signals(), open_loggers(config) as loggers:
-        built = build(config["callbacks"], "callbacks", allow_packages).values()
-        for name, callback in zip(config["callbacks"], built, strict=True):
-            if callback is not None and not isinstance(callback, pl.Callback):
-                raise ConfigError(f"callbacks.{name}={callback} should be null, or have the _target_ of a callback")
-        callbacks = [*filter(None, built), CheckTestShare()]
+        callbacks = [*build_callbacks(config), CheckTestShare()]
         trainer = build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
         checkpoint = prepare_resume(config, loggers) if config["resume"] else None
         for logger in loggers:
@@ -68,41 +63,68 @@ def fit(config: dict[str, Any]) -> None:
 
 
 def prepare_resume(config: dict[str, Any], loggers: list) -> Path | None:
-    """The checkpoint that a resumed run goes on from, with its loggers wound back to it; None where there is none."""
-    folder = Path(config["run_dir"], "checkpoints")
+    """Return the checkpoint from which a run is resumed, after rewinding the loggers; None if there is no checkpoint.
+
+    Args:
+        config: the settled config of the run.
+        loggers: logs on disk lose the rows that are later than the checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint was trained with another model, data, optimizer, scheduler or seed.
+        ValueError: there are checkpoints, but none is intact.
+    """
+    folder = RunFolder(config["run_dir"]).checkpoints
     remove_leftovers(folder)
-    found = newest_checkpoint(folder)
-    path, checkpoint = found or (None, {"global_step": 0})
+    newest = newest_checkpoint(folder)
+    step = newest[1]["global_step"] if newest else 0
     for logger in loggers:
         if isinstance(logger, CSV | TensorBoard):
-            logger.rewind(checkpoint["global_step"])
-    if path is None:
+            logger.rewind(step)
+    if newest is None:
         return None
+    path, checkpoint = newest
     for key, before, now in config_differences(checkpoint[CONFIG_KEY], config):
         is_default = ABSENT in (before, now) and not key.endswith("_target_")  # of another version
         if key.split(".")[0] in FIXED and not is_default:
             raise ConfigError(f"{path} was trained with {key}={before}, not with {key}={now}: start a new run")
-        print_once(f"resumed with another {key}: {now} in place of {before}")
-    print_once(f"going on from {path}, step {checkpoint['global_step']}")
+        print_once(f"resuming with {key}={now}, before it was {before}")
+    print_once(f"resuming from {path}, step {step}")
     return path
 
 
 def config_differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The keys at which two configs say different things of what a run that goes on should not change."""
+    """Yield the keys, with both values, in which two configs differ although a resumed run should not change them.
+
+    Args:
+        before: a value in the checkpoint's config.
+        now: the value in the present config.
+        key: the key of both; empty for whole configs.
+    """
     if isinstance(before, dict) and isinstance(now, dict):
         for name in before.keys() | now.keys():
             if key or name in (*FIXED, "trainer", "threads", "compile"):
-                there, here = before.get(name, ABSENT), now.get(name, ABSENT)
-                yield from config_differences(there, here, f"{key}.{name}" if key else name)
-    elif before != now and not overrides_key(key, CHANGEABLE_KEYS):
+                values = before.get(name, ABSENT), now.get(name, ABSENT)
+                yield from config_differences(*values, f"{key}.{name}" if key else name)
+    elif before != now and not has_key(key, CHANGEABLE_KEYS):
         yield key, before, now
 
 
 def test_and_summarize(
     config: dict[str, Any], trainer: pl.Trainer, model: LatentVariableModel, data: ImageData, start: float
 ) -> None:
-    """Test the best weights and write the summary."""
-    callbacks: list = trainer.callbacks  # type: ignore[attr-defined]  # set by its connector
+    """Test the best weights, write the summary and print the results.
+
+    Args:
+        config: the settled config of the run.
+        trainer: the trainer, after the training.
+        model: the model, with the last weights.
+        data: the data module.
+        start: when the run started, by ``time.perf_counter``.
+
+    Raises:
+        ValueError: the test ELBO is not finite.
+    """
+    callbacks: list = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it at run time
     best = next((c for c in callbacks if isinstance(c, Best) and c.score is not None), None)
     monitor = next((c for c in callbacks if isinstance(c, Monitor)), None)
     progress: dict[str, Any] = {"epochs": model.epochs, "steps": trainer.global_step}
@@ -132,23 +154,23 @@ def test_and_summarize(
     title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set, log p of {summary['scored']}"
     notes = [
         f"{describe_training(progress['steps'], progress['epochs'])} in {summary['wall_seconds']:.0f} s"
-        + (f", {speed:,.0f} images/s in training" if speed else ""),  # one that had ended before trains no more
+        + (f", {speed:,.0f} images/s in training" if speed else ""),  # a complete run that is resumed trains no more
         f"run folder: {config['run_dir']}",
     ]
     if "wandb" in config["logger"]:
-        notes.append(dashboard_hint(config["run_dir"]))
+        notes.append(dashboard_hint())
     print_results(title, values, QUANTITIES, notes)
 
 
 def divergence_error(elbo: Any) -> ValueError:
-    """What to say of a run without a finite bound."""
+    """Return the error of a run whose ELBO is not finite."""
     return ValueError(
         f"training diverged (ELBO {float(elbo)}): try a smaller optimizer.lr or trainer.gradient_clip_val=1"
     )
 
 
-def dashboard_hint(run_dir: str) -> str:
-    """Where the W&B run is to be seen."""
+def dashboard_hint() -> str:
+    """Return where the W&B run can be seen."""
     import wandb
 
     if wandb.run is None or wandb.run.disabled:

@@ -1,4 +1,4 @@
-"""One page of runs that are there."""
+"""The task ``report``: write one page of existing runs."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ from vaezoo.runs.summary import write_summary
 
 
 def report(config: dict[str, Any], runs: str | list | None) -> None:
-    """Write ``report.html``, which opens from disk, and its figures as PNG, from the folders of runs.
+    """Write ``report.html``, which opens from disk, and its charts as PNG files.
 
     Args:
         config: the resolved config.
-        runs: a run's folder, a sweep's, any above them, or several.
+        runs: a run's folder, a sweep's, any folder above them, or a list of folders.
 
     Raises:
-        ConfigError: no folder is named, or there is no run in one.
+        ConfigError: no folder is given, or one has no run.
     """
     if not runs:
         raise ConfigError("task=report needs runs=PATH, a folder of runs such as multirun/DATE/TIME or outputs")

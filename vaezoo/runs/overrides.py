@@ -1,0 +1,103 @@
+"""Overrides, the ``KEY=VALUE`` arguments of a command, and when two commands ask for the same.
+
+Commands are compared by their overrides, not by the configs that these compose. A sweep has no config of its own; a
+config of an earlier version has other keys and defaults; and composing one takes half a second, which is too long for
+each folder that a resumed run may be in.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from vaezoo.config_folder import config_folder
+
+# Keys that do not affect the trained weights.
+NON_TRAINING_KEYS = (
+    "trainer.enable_progress_bar", "trainer.log_every_n_steps", "callbacks.checkpoint_last", "callbacks.images",
+    "callbacks.progress", "logger", "data.root", "data.num_workers", "debug", "allow_packages",
+)  # fmt: skip
+# Keys that may change when a run is resumed: these, and the length of the training.
+CHANGEABLE_KEYS = ("trainer.max_epochs", "trainer.max_time", *NON_TRAINING_KEYS)
+# Keys of a comparison with a list, to which a resumed comparison may add.
+LIST_KEYS = ("models", "seeds")
+
+
+def relevant_overrides(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides that say what is computed: without those of Hydra itself and without ``resume``."""
+    return [text for text in overrides if not text.lstrip("+~").startswith(("hydra.", "hydra/", "resume="))]
+
+
+def training_overrides(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides that affect the trained weights."""
+    return [text for text in relevant_overrides(overrides) if not has_key(text, NON_TRAINING_KEYS)]
+
+
+def same_overrides(overrides: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether two commands ask for the same: they have the same relevant overrides, in any order."""
+    return sorted(relevant_overrides(overrides)) == sorted(relevant_overrides(others))
+
+
+def may_resume(overrides: Iterable[str], recorded: Iterable[str]) -> bool:
+    """Whether a command may resume the run of a recorded command: they differ only in keys that may change when
+    resuming, or the command is the same comparison with more models or seeds.
+    """
+    now, then = ({"task": "task=fit"} | by_key(relevant_overrides(several)) for several in (overrides, recorded))
+    changed = [key for key in now.keys() | then.keys() if now.get(key) != then.get(key)]
+    return all(has_key(key, CHANGEABLE_KEYS) for key in changed) or is_larger_comparison(now, then)
+
+
+def is_larger_comparison(now: dict[str, str], then: dict[str, str]) -> bool:
+    """Whether a comparison has all models and seeds of another one, so that it can use the trainings of that one.
+
+    Other metrics (``task.*``) are allowed, because the evaluations are run again.
+
+    Args:
+        now: overrides by key.
+        then: overrides by key, of the comparison that may be the smaller one.
+    """
+    if get_value(now, "task") != "compare" or get_value(then, "task") != "compare":
+        return False
+    has_all = all(listed(now, key) >= listed(then, key) for key in LIST_KEYS)
+    ours, theirs = (
+        [text for text in overrides.values() if not has_key(text, (*LIST_KEYS, "task"))] for overrides in (now, then)
+    )
+    return has_all and same_overrides(ours, theirs)
+
+
+def listed(overrides: dict[str, str], key: str) -> set[str]:
+    """Return the models or the seeds of a comparison as a set of texts; a number N of seeds stands for 0 to N - 1."""
+    value = get_value(overrides, key, default=comparison_defaults()[key])
+    return set(map(str, range(value) if type(value) is int else value if isinstance(value, list) else ()))
+
+
+@cache
+def comparison_defaults() -> dict[str, Any]:
+    """Return the keys of ``task=compare`` with their default values."""
+    return yaml.safe_load(Path(config_folder(), "task", "compare.yaml").read_text(encoding="utf-8"))
+
+
+def has_key(override: str, keys: Iterable[str]) -> bool:
+    """Whether an override sets one of the keys, or a key below one of them."""
+    return bool(re.match(rf"[+~]*({'|'.join(map(re.escape, keys))})\b", override))
+
+
+def by_key(overrides: Iterable[str]) -> dict[str, str]:
+    """Return overrides by their keys; of two with the same key the last one, as in Hydra."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return {override.get_key_element(): str(override.input_line) for override in parsed}
+
+
+def get_value(overrides: dict[str, str], key: str, default: Any = None) -> Any:
+    """Return the value that overrides give to a key, or the default without such an override."""
+    return OverridesParser.create().parse_override(overrides[key]).value() if key in overrides else default
+
+
+def quote(text: Path | str) -> str:
+    """Return a path, or any text, as the value of an override."""
+    escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
