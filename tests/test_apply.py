@@ -1,4 +1,4 @@
-"""What a trained model is used for on the command line: samples, reconstructions, codes."""
+"""Samples, reconstructions and codes of a trained model, from the command line."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from vaezoo.data import Digits
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A trained run's folder."""
+    """Return the folder of a trained run."""
     folder = tmp_path_factory.mktemp("run")
     words = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none",
              "callbacks.images=null", "hydra.run.dir=.")  # fmt: skip
@@ -22,7 +22,7 @@ def run(tmp_path_factory):
 
 
 def test_samples(cli, run):
-    """As many as were asked for, a function of the seed, and what the picture shows."""
+    """The number of images is right, they are a function of the seed, and the picture is not blank."""
     found = {}
     for seed in (0, 0, 1):
         code, out, _err, folder = cli("task=sample", f"run={run}", "num=5", f"seed={seed}")
@@ -35,7 +35,7 @@ def test_samples(cli, run):
 
 
 def test_reconstructions_and_codes(cli, run):
-    """The model's own encode and decode, of some of the split's images."""
+    """The arrays are those of the model's encode and decode on evenly spaced images of the split."""
     model, data = vaezoo.load(run), Digits(val_size=180, binarize="dynamic")
     data.setup()
     x = data.test.images[torch.arange(7) * 360 // 7].float()
@@ -55,7 +55,7 @@ def test_reconstructions_and_codes(cli, run):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["task=sample", "num=0"], "num=0 should be a whole number >= 1"),
+        (["task=sample", "num=0"], "num=0 should be an integer >= 1"),
         (["task=encode", "split=all"], "split=all is not one of train, val, test"),
         (["task=encode", "logger=csv"], "logger=csv cannot be changed: task=encode takes it"),
         (["task=encode", "model.latent_dim=3"], "model.latent_dim=3 cannot be changed: task=encode takes it"),

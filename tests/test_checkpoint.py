@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole whatever happens while they are written, and never taken if broken."""
+"""Checkpoints on disk: intact whatever happens while they are written, and never loaded if damaged."""
 
 import hashlib
 import itertools
@@ -54,7 +54,7 @@ def newest(folder):
 
 
 def test_last_and_previous(tmp_path):
-    """The one before is kept; the SHA-256 are those that sha256sum computes; nothing else is left."""
+    """The previous checkpoint is kept; the SHA-256 are those of sha256sum; no other files remain."""
     folder = tmp_path / "made" / "checkpoints"
     for number in (1, 2, 3):
         save(folder, number)
@@ -69,8 +69,8 @@ def test_last_and_previous(tmp_path):
     assert same(read_checkpoint(folder / "previous.ckpt"), 2)
 
 
-def test_files_are_renamed_once_they_are_on_the_disk(tmp_path, monkeypatch):
-    """Who has the old file open goes on reading it; the data is flushed before the renaming, and the folder after."""
+def test_files_are_renamed_after_they_are_on_the_disk(tmp_path, monkeypatch):
+    """An open file can still be read; the data are flushed before the renaming, and the folder after it."""
     save(tmp_path, 1)
     last = tmp_path / "last.ckpt"
     before = last.read_bytes()
@@ -91,7 +91,7 @@ def test_files_are_renamed_once_they_are_on_the_disk(tmp_path, monkeypatch):
 
 
 def test_a_file_copied_by_hand(tmp_path):
-    """Without SHA-256 it is read, and replaced as any other; with another's, it is refused."""
+    """Without a SHA-256 it is read and replaced like any other; with the SHA-256 of another file it is refused."""
     save(tmp_path, 1)
     copy = tmp_path / "run" / "last.ckpt"
     copy.parent.mkdir()
@@ -124,7 +124,7 @@ def test_newest_is_the_one_with_the_most_steps(tmp_path, capsys):
     assert capsys.readouterr().err == said
 
 
-def test_of_several_processes_the_first_one_speaks(tmp_path, monkeypatch, capsys):
+def test_only_the_first_process_prints(tmp_path, monkeypatch, capsys):
     save(tmp_path, 1)
     (tmp_path / "best.ckpt").write_text("broken")
     monkeypatch.setattr(rank_zero_only, "rank", 1)
@@ -135,8 +135,8 @@ def test_of_several_processes_the_first_one_speaks(tmp_path, monkeypatch, capsys
     assert "best.ckpt is not a readable checkpoint" in capsys.readouterr().err
 
 
-def test_a_folder_in_the_place_of_a_checkpoint_is_told_at_the_start(tmp_path):
-    """Not when it is first written, after hours."""
+def test_a_folder_with_the_name_of_a_checkpoint_is_an_error_at_the_start(tmp_path):
+    """Not when the checkpoint is first written, after hours."""
     (tmp_path / "last.ckpt").mkdir()
     with pytest.raises(
         ValueError, match=r"last\.ckpt is a folder, but a checkpoint is to be written there: move it away$"
@@ -144,7 +144,7 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_told_at_the_start(tmp_path):
         remove_leftovers(tmp_path)
 
 
-def test_found_by_the_run_folder(tmp_path):
+def test_find_the_checkpoint_of_a_run_folder(tmp_path):
     for name in ("previous", "last", "best"):
         write_checkpoint(state(1), tmp_path / "checkpoints" / f"{name}.ckpt")
         assert find_checkpoint(tmp_path).stem == name
@@ -152,7 +152,7 @@ def test_found_by_the_run_folder(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed_at_lines(tmp_path):
-    """Every third line of the writer: after none is anything torn or lost."""
+    """Killed at every third line of the writer, nothing is damaged or lost."""
     save(tmp_path, 1)
     save(tmp_path, 2)
     assert len(list(kills_at_lines(tmp_path, 2, every=3))) > 15
@@ -165,7 +165,7 @@ def test_killed_inside_saves(tmp_path):
 
 
 def test_full_disk(tmp_path):
-    """Wherever the room ends, the one sentence names path, need and free; the checkpoint before it loads."""
+    """Wherever the space ends, the message has the path and the bytes needed and free; the old checkpoint loads."""
     save(tmp_path, 1, 20_000)
     save(tmp_path, 2, 20_000)
     size = (tmp_path / "last.ckpt").stat().st_size
@@ -175,7 +175,7 @@ def test_full_disk(tmp_path):
 
 
 def test_unwritable(tmp_path, monkeypatch):
-    """What the operating system says, and a disk that does not keep what it is given."""
+    """The operating system's reason is in the message; so is a disk that returns other bytes."""
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"^cannot save \S+/file/last\.ckpt: (Not a directory|File exists)$"):
         save(tmp_path / "file", 1)
@@ -188,8 +188,8 @@ def test_unwritable(tmp_path, monkeypatch):
     assert names(tmp_path) == ["file", "last.ckpt", "last.ckpt.sha256"]
 
 
-def test_broken_files_are_passed_over(tmp_path):
-    """One of every kind, with the old SHA-256, with none, and with one that fits."""
+def test_damaged_files_are_skipped(tmp_path):
+    """Each kind of damage, with the old SHA-256, with none, and with one that fits."""
     seen = set()
     for kind, content, fits in itertools.islice(mutations(random.Random(1)), 14):
         with warnings.catch_warnings(action="error"):
@@ -201,12 +201,12 @@ def test_broken_files_are_passed_over(tmp_path):
 
 
 def test_flipped_bits_without_sha256(tmp_path):
-    """Each is seen, or changes nothing; most of a small file is padding."""
+    """Each is detected or changes nothing, because most of a small file is padding."""
     assert sum(flips(tmp_path, range(8), every=67)) > 100
 
 
 def test_a_tensor_that_is_marked_as_a_folder(tmp_path):
-    """One bit of the archive's directory, after which torch alone gives a tensor of whatever lay in memory."""
+    """With one bit of the archive's directory flipped, torch alone returns a tensor of uninitialised memory."""
     path = tmp_path / "alone.ckpt"
     content = bytearray(serialised(state(1)))
     path.write_bytes(content)
@@ -220,7 +220,7 @@ def test_a_tensor_that_is_marked_as_a_folder(tmp_path):
         assert same(read_checkpoint(path), 1)
 
 
-def test_what_cannot_be_read_is_not_written(tmp_path):
+def test_values_that_cannot_be_read_are_not_written(tmp_path):
     save(tmp_path, 1)
 
     class Text(str):
@@ -252,8 +252,8 @@ def save_with(folder, **parts):
     write_checkpoint(state(1) | parts, folder / "last.ckpt")
 
 
-def test_clean(tmp_path):
-    """Leftovers of processes that are gone, and of this one, go; those of another that runs stay, as all else does."""
+def test_remove_leftovers(tmp_path):
+    """Temporary files of ended processes, and of this one, are removed; all other files stay."""
     gone = subprocess.Popen(["true"])
     gone.wait()
     stale = [f".last.ckpt.{gone.pid}.tmp", f".best.ckpt.sha256.{gone.pid}.tmp", f".last.ckpt.{os.getpid()}.tmp"]
@@ -267,8 +267,8 @@ def test_clean(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty")
 @pytest.mark.parametrize("name", ["factor_vae"])  # it has two optimizers
-def test_lightning_saves_and_loads_by_it(name, tmp_path):
-    """A trainer's own checkpoints are plain data, and training goes on from them."""
+def test_lightning_saves_and_loads_with_checkpoint_io(name, tmp_path):
+    """A trainer's own checkpoints are plain data, and a training can be resumed from them."""
     small = [f"model.{part}.hidden=[8]" for part in ("encoder", "decoder")]
     nets = ["model/encoder=mlp", "model/decoder=mlp"]
     node = config("model", f"model={name}", "data.shape=[1,9,7]", "model.latent_dim=3", *small, *nets)

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: runs, run folders, sweeps, processes and mistakes."""
+"""The command line: runs, run folders, sweeps, several processes and mistakes."""
 
 import csv
 import importlib
@@ -34,21 +34,21 @@ SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hid
 
 
 def command(*arguments, cwd, **environment):
-    """run.py in a process of its own."""
+    """Run run.py in a process of its own."""
     words = [sys.executable, str(REPO / "run.py"), *arguments]
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def inspect_wandb(run_dir):
-    """What an offline W&B run holds, read back from its file."""
+    """Read an offline W&B run from its file."""
     (folder,) = (run_dir / "wandb").glob("offline-run-*")
     words = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(folder)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     return folder, json.loads(done.stdout)
 
 
-def test_a_run_leaves_everything(cli):
+def test_what_a_run_writes(cli):
     """One command: checkpoints, metrics, pictures, a summary, a W&B run; then load and evaluate agree."""
     code, out, _err, run = cli(
         *SHORT, "model.latent_dim=2", "callbacks.images.every_n_epochs=1", "trainer.log_every_n_steps=10"
@@ -120,7 +120,7 @@ def test_loggers(cli, logger):
     assert not (run / "wandb").exists()
 
 
-def test_pictures_do_not_move_training(cli):
+def test_pictures_do_not_affect_the_training(cli):
     """Panels on or off: equal weights, bit for bit."""
     states = []
     for more in (("callbacks.images.every_n_epochs=1",), ("callbacks.images=null",)):
@@ -146,7 +146,7 @@ def test_pictures_do_not_move_training(cli):
     ids=" ".join,
 )
 def test_options_of_training(cli, more):
-    """Each of them through its own flag, to a summary with finite numbers."""
+    """Each option gives a summary with finite numbers."""
     code, _out, err, run = cli(*SHORT, "logger=csv", *more)
     assert code == 0, err
     test = json.loads((run / "summary.json").read_text())["test"]
@@ -163,8 +163,8 @@ def test_options_of_training(cli, more):
         (["modle=mlp_vae"], "modle: there is no such key, did you mean model?"),
         (["+model.foo=3"], "model.foo: VAE has no such option"),
         (["model=beta_vae", "model.beta=abc"], "model.beta='abc' should be a number"),
-        (["trainer.max_epochs=many"], "trainer.max_epochs='many' should be a whole number"),
-        (["seed=x"], "seed='x' should be a whole number"),
+        (["trainer.max_epochs=many"], "trainer.max_epochs='many' should be an integer"),
+        (["seed=x"], "seed='x' should be an integer"),
         (["model.latent_dim=0"], "latent_dim must be >= 1, got 0"),
         (["data.batch_size=5000"], "data.batch_size=5000 is larger than the 1257 training images of Digits"),
         (["data=mnist", "data.root=nowhere"], "nowhere and could not be downloaded (offline)"),
@@ -172,7 +172,7 @@ def test_options_of_training(cli, more):
         (["data.binarize=none"], "use data.binarize=dynamic or another model/likelihood"),
         (["task=evaluate"], "task=evaluate needs run=PATH"),
         (["task=evaluate", "run=nowhere"], "nowhere does not exist"),
-        (["model._target_=os.system"], "not in a trusted package"),
+        (["model._target_=os.system"], "not in an allowed package"),
         (["data.shape=[1,9,9]"], "data.shape is (1, 9, 9), but the images of Digits are (1, 8, 8)"),
         (["callbacks/anneal=linear", "callbacks.anneal.weight=gamma"], "ELBO has no such weight"),
         (["model.latent_dim"], "model.latent_dim cannot be read"),
@@ -192,17 +192,20 @@ def test_options_of_training(cli, more):
         (["optimizer.lr=fast"], "optimizer.lr='fast' should be a number"),
         (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
         (["model.encoder.hidden=200"], "hidden must be a list of integers >= 1, got 200"),
-        (["model=vq_vae", "model/prior=vamp"], "model/prior: the chosen model takes no prior, leave it out"),
-        (["run=somewhere"], "run=somewhere is not a run's folder"),
+        (["model=vq_vae", "model/prior=vamp"], "model/prior: the chosen model has no prior, remove this override"),
+        (["run=somewhere"], "run=somewhere is not the folder of a run"),
         (["seed=0,1"], "seed=0,1 names several values: add -m for a sweep"),
         (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be >= 1, got 0"),
-        (["threads=0"], "threads=0 should be a whole number >= 1"),
+        (["threads=0"], "threads=0 should be an integer >= 1"),
         (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
         (["optimizer.lr=1e30", "trainer.max_epochs=2"], "training diverged"),
         (["threads=9999"], f"threads=9999 is more than the {os.cpu_count()} cores of this machine: use at most "),
+        (["trust=[mypackage]"], "trust has a new name: use allow_packages"),
         (["allow_packages=mypackage"], "should be a list of packages, such as 'allow_packages=[mypackage]'"),
-        (["callbacks.checkpoint_best.monitor=val/elob"],
-         "callbacks.checkpoint_best.monitor=val/elob is not logged, did you mean val/elbo?"),
+        (
+            ["callbacks.checkpoint_best.monitor=val/elob"],
+            "callbacks.checkpoint_best.monitor=val/elob is not logged, did you mean val/elbo?",
+        ),
         (["callbacks/early_stopping=default", "callbacks.early_stopping.patience=-1"], "patience must be >= 0, got -1"),
         (
             ["callbacks/early_stopping=default", "trainer.limit_val_batches=0"],
@@ -239,7 +242,7 @@ def test_options_of_training(cli, more):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_get_one_sentence(cli, monkeypatch, arguments, words):
-    """The value and the fix on one line, exit code 1, no traceback."""
+    """One line with the value and what to do, exit code 1, no traceback."""
     from torchvision.datasets import mnist
 
     def offline(*_, **__):
@@ -254,7 +257,7 @@ def test_mistakes_get_one_sentence(cli, monkeypatch, arguments, words):
 
 
 def test_evaluation_repeats_every_number_under_a_schedule(cli):
-    """A schedule's weight at the end of training is not in the test: val/elbo's best epoch had another one."""
+    """The test loss has the objective's own weights, not those that a schedule has reached."""
     arguments = ("callbacks/anneal=cyclical", "callbacks.anneal.period=33", "callbacks/ema=default", "logger=none")
     _code, _out, _err, run = cli(*SHORT, *arguments, "callbacks.images=null")
     test = json.loads((run / "summary.json").read_text())["test"]
@@ -266,8 +269,8 @@ def test_evaluation_repeats_every_number_under_a_schedule(cli):
     assert "model.latent_dim=7 cannot be changed: task=evaluate takes it from the run" in err
 
 
-def test_evaluation_on_what_the_command_line_says(cli, monkeypatch):
-    """Another data set is really looked for, another split really used; never the run's own in silence."""
+def test_evaluation_with_overrides_of_the_data(cli, monkeypatch):
+    """Another data set and another split are used, and not silently those of the run."""
     _code, _out, _err, run = cli(*SHORT, "logger=none", "callbacks.images=null")
     test = json.loads((run / "summary.json").read_text())["test"]
     from torchvision.datasets import mnist
@@ -286,7 +289,7 @@ def test_evaluation_on_what_the_command_line_says(cli, monkeypatch):
 
 
 def test_wandb_online_without_a_key_asks_nothing(tmp_path):
-    """On a terminal W&B would offer a menu: the run is offline instead, and says so."""
+    """W&B would show a menu on a terminal. The run is logged offline instead, with a message."""
     home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "WANDB_CONFIG_DIR": str(tmp_path)}
     words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=1", "callbacks.images=null"]
     environment = {k: v for k, v in os.environ.items() if k != "WANDB_API_KEY"} | home | {"WANDB_MODE": "online"}
@@ -305,7 +308,7 @@ def test_debug_shows_where(cli):
 
 
 def test_corrupt_checkpoint(cli):
-    """A flipped length: refused in one sentence; the run's other checkpoint still evaluates."""
+    """A damaged checkpoint is refused in one sentence; the other checkpoint of the run can be evaluated."""
     _code, _out, _err, run = cli(*SHORT, "logger=none", "callbacks.images=null")
     best = run / "checkpoints" / "best.ckpt"
     best.write_bytes(best.read_bytes()[:-200])
@@ -325,15 +328,15 @@ def test_corrupt_checkpoint(cli):
     ids=["none", "broken"],
 )
 def test_a_compiler_that_fails_gets_one_sentence(error, words):
-    """However much it says: why, and what to do."""
+    """The reason and what to do, however long the compiler's output is."""
     told = describe_error(InductorError(error, None))
     assert told.startswith(f"torch.compile failed ({words}")
     assert told.endswith("): use compile=false, or install a C++ compiler that works, such as g++")
     assert len(told) < 300
 
 
-def test_no_word_of_a_gpu_that_is_not_there(monkeypatch, tmp_path, caplog):
-    """torch looks for it when it compiles."""
+def test_no_warning_about_a_missing_gpu(monkeypatch, tmp_path, caplog):
+    """torch looks for CUDA when it compiles."""
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     silence_lightning()
     importlib.reload(cpp_extension)
@@ -356,7 +359,7 @@ def test_help_is_quick_and_complete(tmp_path):
 
 
 def test_sweep(tmp_path):
-    """Jobs of their own, a table over them; one that fails and one that is killed are rows with their cause."""
+    """A table with a row for each job; the rows of a failed and a killed job have the reason."""
     deadly = "import os, signal\ndef model(**_):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     (tmp_path / "deadly.py").write_text(deadly)
     (tmp_path / "more" / "model").mkdir(parents=True)
@@ -394,7 +397,7 @@ def test_sweep(tmp_path):
     ],
 )
 def test_a_sweep_with_a_typing_error_runs_nothing(tmp_path, word, line):
-    """A choice that does not exist is told before the first job has cost anything."""
+    """An unknown choice is an error before the first job starts."""
     done = command("-m", word, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [line]
@@ -402,7 +405,7 @@ def test_a_sweep_with_a_typing_error_runs_nothing(tmp_path, word, line):
 
 
 def test_interrupt(tmp_path):
-    """Ctrl-C: exit code 130, one line, and the weights so far load."""
+    """Ctrl-C: exit code 130, one line, and a checkpoint that can be read."""
     words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=100000", "logger=none", "callbacks.images=null"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert "parameters on Digits, 100000 epochs" in process.stderr.readline()
@@ -418,7 +421,7 @@ def test_interrupt(tmp_path):
 
 
 def test_two_processes(tmp_path):
-    """DDP over gloo: one run folder, every test image once, and the numbers that one process finds."""
+    """DDP over gloo: one run folder, each test image once, and the same numbers as with one process."""
     small = [f"model.{part}.channels=[4,8]" for part in ("encoder", "decoder")]
     arguments = ("model=conv_vae", "model/likelihood=normal", *small, "trainer=ddp", "trainer.accelerator=cpu")
     done = command(*arguments, "trainer.devices=2", "trainer.max_epochs=2", cwd=tmp_path)
@@ -451,7 +454,7 @@ def test_two_processes(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"limit_test_batches": 0}, "trainer.limit_test_batches=0 should be a number of batches >= 1, or a share"),
+        ({"limit_test_batches": 0}, "trainer.limit_test_batches=0 should be a number of batches >= 1, or a fraction"),
         ({"limit_train_batches": 0.0}, "trainer.limit_train_batches=0.0 should be a number of batches >= 1"),
         ({"limit_val_batches": 1.5}, "trainer.limit_val_batches=1.5 should be .* at most 1.0, or 0 for none"),
         ({"overfit_batches": -1}, "trainer.overfit_batches=-1 should be a number"),
@@ -473,13 +476,13 @@ def test_two_processes(tmp_path):
         ({"accelerator": "cpu", "devices": 9999}, "trainer.devices=9999 is more than this machine has cores: "),
     ],
 )
-def test_trainer_settings_that_make_no_sense(settings, words):
-    """Refused by key, value and what it should be, before anything is built."""
+def test_meaningless_trainer_settings_are_refused(settings, words):
+    """The message has the key, the value and what it should be."""
     with pytest.raises(ConfigError, match=words):
         check_trainer(settings)
 
 
-def test_trainer_settings_that_make_sense():
+def test_valid_trainer_settings_are_accepted():
     check_trainer(config("trainer"))
     for name, values in {
         "limit_test_batches": [1, 0.5, 1.0, None], "limit_val_batches": [0, 0.0], "overfit_batches": [0.0, 3],
@@ -495,7 +498,7 @@ def test_trainer_settings_that_make_sense():
     [({"eps": 0}, "optimizer.eps must be > 0, got 0"), ({"lr": 0.0}, "optimizer.lr must be > 0, got 0.0"),
      ({"betas": 0.9}, "optimizer.betas=0.9 should be two numbers"), ({"betas": [0.9, 1]}, "should be two numbers")],
 )  # fmt: skip
-def test_optimizer_settings_that_make_no_sense(settings, words):
+def test_meaningless_optimizer_settings_are_refused(settings, words):
     check_optimizer(config("optimizer"))
     with pytest.raises(ConfigError, match=words):
         check_optimizer(settings)
@@ -513,12 +516,12 @@ def test_optimizer_settings_that_make_no_sense(settings, words):
     ],
 )
 def test_flags_may_stand_anywhere(given, found):
-    """And W&B's agent may put two dashes before a key."""
+    """Hydra's flags and overrides may be mixed, and W&B's agent puts two dashes before a key."""
     assert to_argv(parse_arguments(given)) == found
 
 
 def test_from_a_notebook(cli, monkeypatch):
-    """A list of words is a command; without one, a notebook's own command line is none of ours."""
+    """main takes a list of overrides. Without one, the notebook's own command line is not used."""
     monkeypatch.setattr(sys, "argv", ["kernel", "-f", "kernel.json"])
     main(["hydra.run.dir=D", *SHORT, "logger=none", "callbacks.images=null"])
     assert json.loads(Path("D/summary.json").read_text())["status"] == "completed"
@@ -529,8 +532,8 @@ def test_from_a_notebook(cli, monkeypatch):
     assert err.splitlines()[-1].startswith("error: main() has no command line here: give a list, such as main([")
 
 
-def test_a_system_that_is_not_meant(tmp_path):
-    """One sentence in place of a missing module."""
+def test_an_unsupported_system(tmp_path):
+    """One sentence, not an import error."""
     code = "import runpy, sys; sys.modules['fcntl'] = None; sys.platform = 'win32'; sys.argv = ['run.py', '--help']; "
     code += f"runpy.run_path({str(REPO / 'run.py')!r}, run_name='__main__')"
     words = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(REPO)}, "capture_output": True, "text": True}

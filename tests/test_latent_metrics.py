@@ -251,7 +251,7 @@ def test_full_covariance():
 
 
 def test_of_a_model_with_full_covariance():
-    model = FullCovVAE((1, 4, 4), latent_dim=3).eval()
+    model = FullCovVAE((1, 4, 4), min_log_scale=-7.0, latent_dim=3).eval()
     with torch.no_grad():
         latent = model(torch.rand(20, 1, 4, 4, generator=generator(0))).latent
     metric = JointLatentMetrics(TriangularNormal, ("loc", "scale_tril"))

@@ -1,4 +1,4 @@
-"""The same command again: which folder it goes on in, what a sweep runs again, and how a run leaves."""
+"""Resume from the command line: which folder a command continues in, which jobs a sweep repeats, how a run exits."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from vaezoo.runs.resume import is_complete, resolve_resume
 from vaezoo.runs.signals import Stopped
 from vaezoo.tasks.fit import config_differences, prepare_resume
 
-# A task that does what plan.json says for its seed, and counts how often it was asked to.
+# A task that does what plan.json says for its seed, and counts how often it was called.
 STUB = """
 import json, os, signal, time
 from pathlib import Path
@@ -60,7 +60,7 @@ def task(config):
 
 @pytest.fixture
 def stub(tmp_path, monkeypatch):
-    """The words that run the stub, in an empty folder; called with a plan, it changes what the seeds do."""
+    """Return the overrides that run the stub, in an empty folder. The plan says what each seed does."""
     (tmp_path / "stub.py").write_text(STUB)
     (tmp_path / "more" / "task").mkdir(parents=True)
     (tmp_path / "more" / "task" / "stub.yaml").write_text("_target_: stub.task\n_partial_: true\n")
@@ -78,7 +78,7 @@ def stub(tmp_path, monkeypatch):
 
 
 def start(*arguments, **settings):
-    """run.py in a process of its own, in this folder."""
+    """Start run.py in a process of its own, in this folder."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPO), os.getcwd()])}
     return subprocess.Popen([sys.executable, str(REPO / "run.py"), *arguments], env=environment, **pipes)
@@ -97,8 +97,8 @@ def table(sweep):
         return {int(row["job"]): row for row in csv.DictReader(file)}
 
 
-def test_auto_goes_on_in_the_same_folder_until_it_is_complete(cli, stub):
-    """Nothing there, failed, still failing, then complete: one folder, and a complete one is not run again."""
+def test_auto_continues_in_the_same_folder_until_the_run_is_complete(cli, stub):
+    """No run, a failed run, failed again, complete: all in one folder, and a complete run is not repeated."""
     words = stub(seed0="raise")
     code, out, err, run = cli(*words, "resume=auto")
     assert code == 1
@@ -123,8 +123,8 @@ def test_auto_goes_on_in_the_same_folder_until_it_is_complete(cli, stub):
     assert sorted(path.name for path in (run / ".hydra").iterdir()) == ["config.yaml", "hydra.yaml", "overrides.yaml"]
 
 
-def test_auto_takes_the_newest_run_of_this_command_alone(cli, stub):
-    """Another seed's run is another command's; without resume every start is a new run."""
+def test_auto_finds_the_newest_run_of_this_command(cli, stub):
+    """A run with another seed is of another command. Without resume each command starts a new run."""
     words = stub(seed0="raise", seed1="raise")
     _code, _out, _err, _old = cli(*words, "seed=0")
     _code, _out, _err, mine = cli(*words, "seed=0")
@@ -136,8 +136,8 @@ def test_auto_takes_the_newest_run_of_this_command_alone(cli, stub):
     assert new is not None
 
 
-def test_auto_takes_a_run_that_differs_in_what_moves_no_bit(cli, stub):
-    """An unfinished one, with the new words from then on; one that is complete is another command's."""
+def test_auto_finds_a_run_that_differs_in_keys_without_effect_on_the_training(cli, stub):
+    """An unfinished run continues with the new overrides. A complete run with other overrides is of another command."""
     words = stub(seed0="raise")
     _code, _out, _err, run = cli(*words, "seed=0", "logger=csv", "trainer.max_epochs=5")
     _code, _out, _err, longer = cli(*words, "seed=0", "resume=auto", "trainer.max_epochs=6")
@@ -154,23 +154,23 @@ def test_auto_takes_a_run_that_differs_in_what_moves_no_bit(cli, stub):
     assert new is not None
 
 
-def test_auto_in_a_named_folder(cli, stub):
-    """hydra.run.dir=FOLDER: begun there, continued there, and refused to another command."""
+def test_auto_in_a_given_folder(cli, stub):
+    """hydra.run.dir=FOLDER: the run starts and continues there, and another command is refused."""
     words = [*stub(seed0="raise"), "hydra.run.dir=some 'place'"]
     words[-1] = r"hydra.run.dir='some \'place\''"
     folder = Path("some 'place'")
     for begins in (True, False):
         code, out, *_ = cli(*words, "resume=auto")
         assert code == 1
-        assert bool(out) != begins  # nobody has asked where: the jobs of a sweep, each in its folder, say nothing
+        assert bool(out) != begins  # the jobs of a sweep, each in its given folder, print nothing when they start
     assert len(tries(folder)) == 2
     code, _out, err, _new = cli(*words, "resume=auto", "seed=1")
     assert code == 1
     assert "error: some 'place' holds the run of another command: choose another hydra.run.dir" in err
 
 
-def test_a_named_run_goes_on_with_its_own_words(cli, stub):
-    """run=PATH alone is the whole command; what is trained cannot be changed, how long it is can."""
+def test_a_run_folder_continues_with_its_own_overrides(cli, stub):
+    """run=FOLDER needs no other override. The model cannot be changed, the length of the training can."""
     words = stub(seed3="raise")
     _code, _out, _err, run = cli(*words, "seed=3", "trainer.max_epochs=5")
     code, _out, err, _new = cli(words[0], words[2], f"run={run}")
@@ -225,8 +225,8 @@ def test_help_and_config_are_shown_without_resuming(cli, arguments):
     assert "resume" in out
 
 
-def test_a_torn_record_is_no_record(tmp_path, monkeypatch):
-    """A folder whose words were lost is not taken for the run of the command without words."""
+def test_an_empty_record_is_no_record(tmp_path, monkeypatch):
+    """A folder whose overrides were lost is not the run of a command without overrides."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "outputs" / "day" / "time" / ".hydra"
     folder.mkdir(parents=True)
@@ -237,7 +237,7 @@ def test_a_torn_record_is_no_record(tmp_path, monkeypatch):
 
 
 def test_a_folder_in_use_is_refused(cli, stub):
-    """Two processes never write one folder; the lock ends with its process, kill or not."""
+    """Two processes never write to one folder. The lock ends with its process, even if that is killed."""
     words = stub(seed0="wait")
     with start(*words) as process:
         while not (ready := list(Path().glob("outputs/*/*/ready"))):
@@ -274,8 +274,8 @@ def test_a_signal_after_the_end_leaves_the_summary(cli, stub):
     assert summary(run)["status"] == "completed"
 
 
-def test_a_sweep_again_runs_what_is_missing(stub):
-    """Completed jobs are left alone; failed, killed and new ones run, the old ones in their own folders."""
+def test_a_repeated_sweep_runs_the_missing_jobs(stub):
+    """Completed jobs are skipped. Failed, killed and new jobs run, each old one in its own folder."""
     words = ["-m", *stub(seed1="raise", seed2="kill"), "resume=auto"]
     with start(*words, "seed=0,1,2") as first:
         out, _err = first.communicate()
@@ -286,7 +286,7 @@ def test_a_sweep_again_runs_what_is_missing(stub):
     assert status == ["completed", "no luck", "killed by SIGKILL"]
     assert table(sweep)[0]["overrides"] == "task=stub allow_packages=[stub] seed=0"
 
-    # The sweep as it is when a glob(...) in its command has come to match one more, before all others.
+    # As if a glob(...) in the command now matched one more choice, before all others.
     record = (sweep / "sweep.json").read_text()
     write_atomic(sweep / "sweep.json", record.replace("seed=0,1,2", "seed=9,0,1,2"))
     stub(seed2="kill")
@@ -301,8 +301,8 @@ def test_a_sweep_again_runs_what_is_missing(stub):
     assert len(list(Path().glob("multirun/*/*"))) == 1
 
 
-def test_a_word_of_a_sweep_that_names_a_key(stub):
-    """It is each job's own config that ``${...}`` is for."""
+def test_interpolations_in_a_sweep_are_those_of_each_job(stub):
+    """``${...}`` is resolved with the config of each job."""
     with start("-m", *stub(), "seed=0,1", "+note=${run_dir}", "resume=auto") as process:
         process.communicate()
     assert process.returncode == 0
@@ -313,7 +313,7 @@ def test_a_word_of_a_sweep_that_names_a_key(stub):
 
 @pytest.fixture
 def listening():
-    """Programs started here hear Ctrl-C, though this one may have been started in the background, deaf to it."""
+    """Let programs that the test starts receive Ctrl-C, even if the test runs in the background and ignores it."""
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, former)
@@ -321,7 +321,7 @@ def listening():
 
 @pytest.mark.usefixtures("listening")
 def test_ctrl_c_in_a_sweep(stub):
-    """A terminal's Ctrl-C goes to its process group: the job, which a second one would cut short, hears it once."""
+    """A terminal sends Ctrl-C to a process group. The job gets it once: a second one would make it exit at once."""
     words = ["-m", *stub(seed1="wait"), "seed=1,2"]
     with start(*words, start_new_session=True) as process:
         while not (ready := list(Path().glob("multirun/*/*/0/ready"))):
@@ -339,7 +339,7 @@ def test_ctrl_c_in_a_sweep(stub):
 
 
 def test_sigterm_in_a_sweep(stub):
-    """The running job saves before the sweep ends, and the same command runs the rest."""
+    """The running job saves before the sweep ends, and the same command runs the other jobs."""
     words = ["-m", *stub(seed1="wait"), "seed=1,2"]
     with start(*words) as process:
         while not (ready := list(Path().glob("multirun/*/*/0/ready"))):
@@ -361,7 +361,7 @@ def test_sigterm_in_a_sweep(stub):
 
 
 def test_a_lock_does_not_outlive_its_process(tmp_path):
-    """A forked worker, which may live on for seconds after a kill, does not hold the folder."""
+    """A forked worker, which may outlive its parent for seconds, does not lock the folder."""
     with locked(tmp_path):
         worker = os.fork()
         if worker == 0:
@@ -375,7 +375,7 @@ def test_a_lock_does_not_outlive_its_process(tmp_path):
 
 
 def test_the_table_keeps_brackets(tmp_path, capsys):
-    """They are no markup: not in a word, not in a cause."""
+    """Brackets in overrides and errors are printed and not read as markup."""
     (tmp_path / "job.json").write_text('{"job": 0, "overrides": ["a.hidden=[400]"]}')
     (tmp_path / "summary.json").write_text('{"error": "got [bold]"}')
     print_table(tmp_path)
@@ -384,7 +384,7 @@ def test_the_table_keeps_brackets(tmp_path, capsys):
     assert "got [bold]" in out
 
 
-def test_the_cause_in_an_exit_code():
+def test_the_reason_in_an_exit_code():
     assert [exit_reason(code) for code in (-11, 143, 7)] == [
         "killed by SIGSEGV", "interrupted by SIGTERM", "ended with exit code 7"
     ]  # fmt: skip
@@ -410,21 +410,21 @@ def test_the_cause_in_an_exit_code():
     ],
 )
 def test_a_comparison_that_grows(before, now, grows):
-    """What is there must be part of what is asked for."""
+    """The models and seeds in the folder must be among those of the command."""
     common = ["task=compare", "models=[mlp_vae]", "data=mnist"]
     words = [[*common, *filter(None, [own])] for own in (now, before)]
     assert is_larger_comparison(*map(by_key, words)) == grows
 
 
-def test_what_a_run_that_goes_on_says_of_its_config():
-    """What moves its training; not where the data lie, which follows from where it is started."""
+def test_differences_between_configs():
+    """Differences that affect the training are reported, but not the folder of the data."""
     before = {"seed": 0, "data": {"root": "/a/data", "val_size": 10}, "trainer": {"max_epochs": 2}, "debug": False}
     now = {"seed": 0, "data": {"root": "/b/data", "val_size": 20}, "trainer": {"max_epochs": 9}, "debug": True}
     assert list(config_differences(before, now)) == [("data.val_size", 10, 20)]
 
 
-def test_a_complete_run_that_goes_on_has_no_speed(cli):
-    """It trains nothing more, and from another folder it is the same run."""
+def test_a_complete_run_that_is_resumed_has_no_speed(cli):
+    """It trains no more, and started from another folder it is the same run."""
     code, out, _err, run = cli("trainer.max_epochs=1", "logger=none", "callbacks.images=null")
     assert code == 0
     assert "images/s in training" in out
@@ -439,7 +439,7 @@ def test_a_complete_run_that_goes_on_has_no_speed(cli):
 
 @pytest.mark.parametrize(("words", "early"), [([], True), (["logger=csv"], False), (["run=x"], False)], ids=str)
 def test_wandb_is_imported_before_torch(stub, words, early):
-    """By a run that logs there; when torch is there first it takes longer."""
+    """For a run that logs to W&B: after torch the import takes longer."""
     order = "import sys\ndef task(config):\n    print('wandb.apis.public' in sys.modules, 'torch' in sys.modules)\n"
     first = stub()
     Path("stub.py").write_text(order)
@@ -448,7 +448,7 @@ def test_wandb_is_imported_before_torch(stub, words, early):
     assert out == f"{early} False\n"
 
 
-def test_replace_leaves_the_old_text_where_it_fails(tmp_path):
+def test_write_atomic_keeps_the_old_text_if_it_fails(tmp_path):
     path = tmp_path / "a.json"
     write_atomic(path, "old")
     with pytest.raises(UnicodeEncodeError):
@@ -456,13 +456,13 @@ def test_replace_leaves_the_old_text_where_it_fails(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_stopped_passes_those_who_catch_exceptions():
+def test_stopped_is_not_caught_as_an_exception():
     assert not issubclass(Stopped, Exception)
     assert str(Stopped(signal.SIGTERM)) == "stopped by SIGTERM"
 
 
-def test_a_full_disk_in_words():
-    """Whatever file it was that found no room."""
+def test_the_message_of_a_full_disk():
+    """The message does not depend on the file."""
     from vaezoo.error_messages import describe_error
 
     assert describe_error(OSError(28, "No space left on device")).startswith(
@@ -470,8 +470,8 @@ def test_a_full_disk_in_words():
     )
 
 
-def test_a_run_cannot_go_on_to_fewer_epochs(tmp_path):
-    """Refused before its folder is touched: its results would be lost."""
+def test_a_run_cannot_continue_to_fewer_epochs(tmp_path):
+    """It is refused before anything in the folder changes, because its results would be lost."""
     from vaezoo.errors import ConfigError
     from vaezoo.runs.resume import resolve_resume
 
@@ -485,19 +485,19 @@ def test_a_run_cannot_go_on_to_fewer_epochs(tmp_path):
 
 
 def finished(folder):
-    """A checkpoint, as a training leaves one."""
+    """Write a checkpoint as a training does."""
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "last.ckpt").write_bytes(b"weights")
 
 
 def contents(folder):
-    """Every file below a folder but the lock, and the config that Hydra writes before a sweep starts."""
+    """Read every file in a folder except the lock and the config that Hydra writes before a sweep starts."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", "multirun.yaml")]
     return {path: path.read_bytes() for path in files}
 
 
 def test_the_record_is_what_hydra_would_write(cli, stub):
-    """Config, hydra and overrides, to the byte."""
+    """Config, Hydra's own part and overrides are equal, byte by byte."""
     words = stub()
     code, *_ = cli(*words, "seed=3", "+note=${run_dir}", "hydra.run.dir=D", "hydra.output_subdir=theirs")
     assert code == 0
@@ -506,7 +506,7 @@ def test_the_record_is_what_hydra_would_write(cli, stub):
 
 
 def test_a_folder_with_results_is_refused_to_another_command(cli, stub):
-    """Nothing in it changes; a repeated training goes on with resume=auto alone; an attempt without results is none."""
+    """Nothing in the folder changes. The same training needs resume=auto. A run without results does not count."""
     words = [*stub(seed1="raise"), "hydra.run.dir=D"]
     folder = Path("D")
     code, *_ = cli(*words, "seed=1", "+note=first")
@@ -540,7 +540,7 @@ def test_a_folder_with_results_is_refused_to_another_command(cli, stub):
 
 
 def test_the_same_evaluation_again(cli, stub):
-    """It replaces its own result; another one is refused."""
+    """The same evaluation replaces its result; another one is refused."""
     words = [*stub(), "hydra.run.dir=D"]
     for _ in range(2):
         code, *_ = cli(*words, "seed=1")
@@ -553,7 +553,7 @@ def test_the_same_evaluation_again(cli, stub):
 
 @pytest.mark.parametrize("after", range(4))
 def test_a_kill_while_the_record_is_written(cli, stub, monkeypatch, after):
-    """After any of its files: the folder can be used by either command, and no result changes its name."""
+    """After a kill at any file, the next command can use the folder, and no result changes its command."""
     words = [*stub(seed1="raise"), "hydra.run.dir=D"]
     cli(*words, "seed=1")
     count = 0
@@ -574,7 +574,7 @@ def test_a_kill_while_the_record_is_written(cli, stub, monkeypatch, after):
 
 
 def test_a_sweep_in_an_old_folder(stub):
-    """Another sweep, the same one without resume and a run are refused, and nothing changes."""
+    """Another sweep, the same sweep without resume, and a run are refused; nothing in the folder changes."""
     first = [*stub(), "hydra.sweep.dir=S"]
     with start("-m", *first, "seed=1") as process:
         process.communicate()
@@ -595,8 +595,8 @@ def test_a_sweep_in_an_old_folder(stub):
         assert contents(Path("S")) == before
 
 
-def test_a_run_goes_on_with_what_it_was_trained_with(cli):
-    """Another seed, model, data, optimizer or scheduler stops it; a default that one config alone has is told."""
+def test_a_run_is_resumed_only_with_its_own_config(cli):
+    """Another seed, model, data, optimizer or scheduler is an error; a default that only one config has is reported."""
     small = ("logger=none", "callbacks.images=null", "model.encoder.hidden=[8]")
     code, _out, _err, run = cli("trainer.max_epochs=1", *small)
     assert code == 0
@@ -622,8 +622,8 @@ def test_a_run_goes_on_with_what_it_was_trained_with(cli):
         assert prepare_resume(changed(key, value), [])
 
 
-def test_relative_data_are_those_of_the_original_folder(cli, stub):
-    """run=D from another folder; what is said there is relative to that one."""
+def test_a_relative_data_folder_is_that_of_the_original_working_directory(cli, stub):
+    """run=FOLDER from another working directory; an override of data.root is relative to the present one."""
     words = stub(seed0="raise")
     _code, _out, _err, run = cli(*words, "data=mnist", "data.root=here")
     Path("elsewhere").mkdir()
@@ -637,7 +637,7 @@ def test_relative_data_are_those_of_the_original_folder(cli, stub):
 
 
 def test_a_comparison_is_complete_with_every_stage(tmp_path):
-    """One that an older version calls completed, though an evaluation is missing, goes on."""
+    """A comparison of an older version without an evaluation is continued, though its summary says completed."""
     done = '{"status": "completed"}'
     for part in ("", "runs/a-seed0", "evaluations/a-seed0", "runs/b-seed0"):
         (tmp_path / part).mkdir(parents=True, exist_ok=True)
@@ -650,8 +650,8 @@ def test_a_comparison_is_complete_with_every_stage(tmp_path):
     assert is_complete(RunFolder(tmp_path))
 
 
-def test_a_lost_parent_takes_its_job_with_it(stub):
-    """The job saves itself; the same sweep again waits for it and runs what is missing."""
+def test_a_job_stops_if_its_parent_is_killed(stub):
+    """The job saves; the same sweep waits for it and runs the missing jobs."""
     words = ["-m", *stub(seed1="wait"), "seed=1,2"]
     with start(*words) as process:
         while not (ready := list(Path().glob("multirun/*/*/0/ready"))):
@@ -669,7 +669,7 @@ def test_a_lost_parent_takes_its_job_with_it(stub):
 
 
 def test_a_job_waits_for_an_earlier_attempt(tmp_path, capsys):
-    """While that still has the folder nothing in it is touched."""
+    """Nothing in the folder changes while another process has locked it."""
     (tmp_path / "summary.json").write_text("{}")
     jobs = Jobs(tmp_path, [], resume=True, group="g")
     orphan = os.fork()

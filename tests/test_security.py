@@ -1,4 +1,4 @@
-"""A checkpoint or a run folder of a stranger is data: nothing in it runs, and a broken one is one sentence."""
+"""Nothing in a checkpoint or run folder of a stranger is executed, and a broken one gives one sentence."""
 
 import json
 import os
@@ -19,7 +19,7 @@ OLD = REPO / "tests" / "data" / "f317a8e.ckpt"  # written by the version of that
 MODELS = sorted(path.stem for path in (REPO / "conf" / "model").glob("*.yaml"))
 
 
-def test_nothing_of_a_stranger_runs():
+def test_nothing_of_a_stranger_is_executed():
     """A part of the campaign: calls of all that a config can name, payloads, archives, records; the hook notices."""
     words = [sys.executable, str(REPO / "tests" / "campaign" / "security.py"), "--json", "--every", "29"]
     environment = os.environ | {"PYTHONPATH": str(REPO)}
@@ -36,7 +36,7 @@ def test_nothing_of_a_stranger_runs():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_loads_from_its_checkpoint(name, tmp_path):
-    """Whatever the zoo has passes the closed list, and its weights come back to the bit."""
+    """Every model of the zoo is admitted, and its weights are loaded to the bit."""
     small = [f"model.{part}.hidden=[8]" for part in ("encoder", "decoder")]
     nets = ["model/encoder=mlp", "model/decoder=mlp", "data.shape=[1,5,3]", "model.latent_dim=3"]
     node = config("model", f"model={name}", *nets, *small)
@@ -88,13 +88,13 @@ ELBO, KL = -27.85479547712538, 0.5082562488089833  # from that version's own sum
         ("task", "vaezoo.runs.checkpoint.read_checkpoint"),
     ],
 )
-def test_each_place_admits_its_own_kind_alone(at, target):
+def test_each_place_admits_only_its_own_kind(at, target):
     with pytest.raises(ConfigError, match=rf"^{at}\._target_="):
         build({"_target_": target}, at)
 
 
 def test_a_target_is_checked_before_its_arguments_are_built():
-    """The inner node is fine by itself, and must not be built on the way to a refusal."""
+    """The inner node is valid, but must not be built before the outer target is refused."""
     built = []
 
     class Recording(dict):
@@ -103,7 +103,7 @@ def test_a_target_is_checked_before_its_arguments_are_built():
             return super().items()
 
     inner = Recording(_target_="vaezoo.nets.MLP", _partial_=True)
-    with pytest.raises(ConfigError, match="not in a trusted package"):
+    with pytest.raises(ConfigError, match="not in an allowed package"):
         build({"_target_": "os.system", "command": inner}, "model.encoder")
     assert not built
     build({"_target_": "vaezoo.models.VAE", "data_shape": [1, 3, 3], "encoder": inner}, "model")
@@ -111,15 +111,15 @@ def test_a_target_is_checked_before_its_arguments_are_built():
 
 
 def changed(tmp_path, **parts):
-    """The old checkpoint with other parts."""
+    """Write the old checkpoint with other parts."""
     path = tmp_path / "changed.ckpt"
     torch.save(read_checkpoint(OLD) | parts, path)
     return path
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
-def test_weights_of_another_kind_are_refused(tmp_path, dtype):
-    """They would be cast, and load."""
+def test_weights_of_another_dtype_are_refused(tmp_path, dtype):
+    """Without a check they would be cast silently."""
     state = read_checkpoint(OLD)["state_dict"]
     name = next(key for key in state if key.endswith("weight"))
     with pytest.raises(ValueError, match=rf"does not fit its own config \({name} is {dtype}"):
@@ -128,8 +128,8 @@ def test_weights_of_another_kind_are_refused(tmp_path, dtype):
     assert load(changed(tmp_path, state_dict=half)).dtype == torch.float32  # as trainer.precision=bf16-true saves it
 
 
-def test_a_checkpoint_of_a_trainer_of_ones_own(tmp_path):
-    """It has weights and no config: the sentence says how to use it."""
+def test_a_checkpoint_of_another_trainer(tmp_path):
+    """It has weights and no config: the message says how to use it."""
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6"}, tmp_path / "own.ckpt")
     with pytest.raises(ValueError, match=r"it has no vaezoo_config\): if a Trainer of your own .*load_state_dict"):
         load(tmp_path / "own.ckpt")
@@ -137,15 +137,15 @@ def test_a_checkpoint_of_a_trainer_of_ones_own(tmp_path):
 
 @pytest.fixture
 def own_package(tmp_path, monkeypatch):
-    """A package of the user's own, in the folder that commands run in, which leaves a file if it is imported."""
+    """Write a package of the user's own into the working directory. It creates a file if it is imported."""
     text = f"import pathlib\nfrom vaezoo.models import VAE\npathlib.Path({str(tmp_path / 'imported')!r}).touch()\n"
     (tmp_path / "ownpackage.py").write_text(text + "class Mine(VAE):\n    pass\n")
     yield tmp_path / "imported"
     sys.modules.pop("ownpackage", None)
 
 
-def test_trust_is_never_inherited_from_a_file(cli, own_package, tmp_path):
-    """Neither from a checkpoint's config nor from a run folder's record; said on this command line, it works."""
+def test_allowed_packages_are_never_inherited_from_a_file(cli, own_package, tmp_path):
+    """Neither from a checkpoint's config nor from a run's record; only the present command line counts."""
     short = ("logger=none", "callbacks.images=null", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
     mine = "model._target_=ownpackage.Mine"
     code, _out, err, run = cli(*short, "allow_packages=[ownpackage]", mine, "trainer.max_epochs=1")
@@ -158,7 +158,7 @@ def test_trust_is_never_inherited_from_a_file(cli, own_package, tmp_path):
     for words in (["task=sample", f"run={run}", "num=2"], [f"run={run}", "trainer.max_epochs=2"]):
         code, _out, err, _ = cli(*words)
         assert code == 1
-        assert "model._target_=ownpackage.Mine is not in a trusted package" in err
+        assert "model._target_=ownpackage.Mine is not in an allowed package" in err
         assert not own_package.exists()
     for words in (["task=sample", f"run={run}", "num=2"], [f"run={run}", "trainer.max_epochs=2"]):
         code, _out, err, _ = cli(*words, "allow_packages=[ownpackage]")
@@ -168,7 +168,7 @@ def test_trust_is_never_inherited_from_a_file(cli, own_package, tmp_path):
 
 
 def test_a_link_out_of_a_run_folder_is_not_written_through(cli, tmp_path):
-    """A stranger's folder may hold links to files of the user's."""
+    """A stranger's folder may have links to files of the user."""
     victim = tmp_path / "victim"
     victim.write_text("untouched")
     short = ("logger=csv", "callbacks.images=null", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
@@ -184,7 +184,7 @@ def test_a_link_out_of_a_run_folder_is_not_written_through(cli, tmp_path):
 
 
 def test_data_are_not_downloaded_into_a_folder_that_a_file_names(cli, tmp_path, monkeypatch):
-    """The root in a checkpoint's config is read from, never written to."""
+    """Data are read from the folder in a checkpoint's config, but never written there."""
     from torchvision.datasets import mnist
 
     def download(*_, **__):

@@ -15,18 +15,18 @@ from vaezoo.runs.signals import (
 )
 
 
-def test_the_first_signal_is_noted_and_handlers_come_back(capfd):
+def test_the_first_signal_is_remembered_and_handlers_are_restored(capfd):
     before = signal.getsignal(signal.SIGTERM)
     with handling_signals():
         assert stop_request.signum == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop_request.signum == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
-    assert capfd.readouterr().err == "SIGTERM: stopping after this step; once more to leave at once\n"
+    assert capfd.readouterr().err == "SIGTERM: will save and stop after this step; send again to quit immediately\n"
 
 
-def test_a_second_signal_leaves_at_once(monkeypatch):
-    """One that follows within a second is the same one told twice, by a scheduler to the job and its step."""
+def test_a_second_signal_exits_at_once(monkeypatch):
+    """A signal within a second is the same one, which a scheduler sends to the job and to its step."""
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     with handling_signals():
@@ -40,7 +40,7 @@ def test_a_second_signal_leaves_at_once(monkeypatch):
 
 
 def test_slurm_requeue(tmp_path, monkeypatch):
-    """SIGUSR1 in a job asks SLURM to queue it again; nothing else does."""
+    """Only SIGUSR1 in a SLURM job requeues the job."""
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ > {tmp_path}/said\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -54,8 +54,8 @@ def test_slurm_requeue(tmp_path, monkeypatch):
     assert "could not be requeued" in requeue_slurm_job(Stopped(signal.SIGUSR1))
 
 
-def test_who_has_lost_its_parent_stops(monkeypatch):
-    """SIGTERM, once; a process that trains with others, which may wait for them, gets it twice."""
+def test_a_process_without_its_parent_stops(monkeypatch):
+    """SIGTERM once; a process that trains with others gets it twice, because it may wait for them."""
     parents, sent = iter([7, 7, 1] * 2), []
     monkeypatch.setattr(os, "getppid", lambda: next(parents))
     monkeypatch.setattr(os, "kill", lambda pid, signum: sent.append((pid, signum)))
@@ -67,8 +67,8 @@ def test_who_has_lost_its_parent_stops(monkeypatch):
         assert sent == [(os.getpid(), signal.SIGTERM)] * times
 
 
-def test_what_is_started_knows_its_parent(monkeypatch):
-    """While a command runs and no longer."""
+def test_started_processes_know_their_parent(monkeypatch):
+    """The variable is set only while a command runs."""
     monkeypatch.delenv(PARENT, raising=False)
     with stopping_with_parent():
         assert os.environ[PARENT] == str(os.getpid())

@@ -34,7 +34,7 @@ def shell(command, cwd, **environment):
 @pytest.mark.parametrize("code", [0, 1])
 @pytest.mark.parametrize("output", [">&- 2>&-", ">/dev/full 2>/dev/full", "2>&1 | head -c 9", "<&- >&- 2>/dev/full"])
 def test_lost_output_does_not_change_the_exit_code(tmp_path, output, code):
-    """Writes and the exit of the interpreter do not fail, and a file never gets the number of a closed stream."""
+    """Writes and the exit of the interpreter do not fail, and no file gets the descriptor of a closed stream."""
     done = shell(f"set -o pipefail; {sys.executable} -c '{PRINTS}' {code} {output}", tmp_path)
     assert done.returncode == code
     assert b"Exception" not in done.stderr

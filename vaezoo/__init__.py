@@ -5,7 +5,7 @@ __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str):
-    # torch takes seconds to import; `vaezoo --help` needs none of it.
+    # Imported here, because torch takes seconds to import and `vaezoo --help` does not need it.
     if name == "load":
         from vaezoo.runs.load import load
 

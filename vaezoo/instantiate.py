@@ -1,12 +1,12 @@
 """Build objects from plain config nodes, from a closed list of classes.
 
 A node ``{"_target_": "package.Class", **arguments}`` becomes an instance, or with ``"_partial_": True`` a
-``functools.partial`` of it. This is Hydra's convention, read without Hydra, so that a checkpoint can rebuild its model
-anywhere.
+``functools.partial`` of the class. This is Hydra's convention, but Hydra is not needed, so that a checkpoint can
+rebuild its model anywhere.
 
-A config may come from a stranger's checkpoint or run folder, and then it is data: it must not run anything. Each place
-of a config therefore admits classes of one kind alone (``PLACES``): subclasses of a base class that are defined in a
-named package, and some targets by their full names. A target is checked before any of its arguments is built; names
+A config may come from the checkpoint or run folder of a stranger, and must not execute anything. Therefore each place
+of a config admits only classes of one kind (``PLACES``): subclasses of a base class that are defined in a given
+package, and some targets by their full names. A target is checked before any of its arguments is built. Argument names
 are compared with the target's signature, and plain values with its type hints.
 """
 
@@ -29,13 +29,13 @@ SIMPLE = (bool, int, float, str)
 
 
 class Place(NamedTuple):
-    """What one place of a config may name.
+    """The classes and functions that one place of a config admits.
 
     Args:
-        noun: what it is, for messages.
-        base: full name of a class: every subclass that is public and defined in ``packages`` is admitted.
-        packages: names of packages.
-        others: full names of further targets.
+        noun: the word for such an object, for messages.
+        base: the full name of a class: every public subclass that is defined in ``packages`` is admitted.
+        packages: the names of packages.
+        others: the full names of further targets.
     """
 
     noun: str
@@ -51,8 +51,9 @@ TASKS = (
     "vaezoo.tasks.apply.encode",
 )  # fmt: skip
 
-# No function is admitted except by its full name, and no class whose constructor writes, deletes or starts anything:
-# tests/test_security.py calls all of them. Nodes inside the model's node are its parts; no other node holds nodes.
+# Functions are admitted only by their full names, and no class is admitted whose constructor writes, deletes or starts
+# anything: tests/test_security.py calls all of them. Nodes inside the model's node are its parts; no other node has
+# nodes inside.
 PLACES = {
     "model": Place("model", "vaezoo.models.LatentVariableModel", ("vaezoo.models",)),
     "model part": Place("part of a model", "torch.nn.Module", PARTS, ("vaezoo.families.diagonal_normal",)),
@@ -74,21 +75,21 @@ PLACES = {
 
 
 def build(node: Any, at: str, allow_packages: Sequence[str] = (), **extra: Any) -> Any:
-    """Build the object that a config node describes; containers are built item by item, plain values stay.
+    """Build the object that a config node describes. Lists and dicts are built item by item, plain values stay.
 
     Args:
         node: plain dicts, lists and values.
         at: the node's path, such as ``model.encoder``. Its first name says which classes are admitted (``PLACES``).
-        allow_packages: the user's own packages: any of their classes and functions is admitted, at any place.
-        **extra: further arguments of the outermost target, as they are.
+        allow_packages: the user's own packages. All their classes and functions are admitted, at any place.
+        **extra: further arguments of the outermost target. They are passed on unchanged.
 
     Raises:
-        ConfigError: a number that is not finite; a target that does not exist or is not admitted; an unknown or missing
-            argument; a wrong type; or a ValueError of the target itself, which then begins with the node's path.
+        ConfigError: a number is not finite; a target does not exist or is not admitted; an argument is unknown,
+            missing or of a wrong type; or the target raises a ValueError, to which the node's path is added.
     """
     if isinstance(node, list):
         return [build(item, f"{at}[{i}]", allow_packages) for i, item in enumerate(node)]
-    if isinstance(node, float) and not math.isfinite(node):  # torch's optimizers and Lightning train with it
+    if isinstance(node, float) and not math.isfinite(node):  # torch's optimizers and Lightning accept it silently
         raise ConfigError(f"{at}={node} should be a finite number")
     if not isinstance(node, dict):
         return node
@@ -116,12 +117,12 @@ def build(node: Any, at: str, allow_packages: Sequence[str] = (), **extra: Any) 
 
 
 def is_below(name: str, packages: Iterable[str]) -> bool:
-    """Whether a dotted name is one of the packages or lies below one."""
+    """Whether a dotted name is one of the packages or is inside one."""
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def find_place(at: str) -> Place:
-    """The entry of ``PLACES`` for a node's path."""
+    """Return the entry of ``PLACES`` for a node's path."""
     root = re.split(r"[.\[]", at, maxsplit=1)[0]
     return PLACES["model part" if root == "model" and at != "model" else root]
 
@@ -129,34 +130,38 @@ def find_place(at: str) -> Place:
 def locate(path: Any, at: str, allow_packages: Sequence[str] = ()) -> Callable:
     """Return the class or function with this full name, if it is admitted at this place of the config.
 
-    Only a module that is loaded already, or one of vaezoo's own, is looked into; importing another one would run it.
+    Only modules that are loaded already, and those of vaezoo, are searched: importing another one would execute it.
+
+    Args:
+        path: the full name.
+        at: the node's path.
+        allow_packages: the user's own packages.
 
     Raises:
-        ConfigError: it is not admitted, or does not exist.
+        ConfigError: the target is not admitted, or does not exist.
     """
-    where = f"{at}._target_"
+    key = f"{at}._target_"
     place = find_place(at)
     path = NEW_NAMES.get(path, path) if isinstance(path, str) else path
     module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
-    named = path in place.others
+    is_listed = path in place.others
     public = all(part.isidentifier() and not part.startswith("_") for part in (*module.split("."), name))
-    trusted = public and is_below(path, allow_packages)
-    if not (trusted or named or (public and is_below(path, place.packages))):
-        whose = ", ".join((*place.packages, *allow_packages)) or " or ".join(place.others)
+    in_own_package = public and is_below(path, allow_packages)
+    if not (in_own_package or is_listed or (public and is_below(path, place.packages))):
+        packages = ", ".join((*place.packages, *allow_packages)) or " or ".join(place.others)
         raise ConfigError(
-            f"{where}={path} is not in a trusted package ({whose}): name a {place.noun} of these, "
+            f"{key}={path} is not in an allowed package ({packages}): name a {place.noun} of these, "
             f"or if it is in a package that you wrote, add 'allow_packages=[PACKAGE]'"
         )
     try:
-        importable = trusted or named or module in place.packages or is_below(module, ("vaezoo",))
+        importable = in_own_package or is_listed or module in place.packages or is_below(module, ("vaezoo",))
         target = getattr(import_module(module) if importable else sys.modules[module], name)
     except (ImportError, AttributeError, KeyError) as error:
-        raise ConfigError(f"{where}={path} does not exist ({error})") from error
-    own = (
-        trusted and callable(target) and is_below(target.__module__, allow_packages)
-    )  # not what a trusted module imports
-    if not (own or named or is_subclass(target, place)):
-        raise ConfigError(f"{where}={path} is not a {place.noun}: name a class that is one, or leave it out")
+        raise ConfigError(f"{key}={path} does not exist ({error})") from error
+    # Not what a module of the user's own package has imported from elsewhere.
+    is_own = in_own_package and callable(target) and is_below(target.__module__, allow_packages)
+    if not (is_own or is_listed or is_subclass(target, place)):
+        raise ConfigError(f"{key}={path} is not a {place.noun}: name a class that is one, or remove the override")
     return target
 
 
@@ -169,9 +174,10 @@ def is_subclass(target: Any, place: Place) -> bool:
 
 
 def signature(target: Callable) -> tuple[set[str], dict[str, Any], list[str], bool]:
-    """Parameter names, their type hints, the names that must be given, and whether any other is taken.
+    """Return parameter names, their type hints, the names that are required, and whether any other name is accepted.
 
-    A class that passes ``**kwargs`` on is followed to its parents, whose own needs it may meet.
+    If a class forwards ``**kwargs``, the parameters of its parents count too, but the class may supply their required
+    ones itself.
     """
     chain: list[Any] = [target]
     if inspect.isclass(target):
@@ -187,7 +193,7 @@ def signature(target: Callable) -> tuple[set[str], dict[str, Any], list[str], bo
                 names.add(name)
                 if depth == 0 and parameter.default is parameter.empty:
                     required.append(name)
-        with suppress(NameError, TypeError):  # hints that only a type checker can read
+        with suppress(NameError, TypeError):  # hints that only a type checker can evaluate
             hints = typing.get_type_hints(function) | hints
         passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
         if not passes_on:
@@ -196,14 +202,14 @@ def signature(target: Callable) -> tuple[set[str], dict[str, Any], list[str], bo
 
 
 def check(target: Callable, arguments: dict[str, Any], at: str, complete: bool) -> None:
-    """Compare arguments with the target's signature: names, simple types, and what is missing."""
+    """Raise a ConfigError if arguments do not fit the target's signature: an unknown or missing name, a wrong type."""
     names, hints, required, any_name = signature(target)
     prefix = f"{at}."
     for name, value in arguments.items():
         if name not in names and not any_name:
             hint = suggest(name, names, prefix)
             raise ConfigError(f"{prefix}{name}: {target.__qualname__} has no such option, {hint}")
-        if value == "???":  # a config's word for what has no default
+        if value == "???":  # stands in a config for a value that the user must give
             raise ConfigError(f"{prefix}{name} is missing: {target.__qualname__} needs it")
         if not fits(value, hints.get(name, Any)):
             raise ConfigError(f"{prefix}{name}={value!r} should be {describe(hints[name])}")
@@ -213,13 +219,13 @@ def check(target: Callable, arguments: dict[str, Any], at: str, complete: bool) 
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type itself."""
+    """Return the members of a union, or the type itself; without tensors, which cannot come from a config."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return tuple(kind for kind in kinds if getattr(kind, "__name__", "") != "Tensor")  # which no config holds
+    return tuple(kind for kind in kinds if getattr(kind, "__name__", "") != "Tensor")
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value has a type that the hint names; hints beyond plain values are not judged."""
+    """Whether a value has a type of the hint. Any value fits a hint that has other types than plain values."""
     kinds = alternatives(hint)
     if not all(kind in SIMPLE or kind is type(None) for kind in kinds):
         return True
@@ -231,6 +237,6 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """A type hint in words."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    """Describe a type hint in words."""
+    words = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}
     return " or ".join(words.get(kind, str(kind)) for kind in alternatives(hint))

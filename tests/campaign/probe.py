@@ -1,4 +1,4 @@
-"""What the campaign puts into a training: a record of every batch, and faults at named events."""
+"""What the campaign adds to a training: a record of every batch, and faults at named events."""
 
 import hashlib
 import json
@@ -25,19 +25,19 @@ saves = random.Random(0)  # says at which chunks of batches last.ckpt is written
 
 
 def happens(event: str) -> None:
-    """Say that an event is about to happen."""
+    """Report that an event is about to happen."""
     counts[event] += 1
     if fault is not None:
         fault(event, counts[event])
 
 
 def digest(tensor: torch.Tensor) -> str:
-    """A hash of the values, to the bit."""
+    """Return a hash of the values, to the bit."""
     return hashlib.blake2b(tensor.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
 
 
 class Probe(pl.Callback):
-    """Adds a line to a file for each training batch, lets checkpoints be written often, and says what happens.
+    """Adds a line to a file for each training batch, lets checkpoints be written often, and reports events.
 
     Args:
         record: the file; lines are (epoch, number of the batch, step after it, loss, examples, images).
@@ -87,7 +87,7 @@ class Probe(pl.Callback):
 
 
 def tell(owner: Any, name: str, event: str) -> None:
-    """Let the calls of a function be events."""
+    """Report the calls of a function as events."""
     inner = getattr(owner, name)
 
     def told(*args: Any, **kwargs: Any) -> Any:
@@ -98,7 +98,7 @@ def tell(owner: Any, name: str, event: str) -> None:
 
 
 def install() -> None:
-    """Let what is no hook of a callback's be an event, too."""
+    """Report events for which callbacks have no hook."""
     tell(checkpoint, "replace_verified", "save")
     tell(os, "fsync", "fsync")
     tell(Path, "replace", "rename")

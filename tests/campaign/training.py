@@ -1,11 +1,11 @@
-"""Training under faults: killed, signalled and fed with NaN, it goes on to the bit or ends in a sentence.
+"""Training under faults: killed, signalled and fed with NaN, it continues to the bit or ends with one sentence.
 
     python tests/campaign/training.py --minutes 15 --seed 1 --kinds kills,targeted,nan,signals,same,commands
     python tests/campaign/training.py --minutes 10 --kinds parent,reused,logging,output
 
-Each attempt is the whole program, ``run.py WORDS resume=auto``, in a fork of this process; its end is compared
-with that of the same command left alone: loss, examples and images of every batch, the checkpoints, the
-metrics and the summary. Prints one line of figures for each kind and exits with 1 if there was a fault.
+Each attempt is the whole program, ``run.py OVERRIDES resume=auto``, in a fork of this process. Its result is compared
+with that of the same command without faults: loss, examples and images of every batch, the checkpoints, the metrics
+and the summary. The script prints one line of figures for each kind of fault and exits with 1 if there was an error.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
 
-import lightning.pytorch  # noqa: F401  # what a run would import is there in each fork
+import lightning.pytorch  # noqa: F401  # each fork has loaded what a run imports
 import probe
 import sklearn.datasets  # noqa: F401
 import torch
@@ -44,7 +44,7 @@ from vaezoo.runs.checkpoint import read_checkpoint
 
 REPO = Path(__file__).resolve().parents[2]
 
-# What each run says, and the choices of which it draws its words.
+# The overrides of each run, and the choices from which further ones are drawn.
 BASE = {
     "logger": "csv",
     "debug": "true",
@@ -114,7 +114,7 @@ def attempt(
     streams: tuple[str, str] = ("kept", "kept"),
     broken_after: float = 0,
 ) -> End:
-    """The command of these words in a folder, once.
+    """Run the command of these overrides in a folder, once.
 
     Args:
         faults: told of each event in it, and how often that has happened.
@@ -123,7 +123,7 @@ def attempt(
         saves: names the draws of when it saves.
         group: send the signals to its workers, too.
         terminal: stderr is a terminal.
-        resume: say resume=auto.
+        resume: whether to add resume=auto.
         streams: stdout and stderr, each "kept", "closed", "full" (/dev/full), or a "pipe" whose reader goes away
             after ``broken_after`` seconds.
     """
@@ -189,13 +189,13 @@ def attempt(
 
 
 def command(folder: Path, words: dict[str, str], resume: bool = True) -> list[str]:
-    """The command line."""
+    """Return the command line."""
     text = [f"{key}={value}" for key, value in (BASE | words).items()]
     return ["run.py", *text, *["resume=auto"] * resume, f"hydra.run.dir={folder.name}"]
 
 
 def outcome(folder: Path) -> dict:
-    """All that two runs of a command have to have in common."""
+    """Return everything that must be equal for two runs of a command."""
     record: dict[str, list] = {}
     for line in (folder / "record").read_text().splitlines():
         epoch, number, *values = json.loads(line)
@@ -215,14 +215,14 @@ def outcome(folder: Path) -> dict:
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv without times."""
+    """Return the rows of metrics.csv without times."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [{key: cell for key, cell in row.items() if cell and key not in TIMES} for row in rows]
 
 
 def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """The values inside a checkpoint, tensors by their hash."""
+    """Yield the values inside a checkpoint, tensors as their hash."""
     if isinstance(value, dict | list | tuple):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from leaves(part, f"{name}.{key}")
@@ -231,7 +231,7 @@ def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
 
 
 def compare(found: object, expected: object, name: str = "") -> None:
-    """Say where two outcomes differ first."""
+    """Describe the first difference between two outcomes."""
     if isinstance(found, dict) and isinstance(expected, dict):
         assert found.keys() == expected.keys(), f"{name}: only in one: {list(found.keys() ^ expected.keys())[:5]}"
         for key, part in found.items():
@@ -245,14 +245,14 @@ def compare(found: object, expected: object, name: str = "") -> None:
 
 
 class Campaign:
-    """Runs cases in a folder; what was left alone is run once for each command."""
+    """Runs cases in a folder; each command is run once without faults."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.whole: dict[str, tuple[dict, float, float]] = {}
 
     def alone(self, words: dict[str, str], broken: tuple | None = None) -> tuple[dict, float, float]:
-        """The outcome of a command left alone; seconds until its first batch, and until its end."""
+        """Return the outcome of a command without faults, and the seconds until its first batch and until its end."""
         name = json.dumps([words, broken])
         if name not in self.whole:
             folder = Path(tempfile.mkdtemp(prefix="whole", dir=self.folder))
@@ -268,7 +268,7 @@ class Campaign:
         return self.whole[name]
 
     def kills(self, folder: Path, rng: random.Random) -> Counter:
-        """Killed at random times, again and again."""
+        """Kill a run at random times, again and again."""
         words = draw(rng)
         expected, first, whole = self.alone(words)
         figures = Counter(runs=1)
@@ -282,14 +282,14 @@ class Campaign:
         return figures + self.finish(folder, words, expected)
 
     def finish(self, folder: Path, words: dict[str, str], expected: dict, broken: tuple | None = None) -> Counter:
-        """Left alone from here on, it ends as if nothing had happened."""
+        """Run without faults from here on, and compare the outcome with that of a run without any."""
         end = attempt(folder, words, broken=broken)
         assert end.code == 0, end
         compare(outcome(folder), expected)
         return Counter({"batches compared": len(expected["record"])})
 
     def targeted(self, folder: Path, rng: random.Random) -> Counter:
-        """Killed at places where it could matter."""
+        """Kill a run before named events, at which it could matter."""
         words = draw(rng)
         expected, *_ = self.alone(words)
         figures = Counter(runs=1)
@@ -308,7 +308,7 @@ class Campaign:
         return figures + self.finish(folder, words, expected)
 
     def nan(self, folder: Path, rng: random.Random) -> Counter:
-        """A number that is not finite in a batch: the run stops in that very step, or skips it."""
+        """Put a non-finite number into a batch: the run stops in that step, or skips it."""
         words = draw(rng)
         clean, *_ = self.alone(words)
         epoch, number = map(int, re.findall(r"\d+", rng.choice(list(clean["record"]))))
@@ -344,7 +344,7 @@ class Campaign:
         return figures + self.finish(folder, words, expected, broken)
 
     def signals(self, folder: Path, rng: random.Random) -> Counter:
-        """Asked to stop, at random times and at places where it could matter; some a second time, too."""
+        """Send signals to stop, at random times and before named events; to some runs a second time."""
         words = draw(rng)
         expected, _first, whole = self.alone(words)
         figures = Counter(runs=1)
@@ -369,7 +369,7 @@ class Campaign:
                 continue
             figures["signals"] += 1
             figures[kind] += 1
-            if "once more to leave at once" not in end.out:
+            if "send again to quit immediately" not in end.out:
                 figures["before it listens"] += 1
                 continue
             assert end.code == 128 + signum, f"{kind}: {end}"
@@ -379,7 +379,7 @@ class Campaign:
         return figures + self.finish(folder, words, expected)
 
     def twice(self, folder: Path, rng: random.Random) -> Counter:
-        """A second signal, more than a second after the first, ends a step that does not end."""
+        """Send a second signal more than a second after the first: it ends a step that hangs."""
         words = draw(rng)
         expected, *_ = self.alone(words)
         signum = rng.choice(vaezoo.runs.signals.SIGNALS)
@@ -398,7 +398,7 @@ class Campaign:
         return Counter({"second signals": 1}) + self.finish(folder, words, expected)
 
     def same(self, folder: Path, rng: random.Random) -> Counter:
-        """What is shown, and how batches are handed over, changes nothing."""
+        """Change the progress bar, pictures, workers and batches per step: the weights stay the same."""
         words = draw(rng)
         # A run that max_steps ends in an epoch's last chunk is validated then, and in another chunk it is not.
         varied = ("data.batches_per_step", "data.num_workers", "trainer.max_steps")
@@ -417,7 +417,7 @@ class Campaign:
         return Counter({"runs compared": len(OTHERWISE)})
 
     def commands(self, folder: Path, rng: random.Random) -> Counter:
-        """The real command line, alone and as a sweep, killed or asked to stop, then said again."""
+        """Kill or stop the real command line, alone and as a sweep, then repeat it."""
         words = draw(rng)
         expected, *_ = self.alone(words)
         figures = Counter()
@@ -439,7 +439,7 @@ class Campaign:
         return figures
 
     def parent(self, folder: Path, rng: random.Random) -> Counter:
-        """The parent of a sweep or of a comparison is killed alone; said again, also at once, it completes."""
+        """Kill only the parent of a sweep or a comparison, and repeat the command, also at once: it completes."""
         words = draw(rng)
         figures, sweeps = Counter(), rng.random() < 0.5
         model, seed = words.pop("model", "mlp_vae"), words.pop("seed", "0")
@@ -506,7 +506,7 @@ class Campaign:
         return figures + self.finish(folder, second, self.alone(second)[0])
 
     def logging(self, folder: Path, rng: random.Random) -> Counter:
-        """W&B's service is killed at places where it could matter: one sentence, and the run ends as without W&B."""
+        """Kill W&B's service before named events: one sentence, and the run ends as without W&B."""
         words = draw(rng)
         expected, *_ = self.alone(words)
         event, at = moment(rng)
@@ -528,7 +528,7 @@ class Campaign:
         return figures + Counter({"killed services": int(mark.exists()), "told": int(told)})
 
     def output(self, folder: Path, rng: random.Random) -> Counter:
-        """Standard output and error are closed, full, or a pipe whose reader goes away: the run is complete."""
+        """Close or fill standard output and error, or end the reader of a pipe: the run is complete."""
         words = draw(rng)
         expected, _first, whole = self.alone(words)
         streams = (rng.choice(["closed", "full", "pipe"]), rng.choice(["kept", "closed", "full", "pipe"]))
@@ -559,14 +559,14 @@ EVENTS = [
 
 
 def draw(rng: random.Random) -> dict[str, str]:
-    """A command: one of 8 settings, with something else besides."""
+    """Draw a command: one of 8 settings, and one further option."""
     setting = rng.choice([net | often | how for net in NETS for often in ACCUMULATION for how in PRECISION])
     other = rng.randrange(len(EXTRAS))
     return setting | CHUNK[other % 3] | EXTRAS[other]
 
 
 def moment(rng: random.Random) -> tuple[str, int]:
-    """An event, and how often it is to have happened: a resumed run has fewer of them."""
+    """Draw an event, and how often it must have happened; a resumed run has fewer of them."""
     event, most = rng.choice(EVENTS)
     return event, 1 + int(most * rng.random() ** 2)
 
@@ -584,7 +584,7 @@ def is_last(record: dict[str, list], epoch: int, number: int) -> bool:
 
 
 def program(folder: Path, words: dict[str, str], wait: float | None = None, signum: int = signal.SIGTERM) -> End:
-    """The command in a process of its own; with values that are lists of several, a sweep."""
+    """Start the command in a process of its own; a sweep if values are lists."""
     arguments = command(folder, words)[1:]
     if "," in words.get("seed", ""):
         arguments = ["-m", *arguments[:-1], f"hydra.sweep.dir={folder.name}"]
@@ -605,32 +605,32 @@ def program(folder: Path, words: dict[str, str], wait: float | None = None, sign
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    """Every file below a folder but the lock."""
+    """Read every file in a folder except the lock."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def command_line(pid: int) -> str:
-    """What a process was started with; empty when it is gone."""
+    """Return the command of a process; empty if it has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     return ""
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """Return the processes that a process has started."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 
 
 def processes(folder: Path) -> list[int]:
-    """The processes whose command names a folder."""
+    """Return the processes whose command has a folder in it."""
     numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     named = re.compile(rf"hydra\.\w+\.dir='?({re.escape(str(folder))}|{folder.name})\b")
     return [pid for pid in numbers if named.search(command_line(pid))]
 
 
 def wait_for(happened: Callable[[], bool], otherwise: str, seconds: float = 90) -> None:
-    """Wait until something has happened."""
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, otherwise
@@ -647,7 +647,7 @@ KINDS = {
 
 
 def main() -> None:
-    """The whole campaign, or one case of it."""
+    """Run the whole campaign, or one case of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--minutes", type=float, default=20, help="give up after so long")

@@ -1,9 +1,9 @@
-"""The checkpoint writer and reader under faults: killed while saving, out of room, fed with broken files.
+"""The checkpoint writer and reader under faults: killed while saving, on full disks, with damaged files.
 
     python tests/campaign/writer.py --seconds 600 --seed 1 --folder /somewhere/on/a/disk
 
-Prints one line of figures for each kind of fault and exits with 1 if a checkpoint was torn, lost or taken
-though broken. The test suite runs a short slice of each kind by the same functions.
+It prints one line of figures for each kind of fault and exits with 1 if a checkpoint was damaged or lost, or loaded
+although it was damaged. The test suite runs a part of each kind with the same functions.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from vaezoo.runs.checkpoint_file import remove_leftovers
 
 
 def state(number: int, floats: int = 50, weight: float | None = None, moment: float | None = None) -> dict:
-    """A checkpoint that knows its number in each of its parts; one number may be another, such as NaN."""
+    """Return a checkpoint with its number in each of its parts; one value may be replaced, for example by NaN."""
     w = torch.arange(floats, dtype=torch.float32) + number
     m = w.sqrt()
     w[floats // 2] = w[floats // 2] if weight is None else weight
@@ -48,7 +48,7 @@ def state(number: int, floats: int = 50, weight: float | None = None, moment: fl
 
 
 def same(found: dict, number: int) -> bool:
-    """Whether a checkpoint is to the bit the one with this number."""
+    """Whether a checkpoint is equal, to the bit, to the one with this number."""
     try:
         torch.testing.assert_close(found, state(number, len(found["state_dict"]["w"])), rtol=0, atol=0)
     except (AssertionError, KeyError, TypeError):
@@ -57,12 +57,12 @@ def same(found: dict, number: int) -> bool:
 
 
 def save(folder: Path, number: int, floats: int = 50) -> None:
-    """As training saves its last state."""
+    """Save a checkpoint as a training saves its last state."""
     write_checkpoint(state(number, floats), folder / "last.ckpt", folder / "previous.ckpt")
 
 
 def forked(work: Callable[[], object]) -> int:
-    """Do some work in a copy of this process, and give its number."""
+    """Call a function in a fork of this process, and return the process id."""
     if pid := os.fork():
         return pid
     try:
@@ -74,7 +74,7 @@ def forked(work: Callable[[], object]) -> int:
 
 
 def survivor(folder: Path, least: int) -> int:
-    """The number of the checkpoint to go on from: each file that is there is whole, and none saved is lost."""
+    """Return the number of the checkpoint to resume from; check that each file is intact and no checkpoint is lost."""
     for path in folder.glob("*.ckpt"):
         assert same(found := read_checkpoint(path), found["global_step"]), f"{path.name} is torn"
     newest = newest_checkpoint(folder)
@@ -89,7 +89,7 @@ def survivor(folder: Path, least: int) -> int:
 
 
 def kills_at_lines(folder: Path, number: int = 0, every: int = 1) -> Iterator[int]:
-    """Save, killed at the first line of the writer's steps, at the next (or that many further), and so to the end."""
+    """Save, killed at the first line of the writer, then at later ones (every so many), until a save is complete."""
 
     def killed_at(line: int) -> Callable[[], None]:
         left = line
@@ -120,7 +120,7 @@ def kills_at_lines(folder: Path, number: int = 0, every: int = 1) -> Iterator[in
 
 
 def kills_inside_saves(folder: Path, rng: random.Random, floats: int = 200_000) -> Iterator[str]:
-    """Save again and again, killed after a random time of a save; says how far that save had come."""
+    """Save again and again, killed after a random time in a save; yield how far that save had come."""
     number, duration = 0, 0.02
 
     def saves(pipe: int) -> None:
@@ -276,7 +276,7 @@ def caught(folder: Path, content: bytes, sidecar: str) -> bool:
             newest_checkpoint(folder)
         except ValueError as error:
             said.write(str(error))
-    assert said.getvalue().endswith("delete them to start anew"), "the only checkpoint is broken and was taken"
+    assert said.getvalue().endswith("delete them to start again"), "the only checkpoint is broken and was taken"
     return True
 
 

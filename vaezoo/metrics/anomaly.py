@@ -30,18 +30,16 @@ SCORES = {
     "log_p": Quantity("nats per image", "-log p(x), importance-weighted", label="log p(x)"),
     "reconstruction": Quantity("nats per image", "-log p(x | z) at the posterior's mean z"),
     "typicality": Quantity("nats per image", "|-log p(x) - its mean over training images|"),
-    "likelihood_regret": Quantity("nats per image", "what the ELBO gains where q is fitted to the one image"),
+    "likelihood_regret": Quantity("nats per image", "gain of the ELBO if q is fitted to the image"),
 }
 
 
 QUANTITIES = {
-    "auroc": Quantity(
-        "probability", "an outlier scores above an inlier, ties counting half; chance gets 0.5", 1, "AUROC"
-    ),
+    "auroc": Quantity("probability", "P(an outlier scores above an inlier), ties count half; chance: 0.5", 1, "AUROC"),
     "aupr": Quantity(
-        "precision", "mean precision over the recalled outliers; chance gets their share of all", 1, "AUPR"
+        "precision", "mean precision over recalled outliers; chance: their share of all images", 1, "AUPR"
     ),
-    "fpr95": Quantity("share", "of the inliers, at or above the score that 95 % of the outliers reach", -1, "FPR95"),
+    "fpr95": Quantity("share", "share of inliers at or above the score that 95 % of the outliers reach", -1, "FPR95"),
 }
 
 

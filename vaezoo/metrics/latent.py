@@ -43,7 +43,9 @@ FEW = 0.25  # our choice: the good models of Burda et al. 2016 use 19 to 25 of 5
 MAX_PAIRS = 2**17  # densities q(z_m | x_n) at a time: 1 MB, which fits in the cache of a processor
 QUANTITIES = {
     "active_units": RUN_QUANTITIES["active_units"],  # which each test gives too
-    "active_units_kl": Quantity("dimensions", "latent dimensions with mean KL(q(z_d | x), p(z_d)) > 0.01 nats"),
+    "active_units_kl": Quantity(
+        "dimensions", "latent dimensions with mean KL(q(z_d | x), p(z_d)) > 0.01 nats", label="active units by KL"
+    ),
     "collapsed_units": Quantity(
         "dimensions", "latent dimensions with KL(q(z_d | x), p(z_d)) < 0.01 nats for 99 % of x"
     ),

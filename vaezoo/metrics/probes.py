@@ -12,11 +12,9 @@ from vaezoo.metrics.quantities import Quantity
 
 NUM_NEIGHBORS = 5
 QUANTITIES = {
-    "linear_probe": Quantity(
-        "accuracy", "of logistic regression on the standardised code", 1, "linear probe", 3, "main"
-    ),
-    "knn": Quantity("accuracy", "of the 5 nearest neighbours' vote in the code", 1, "kNN"),
-    "chance": Quantity("accuracy", "of the fit split's most frequent class"),
+    "linear_probe": Quantity("accuracy", "logistic regression on the standardised code", 1, "linear probe", 3, "main"),
+    "knn": Quantity("accuracy", "majority vote of the 5 nearest neighbours of the code", 1, "kNN"),
+    "chance": Quantity("accuracy", "most frequent class of the training codes"),
     "nmi": Quantity(
         "in [0, 1]", "mutual information of k-means clusters and labels / the mean of their entropies", 1, "NMI"
     ),

@@ -30,23 +30,29 @@ QUANTITIES = {
         protocol=PROTOCOL,
     ),
     "precision": Quantity(
-        "share of generated images", "those within a real image's 3 nearest neighbours", 1, protocol=PROTOCOL
+        "share of generated images",
+        "generated images in the 3-neighbour ball of a real image",
+        1,
+        protocol=PROTOCOL,
     ),
     "recall": Quantity(
-        "share of real images", "those within a generated image's 3 nearest neighbours", 1, protocol=PROTOCOL
+        "share of real images",
+        "real images in the 3-neighbour ball of a generated image",
+        1,
+        protocol=PROTOCOL,
     ),
     "density": Quantity(
         "ratio",
-        "a fifth of the real images whose 5 nearest neighbours reach a generated image",
+        "1/5 of the number of real images in whose 5-neighbour ball a generated image lies, mean",
         1,
         protocol=PROTOCOL,
     ),
     "coverage": Quantity(
-        "share of real images", "those whose 5 nearest neighbours reach a generated image", 1, protocol=PROTOCOL
+        "share of real images", "real images in whose 5-neighbour ball a generated image lies", 1, protocol=PROTOCOL
     ),
-    "num_features": Quantity("features", "dimensions of the space in which images are compared", column="run"),
-    "num_real": Quantity("images", "real images that were compared", column="run"),
-    "num_generated": Quantity("images", "generated images that were compared", column="run"),
+    "num_features": Quantity("features", "dimensions of the feature space", label="number of features", column="run"),
+    "num_real": Quantity("images", "real images compared", label="number of real images", column="run"),
+    "num_generated": Quantity("images", "generated images compared", label="number of generated images", column="run"),
     "psnr": Quantity("dB", "mean over images of -10 log10 MSE, pixels in [0, 1]", 1, "PSNR"),
     "ssim": Quantity("structural similarity", "mean over images; 1 for equal images", 1, "SSIM"),
     "ms_ssim": Quantity(

@@ -1,8 +1,8 @@
-"""Read a torch archive that may come from a stranger: tensors and plain values, and nothing runs.
+"""Read a torch archive that a stranger may have written: tensors and plain values, and nothing is executed.
 
-torch's own ``weights_only=True`` keeps code out. Beyond that, an archive must not cost more memory than its file is
-large, so that compressed parts, tensors larger than their numbers and objects of any size made by a few bytes are
-refused before they are made.
+torch's own ``weights_only=True`` keeps code out. In addition, an archive must not need more memory than its file is
+large. Therefore compressed parts, tensors with more elements than the file stores, and objects of any size that a few
+bytes describe are refused before they are created.
 """
 
 import io
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import torch
 
 PLAIN = (type(None), bool, int, float, str)
-# The only names in a checkpoint's pickle: they make a tensor from numbers in the file, a dict, or a data type's name.
+# The only names in the pickle of a checkpoint: they build a tensor from numbers in the file, a dict, or a dtype.
 DTYPES = ("Bool", "Byte", "Char", "Short", "Int", "Long", "Half", "BFloat16", "Float", "Double", "ComplexFloat")
 GLOBALS = {
     "collections OrderedDict",
@@ -29,18 +29,18 @@ GLOBALS = {
 def read_archive(file: BinaryIO) -> Any:
     """Return the content of an archive that ``torch.save`` wrote, with its tensors on the CPU.
 
-    torch looks at no checksum, and reads the archive's directory in its own way (with one bit of it flipped, a tensor
-    is whatever lay in memory). So torch gets a new archive, made of the parts whose checksums are right.
+    torch compares no checksums, and reads the archive's directory in its own way: with one bit of it flipped, a tensor
+    has whatever was in memory. So torch gets a new archive, built from the parts whose checksums are right.
 
     Raises:
-        ValueError: the archive is larger than its file, or would make something else than tensors and plain values.
-        Exception: whatever zipfile and torch raise for a broken file.
+        ValueError: the archive is larger than its file, or holds other objects than tensors and plain values.
+        Exception: zipfile and torch raise errors of several classes for a broken file.
     """
     verified = io.BytesIO()
     with zipfile.ZipFile(file) as archive, zipfile.ZipFile(verified, "w") as copy:
         parts = archive.infolist()
         if len({part.filename for part in parts}) < len(parts):
-            raise ValueError("it has two parts of one name")
+            raise ValueError("it has two parts of the same name")
         if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
             raise ValueError("it has compressed parts, which torch does not write")
         if sum(part.file_size for part in parts) > os.fstat(file.fileno()).st_size:
@@ -58,14 +58,14 @@ def check_pickle(content: bytes) -> None:
     """Raise a ValueError if a pickle names anything that is not in ``GLOBALS``."""
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL") and argument not in GLOBALS:
-            raise ValueError(f"it holds a {argument or opcode.name}, not tensors and plain values alone")
+            raise ValueError(f"it holds a {argument or opcode.name}, but only tensors and plain values are allowed")
 
 
 def find_unreadable(content: Any) -> str | None:
-    """Describe the first value that cannot be read back, such as "a DictConfig in config"; None if all can.
+    """Describe the first value that cannot be read back, such as "a DictConfig in config"; None if all values can.
 
-    Tensors must be dense and hold all of their numbers. Other values must be plain, and not of a subclass: a numpy
-    float is a float, and cannot be read back.
+    Tensors must be dense and store all of their elements. Other values must be of a plain type, not of a subclass of
+    it: a numpy float is a float, but cannot be read back.
     """
     for name, value in leaves(content):
         if type(value) in (torch.Tensor, torch.nn.Parameter):
@@ -79,7 +79,7 @@ def find_unreadable(content: Any) -> str | None:
 
 
 def leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value inside dicts, lists and tuples, and every key, with the path to it; no container twice."""
+    """Yield every value and every key inside dicts, lists and tuples, with its path. No container is visited twice."""
     waiting, seen = [(name, content)], set()
     while waiting:
         name, value = waiting.pop()
@@ -90,7 +90,7 @@ def leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         else:
             yield name, value
             continue
-        if id(value) in seen:  # a file may repeat one list without end
+        if id(value) in seen:  # a file may refer to one list again and again
             continue
         seen.add(id(value))
         parts = [(f"{name}.{key}" if name else str(key), key, part) for key, part in items]

@@ -1,4 +1,4 @@
-"""Settings that make no sense, refused before anything is built from them: the libraries take them, or say it badly."""
+"""Refuse meaningless settings before anything is built: the libraries accept them, or their messages are unclear."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
 from vaezoo.errors import ConfigError
 
-# Least values of the trainer's numbers, and other values that stand for something.
-LEAST: dict[str, tuple[float, dict[Any, str]]] = {
+# The smallest values of the trainer's numbers, and other values with a meaning of their own.
+MINIMUMS: dict[str, tuple[float, dict[Any, str]]] = {
     "accumulate_grad_batches": (1, {}),
     "gradient_clip_val": (0, {}),
     "max_epochs": (1, {-1: "no end"}),
@@ -21,38 +21,36 @@ LEAST: dict[str, tuple[float, dict[Any, str]]] = {
     "num_sanity_val_steps": (0, {-1: "all"}),
     "num_nodes": (1, {}),
 }
-# Numbers of batches, or shares of them, and whether 0 stands for none.
-BATCHES = {
+# Numbers or fractions of batches, and whether 0 is allowed, for none.
+BATCH_LIMITS = {
     "limit_train_batches": False,
     "limit_val_batches": True,
     "limit_test_batches": False,
     "val_check_interval": False,
     "overfit_batches": True,
 }
-
-
 SWITCHES = ("enable_progress_bar", "enable_model_summary", "detect_anomaly", "benchmark")
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:
-    """Refuse values of the trainer's settings.
+    """Refuse meaningless settings of the trainer.
 
     Raises:
-        ConfigError: names the first one, its value and what it should be.
+        ConfigError: the message names the first one, its value and what it should be.
     """
-    for name, (least, special) in LEAST.items():
+    for name, (least, special) in MINIMUMS.items():
         value: Any = trainer.get(name)
         if is_number(value) and value < least and value not in special:
             other = "".join(f", or {key} for {meaning}" for key, meaning in special.items())
             raise ConfigError(f"trainer.{name} must be >= {least:g}{other}, got {value}")
-    for name, zero in BATCHES.items():
+    for name, zero in BATCH_LIMITS.items():
         value = trainer.get(name)
         if is_number(value) and not (value == 0 and zero):
             allowed = value >= 1 if type(value) is int else 0 < value <= 1
             if not allowed:
                 none = ", or 0 for none" if zero else ""
                 raise ConfigError(
-                    f"trainer.{name}={value} should be a number of batches >= 1, or a share of them above 0 and at "
+                    f"trainer.{name}={value} should be a number of batches >= 1, or a fraction of them above 0 and at "
                     f"most 1.0{none}"
                 )
     for name in SWITCHES:
@@ -73,19 +71,19 @@ def check_trainer(trainer: dict[str, Any]) -> None:
 
 
 def check_machine(accelerator: Any, devices: Any) -> None:
-    """Refuse an accelerator that this machine does not have, and a number of devices above what it has."""
+    """Refuse an accelerator that this machine does not have, and more devices than it has."""
     gpus = {"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
-    there = ["cpu", *(name for name, available in gpus.items() if available)]
-    known = there if len(there) == 1 else [*there, "gpu"]
+    accelerators = ["cpu", *(name for name, is_available in gpus.items() if is_available)]
+    known = accelerators if len(accelerators) == 1 else [*accelerators, "gpu"]
     if accelerator in ("gpu", "cuda", "mps", "tpu") and accelerator not in known:
         raise ConfigError(
-            f"trainer.accelerator={accelerator}: this machine has {' and '.join(there)} alone, use "
+            f"trainer.accelerator={accelerator}: this machine has only {' and '.join(accelerators)}, use "
             f"trainer.accelerator=auto"
         )
-    on_gpu = len(there) > 1 and accelerator != "cpu"
+    on_gpu = len(accelerators) > 1 and accelerator != "cpu"
     if type(devices) is not int:
         if not on_gpu and devices != "auto":
-            raise ConfigError(f"trainer.devices={devices} should be a whole number >= 1: there is no GPU")
+            raise ConfigError(f"trainer.devices={devices} should be an integer >= 1: there is no GPU")
         return
     if on_gpu:
         most, unit = (CUDAAccelerator.auto_device_count() if gpus["cuda"] else 1), "GPUs"
@@ -94,17 +92,17 @@ def check_machine(accelerator: Any, devices: Any) -> None:
     if devices == -1 and on_gpu:
         return
     if devices < 1:
-        every = "; -1 stands for all GPUs, and there is none" * (devices == -1)
-        raise ConfigError(f"trainer.devices must be >= 1, got {devices}{every}")
+        hint = "; -1 stands for all GPUs, and there is none" * (devices == -1)
+        raise ConfigError(f"trainer.devices must be >= 1, got {devices}{hint}")
     if devices > most:
         raise ConfigError(f"trainer.devices={devices} is more than this machine has {unit}: use at most {most}")
 
 
 def check_optimizer(optimizer: dict[str, Any]) -> None:
-    """Refuse values of the settings that the optimizers of the zoo share.
+    """Refuse meaningless values of the settings that all optimizers have.
 
     Raises:
-        ConfigError: names the first one, its value and what it should be.
+        ConfigError: the message names the first one, its value and what it should be.
     """
     betas = optimizer.get("betas", [0.9, 0.999])
     if not (isinstance(betas, list) and len(betas) == 2 and all(is_number(b) and not (b < 0 or b >= 1) for b in betas)):
@@ -115,7 +113,7 @@ def check_optimizer(optimizer: dict[str, Any]) -> None:
 
 
 class CheckTestShare(pl.Callback):
-    """Refuses, before the training, a share of the test batches that is less than one of them."""
+    """Refuses a fraction of the test batches that is less than one batch, before the training starts."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         share, num = trainer.limit_test_batches, len(trainer.datamodule.test_dataloader())  # type: ignore[attr-defined]
@@ -124,12 +122,12 @@ class CheckTestShare(pl.Callback):
 
 
 def is_number(value: Any) -> bool:
-    """Whether this is a number, and not true or false."""
+    """Whether a value is a number, not true or false."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_time(value: Any) -> bool:
-    """Whether this is a time above 0, as Lightning reads it."""
+    """Whether a value is a time above 0 in a form that Lightning reads."""
     if isinstance(value, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value):
         return any(int(part) > 0 for part in value.split(":"))
     try:

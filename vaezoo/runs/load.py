@@ -13,7 +13,7 @@ from vaezoo.models import LatentVariableModel
 from vaezoo.runs.archive import leaves
 from vaezoo.runs.checkpoint import CONFIG_KEY, find_checkpoint, read_checkpoint
 
-LARGE = 10**7  # a whole number in a model's config may be at most this large, or as large as the checkpoint
+LARGE = 10**7  # an integer in a model's config may be at most this large, or as large as the checkpoint
 LARGEST_CONFIG = 100_000  # entries
 
 

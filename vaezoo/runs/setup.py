@@ -55,7 +55,7 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
     """
     allow_packages, seed, data_config = tuple(config["allow_packages"]), config["seed"], dict(config["data"])
     if type(seed) is not int or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed={seed!r} should be a whole number from 0 to {2**32 - 1}")
+        raise ConfigError(f"seed={seed!r} should be an integer from 0 to {2**32 - 1}")
     check_optimizer(config["optimizer"] or {})
     pl.seed_everything(seed, verbose=False)  # before the model is built: its initial weights are random
     model: LatentVariableModel = build(

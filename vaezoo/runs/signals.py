@@ -1,4 +1,4 @@
-"""Signals: the first one lets the step end and the run save itself, a second one makes it leave at once."""
+"""Signals: after the first one a run finishes its step, saves and stops; after a second one it exits at once."""
 
 import os
 import signal
@@ -10,21 +10,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-# Ctrl-C, a scheduler's notice, and SLURM's `--signal=USR1`: a run saves itself and leaves with 128 + number.
+# Ctrl-C, the notice of a scheduler, and SLURM's `--signal=USR1`: a run saves and exits with 128 + the signal's number.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-# The environment variable that tells a process which one has started it: a sweep, a comparison, or the first process
-# of a run on several devices.
+# The environment variable with the id of the process that has started this one: a sweep, a comparison, or the first
+# process of a run on several devices.
 PARENT = "VAEZOO_PARENT"
 
 
 class Stopped(BaseException):
     """A signal has stopped the run.
 
-    No ``Exception``: nothing on the way out is to take it for a failure.
+    It is no ``Exception``, so that no handler of errors catches it.
 
     Args:
-        signum: the signal.
-        saved: the checkpoint that the run can go on from; None where there is none.
+        signum: the number of the signal.
+        saved: the checkpoint from which the run can be resumed; None if there is none.
     """
 
     def __init__(self, signum: int, saved: str | Path | None = None):
@@ -36,10 +36,10 @@ class Stopped(BaseException):
 
 
 def requeue_slurm_job(stop: Stopped) -> str | None:
-    """Put the SLURM job of a run that SIGUSR1 has stopped back into the queue (``sbatch --signal=USR1@60 --requeue``).
+    """Requeue the SLURM job of a run that SIGUSR1 has stopped (``sbatch --signal=USR1@60 --requeue``).
 
     Returns:
-        What was done, in words; None outside SLURM or for another signal.
+        A message that says what was done; None outside SLURM or for another signal.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if stop.signum != signal.SIGUSR1 or job is None:
@@ -52,37 +52,38 @@ def requeue_slurm_job(stop: Stopped) -> str | None:
 
 
 class StopRequest:
-    """What has been asked for by a signal since ``listen`` began.
+    """The signal to stop that has arrived while ``handling_signals`` is active; it is also the signals' handler.
 
     Attributes:
-        signum: the signal's number, 0 before there is one.
-        listening: whether the signals are noted.
+        signum: the number of the signal; 0 if none has arrived.
+        listening: whether signals are handled.
+        since: when the signal arrived, by ``time.monotonic``.
     """
 
     signum, listening, since = 0, False, 0.0
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum and time.monotonic() - self.since > 1:  # schedulers may tell a process twice
+        if self.signum and time.monotonic() - self.since > 1:  # a scheduler may send a signal twice
             os._exit(128 + signum)
         if not self.signum:
             self.signum, self.since = signum, time.monotonic()
             name = signal.Signals(signum).name
-            with suppress(OSError):  # nobody reads it any more
-                os.write(2, f"{name}: stopping after this step; once more to leave at once\n".encode())
+            with suppress(OSError):  # stderr is closed
+                os.write(2, f"{name}: will save and stop after this step; send again to quit immediately\n".encode())
 
 
 stop_request = StopRequest()
 
 
 def install_handlers() -> None:
-    """Let ``request`` note the signals from here on."""
+    """Make ``stop_request`` the handler of the signals."""
     for number in SIGNALS:
         signal.signal(number, stop_request)
 
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Note signals in ``request`` while a block runs, in place of what they did before."""
+    """Handle signals with ``stop_request`` while a block runs, and restore their handlers afterwards."""
     stop_request.signum, stop_request.listening = 0, True
     before = {number: signal.getsignal(number) for number in SIGNALS}
     install_handlers()
@@ -96,10 +97,10 @@ def handling_signals() -> Iterator[None]:
 
 @contextmanager
 def stopping_with_parent() -> Iterator[None]:
-    """Stop this process if its parent ends, and let the processes that it starts do the same.
+    """Stop this process if its parent ends while a block runs; processes that it starts do the same.
 
-    A process that has lost its parent gets SIGTERM, so that it saves itself. If several processes train together, it
-    may wait for the others for ever: five seconds later it gets a second SIGTERM and leaves at once.
+    A process whose parent has ended gets SIGTERM, so that it saves. If several processes train together, it may wait
+    for the others forever: after five seconds it gets a second SIGTERM and exits at once.
     """
     if parent := os.environ.get(PARENT):
         threading.Thread(target=watch_parent, args=(int(parent),), daemon=True).start()
@@ -111,7 +112,7 @@ def stopping_with_parent() -> Iterator[None]:
 
 
 def watch_parent(parent: int, every_seconds: float = 0.5) -> None:
-    """Wait until this process has another parent, then end it."""
+    """Wait until this process has another parent, then send it SIGTERM."""
     while os.getppid() == parent:
         time.sleep(every_seconds)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What a trained model is for: samples, reconstructions and codes, written to files."""
+"""Write samples, reconstructions and codes of a trained model to files."""
 
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ SPLITS = ("train", "val", "test")
 
 
 def sample(config: dict[str, Any], num: int) -> None:
-    """Draw ``num`` images: ``samples.npz`` with the means of p(x | z) for z ~ p(z), and ``samples.png``.
+    """Draw images: write ``samples.npz`` with the means of p(x | z) for z ~ p(z), and ``samples.png``.
 
-    A model that is given labels gets the classes in turn. The draws are named by ``seed``.
+    A conditional model gets the classes in turn. The same ``seed`` gives the same images.
 
     Args:
         config: the resolved config.
-        num: of images; >= 1.
+        num: number of images, at least 1.
     """
     run = load_run_for_images(config, num)
     context = cycle_classes(run.data.test.labels, num).to(run.model.device)
@@ -35,13 +35,13 @@ def sample(config: dict[str, Any], num: int) -> None:
 
 
 def reconstruct(config: dict[str, Any], num: int, split: str = "test") -> None:
-    """Pass ``num`` images of a split, evenly spaced, through: ``reconstructions.npz`` with the images and the means of
+    """Reconstruct images of a split: write ``reconstructions.npz`` with the images and the means of
     p(x | z = encode(x)), and ``reconstructions.png``.
 
     Args:
         config: the resolved config.
-        num: of images; >= 1.
-        split: train, val or test.
+        num: number of images, evenly spaced over the split, at least 1.
+        split: "train", "val" or "test".
     """
     run = load_run_for_images(config, num)
     batches = list(run.batches(check_split(split), num))
@@ -53,11 +53,13 @@ def reconstruct(config: dict[str, Any], num: int, split: str = "test") -> None:
 
 
 def encode(config: dict[str, Any], split: str = "test") -> None:
-    """Encode a split: ``codes.npz`` with ``codes`` (N, *latent_shape), deterministic, and ``labels`` (N, ...).
+    """Encode a split: write ``codes.npz`` with ``codes`` (N, *latent_shape) and ``labels`` (N, ...).
+
+    The codes are point estimates, such as the mean of q(z | x), and not samples.
 
     Args:
         config: the resolved config.
-        split: train, val or test.
+        split: "train", "val" or "test".
     """
     run = open_run(config, ("split",))
     codes, labels = run.codes(check_split(split))
@@ -65,21 +67,37 @@ def encode(config: dict[str, Any], split: str = "test") -> None:
 
 
 def load_run_for_images(config: dict[str, Any], num: int) -> TrainedRun:
-    """The run of a task that is asked for ``num`` images."""
+    """Load the run of a task that takes a number of images.
+
+    Raises:
+        ConfigError: the number is wrong, or the run cannot be loaded.
+    """
     if type(num) is not int or num < 1:
-        raise ConfigError(f"num={num} should be a whole number >= 1")
+        raise ConfigError(f"num={num} should be an integer >= 1")
     return open_run(config, ("num", "split", "seed"))
 
 
 def check_split(split: str) -> str:
-    """The name of a split."""
+    """Return the name of a split.
+
+    Raises:
+        ConfigError: there is no such split.
+    """
     if split not in SPLITS:
         raise ConfigError(f"split={split} is not one of {', '.join(SPLITS)}")
     return split
 
 
 def save(run: TrainedRun, config: dict[str, Any], name: str, picture: Picture | None, **arrays: Tensor) -> None:
-    """Write the arrays as ``NAME.npz`` and the picture as ``NAME.png`` in the task's folder, and say so."""
+    """Write arrays as ``NAME.npz``, a picture as ``NAME.png`` and a summary into the task's folder; print their paths.
+
+    Args:
+        run: the trained run.
+        config: the resolved config.
+        name: the name of the files, without ending.
+        picture: None: there is no picture.
+        **arrays: tensors by name.
+    """
     folder = Path(config["run_dir"])
     contents: dict[str, Any] = {key: value.cpu().numpy() for key, value in arrays.items()}
     np.savez_compressed(folder / f"{name}.npz", **contents)

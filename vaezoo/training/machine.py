@@ -48,7 +48,7 @@ def set_threads(threads: int | None, size: int) -> None:
         threads = 1
     if threads is not None:
         if type(threads) is not int or threads < 1:
-            raise ConfigError(f"threads={threads!r} should be a whole number >= 1, or null")
+            raise ConfigError(f"threads={threads!r} should be an integer >= 1, or null")
         if threads > (cores := os.cpu_count() or 1):
             raise ConfigError(f"threads={threads} is more than the {cores} cores of this machine: use at most {cores}")
         torch.set_num_threads(threads)

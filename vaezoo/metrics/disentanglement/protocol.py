@@ -25,10 +25,10 @@ from vaezoo.metrics.quantities import Quantity
 
 QUANTITIES = {
     "beta_vae": Quantity(
-        "accuracy", "which factor a set of pairs shares, told from their mean |z - z'|", 1, "beta-VAE score"
+        "accuracy", "predict from mean |z - z'| which factor a set of pairs shares", 1, "beta-VAE score"
     ),
     "factor_vae": Quantity(
-        "accuracy", "which factor a batch shares, told from its dimension of least variance", 1, "FactorVAE score"
+        "accuracy", "predict from the dimension of least variance which factor a batch shares", 1, "FactorVAE score"
     ),
     "mig": Quantity(
         "fraction",
@@ -45,11 +45,15 @@ QUANTITIES = {
         "fraction", "1 - H(dimension | factor) / ln D, by importance for prediction", 1, "DCI completeness"
     ),
     "dci_informativeness": Quantity(
-        "accuracy", "of a random forest from all dimensions, mean over factors", 1, "DCI informativeness"
+        "accuracy", "random forest on all dimensions, mean over factors", 1, "DCI informativeness"
     ),
-    "sap": Quantity("accuracy", "best less second best dimension, each with a linear SVM, mean over factors", 1, "SAP"),
+    "sap": Quantity(
+        "accuracy", "best minus second best dimension, each with a linear SVM, mean over factors", 1, "SAP"
+    ),
     "modularity": Quantity("fraction", "1 - sum of I(z; other v)^2 / ((F - 1) I(z; its v)^2), mean over dimensions", 1),
-    "explicitness": Quantity("AUROC", "one value against the rest, logistic regression, mean over values, factors", 1),
+    "explicitness": Quantity(
+        "AUROC", "logistic regression of one value against the rest, mean over values and factors", 1
+    ),
     "irs": Quantity("fraction", "interventional robustness: 1 - largest shift at a fixed v / largest shift", 1, "IRS"),
 }
 

@@ -27,7 +27,7 @@ UDR = {
         "{udr_models} seeds",
         interval=False,  # one number of all seeds together: its values share their pairs of models
     ),
-    "udr_models": Quantity("models", "models compared with each other for the UDR", column="run"),
+    "udr_models": Quantity("models", "models compared with each other for the UDR", label="UDR models", column="run"),
 }
 
 

@@ -34,8 +34,8 @@ def test_builds_nested_nodes_and_partials():
     [
         ({"latnet_dim": 3}, "model.latnet_dim: BetaVAE has no such option, did you mean model.latent_dim?"),
         ({"beta": "four"}, "model.beta='four' should be a number"),
-        ({"latent_dim": 2.5}, "model.latent_dim=2.5 should be a whole number"),
-        ({"latent_dim": True}, "model.latent_dim=True should be a whole number"),
+        ({"latent_dim": 2.5}, "model.latent_dim=2.5 should be an integer"),
+        ({"latent_dim": True}, "model.latent_dim=True should be an integer"),
         ({"latent_dim": 0}, "latent_dim must be >= 1, got 0"),
         ({"num_samples": 0}, "num_samples must be >= 1"),
         ({"beta": -1}, "beta must be a finite number >= 0"),
@@ -45,7 +45,7 @@ def test_builds_nested_nodes_and_partials():
         ({"encoder": {"_target_": "vaezoo.nets.MLP", "_partial_": True, "activation": "relux"}}, "activation=relux"),
     ],
 )
-def test_bad_nodes_say_what_and_how(change, words):
+def test_messages_of_bad_nodes(change, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         build({**NODE, **change}, "model")
 
@@ -62,19 +62,19 @@ def test_missing_argument():
         "builtins.eval",
         "torch.load",
         "subprocess.Popen",
-        "vaezoo.instantiate.import_module",  # a trusted module's imports are not trusted
+        "vaezoo.instantiate.import_module",  # what an allowed module imports is not allowed
         "vaezoo.runs.checkpoint.torch.load",
         "torch.nn.functional.boolean_dispatch.__globals__",
         "vaezooevil.run",
     ],
 )
-def test_untrusted_targets_never_run(target):
-    """A checkpoint from anywhere names no function outside the trusted packages."""
+def test_targets_outside_the_allowed_packages_never_run(target):
+    """A config cannot name a function outside the allowed packages."""
     with pytest.raises(ConfigError):
         build({"_target_": target}, "model")
 
 
-def test_own_packages_can_be_trusted():
+def test_own_packages_can_be_allowed():
     assert build({"_target_": "fractions.Fraction", "numerator": 3}, "model", allow_packages=("fractions",)) == 3
 
 
@@ -96,8 +96,8 @@ def save(folder: Path, model, node):
     return folder / "checkpoints" / "best.ckpt"
 
 
-def test_load_refuses_what_is_broken(tmp_path):
-    """Truncated, empty, foreign, non-finite, misfitting and missing: one sentence each."""
+def test_load_refuses_broken_checkpoints(tmp_path):
+    """Truncated, empty, foreign, non-finite, misfitting and missing checkpoints give one sentence each."""
     node = json.loads(json.dumps(NODE))
     good = save(tmp_path / "run", build(NODE, "model"), node)
     assert isinstance(load(tmp_path / "run"), VAE)
