@@ -79,7 +79,7 @@ def test_batches_change_nothing():
 
 
 def test_too_few_or_infinite_scores_are_refused():
-    with pytest.raises(ValueError, match="two outliers and two inliers at least, got 1 and 3"):
+    with pytest.raises(ValueError, match="at least 2 outliers and 2 inliers are needed, got 1 and 3"):
         judged([1.0], [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="2 of 5 are not"):
         judged([1.0, math.nan], [1.0, math.inf, 3.0])

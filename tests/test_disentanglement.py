@@ -394,9 +394,9 @@ def test_udr_counts_an_unrelated_dimension_as_zero():
 @pytest.mark.parametrize(
     ("codes", "kl", "message"),
     [
-        ([torch.zeros(9, 2)], None, "two or more models"),
+        ([torch.zeros(9, 2)], None, "at least 2 models"),
         ([torch.zeros(9, 2), torch.zeros(8, 2)], None, r"\(9, 2\), \(8, 2\)"),
-        ([torch.zeros(9, 2)] * 2, [torch.ones(2), torch.ones(3)], "two or more models"),
+        ([torch.zeros(9, 2)] * 2, [torch.ones(2), torch.ones(3)], "at least 2 models"),
         ([torch.zeros(9, 2), torch.full((9, 2), torch.inf)], None, "finite"),
     ],
 )

@@ -158,7 +158,7 @@ def test_batch_size_and_chunks_change_nothing(monkeypatch):
     values = overlapping()
     found = measure(values)
     assert measure(values, batch=7) == found
-    monkeypatch.setattr(latent_module, "PAIRS", 1)
+    monkeypatch.setattr(latent_module, "MAX_PAIRS", 1)
     assert measure(values) == pytest.approx(found, rel=1e-12)
 
 

@@ -134,7 +134,7 @@ def test_class_missing_in_the_fit_split():
         ({"split": torch.ones(600)}, "got 0 classes among 0 examples to fit"),
         ({"y": torch.zeros(600, 5, dtype=torch.long)}, r"y must be \(N,\) integers.*\(600, 5\)"),
         ({"y": torch.rand(600)}, "y must be .* got torch.float32"),
-        ({"code": torch.ones(600, 3).index_fill(0, torch.tensor([4, 9]), math.nan)}, "2 of 600 codes are nan"),
+        ({"code": torch.ones(600, 3).index_fill(0, torch.tensor([4, 9]), math.nan)}, "2 of 600 codes are NaN"),
     ],
 )
 def test_wrong_codes_and_labels_are_refused(changes, message):
