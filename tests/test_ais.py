@@ -280,7 +280,7 @@ def test_refuses_other_latents(name):
         ({"num_steps": 0}, "num_steps must be >= 1, got 0"),
         ({"num_leapfrog": 0}, "num_leapfrog must be >= 1, got 0"),
         ({"start": "encoder"}, "start=encoder is not one of prior, posterior"),
-        ({"z": torch.zeros(3, 3)}, "(2, 3), got (3, 3)"),
+        ({"z": torch.zeros(3, 3)}, "(2, 3), one latent per example, got (3, 3)"),
     ],
 )
 def test_refuses_what_is_out_of_range(settings, words):

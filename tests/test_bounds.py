@@ -1,6 +1,7 @@
 """Importance-weighted bounds and their gradients: closed forms, identities, and estimators without bias."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -139,13 +140,16 @@ def test_axes_of_miwae(gradient):
     torch.testing.assert_close(miwae(5), tuple(means), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("objective", EACH, ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize(
+    "objective",
+    [ImportanceWeighted(), CombinedImportanceWeighted(0.05), PartiallyImportanceWeighted()],
+    ids=lambda objective: type(objective).__name__,
+)
 def test_one_sample_is_the_elbo(objective):
     """K = 1: the bound is log w of that sample, whose mean over the noise is the ELBO."""
     _, model, x = fitted(disturbed=0.2)
-    objective = type(objective)().double()
     trace = trace_at(model, x, randn(1, len(x), LATENT_DIM, seed=5))
-    torch.testing.assert_close(bound_value(objective, trace), trace.log_w.detach().mean(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(bound_value(objective.double(), trace), trace.log_w.detach().mean(), rtol=0, atol=1e-12)
     many = x.repeat(2000, 1, 1, 1)
     with torch.no_grad():
         noisy = trace_at(model, many, randn(1, len(many), LATENT_DIM, seed=6))
@@ -292,7 +296,7 @@ def test_one_sample_dreg_is_stl():
         (ImportanceWeighted, "dreg", 5, False),
         (ImportanceWeighted, "stl", 5, True),
         (ImportanceWeighted, "stl", 1, False),
-        (CombinedImportanceWeighted, "dreg", 5, False),
+        (partial(CombinedImportanceWeighted, 0.05), "dreg", 5, False),
     ],
 )
 def test_estimators_without_bias(objective, estimator, num_samples, biased):
@@ -375,21 +379,21 @@ def test_models_pick_their_parts():
 def test_mistakes():
     """What cannot be had is refused in one sentence."""
     with pytest.raises(ValueError, match="gradient=path is not one of reparam, stl, dreg"):
-        IWAE(DATA_SHAPE, gradient="path")
+        IWAE(DATA_SHAPE, latent_dim=20, num_samples=5, gradient="path")
     with pytest.raises(ValueError, match="num_groups must be >= 1, got 0"):
-        MIWAE(DATA_SHAPE, num_groups=0)
+        MIWAE(DATA_SHAPE, latent_dim=20, num_samples=4, num_groups=0)
     with pytest.raises(ValueError, match=r"beta must be in \[0, 1\], got 2"):
-        CIWAE(DATA_SHAPE, beta=2)
-    with pytest.raises(ValueError, match="charges no rate"):
-        IWAE(DATA_SHAPE, free_bits=0.1)
-    model, x = small_vae(MIWAE, num_groups=8), randn(4, *DATA_SHAPE)
+        CIWAE(DATA_SHAPE, latent_dim=20, num_samples=16, beta=2)
+    with pytest.raises(ValueError, match="has no KL term"):
+        IWAE(DATA_SHAPE, latent_dim=20, num_samples=5, free_bits=0.1)
+    model, x = small_vae(MIWAE, num_samples=4, num_groups=8), randn(4, *DATA_SHAPE)
     with pytest.raises(ValueError, match="12 samples cannot be cut into num_groups=8 equal groups"):
         model.objective(model(x, num_samples=12))
     q = MultivariateNormal(torch.zeros(4, 2, dtype=FLOAT), torch.eye(2, dtype=FLOAT))
     z = q.rsample(torch.Size([3]))
     trace = Trace(x, model.decoder(z), (Latent(q, model.prior(), z),))
     assert ImportanceWeighted()(trace)["loss"].isfinite()
-    with pytest.raises(ValueError, match="not for MultivariateNormal"):
+    with pytest.raises(ValueError, match="not MultivariateNormal"):
         ImportanceWeighted("stl")(trace)
     bits = Independent(Bernoulli(torch.full((4, 2), 0.5, dtype=FLOAT)), 1)
     trace = Trace(x, model.decoder(z), (Latent(bits, bits, bits.sample(torch.Size([3]))),))

@@ -49,7 +49,7 @@ def test_linear_warmup_counts_optimizer_steps():
     for accumulate in (1, 2):
         seen = Seen()
         callbacks = [LinearWarmup(steps=5, start=0.2), seen]
-        fit(BetaVAE((1, 5, 4), beta=4.0), callbacks, accumulate_grad_batches=accumulate, max_epochs=4)
+        fit(BetaVAE((1, 5, 4), latent_dim=20, beta=4.0), callbacks, accumulate_grad_batches=accumulate, max_epochs=4)
         assert len(seen.beta) == 16 // accumulate
         for step, beta in seen.beta.items():
             assert beta == pytest.approx(4 * (0.2 + 0.8 * min(1, step / 5)), rel=1e-6)
@@ -62,7 +62,7 @@ def test_cyclical():
 
 
 def test_any_weight_can_be_scheduled():
-    model = VAE((1, 5, 4), free_bits=0.5)
+    model = VAE((1, 5, 4), latent_dim=20, free_bits=0.5)
     fit(model, [LinearWarmup("free_bits", steps=100)])
     assert float(model.objective.free_bits) == pytest.approx(0.5 * 7 / 100)
     with pytest.raises(ValueError, match=r"anneal\.weight=gamma: ELBO has no such weight, choose from beta, free_bits"):
@@ -84,11 +84,11 @@ def test_cosine():
 
 
 def test_cosine_reaches_zero_in_training():
-    model = VAE((1, 5, 4), scheduler=cosine)
+    model = VAE((1, 5, 4), latent_dim=20, scheduler=cosine)
     trainer = fit(model)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
     with pytest.raises(ValueError, match="needs an end"):
-        fit(VAE((1, 5, 4), scheduler=cosine), max_epochs=-1, max_time={"seconds": 1})
+        fit(VAE((1, 5, 4), latent_dim=20, scheduler=cosine), max_epochs=-1, max_time={"seconds": 1})
 
 
 def test_weight_averaging_is_what_is_validated():
@@ -99,7 +99,7 @@ def test_weight_averaging_is_what_is_validated():
         def on_train_batch_end(self, trainer, pl_module, *_):
             path.append(weights(pl_module).clone())
 
-    model = VAE((1, 5, 4))
+    model = VAE((1, 5, 4), latent_dim=20)
     fit(model, [Path(), EMAWeightAveraging(decay=decay)])
     average = path[0]
     for step in path[1:]:
@@ -108,7 +108,7 @@ def test_weight_averaging_is_what_is_validated():
 
 
 def test_early_stopping_on_val_elbo():
-    model = VAE((1, 5, 4), optimizer=lambda p: torch.optim.SGD(p, 0.0))
+    model = VAE((1, 5, 4), latent_dim=20, optimizer=lambda p: torch.optim.SGD(p, 0.0))
     trainer = fit(model, [EarlyStopping("val/elbo", mode="max", patience=2)], max_epochs=50)
     assert trainer.current_epoch == 3
 
@@ -116,7 +116,7 @@ def test_early_stopping_on_val_elbo():
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_precision_and_clipping(precision):
     """bf16 trains; sums stay in float32; Lightning's clipping holds."""
-    model = VAE((1, 5, 4))
+    model = VAE((1, 5, 4), latent_dim=20)
     trainer = fit(model, precision=precision, gradient_clip_val=0.1, max_epochs=3)
     assert math.isfinite(float(trainer.callback_metrics["val/elbo"]))
     with torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
@@ -134,7 +134,13 @@ def test_monitor_rows(tmp_path):
 
     monitor = Monitor()
     logger = CSVLogger(tmp_path, name="", version="")
-    fit(BetaVAE((1, 5, 4), beta=3.0), [Norm(), monitor], logger, log_every_n_steps=2, gradient_clip_val=1e-3)
+    fit(
+        BetaVAE((1, 5, 4), latent_dim=20, beta=3.0),
+        [Norm(), monitor],
+        logger,
+        log_every_n_steps=2,
+        gradient_clip_val=1e-3,
+    )
     logger.save()
     import csv
 
@@ -152,7 +158,7 @@ def test_monitor_rows(tmp_path):
 
 def test_epoch_means_are_exact():
     """val/elbo is the mean over examples whatever the batch size: a ragged last batch weighs less."""
-    model = VAE((1, 5, 4), optimizer=lambda p: torch.optim.SGD(p, 0.0))
+    model = VAE((1, 5, 4), latent_dim=20, optimizer=lambda p: torch.optim.SGD(p, 0.0))
     model.seed_noise = lambda *_: torch.manual_seed(0)
     data = RandomImages((1, 5, 4))
     data.eval_batch_size = 7  # 20 = 7 + 7 + 6
@@ -169,7 +175,7 @@ def test_same_seed_same_weights():
 
     def run(seed, noise=0):
         pl.seed_everything(seed, verbose=False)
-        model = VAE((1, 5, 4), seed=seed)
+        model = VAE((1, 5, 4), latent_dim=20, seed=seed)
         torch.rand(noise)  # draws before training do not move it
         fit(model, data=RandomImages((1, 5, 4), seed=seed))
         return weights(model)

@@ -1,4 +1,4 @@
-"""Models over seeds: the arithmetic of the table, and the task as a user meets it."""
+"""The comparison: the numbers in its tables, and the task on the command line."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidde
 
 
 def made(model, elbos, scored="bits"):
-    """Runs of a model, one for each seed."""
+    """Make runs of a model, one for each seed."""
     return [
         Run(
             Path(f"{model}-{seed}"),
@@ -41,7 +41,7 @@ def made(model, elbos, scored="bits"):
 
 
 def test_differences_are_paired():
-    """What a seed does to both models falls out: the interval is that of a paired t test."""
+    """The interval is that of a paired t test, so an effect of the seed on both models cancels."""
     a, b = [-90.0, -100.0, -110.0], [-91.0, -101.5, -111.0]
     gap = comparison.difference(Variant("a", made("a", a), 3), Variant("b", made("b", b), 3))
     found = stats.ttest_rel(a, b).confidence_interval(0.95)
@@ -57,7 +57,7 @@ def test_differences_are_over_shared_seeds():
 
 
 def test_table():
-    """The best first, each with its interval; one seed has none; costs are means alone."""
+    """The best is first; one seed and costs have no interval."""
     (part,) = compare([*made("a", [-90.0, -92.0]), *made("b", [-80.0])])
     heads, lines = comparison.table(part)
     rows = {line[0]: dict(zip(heads, line, strict=True)) for line in lines}
@@ -70,15 +70,15 @@ def test_table():
     assert rows["a"]["time (s)"] == "10"  # of 10 and 11
 
 
-def test_no_number_is_no_best():
-    """A diverged model is last, whatever the order in which the runs come."""
+def test_nan_is_never_the_best():
+    """A diverged model is last, whatever the order of the runs."""
     runs = [*made("b", [-90.0, -91.0]), *made("a", [math.nan, -1.0]), *made("c", [-80.0, -81.0])]
     for ordered in (runs, runs[::-1]):
         assert [variant.label for variant in compare(ordered)[0].variants] == ["c", "b", "a"]
 
 
-def test_log_p_tells_its_protocol():
-    """K and the number of images stand in its head; two protocols are both named."""
+def test_the_protocol_of_log_p_is_reported():
+    """K and the number of images are in the head of its column."""
     runs = made("a", [-90.0, -92.0])
     for run, samples in zip(runs, (500, 5000), strict=True):
         run.summary["test"] |= {"log_p": -85.0, "log_p_samples": float(samples), "log_p_images": 1000.0}
@@ -97,15 +97,15 @@ def test_without_an_elbo_there_is_no_difference():
     assert comparison.table(compare(runs)[0]) == (["model", "seeds"], [["a", "1/1"]])
 
 
-def test_what_some_seeds_have_alone_says_so():
+def test_a_number_of_some_seeds_says_how_many():
     runs = made("a", [-90.0, -92.0])
     runs[0].summary["test"]["fid"] = 3.0
     heads, (line,) = comparison.table(compare(runs)[0])
     assert line[heads.index("FID")] == "3.00 (of 1)"
 
 
-def test_what_is_best_at_best():
-    """One number for all, or none: of models of different sizes each has its own."""
+def test_a_ceiling_is_shown_if_it_is_the_same_for_all_runs():
+    """Models of different sizes have different ceilings, which are not shown."""
     runs = made("a", [-90.0, -92.0])
     for run, (mig, units) in zip(runs, [(0.9, 5.0), (0.91, 6.0)], strict=True):
         run.summary["test"] |= {"mig": 0.1, "mig_ceiling": mig, "active_units": 4.0, "active_units_ceiling": units}
@@ -113,7 +113,7 @@ def test_what_is_best_at_best():
     assert {"MIG (at best 0.905)", "active units"} <= set(heads)
 
 
-def test_collapse_is_told():
+def test_posterior_collapse_is_reported():
     runs = made("a", [-90.0])
     found = {"active_units": 0.0, "active_units_ceiling": 20.0, "mutual_information": 5.0, "aggregate_kl": 1.0}
     for unused, told in {20: "posterior collapse: KL", 18: "18 of 20 dimensions are unused", 3: None}.items():
@@ -123,7 +123,7 @@ def test_collapse_is_told():
 
 
 def test_udr_has_no_interval():
-    """Its values share their pairs of models: they are no sample."""
+    """Its values share pairs of models, so they are not independent."""
     runs = made("a", [-90.0, -92.0])
     for run, score in zip(runs, (0.2, 0.4), strict=True):
         run.summary["test"] |= {"udr": score, "udr_ceiling": 0.9, "udr_models": 2.0}
@@ -132,7 +132,7 @@ def test_udr_has_no_interval():
     assert cell == "0.300"
 
 
-def test_without_a_checkpoint_there_is_no_udr_and_all_else(tmp_path, capsys):
+def test_a_missing_checkpoint_leaves_out_udr_alone(tmp_path, capsys):
     runs = made("a", [-90.0, -92.0])
     for run in runs:
         run.summary["test"] |= {"kl_dim/000": 1.0, "kl_dim/001": 2.0}
@@ -143,15 +143,15 @@ def test_without_a_checkpoint_there_is_no_udr_and_all_else(tmp_path, capsys):
 
 
 def test_kinds_of_data_are_not_compared():
-    """log p of bits and of levels: two tables, no difference between them."""
+    """log p of bits and of levels: two tables without differences between them."""
     runs = [*made("a", [-90.0, -92.0]), *made("b", [-900.0, -910.0], scored="levels")]
     text = comparison.markdown(runs, "both", Path())
     assert text.count("| model | seeds |") == 2
     assert "a - b" not in text
 
 
-def test_an_evaluation_names_the_checkpoint_it_is_of():
-    """Where it stands by itself: its own folder has none."""
+def test_an_evaluation_shows_the_checkpoint_it_tested():
+    """Its own folder has no checkpoint."""
     training, evaluation = made("a", [-90.0, -91.0])
     evaluation.summary["checkpoint"] = "elsewhere/checkpoints/last.ckpt"
     text = comparison.markdown([training, evaluation], "both", Path())
@@ -160,7 +160,7 @@ def test_an_evaluation_names_the_checkpoint_it_is_of():
 
 
 def test_failures_are_rows():
-    """A model of which no seed has completed too; one that has failed in a seed counts it."""
+    """A model without a completed seed is a row; a failed seed counts as tried."""
     failed = Run(Path("c"), ["model=c", "seed=0"], {"status": "failed", "error": "out | of memory"})
     runs = [*made("a", [-90.0]), failed]
     (part,) = compare([*runs, Run(Path("a-1"), ["model=a", "seed=1"], {"status": "failed"}, config={"seed": 1})])
@@ -180,9 +180,7 @@ def test_failures_are_rows():
 
 
 def test_a_comparison(cli, tmp_path):
-    """Jobs of their own, a failed one is a row with its cause; said again, also with more seeds, it runs what is
-    missing alone.
-    """
+    """Each run is a job; a failed job is a row with the reason. Resuming runs only missing jobs, also of new seeds."""
     words = ("task=compare", 'models=[mlp_vae,"beta_vae optimizer.lr=1e30"]', "task.metrics=[disentanglement]", *TINY,
              "model/encoder=mlp", "model/decoder=mlp", "+optimizer.weight_decay=0.1")  # fmt: skip
     code, out, err, _ = cli(*words, "seeds=[3]", "hydra.run.dir=all")
@@ -251,7 +249,7 @@ def test_mistakes(cli, words, sentence):
 
 
 def test_heads_of_all_columns():
-    """In their order, with units, protocols and bounds: also of a summary whose ``units`` have no labels yet."""
+    """Heads in their order, with units, protocols and bounds, also for summaries whose ``units`` have no labels."""
     test = {"log_p": -9.0, "log_p_samples": 500.0, "log_p_images": 1000.0, "inference_gap": 1.0, "bits_per_dim": 3.0,
             "active_units": 7.0, "active_units_ceiling": 20.0, "codes_used": 60.0, "linear_probe": 0.9, "fid": 2.0,
             "num_features": 64.0, "num_real": 10_000.0, "num_generated": 500.0, "fid_reference": 0.0662, "mig": 0.2,
@@ -276,7 +274,7 @@ def test_heads_of_all_columns():
 
 
 def test_a_new_metric_is_a_function_with_its_quantity_and_a_group(cli, tmp_path, monkeypatch, capfd):
-    """Its label and its digits reach the comparison's table, the page and the terminal without any other change."""
+    """Its label and digits appear in the table, the page and the terminal without any other change."""
     quantity = Quantity("nats", "of the codes", 1, "spread of z", 4, "main", "{spread_images} images")
     quantities = {"spread": quantity, "spread_images": Quantity("images", "behind the spread", column="run")}
 
@@ -315,8 +313,8 @@ def test_the_verdict_is_read_from_its_key_or_from_the_notes_of_older_versions():
     assert texts == [old["notes"][1], "so it is", "", "", ""]
 
 
-def test_what_training_images_get_is_a_reference():
-    """No bound: a model may be above it. Summaries of older versions call it a ceiling and read the same."""
+def test_scores_of_training_images_are_a_reference():
+    """A model may surpass it. Summaries of older versions call it a ceiling and are read in the same way."""
     tables = []
     for end in ("reference", "ceiling"):
         runs = made("a", [-90.0, -92.0])
@@ -328,7 +326,7 @@ def test_what_training_images_get_is_a_reference():
     assert tables[0] == tables[1]
 
 
-def test_a_reference_is_printed_as_one(capsys):
+def test_references_and_ceilings_are_printed_with_different_words(capsys):
     values = {"recall": 0.942, "recall_error": 0.01, "recall_reference": 0.908, "mig": 0.1, "mig_ceiling": 0.9}
     print_results("t", values, {name: Quantity("share", "x", 1) for name in ("recall", "mig")}, [])
     out = capsys.readouterr().out

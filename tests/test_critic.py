@@ -33,7 +33,7 @@ def bits(*shape):
 
 def make_model(gamma=10.0):
     torch.manual_seed(0)
-    return FactorVAE((1, 4, 4), latent_dim=3, gamma=gamma, critic_hidden=[16, 16]).double()
+    return FactorVAE((1, 4, 4), critic_lr=1e-4, latent_dim=3, gamma=gamma, critic_hidden=[16, 16]).double()
 
 
 def correlated(num, seed=0):
@@ -115,7 +115,7 @@ def test_permutation():
 
 def test_optimal_logit_has_the_total_correlation_for_its_mean():
     torch.manual_seed(0)
-    objective = AdversarialTotalCorrelation((2,)).double()
+    objective = AdversarialTotalCorrelation((2,), 10.0, [1000] * 6, 1e-4).double()
     objective.critic = ExactLogit()
     terms = objective(trace_at(correlated(200_000)))
     assert abs(terms["tc"] - EXACT) < 0.01
@@ -124,7 +124,7 @@ def test_optimal_logit_has_the_total_correlation_for_its_mean():
 
 def test_ignorant_critic():
     """A logit of 0: no total correlation, and log 2 nats of loss."""
-    objective = AdversarialTotalCorrelation((2,), hidden=[4]).double()
+    objective = AdversarialTotalCorrelation((2,), gamma=10.0, lr=1e-4, hidden=[4]).double()
     for parameter in objective.parameters():
         nn.init.zeros_(parameter)
     terms = objective(trace_at(correlated(50)))
@@ -136,7 +136,7 @@ def test_ignorant_critic():
 def trained():
     """A critic that has learnt the correlated Gaussian."""
     torch.manual_seed(0)
-    objective = AdversarialTotalCorrelation((2,), hidden=[64, 64]).double()
+    objective = AdversarialTotalCorrelation((2,), gamma=10.0, lr=1e-4, hidden=[64, 64]).double()
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
     for step in range(600):
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / 600)

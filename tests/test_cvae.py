@@ -41,7 +41,7 @@ def test_label_reaches_every_input():
 
 def test_labels_stay_with_their_examples():
     """With K samples each example keeps its label, in the encoder and the decoder."""
-    model = CVAE((1, 4, 4), latent_dim=3).double().eval()
+    model = CVAE((1, 4, 4), num_classes=10, latent_dim=3).double().eval()
     x = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double().round()
     y = torch.tensor([3, 1, 4, 1, 9])
     trace = model(x, y, num_samples=6)
@@ -59,7 +59,7 @@ def test_samples_have_their_class():
 
     torch.manual_seed(0)
     data = Digits(binarize="threshold")
-    model = CVAE((1, 8, 8), latent_dim=8, optimizer=partial(torch.optim.Adam, lr=3e-3))
+    model = CVAE((1, 8, 8), num_classes=10, latent_dim=8, optimizer=partial(torch.optim.Adam, lr=3e-3))
     trainer = Trainer(max_epochs=15, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                       enable_model_summary=False, accelerator="cpu")  # fmt: skip
     trainer.fit(model, data)
@@ -73,7 +73,7 @@ def test_samples_have_their_class():
 
 
 def test_missing_labels():
-    model = CVAE((1, 4, 4), latent_dim=3)
+    model = CVAE((1, 4, 4), num_classes=10, latent_dim=3)
     x = torch.zeros(2, 1, 4, 4)
     with pytest.raises(ValueError, match="one label for each of 2 inputs, got None: pass context=labels"):
         model.encode(x)
@@ -82,15 +82,15 @@ def test_missing_labels():
     with pytest.raises(ValueError, match="num_classes must be >= 1, got 0"):
         LabelConditioned((3,), (2,), MLP, num_classes=0)
     with pytest.raises(ValueError, match=r"num_classes=7, but .* from 0 to 9: use model.num_classes=10"):
-        CVAE((1, 4, 4), num_classes=7).init_from_data(torch.zeros(10, 1, 4, 4), torch.arange(10))
+        CVAE((1, 4, 4), latent_dim=20, num_classes=7).init_from_data(torch.zeros(10, 1, 4, 4), torch.arange(10))
     with pytest.raises(ValueError, match=r"one class label for each example, .* are of shape \(5,\)"):
-        CVAE((1, 4, 4)).init_from_data(torch.zeros(10, 1, 4, 4), torch.zeros(10, 5))
+        CVAE((1, 4, 4), latent_dim=20, num_classes=10).init_from_data(torch.zeros(10, 1, 4, 4), torch.zeros(10, 5))
 
 
 def test_kind_of_the_elbo():
     """A bound of log p(x | y) differs from one of log p(x), and a probability from a density."""
     grey, bits = RandomImages((1, 4, 4), binarize="none"), RandomImages((1, 4, 4))
-    assert log_likelihood_kind(CVAE((1, 4, 4)), bits) == "bits given y"
-    assert log_likelihood_kind(VAE((1, 4, 4)), bits) == "bits"
-    assert log_likelihood_kind(VAE((1, 4, 4), likelihood=DiscretizedLogistic()), grey) == "levels"
-    assert log_likelihood_kind(VAE((1, 4, 4), likelihood=FixedScaleNormal()), grey) == "density"
+    assert log_likelihood_kind(CVAE((1, 4, 4), latent_dim=20, num_classes=10), bits) == "bits given y"
+    assert log_likelihood_kind(VAE((1, 4, 4), latent_dim=20), bits) == "bits"
+    assert log_likelihood_kind(VAE((1, 4, 4), latent_dim=20, likelihood=DiscretizedLogistic()), grey) == "levels"
+    assert log_likelihood_kind(VAE((1, 4, 4), latent_dim=20, likelihood=FixedScaleNormal()), grey) == "density"

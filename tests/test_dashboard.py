@@ -1,4 +1,4 @@
-"""The W&B dashboard is built without a connection, of names that a run logs."""
+"""The W&B dashboard is built without a connection, from names that a run logs."""
 
 import json
 import re
@@ -15,8 +15,8 @@ from vaezoo.report.dashboard import workspace
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pydantic's, of wandb-workspaces
 
 
-def test_it_shows_what_a_run_logs(cli):
-    """Every curve, picture and column is in a run's record, so that no panel stays empty."""
+def test_the_dashboard_shows_what_a_run_logs(cli):
+    """Every curve, picture and column is logged by a run, so no panel is empty."""
     code, _out, _err, run = cli(*SHORT, "callbacks.images.every_n_epochs=1", "trainer.log_every_n_steps=10")
     assert code == 0
     _folder, record = inspect_wandb(run)
@@ -31,7 +31,7 @@ def test_it_shows_what_a_run_logs(cli):
     assert names <= logged, names - logged
 
 
-def test_it_says_what_is_missing(monkeypatch):
+def test_a_missing_package_raises(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(ImportError):
         workspace("someone")

@@ -11,6 +11,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 
 from vaezoo.metrics import disentanglement as m
 from vaezoo.metrics.disentanglement import Disentanglement
+from vaezoo.metrics.disentanglement.interventions import sample_same_label
 
 SPRITES = (3, 6, 40, 32, 32)  # the factors of dSprites
 TWICE = np.vstack([np.eye(5), np.eye(5)])  # every factor in two of ten dimensions
@@ -143,7 +144,7 @@ def test_irs_takes_the_99_percent_quantile():
 def test_mates_share_the_label_and_are_uniform():
     labels = np.array([2, 0, 1, 0, 2, 0])
     rows = np.tile(np.arange(6), (3000, 1))
-    mates = m.sample_same_label(rows, labels, np.random.default_rng(0))
+    mates = sample_same_label(rows, labels, np.random.default_rng(0))
     assert (labels[mates] == labels[rows]).all()
     share = np.bincount(mates[:, 1], minlength=6) / 3000
     assert share[[1, 3, 5]] == pytest.approx(np.full(3, 1 / 3), abs=0.03)
@@ -321,11 +322,11 @@ def test_error_is_the_spread_over_fresh_samples():
 @pytest.mark.parametrize(
     ("codes", "factors", "message"),
     [
-        (np.zeros((60, 2)), grid(3, 1).repeat(20, 0), "needs two factors that vary: of 2, 1 has"),
-        (np.zeros((60, 2)), np.zeros((60, 3), int), "of 3, 0 has"),
+        (np.zeros((60, 2)), grid(3, 1).repeat(20, 0), "needs at least 2 factors that vary, but 1 of 2 factors"),
+        (np.zeros((60, 2)), np.zeros((60, 3), int), "but 0 of 3 factors"),
         (np.full((60, 2), np.nan), grid(2, 3).repeat(10, 0), "finite: 60 of 60"),
-        (np.zeros((60, 1)), grid(2, 3).repeat(10, 0), "one alone"),
-        (np.zeros((24, 2)), grid(2, 3).repeat(4, 0), "one has 8: 24 examples are too few"),
+        (np.zeros((60, 1)), grid(2, 3).repeat(10, 0), "have only one"),
+        (np.zeros((24, 2)), grid(2, 3).repeat(4, 0), "one value has 8: 24 examples are too few"),
         (np.zeros((60, 2)), np.zeros(60, int), r"got shape \(60,\)"),
     ],
 )

@@ -144,17 +144,17 @@ def test_a_sampler_is_any_function():
 
 @pytest.mark.parametrize("fit", FITS)
 def test_refusals(fit):
-    with pytest.raises(ValueError, match=r"at least 2 codes \(N, D\), got shape \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"at least 2 codes \(N, D\), got the shape \(1, 3\)"):
         fit(torch.zeros(1, 3))
-    with pytest.raises(ValueError, match=r"got shape \(9, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"got the shape \(9, 2, 2\)"):
         fit(torch.zeros(9, 2, 2))
-    with pytest.raises(ValueError, match="codes that are not finite"):
+    with pytest.raises(ValueError, match="needs finite codes"):
         fit(torch.full((20, 3), torch.nan))
     few = normal(0, 5, 3)
     if fit is gmm_sampler:
-        with pytest.raises(ValueError, match="num_components must be from 1 to the number of codes, 5, got 10"):
+        with pytest.raises(ValueError, match="num_components must be from 1 to 5, the number of codes, got 10"):
             gmm_sampler(few)
     else:
-        with pytest.raises(ValueError, match="codes that are all equal"):
+        with pytest.raises(ValueError, match="needs codes that differ"):
             fit(torch.ones(20, 3))
         assert fit(few).sample(2).isfinite().all()

@@ -1,4 +1,4 @@
-"""The network that judges samples: what it is trained to, that it is one function of its inputs, and its cache."""
+"""The feature network: its accuracy, its determinism and its cache."""
 
 import pytest
 import torch
@@ -21,8 +21,8 @@ def net(digits):
     return train_features(*digits, num_images=40_000)
 
 
-def test_digits_are_learned_grey_and_binarised(digits, net):
-    """Above 97 % of held-out digits, as many as ``accuracy`` says; above 85 % of their random bits."""
+def test_the_network_classifies_grey_and_binarised_digits(digits, net):
+    """More than 97 % of held-out digits, as ``accuracy`` says, and more than 85 % if they are binarised."""
     test = digits[1]
     x = test.images / 255
     accuracy = (net.logits(x)[0].argmax(1) == test.labels).double().mean()
@@ -32,8 +32,8 @@ def test_digits_are_learned_grey_and_binarised(digits, net):
     assert (net.logits(bits)[0].argmax(1) == test.labels).double().mean() > 0.85
 
 
-def test_features_are_standardised_and_of_each_image_alone(digits, net):
-    """Mean 0 and variance 1 over the training images; batches, and values beyond black and white, change nothing."""
+def test_features_are_standardised_and_independent_of_the_batch(digits, net):
+    """Mean 0 and variance 1 over the training images; values outside [0, 1] are clipped."""
     x = digits[0].images / 255
     features = net(x)
     assert features.shape == (len(x), 64)
@@ -45,7 +45,7 @@ def test_features_are_standardised_and_of_each_image_alone(digits, net):
 
 
 def test_training_is_a_function_of_its_seed(digits):
-    """The same digest twice, whatever the default stream, which stays, and in no_grad; another with another seed."""
+    """The digest depends on the seed alone, not on the global random state, which stays, nor on no_grad."""
     torch.manual_seed(1)
     before = torch.get_rng_state()
     a = train_features(*digits, num_images=FEW)
@@ -67,8 +67,8 @@ def test_any_size(shape):
         net(torch.rand(2, 1, 5, 5))
 
 
-def test_factors_have_a_head_each():
-    """Images made when asked for, with factors as labels: each factor is learned well above chance."""
+def test_each_factor_has_a_head():
+    """On rendered images with factors as labels, each factor is learned well above chance."""
     data = Sprites()
     train, test = data.read()
     assert isinstance(train.images, LazyImages)
@@ -82,7 +82,7 @@ def test_factors_have_a_head_each():
 
 
 def test_cache(tmp_path, monkeypatch):
-    """Trained once; anew where the file is damaged in whatever way, or the images or the seed are others."""
+    """The network is trained once, and again if the file is damaged or the images or the seed change."""
     trained = []
 
     def counted(*args):
@@ -115,7 +115,7 @@ def test_cache(tmp_path, monkeypatch):
     assert len(list((tmp_path / "nets").iterdir())) == 3
 
 
-def test_refusals():
+def test_invalid_arguments_are_refused():
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     split = Split(images, torch.zeros(4, dtype=torch.long))
     with pytest.raises(ValueError, match="all images have the same label"):
@@ -127,8 +127,8 @@ def test_refusals():
 
 
 @needs_mnist
-def test_mnist_is_learned_quickly():
-    """20,000 of the 180,000 images that the training takes: above 96 % of a tenth of the test set."""
+def test_the_network_learns_mnist_quickly():
+    """After 20,000 of the 180,000 training images, more than 96 % of a tenth of the test set."""
     train, test = MNIST(root=str(DATA)).read()
     net = train_features(train, test.select(torch.arange(0, 10_000, 10)), num_images=20_000)
     assert float(net.accuracy) > 0.96

@@ -17,6 +17,12 @@ from vaezoo.priors import FlowPrior
 from vaezoo.priors.flow import AffineCoupling
 
 DATA_SHAPE = (1, 2, 3)
+SETTINGS = {
+    PlanarVAE: {"num_flows": 10},
+    IAFVAE: {"num_flows": 4, "flow_hidden": [320], "flow_activation": "elu", "context_planes": 1},
+    FlowPriorVAE: {"num_flows": 8, "flow_hidden": [128], "flow_activation": "relu"},
+}
+PAPERS = list(SETTINGS)
 
 
 def normals(*shape, seed=0):
@@ -259,11 +265,11 @@ def test_compiles(kind):
         torch.testing.assert_close(eager, compiled, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("paper", [PlanarVAE, IAFVAE, FlowPriorVAE])
+@pytest.mark.parametrize("paper", PAPERS)
 def test_no_layers_is_the_vae(paper):
     """With T = 0, weights, codes and ELBO are those of the VAE to the last digit, with the closed-form KL."""
     results = []
-    for model_class, options in ((VAE, {}), (paper, {"num_flows": 0})):
+    for model_class, options in ((VAE, {}), (paper, SETTINGS[paper] | {"num_flows": 0})):
         torch.manual_seed(0)
         model = model_class(DATA_SHAPE, latent_dim=3, **options)
         x = torch.rand(5, *DATA_SHAPE, generator=generator(1)).round()
@@ -286,7 +292,9 @@ def test_linear_iaf_is_the_exact_posterior():
     ppca = PPCA.fit(spectrum, mean, axes, D, rotation(D, 11))
     x = x.unflatten(1, DATA_SHAPE)
     parts = {"encoder": linear, "decoder": linear, "likelihood": FixedScaleNormal(math.sqrt(ppca.variance))}
-    model = IAFVAE(DATA_SHAPE, latent_dim=D, num_flows=1, flow_hidden=[], **parts).double()
+    model = IAFVAE(
+        DATA_SHAPE, latent_dim=D, num_flows=1, flow_hidden=[], flow_activation="elu", context_planes=1, **parts
+    ).double()
     # z = 1/2 z_0 + 1/2 A z_0 with z_0 = mu_0 + sigma_0 eps is L eps + mean for L = (I + A) diag(sigma_0) / 2.
     posterior = ppca.posterior(x)
     L = posterior.scale_tril[0]
@@ -330,21 +338,21 @@ def test_linear_couplings_are_a_normal():
     assert (A @ A.T - torch.diag((A @ A.T).diagonal())).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("paper", [PlanarVAE, IAFVAE, FlowPriorVAE])
+@pytest.mark.parametrize("paper", PAPERS)
 def test_starts_near_the_vae(paper):
     """Before training the KL is a few nats, as for the VAE, and its estimate agrees with the importance weights."""
     torch.manual_seed(0)
-    model = paper((1, 8, 8), latent_dim=20)
+    model = paper((1, 8, 8), latent_dim=20, **SETTINGS[paper])
     x = torch.rand(20, 1, 8, 8, generator=generator(1)).round()
     trace = model(x, num_samples=50)
     assert 0 < trace.kl.mean() < 30
     torch.testing.assert_close(trace.elbo, trace.log_w.mean(0), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("paper", [PlanarVAE, IAFVAE, FlowPriorVAE])
+@pytest.mark.parametrize("paper", PAPERS)
 def test_autocast(paper):
     """Under bf16 autocast densities are float32."""
-    model = paper(DATA_SHAPE, latent_dim=3)
+    model = paper(DATA_SHAPE, latent_dim=3, **SETTINGS[paper])
     with torch.autocast("cpu", torch.bfloat16):
         trace = model(torch.ones(4, *DATA_SHAPE), num_samples=2)
         for value in (trace.latent.log_q, trace.latent.log_p, trace.latent.q.log_prob(trace.latent.z.clone())):
@@ -352,9 +360,9 @@ def test_autocast(paper):
             assert value.isfinite().all()
 
 
-@pytest.mark.parametrize("paper", [PlanarVAE, IAFVAE])
+@pytest.mark.parametrize("paper", PAPERS[:2])
 def test_one_dimension(paper):
-    model = paper(DATA_SHAPE, latent_dim=1, num_flows=3)
+    model = paper(DATA_SHAPE, latent_dim=1, **SETTINGS[paper] | {"num_flows": 3})
     model(torch.ones(4, *DATA_SHAPE)).elbo.sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
@@ -374,7 +382,7 @@ def test_one_dimension(paper):
 )
 def test_refusals(paper, options, message):
     with pytest.raises(ValueError, match=message):
-        paper(DATA_SHAPE, **options)
+        paper(DATA_SHAPE, **{"latent_dim": 3, **SETTINGS[paper], **options})
 
 
 def test_latents_must_be_vectors():

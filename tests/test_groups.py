@@ -1,4 +1,4 @@
-"""The groups of metrics that an evaluation measures, over the zoo: what applies, and the same digits again."""
+"""The groups of metrics over all models: which apply, and that results can be reproduced."""
 
 import math
 import re
@@ -31,19 +31,19 @@ LEFT_OUT = {
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """Where feature networks are kept, for all tests here."""
+    """A folder for feature networks, shared by the tests of this file."""
     return str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)
 def cached(monkeypatch, cache):
-    """Networks are kept for the next test, and trained for a shorter time than a user's."""
+    """Keep feature networks for the next test, and train them for a shorter time."""
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     monkeypatch.setattr("vaezoo.evaluation.features.features_for", partial(features_for, num_images=30_000))
 
 
 def opened(name):
-    """A model with its first weights, as a trained run."""
+    """An untrained model as a run."""
     torch.manual_seed(0)
     model = make(name, net="mlp", shape=(1, 8, 8))
     binary = model.likelihood.supported_data == {"binary"}
@@ -57,7 +57,7 @@ def opened(name):
 @pytest.mark.parametrize("group", ["likelihood", "latent", "probes", "reconstruction"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model(name, group):
-    """Finite numbers, each with its meaning; or a reason."""
+    """Each group gives finite numbers with their quantities, or a reason."""
     run = opened(name)
     if name in LEFT_OUT.get(group, ()):
         with pytest.raises(DoesNotApply):
@@ -70,14 +70,14 @@ def test_every_model(name, group):
     assert bare <= set(found.quantities)
 
 
-def test_log_p_tells_its_protocol():
-    """Bounds of different K, or of other images, are different numbers: a table must be able to tell."""
+def test_the_protocol_of_log_p_is_reported():
+    """Bounds of different K or other images cannot be compared, so a table must show both."""
     values = GROUPS["likelihood"](opened("mlp_vae"), SETTINGS).values
     assert (values["log_p_samples"], values["log_p_images"]) == (5, 20)
 
 
 def test_the_inference_gap():
-    """Of the same draws; none of a code without noise, whose draws are all alike."""
+    """It uses the draws of log p(x). A deterministic code has no gap, because all draws are equal."""
     run = opened("mlp_vae")
     (x, y) = next(run.batches("test", 20))
     truth = estimate_log_marginal(run.model, x, y, num_samples=5)
@@ -89,8 +89,8 @@ def test_the_inference_gap():
 
 
 @pytest.mark.parametrize("group", ["likelihood", "latent", "probes", "reconstruction", "samples"])
-def test_the_same_digits_whatever_the_batches(group):
-    """Twice, and with other batches: to rounding, for matrix products round by their size."""
+def test_results_do_not_depend_on_the_batch_size(group):
+    """Equal if repeated; with other batches equal up to rounding, which depends on the size of matrix products."""
 
     def found(size):
         run = opened("mlp_vae")
@@ -102,7 +102,7 @@ def test_the_same_digits_whatever_the_batches(group):
     assert other == pytest.approx(first, rel=1e-4, abs=1e-6)
 
 
-def test_the_default_stream_is_left_alone():
+def test_the_global_random_state_is_not_changed():
     run = opened("mlp_vae")
     for group in ("likelihood", "latent", "probes", "samples"):
         before = torch.get_rng_state()
@@ -110,16 +110,16 @@ def test_the_default_stream_is_left_alone():
         assert torch.equal(torch.get_rng_state(), before), group
 
 
-def test_real_images_judge_themselves():
-    """The reference is what training images get, far better than what a model gets that knows nothing."""
+def test_training_images_score_better_than_an_untrained_model():
+    """The reference of training images is far better than the score of an untrained model."""
     found = GROUPS["samples"](opened("mlp_vae"), SETTINGS)
     assert found.values["fid"] > 5 * found.values["fid_reference"]
     assert found.values["coverage"] < found.values["coverage_reference"]
     assert "SHA-256" in found.note
 
 
-def test_inception_judges_where_its_weights_are_given(monkeypatch, tmp_path):
-    """In place of the network trained here; a file of anything else is a mistake, and no group to leave out."""
+def test_inception_is_used_if_its_weights_are_given(monkeypatch, tmp_path):
+    """It replaces the trained network. A wrong file is an error of the user, not a group to leave out."""
     pytest.importorskip("torch_fidelity")
 
     class Few(torch.nn.Linear):  # in place of two minutes of Inception
@@ -134,7 +134,7 @@ def test_inception_judges_where_its_weights_are_given(monkeypatch, tmp_path):
 
     (tmp_path / "file").touch()
     settings = SETTINGS._replace(inception=str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match=r"task\.inception=.*file: .* holds no weights of Inception-v3"):
+    with pytest.raises(ConfigError, match=r"task\.inception=.*file: .* does not hold the weights of Inception-v3"):
         settings.check()
     monkeypatch.setattr("vaezoo.metrics.inception.Inception", Few)
     found = GROUPS["samples"](opened("mlp_vae"), settings)
@@ -143,12 +143,12 @@ def test_inception_judges_where_its_weights_are_given(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(LEFT_OUT["samplers"]))
-def test_samplers_are_for_vectors(name):
+def test_samplers_need_vectors_as_codes(name):
     with pytest.raises(DoesNotApply, match="not vectors of R"):
         GROUPS["samplers"](opened(name), SETTINGS)
 
 
-def test_what_needs_other_data():
+def test_groups_that_need_other_data_or_options():
     run = opened("mlp_vae")
     with pytest.raises(DoesNotApply, match="factors of Digits are not known"):
         GROUPS["disentanglement"](run, SETTINGS)
@@ -159,7 +159,7 @@ def test_what_needs_other_data():
 
 
 def test_factors():
-    """Where factors are known there are disentanglement scores, and no probes of labels."""
+    """Data with known factors have disentanglement scores, but no probes."""
     torch.manual_seed(0)
     data = Sprites(size=32, test_size=2000, val_size=100)
     data.setup()
@@ -205,15 +205,15 @@ def test_annealed(monkeypatch):
 
 
 def shortened(name, num):
-    """A run whose test set has ``num`` images."""
+    """An untrained model as a run whose test set has ``num`` images."""
     run = opened(name)
     run.data.test = run.data.test.select(torch.arange(num))
     return run
 
 
 @pytest.mark.parametrize(("name", "fits"), [("ladder_vae", False), ("full_cov_vae", False), ("mlp_vae", True)])
-def test_scores_that_apply_are_given(monkeypatch, name, fits):
-    """Likelihood regret fits one diagonal normal; without one there are the four other scores, and a note."""
+def test_anomaly_scores_that_apply_are_computed(monkeypatch, name, fits):
+    """Likelihood regret needs a diagonal normal posterior; without one there are four scores and a note."""
     monkeypatch.setattr("vaezoo.evaluation.anomaly.other_data", lambda run, outliers: run.data)
     found = GROUPS["anomaly"](opened(name), SETTINGS._replace(num_images=3, outliers="digits"))
     scores = {"elbo", "log_p", "reconstruction", "typicality"} | ({"likelihood_regret"} if fits else set())
@@ -223,8 +223,8 @@ def test_scores_that_apply_are_given(monkeypatch, name, fits):
     assert ("likelihood regret is left out: it fits one layer with a diagonal normal" in found.note) != fits
 
 
-def test_an_exact_reconstruction_is_stated(monkeypatch):
-    """Its PSNR is infinite: no mean is given, and the note counts them; the other numbers stay."""
+def test_exact_reconstructions_are_counted(monkeypatch):
+    """Its PSNR is infinite, so the mean PSNR is left out and the note counts such images; the other numbers stay."""
     run = shortened("mlp_vae", 9)
     monkeypatch.setattr(type(run.model), "encode", lambda self, x, y: x)
 
@@ -239,8 +239,8 @@ def test_an_exact_reconstruction_is_stated(monkeypatch):
     assert not any(key.startswith("psnr") for key in found.values)
 
 
-def test_one_image_has_no_error():
-    """In no group: neither a key, nor a word in the notes."""
+def test_one_image_has_no_standard_error():
+    """Neither a key nor a note has one, in any group."""
     run = shortened("mlp_vae", 1)
     for group in ("likelihood", "latent", "reconstruction"):
         found = GROUPS[group](run, SETTINGS)
@@ -250,18 +250,18 @@ def test_one_image_has_no_error():
         assert "±" not in found.note
 
 
-def test_few_images_have_a_distance_and_no_neighbours():
+def test_few_images_have_a_fid_but_no_precision_and_recall():
     found = GROUPS["samples"](shortened("mlp_vae", 4), SETTINGS)
     assert {"fid", "kid", "fid_reference"} <= set(found.values)
     assert "recall" not in found.values
     assert "4 images are too few for precision, recall, density and coverage" in found.note
 
 
-def test_few_codes_have_the_samplers_that_they_allow(monkeypatch):
+def test_a_sampler_that_needs_more_codes_is_left_out(monkeypatch):
     """Ten normals cannot be fitted to nine codes; a flow can."""
     monkeypatch.setattr("vaezoo.inference.ex_post_density.MAX_ROUNDS", 1)
     run = shortened("mlp_vae", 9)
     run.data.train = Split(run.data.train.images[:9], run.data.train.labels[:9])
     found = GROUPS["samplers"](run, SETTINGS)
     assert set(found.values) == {"fid_flow", "fid_two_stage"}
-    assert "fid_gmm is left out: num_components must be from 1 to the number of codes, 9, got 10" in found.note
+    assert "fid_gmm is left out: num_components must be from 1 to 9, the number of codes, got 10" in found.note

@@ -28,7 +28,7 @@ def test_merge_is_the_product_of_two_normals():
 def test_one_layer_is_the_vae():
     """The same parameters in the same order, the same loss and the same gradients, bit for bit."""
     results = []
-    for make in (VAE, lambda *a, **k: LadderVAE(*a, num_layers=1, **k)):
+    for make in (VAE, lambda *a, **k: LadderVAE(*a, num_layers=1, hidden=128, **k)):
         torch.manual_seed(0)
         model = make((1, 5, 4), latent_dim=3, num_samples=2)
         torch.manual_seed(1)
@@ -80,31 +80,31 @@ def test_elbo_is_the_mean_log_weight():
 
 
 def test_layers():
-    model = LadderVAE((1, 4, 4), latent_dim=5, num_layers=4)
+    model = LadderVAE((1, 4, 4), hidden=128, latent_dim=5, num_layers=4)
     assert model.dims == [5, 3, 2, 1]
     trace = model(bits(2, 1, 4, 4).float())
     assert [latent.z.shape[-1] for latent in trace.latents] == [1, 2, 3, 5]  # top to bottom
     with pytest.raises(ValueError, match="needs a model with one stochastic layer, but this one has 4"):
         _ = trace.latent
     with pytest.raises(ValueError, match="num_layers must be >= 1, got 0"):
-        LadderVAE((1, 4, 4), num_layers=0)
+        LadderVAE((1, 4, 4), latent_dim=20, hidden=128, num_layers=0)
 
 
 def test_free_bits_per_layer():
     """sum_l max(free_bits, mean KL_l): a layer below the floor costs the floor and has no gradient."""
-    model = LadderVAE((1, 4, 4), latent_dim=4, num_layers=2, free_bits=3.0, free_bits_per="layer").double()
+    model = LadderVAE((1, 4, 4), hidden=128, latent_dim=4, num_layers=2, free_bits=3.0, free_bits_per="layer").double()
     trace = model(bits(8, 1, 4, 4))
     kl = trace.kl.mean(0)
     expected = torch.clamp(kl, min=3.0).sum() - trace.log_px.mean()
     torch.testing.assert_close(model.objective(trace)["loss"], expected, rtol=1e-12, atol=0)
     assert (kl < 3.0).any()
     with pytest.raises(ValueError, match="free_bits_per=pixel is not one of dim, layer"):
-        LadderVAE((1, 4, 4), free_bits_per="pixel")
+        LadderVAE((1, 4, 4), latent_dim=20, num_layers=3, hidden=128, free_bits_per="pixel")
 
 
 def test_active_units_of_every_layer():
     """A ladder whose networks upwards say the same of all x has no active unit, however noisy its samples are."""
-    model = LadderVAE((1, 4, 4), latent_dim=4, num_layers=3).double().eval()
+    model = LadderVAE((1, 4, 4), hidden=128, latent_dim=4, num_layers=3).double().eval()
     for net in model.upwards:
         net.net.layers[-1].weight.data.zero_()
     for flat in (True, False):

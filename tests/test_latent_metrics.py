@@ -251,7 +251,7 @@ def test_full_covariance():
 
 
 def test_of_a_model_with_full_covariance():
-    model = FullCovVAE((1, 4, 4), latent_dim=3).eval()
+    model = FullCovVAE((1, 4, 4), min_log_scale=-7.0, latent_dim=3).eval()
     with torch.no_grad():
         latent = model(torch.rand(20, 1, 4, 4, generator=generator(0))).latent
     metric = JointLatentMetrics(TriangularNormal, ("loc", "scale_tril"))
@@ -313,7 +313,7 @@ def test_verdict_on_a_collapsed_model():
 def test_diverged_model(name, bad):
     values = overlapping()
     values[name][3, 1] = bad
-    with pytest.raises(ValueError, match=rf"{name} holds 1 values of 120 that are nan or infinite"):
+    with pytest.raises(ValueError, match=rf"{name} holds 1 values of 120 that are NaN or infinite"):
         measure(values)
 
 

@@ -1,4 +1,4 @@
-"""What a run writes down and prints of itself: its length, its objective, and no number that JSON does not know."""
+"""What a run writes and prints about itself: its length, its objective, and valid JSON."""
 
 import json
 
@@ -14,7 +14,7 @@ TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidde
 
 
 def read(folder, name="summary.json"):
-    """The summary, as a browser would read it: NaN and Infinity are no JSON."""
+    """Read the summary as a browser does: NaN and Infinity are not valid JSON."""
 
     def refuse(name):
         raise AssertionError(f"{name} is no JSON")
@@ -24,7 +24,7 @@ def read(folder, name="summary.json"):
 
 @pytest.fixture
 def nan_in_validation(monkeypatch):
-    """As of a model that diverges: val/elbo is NaN."""
+    """Make val/elbo NaN, as in a model that diverges."""
     values = LatentVariableModel.stage_values
 
     def broken(self, stage):
@@ -33,8 +33,8 @@ def nan_in_validation(monkeypatch):
     monkeypatch.setattr(LatentVariableModel, "stage_values", broken)
 
 
-def test_an_objective_is_of_the_validation(cli):
-    """The best score, else the last one, else none: never the test's."""
+def test_the_objective_is_a_validation_score(cli):
+    """The best score, else the last score, else None; never a test score."""
     _code, _out, _err, run = cli(*TINY)
     summary = read(run)
     assert summary["objective"] == pytest.approx(summary["last_val"]["elbo"], rel=1e-6)
@@ -60,7 +60,7 @@ def test_nan_in_validation(cli):
     assert summary["test"]["elbo"] < 0
 
 
-def test_a_part_of_an_epoch_is_called_so(cli):
+def test_a_fraction_of_an_epoch_is_reported(cli):
     code, out, err, run = cli(*TINY[:-1], "trainer.max_steps=5")
     assert code == 0
     assert "5 steps (0.25 epochs) in " in out
@@ -70,8 +70,8 @@ def test_a_part_of_an_epoch_is_called_so(cli):
     assert (run / "panels" / "samples-0000.250.png").exists()
 
 
-def test_a_checkpoint_decides_for_itself(cli, tmp_path):
-    """``load_from_checkpoint`` builds what was trained; words that contradict it are refused with both values."""
+def test_a_checkpoint_has_its_own_config(cli, tmp_path):
+    """``load_from_checkpoint`` builds the trained model; arguments that contradict it are refused with both values."""
     _code, _out, _err, run = cli(*TINY, "model/likelihood=normal", "model.latent_dim=3")
     best = run / "checkpoints" / "best.ckpt"
     for model in (
@@ -90,8 +90,8 @@ def test_a_checkpoint_decides_for_itself(cli, tmp_path):
         BetaVAE.load_from_checkpoint(best)
 
 
-def test_a_checkpoint_of_ones_own_trainer(tmp_path):
-    """It has no config: the arguments say what the model is, as in any program of Lightning's."""
+def test_a_checkpoint_of_a_plain_lightning_trainer(tmp_path):
+    """It has no config, so arguments define the model, as in any Lightning program."""
     trainer = Trainer(accelerator="cpu", **QUIET, max_epochs=1)
     trainer.fit(model := VAE((1, 8, 8), latent_dim=3), loader(BITS))
     trainer.save_checkpoint(tmp_path / "own.ckpt")

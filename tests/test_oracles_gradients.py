@@ -246,7 +246,7 @@ def test_the_elbos_gradient_in_closed_form():
     p = torch.distributions.Independent(TorchNormal(torch.zeros(1, dtype=FLOAT), torch.ones(1, dtype=FLOAT)), 1)
     z = torch.stack([mu + s, mu - s])
     px = torch.distributions.Independent(TorchNormal(z * w + b, torch.ones(5, dtype=FLOAT)), 1)
-    loss = VAE((5,)).objective(Trace(x, px, (Latent(q, p, z),)))["loss"]
+    loss = VAE((5,), latent_dim=20).objective(Trace(x, px, (Latent(q, p, z),)))["loss"]
     found = torch.autograd.grad(loss, [mu, log_s])
     m, sd = float(mu.detach()), float(s.detach())
     by_mu = float((-(x - w * m - b) * w).sum()) + m

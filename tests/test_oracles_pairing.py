@@ -1,4 +1,4 @@
-"""Everything that is joined: seeds, evaluations and trainings, codes and KLs, heads and columns, runs and rows.
+"""Everything that is paired: seeds, evaluations and trainings, codes and KLs, heads and columns, runs and rows.
 
 Each piece has a number of its own that names where it belongs, and the pieces come in different orders.
 """
@@ -41,7 +41,7 @@ def run(model, seed, elbo, **test):
 
 @pytest.mark.parametrize(("ours", "theirs"), [((0, 1, 2), (2, 1)), ((2, 0, 1), (1, 5, 2)), ((1, 2), (2, 0, 1))])
 def test_differences_are_of_the_same_seed(ours, theirs):
-    """Both have seeds 1 and 2, in another order and at other places: -1 and -3 are their differences."""
+    """Both have seeds 1 and 2, in different orders and positions; their differences are -1 and -3."""
     change = {1: -1.0, 2: -3.0}
     a = Variant("a", [run("a", seed, -50.0) for seed in ours], 3)
     b = Variant("b", [run("b", seed, -50.0 - change.get(seed, 900.0)) for seed in theirs], 3)
@@ -53,13 +53,13 @@ def test_differences_are_of_the_same_seed(ours, theirs):
 
 
 def test_differences_are_of_the_same_number():
-    """A run without the number takes no part; another number has its own differences."""
+    """A run without the number is ignored; each number has its own differences."""
     a = Variant("a", [run("a", 0, -50.0, fid=1.0), run("a", 1, -50.0), run("a", 2, -50.0, fid=4.0)], 3)
     b = Variant("b", [run("b", seed, -50.0, fid=float(10 * seed)) for seed in (2, 1, 0)], 3)
     assert difference(a, b, "fid").mean == pytest.approx(((1 - 0) + (4 - 20)) / 2)
 
 
-def test_the_headline_tells_by_how_much_the_next_is_below():
+def test_the_headline_says_how_far_the_next_is_below():
     runs = [run("a", seed, -40.0) for seed in (0, 1, 2)] + [run("b", seed, -42.0 - 0.1 * seed) for seed in (2, 1, 0)]
     low, high = stats.t.interval(0.95, 2, 2.1, stats.sem([2.0, 2.1, 2.2]))
     text = compare(runs)[0].headline
@@ -72,7 +72,7 @@ def test_the_headline_tells_by_how_much_the_next_is_below():
 
 
 def test_every_column_has_its_own_numbers():
-    """Each quantity of each model is another number: it stands under its head, in its model's row, best first."""
+    """Each quantity of each model has another value, which must be under its head and in its model's row."""
     known = known_quantities()
     main, cost = ([name for name in known if known[name].column == kind] for kind in ("main", "cost"))
     assert (len(main), len(cost)) == (12, 4)
@@ -103,8 +103,8 @@ def test_every_column_has_its_own_numbers():
         assert cells["difference to the best"] == ("best" if base == 2000 else "-1,000.00")
 
 
-def test_all_pairs_are_named():
-    """Of three models, each difference beside the two it is of."""
+def test_all_pairs_of_models_are_compared():
+    """Three models have three differences, each beside its two models."""
     runs = [run(model, seed, elbo) for model, elbo in (("b", -60.0), ("a", -50.0), ("c", -75.0)) for seed in (1, 0)]
     text = comparison.markdown(runs, "title", Path())
     assert "| a - b | 10.00 |\n| a - c | 25.00 |\n| b - c | 15.00 |" in text
@@ -124,7 +124,7 @@ def test_a_row_of_the_csv_is_one_run():
 
 
 def test_evaluations_find_their_trainings(tmp_path):
-    """Whatever the order of names: each number comes to the run with the same seed and weights."""
+    """Whatever the order of names, each number goes to the run with the same seed and weights."""
     for i, (model, seed) in enumerate([("b", 2), ("a", 0), ("b", 0), ("a", 2)]):
         trained = make_run(tmp_path / f"runs/{i}", model, seed, elbo=-100.0 - seed)
         checkpoint = f"{trained}/checkpoints/best.ckpt"
@@ -137,7 +137,7 @@ def test_evaluations_find_their_trainings(tmp_path):
         assert one.numbers["kl"] == 10.0  # the training's own stay
 
 
-def test_a_sweeps_table_is_in_the_order_of_its_jobs(tmp_path):
+def test_a_sweep_table_is_in_the_order_of_its_jobs(tmp_path):
     for job, (seed, elbo) in {3: (0, -7.0), 0: (1, -8.0), 12: (2, -9.0)}.items():
         folder = make_run(tmp_path / f"j{job}", "mlp_vae", seed, elbo, wall_seconds=float(job))
         words = [f"seed={seed}"]
@@ -149,8 +149,8 @@ def test_a_sweeps_table_is_in_the_order_of_its_jobs(tmp_path):
     assert [(row["test_kl"], row["test_distortion"]) for row in found] == [(10.0, -2.0), (10.0, -3.0), (10.0, -1.0)]
 
 
-def test_the_page_knows_whose_numbers_are_whose(tmp_path):
-    """Runs of three models in a mixed order: places, labels, means, differences and curves are each run's own."""
+def test_the_page_assigns_each_number_to_its_run(tmp_path):
+    """Runs of three models in a mixed order: indices, labels, means, differences and curves belong to the right run."""
     order = [("c", 1), ("a", 0), ("b", 1), ("a", 1), ("c", 0), ("b", 0)]
     elbos = {"a": -50.0, "b": -70.0, "c": -60.0}
     for i, (model, seed) in enumerate(order):
@@ -182,7 +182,7 @@ def test_thinned_curves_keep_the_first_and_the_last():
 
 
 def test_udr_goes_to_the_run_whose_codes_it_is_of(tmp_path, monkeypatch):
-    """Codes of the test set and KLs of the same run; the second run has no evaluation and takes no part."""
+    """Codes of the test set and KLs are of the same run; the second run has no evaluation and is left out."""
     runs = [run("a", seed, -50.0, **{"kl_dim/000": 1.0 + seed, "kl_dim/001": 0.5}) for seed in (2, 5, 0, 1)]
     for one in runs:
         folder = tmp_path / one.folder
@@ -220,7 +220,7 @@ def test_udr_goes_to_the_run_whose_codes_it_is_of(tmp_path, monkeypatch):
 
 
 def test_udr_compares_each_model_with_all_others():
-    """Of four models: R of theirs on ours, the median over the three others, by loops."""
+    """For four models: the median over the three others, computed with loops."""
     generator = np.random.default_rng(0)
     base = generator.standard_normal((200, 3))
     mixes = [

@@ -324,7 +324,7 @@ def test_samples(monkeypatch, flat, name):
             assert expected[key] in [values.get(f"{key}{suffix}") for suffix in suffixes], key
 
 
-def test_bits_are_judged_by_bits(monkeypatch, flat):
+def test_binary_data_are_compared_with_binary_samples(monkeypatch, flat):
     """Where bits are modelled, generated images are drawn from p(x | z)."""
     run = opened(data=Few(binarize="static"))
     made = watch(monkeypatch, run.model, "sample")["sample"]
@@ -411,7 +411,7 @@ def test_anomaly(monkeypatch):
 
 
 @pytest.mark.parametrize(("binarize", "likelihood"), [("threshold", "bernoulli"), ("none", "discretized_logistic")])
-def test_outliers_are_seen_as_the_runs_own_images(monkeypatch, binarize, likelihood):
+def test_outliers_are_binarised_like_the_runs_own_images(monkeypatch, binarize, likelihood):
     """Binarised alike, with the run's seed; the data of another choice of conf/data."""
     monkeypatch.setattr("vaezoo.evaluation.anomaly.compose_data_config", lambda name: cfg("data", f"data={name}"))
     model = make("mlp_vae", f"model/likelihood={likelihood}", net="mlp", shape=(1, 8, 8))

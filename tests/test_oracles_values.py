@@ -1,4 +1,4 @@
-"""Every printed number has a test that computes it another way: the list of both, and what no other file tests."""
+"""Every printed number has a test with an independent value: the list of both, and tests that no other file has."""
 
 import resource
 import time
@@ -74,21 +74,21 @@ OF_AN_IMAGE = {  # scores of one image, of which AUROC, AUPR and FPR95 are
 
 
 def told():
-    """All quantities that the package knows, some of them in several places."""
+    """All quantities of the package, some of them in several tables."""
     modules = latent, probes, samples, anomaly, disentanglement
     tables = [QUANTITIES, *(m.QUANTITIES for m in modules), disentanglement.UDR, {"difference": page.DIFFERENCE}]
     return [(name, quantity) for table in tables for name, quantity in table.items()]
 
 
 def test_every_quantity_has_an_oracle():
-    """Whoever prints another number names the test that computes it another way."""
+    """A new number needs a test that computes it in another way."""
     names = {name for name, _ in told()}
     assert names - set(ORACLES) == set(), "add the test with an independent value to ORACLES"
     assert set(ORACLES) - names == set(), "no longer printed"
     assert set(anomaly.SCORES) == set(OF_AN_IMAGE)
 
 
-def test_every_oracle_is_a_test():
+def test_every_oracle_exists():
     folder = Path(__file__).parent
     for place in {*(place for _, place in ORACLES.values()), *OF_AN_IMAGE.values()}:
         file, name = place.split("::")
@@ -96,8 +96,8 @@ def test_every_oracle_is_a_test():
 
 
 @pytest.mark.parametrize(("name", "quantity"), told(), ids=[name for name, _ in told()])
-def test_what_is_better(name, quantity):
-    """By an arrow in every table: the same wherever the quantity stands."""
+def test_the_better_direction_is_the_same_everywhere(name, quantity):
+    """Every table shows it as an arrow."""
     assert isinstance(quantity, Quantity)
     assert quantity.better == ORACLES[name][0]
     assert quantity.meaning
@@ -158,8 +158,8 @@ def test_the_speed_is_that_of_training_alone(monkeypatch):
     assert rows[0][1]["step/gradient_norm"] == 0.25
 
 
-def test_a_number_stands_with_its_own_error(capsys):
-    """Three digits each; whole numbers without; an error and what is best beside the number that they are of."""
+def test_a_number_is_printed_with_its_own_error_and_bound(capsys):
+    """Three digits, none for integers; the error and the bound are those of the number."""
     names = ["elbo", "log_p", "active_units", "fid", "auroc"]
     values = {"elbo": -91.23456, "elbo_error": 0.12345, "log_p": -88.5, "log_p_error": 0.5, "active_units": 7.0,
               "active_units_ceiling": 20.0, "auroc": 0.75}  # fmt: skip

@@ -88,7 +88,7 @@ def test_every_objective_weighs_its_terms(trace):
     q = latent.q.base_dist
     free = 0.4
     floored = kl_divergence(q, latent.p.base_dist).mean(0).clamp(min=free).sum()
-    tc = value(TotalCorrelation(), trace)
+    tc = value(TotalCorrelation(1.0, 6.0, 1.0, "mss"), trace)
     cov = torch.cov(q.loc.T, correction=0) + torch.diag(q.scale.square().mean(0))
     off = cov.square().sum() - cov.diagonal().square().sum()
     on = (cov.diagonal() - 1).square().sum()
@@ -109,11 +109,11 @@ def test_every_objective_weighs_its_terms(trace):
         (ImportanceWeighted(num_groups=3), -log_w.mean()),
         (CombinedImportanceWeighted(0.3), -(0.3 * log_w.mean(0) + 0.7 * iwae).mean()),
         (PartiallyImportanceWeighted(num_groups=3), -iwae.mean()),
-        (InfoMMD(0.3, 5.0), distortion + 0.7 * rate + 4.3 * mmd["rbf"]),
+        (InfoMMD(0.3, 5.0, "rbf"), distortion + 0.7 * rate + 4.3 * mmd["rbf"]),
         (InfoMMD(0.3, 5.0, "imq"), distortion + 0.7 * rate + 4.3 * mmd["imq"]),
-        (MMD(5.0), distortion + 5 * mmd["imq"]),
+        (MMD(5.0, "imq"), distortion + 5 * mmd["imq"]),
         (SlicedWasserstein(3.0, 7), distortion + 3 * sw),
-        (TotalCorrelation(0.2, 3.0, 0.7), distortion + rate - 0.8 * tc["mi"] + 2 * tc["tc"] - 0.3 * tc["dwkl"]),
+        (TotalCorrelation(0.2, 3.0, 0.7, "mss"), distortion + rate - 0.8 * tc["mi"] + 2 * tc["tc"] - 0.3 * tc["dwkl"]),
         (CovariancePenalty("II", 3.0, 0.2), distortion + rate + 3 * off + 0.2 * on),
     ]
     for objective, loss in expected:
@@ -126,7 +126,7 @@ def test_the_critics_term_has_its_weight(trace):
     """loss = distortion + rate + 3 tc, and no critic loss in its value; ln 2 for a critic that says nothing."""
     distortion, rate, _ = parts(trace)
     torch.manual_seed(0)
-    objective = AdversarialTotalCorrelation((4,), gamma=3.0, hidden=(5,))
+    objective = AdversarialTotalCorrelation((4,), lr=1e-4, gamma=3.0, hidden=(5,))
     found = value(objective, trace)
     with torch.no_grad():
         logits = objective.critic(trace.latent.z.reshape(15, 4))
@@ -139,7 +139,7 @@ def test_the_critics_term_has_its_weight(trace):
         objective.critic.layers[-1].bias.fill_(0.5)  # D = 0.622
     found = value(objective, trace)
     assert found["critic_loss"] == pytest.approx(-0.5 * math.log(expit(0.5)) - 0.5 * math.log(1 - expit(0.5)))
-    model = FactorVAE((1, 3, 2), latent_dim=2, critic_hidden=[4], critic_lr=3e-4)
+    model = FactorVAE((1, 3, 2), gamma=10.0, latent_dim=2, critic_hidden=[4], critic_lr=3e-4)
     ours, theirs = model.parameter_groups()
     assert (theirs["lr"], theirs["betas"]) == (3e-4, (0.5, 0.9))
     assert "lr" not in ours
@@ -172,7 +172,7 @@ def test_precisions_weigh_the_means():
 
 def test_geco_remembers_most():
     """momentum = 0.9 keeps nine tenths of the running mean, and takes one tenth of the new excess."""
-    betas = geco_steps(GECO(target=10.0, speed=0.1, momentum=0.9), VAE((1, 5, 5)), [12.0, 16.0, 4.0])
+    betas = geco_steps(GECO(target=10.0, speed=0.1, momentum=0.9), VAE((1, 5, 5), latent_dim=20), [12.0, 16.0, 4.0])
     means = [2.0, 0.9 * 2 + 0.1 * 6]
     means.append(0.9 * means[1] - 0.1 * 6)
     assert betas == pytest.approx([math.exp(-0.1 * sum(means[: i + 1])) for i in range(3)], rel=1e-5)
@@ -232,7 +232,7 @@ def test_schedules_of_the_weights():
     assert [rise.factor(t) for t in range(6)] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 0])
     warm = LinearWarmup(steps=4, start=0.2)
     assert [warm.factor(t) for t in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
-    objective = AnnealedVAE((1, 3, 2), capacity=25.0, capacity_steps=8).objective
+    objective = AnnealedVAE((1, 3, 2), latent_dim=20, gamma=100.0, capacity=25.0, capacity_steps=8).objective
     for step, capacity in ((0, 0), (2, 6.25), (7, 21.875), (8, 25), (90, 25)):
         objective.apply_schedules(step)
         assert float(objective.capacity) == pytest.approx(capacity)

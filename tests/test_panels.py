@@ -220,7 +220,7 @@ def test_wrong_numbers_are_refused(kwargs, message):
 
 def test_what_cannot_be_drawn_is_refused_before_training():
     with pytest.raises(ValueError, match="leave it out"):
-        Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), VAE((64,)), "fit")
+        Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), VAE((64,), latent_dim=20), "fit")
     with pytest.raises(ValueError, match="data module"):
         Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), small_vae(), "fit")
 

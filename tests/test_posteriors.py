@@ -104,7 +104,7 @@ def test_full_covariance_closes_the_gap_to_the_evidence(turned):
     turn = rotation(dim, 11) if turned else torch.eye(dim, dtype=FLOAT)
     ppca = PPCA.fit(spectrum, mean, axes, dim, turn)
     parts = {"encoder": linear, "decoder": linear, "likelihood": FixedScaleNormal(math.sqrt(ppca.variance))}
-    model = FullCovVAE((1, 2, 3), latent_dim=dim, **parts).double()
+    model = FullCovVAE((1, 2, 3), latent_dim=dim, min_log_scale=-7.0, **parts).double()
     tril = torch.linalg.cholesky(ppca.posterior(x[:1]).covariance_matrix[0])
     scale = tril.diagonal()
     relative = (tril / scale[:, None])[*torch.tril_indices(dim, dim, -1)] * math.sqrt(dim)
@@ -424,7 +424,7 @@ def test_sigma_vae_sets_its_own_likelihood():
 def test_sigma_vae_loss():
     """loss = D/2 ln MSE + D/2 (ln 2 pi + 1) + KL (Rybkin et al. 2021, eq. 9), and evaluation is a bound, too."""
     torch.manual_seed(0)
-    model, x = SigmaVAE((1, 4, 4), latent_dim=3).double(), randn(6, 1, 4, 4)
+    model, x = SigmaVAE((1, 4, 4), momentum=0.1, min_scale=1e-3, latent_dim=3).double(), randn(6, 1, 4, 4)
     trace = model(x, num_samples=3)
     mse = (x - trace.px.mean).square().mean()
     closed = 8 * (mse.log() + math.log(2 * math.pi) + 1) + trace.kl.sum(1).mean()

@@ -296,11 +296,11 @@ def test_mistakes():
     """No components, an invalid spread or noise, and free bits per dimension raise."""
     for cls in (VampVAE, MoGVAE):
         with pytest.raises(ValueError, match="num_components must be >= 1, got 0"):
-            cls(DATA_SHAPE, num_components=0)
+            cls(DATA_SHAPE, latent_dim=2, num_components=0)
     with pytest.raises(ValueError, match="spread must be a finite number >= 0, got -1"):
         MixtureOfNormals((2,), spread=-1)
     with pytest.raises(ValueError, match="noise must be a finite number > 0, got 0"):
         VampPrior((2,), vamp().encoder, noise=0)
-    model = MoGVAE(DATA_SHAPE, free_bits=0.1)
+    model = MoGVAE(DATA_SHAPE, latent_dim=20, num_components=50, free_bits=0.1)
     with pytest.raises(ValueError, match=r"use model\.free_bits_per=layer"):
         model.objective(model(torch.zeros(4, *DATA_SHAPE)))

@@ -1,4 +1,4 @@
-"""The report: what is read from runs' folders, what is said of them together, and the page that shows it."""
+"""The report: reading run folders, comparing runs, and the page."""
 
 import base64
 import csv
@@ -30,7 +30,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chrom
 
 
 def make_run(folder, model="mlp_vae", seed=0, elbo=-100.0, overrides=(), pictures=(), panel=None, **values):
-    """A run's folder as training leaves it: rate 10, distortion as the ELBO has it."""
+    """Write a run's folder as a training does, with a rate of 10 nats."""
     folder.mkdir(parents=True)
     beta = next((float(word.split("=")[1]) for word in overrides if word.startswith("model.beta=")), 1.0)
     config = {
@@ -63,13 +63,13 @@ def make_run(folder, model="mlp_vae", seed=0, elbo=-100.0, overrides=(), picture
 
 
 def data_of(page):
-    """The data in a page, as a browser takes it: up to the first end of its script element."""
+    """The data in a page as a browser reads it: up to the first end of the script element."""
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Two models with three seeds each, of which one failed and one is not finished."""
+    """Two models with three seeds each; one run failed and one is not finished."""
     for seed, elbo in enumerate((-100.0, -101.0, -102.0)):
         make_run(tmp_path / "sweep" / f"{seed}", "mlp_vae", seed, elbo, pictures=["samples-0001.png"])
     for seed, elbo in enumerate((-90.0, -91.0)):
@@ -105,7 +105,7 @@ def test_sweep_is_read_in_the_order_of_its_jobs(sweep):
     assert runs == read_runs([sweep / run.folder.name for run in runs])
 
 
-def test_failed_and_unfinished_runs_stay_with_their_cause(sweep):
+def test_failed_and_unfinished_runs_are_listed_with_the_reason(sweep):
     runs = read_runs([sweep])
     assert [run.completed for run in runs] == [True] * 5 + [False] * 2
     assert runs[5].failure == "training diverged (ELBO nan): try a smaller optimizer.lr"
@@ -119,7 +119,7 @@ def test_failed_and_unfinished_runs_stay_with_their_cause(sweep):
     assert page["runs"][5]["command"] == "python run.py model=conv_vae seed=2"
 
 
-def test_curves_count_epochs_that_are_done(sweep):
+def test_curves_count_completed_epochs(sweep):
     points = read_runs([sweep / "0"])[0].curves
     assert [point.epoch for point in points["val"]] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     assert [point.step for point in points["train"]] == [10, 20, 30]
@@ -141,7 +141,7 @@ def test_means_are_over_seeds_and_best_comes_first(sweep):
     assert elbo.half == pytest.approx(stats.t.interval(0.95, 2, -101, 1 / math.sqrt(3))[1] + 101)
 
 
-def test_headline_says_whether_seeds_tell_the_best_from_the_next(sweep, tmp_path):
+def test_headline_says_whether_the_best_is_significantly_better(sweep, tmp_path):
     headline = compare(read_runs([sweep]))[0].headline
     assert headline.startswith("Best test ELBO: conv_vae \u221290.50 ± 6.35 nats per image (95 % interval over 2")
     pairs = [(-90.0, -91.0), (-100.0, -101.5), (-110.0, -111.0)]  # what a seed does to both falls out
@@ -164,7 +164,7 @@ def test_runs_that_differ_in_a_setting_are_not_averaged(tmp_path):
     assert [v.label for v in compare(runs)[0].variants] == ["beta_vae beta=1", "beta_vae beta=4"]
 
 
-def test_configs_that_differ_without_a_word_are_not_averaged(tmp_path):
+def test_configs_that_differ_without_an_override_are_not_averaged(tmp_path):
     folders = [make_run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
     summary = json.loads((folders[1] / "summary.json").read_text())
     summary["config"]["trainer"]["max_epochs"] = 30
@@ -182,7 +182,7 @@ def test_a_seed_counts_once(tmp_path):
     assert (variant.numbers["elbo"].mean, variant.numbers["elbo"].num) == (-102.0, 1)  # the later run
 
 
-def test_elbos_of_different_things_are_apart(tmp_path):
+def test_elbos_of_different_kinds_are_not_compared(tmp_path):
     make_run(tmp_path / "0", elbo=-90.0)
     make_run(tmp_path / "1", elbo=900.0, scored="density")
     kinds = [comparison.elbo_kind for comparison in compare(read_runs([tmp_path]))]
@@ -205,8 +205,8 @@ def test_evaluation_of_the_best_weights_adds_its_numbers_to_the_run(tmp_path, we
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("moves", [1, 2])
-def test_a_comparison_that_was_moved_is_still_one(tmp_path, moves, order):
-    """Also where another one has taken its place, or both have been moved from there: each keeps its own numbers."""
+def test_evaluations_find_their_runs_after_a_move(tmp_path, moves, order):
+    """Also if another comparison is now in the old folder: each run keeps its own numbers."""
     for beta in (1, 2):
         here, words = tmp_path / "here", [f"model.beta={beta}"]
         trained = make_run(here / "runs" / "a", elbo=-100.0 * beta, overrides=words)
@@ -220,7 +220,7 @@ def test_a_comparison_that_was_moved_is_still_one(tmp_path, moves, order):
     assert sorted((run.settings["model.beta"], run.numbers["fid"]) for run in runs) == [(1, 1), (2, 2)]
 
 
-def test_an_evaluation_of_another_training_in_the_same_place_stays_alone(tmp_path):
+def test_an_evaluation_of_another_training_in_the_same_folder_is_not_merged(tmp_path):
     for beta in (1, 2):
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
         trained = make_run(tmp_path / "a", overrides=[f"model.beta={beta}"])
@@ -229,15 +229,15 @@ def test_an_evaluation_of_another_training_in_the_same_place_stays_alone(tmp_pat
     assert len(read_runs([tmp_path])) == 2
 
 
-def test_other_bits_of_the_same_images_are_not_compared():
+def test_other_binarisations_of_the_same_images_are_not_compared():
     runs = [Run(tmp, config={"data": {"binarize": "dynamic", "split_seed": seed}}) for seed in (0, 1) for tmp in "ab"]
     assert len({run.elbo_kind for run in runs}) == 2
     one, other = (Run("a", config={"data": data}) for data in ({"split_seed": 1}, {}))
     assert one.elbo_kind == other.elbo_kind  # nothing is drawn
 
 
-def test_evaluations_of_a_training_that_is_not_there_are_one(tmp_path):
-    """Each adds what it has measured; those of other weights stay apart."""
+def test_evaluations_of_a_missing_training_are_merged(tmp_path):
+    """Each evaluation adds its numbers; those of another checkpoint are not merged."""
     gone = make_run(tmp_path / "elsewhere")
     for i, (name, weights) in enumerate([("fid", "best"), ("mig", "best"), ("mig", "last")]):
         test = {"elbo": -100.0, name: float(i)}
@@ -247,21 +247,21 @@ def test_evaluations_of_a_training_that_is_not_there_are_one(tmp_path):
     assert [(run.test.get("fid"), run.test["mig"]) for run in runs] == [(0, 1), (None, 2)]
 
 
-def test_what_was_made_with_a_run_is_none(sweep):
+def test_samples_of_a_run_are_not_a_run(sweep):
     make_run(sweep / "samples", task="sample")
     assert len(read_runs([sweep])) == 7
 
 
-def test_a_refused_command_is_no_run(sweep):
-    """Neither a failed training without anything of it, unless it is a job."""
+def test_a_refused_command_is_not_a_run(sweep):
+    """A failed training without any files is not a run either, unless it is a job."""
     (sweep / "refused").mkdir()
     (sweep / "refused" / "summary.json").write_text('{"status": "failed", "error": "data.shape is wrong"}')
     assert len(read_runs([sweep])) == 7
 
 
 @pytest.mark.parametrize("path", ["", "checkpoints/best.ckpt"])
-def test_an_evaluation_that_failed_is_one_of_its_run(tmp_path, path):
-    """Not one of the model that its own command line, which names none, would have trained."""
+def test_a_failed_evaluation_belongs_to_its_run(tmp_path, path):
+    """It is not a run of the default model, although its own command names no model."""
     for model, seed in [("mlp_vae", 1), ("iwae", 3)]:
         trained = make_run(tmp_path / model, model, seed)
     hydra = trained / ".hydra"
@@ -281,14 +281,14 @@ def test_an_evaluation_that_failed_is_one_of_its_run(tmp_path, path):
     assert [variant.tried for variant in compare(runs)[0].variants] == [1, 1]
 
 
-def test_other_tasks_folders_are_no_runs(sweep):
+def test_folders_of_other_tasks_are_not_runs(sweep):
     hydra = sweep / "report" / ".hydra"
     hydra.mkdir(parents=True)
     (hydra / "config.yaml").write_text("task: {_target_: vaezoo.tasks.report.report}")
     assert len(read_runs([sweep])) == 7
 
 
-def test_an_unfinished_run_is_known_by_what_hydra_wrote(tmp_path):
+def test_an_unfinished_run_is_read_from_hydras_files(tmp_path):
     hydra = tmp_path / ".hydra"
     hydra.mkdir()
     (hydra / "overrides.yaml").write_text("- seed=3\n")
@@ -321,7 +321,7 @@ def test_thirty_runs_with_large_pictures_stay_below_two_megabytes(tmp_path):
     assert all(len(run["pictures"]) == 3 for run in page["runs"])
 
 
-def test_pictures_keep_every_pixel_where_there_is_room(tmp_path):
+def test_pictures_keep_every_pixel_if_they_fit(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (120, 200, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no picture")
@@ -333,7 +333,7 @@ def test_pictures_keep_every_pixel_where_there_is_room(tmp_path):
     assert thumbnail(tmp_path / "b.png", 100_000) is None
 
 
-def test_page_is_a_function_of_the_runs_and_stands_alone(sweep):
+def test_page_is_deterministic_and_self_contained(sweep):
     pages = []
     for _ in range(2):
         write_report(read_runs([sweep]), sweep / "report.html", "sweep")
@@ -343,7 +343,7 @@ def test_page_is_a_function_of_the_runs_and_stands_alone(sweep):
     assert re.findall(r"https?://[^\"' ]+", pages[0]) == ["http://www.w3.org/2000/svg"]  # a name, not a place
 
 
-def test_units_are_what_the_summaries_say(tmp_path):
+def test_descriptions_come_from_the_summaries(tmp_path):
     """Entries of all versions: fields by name, a list without labels, a text."""
     units = {
         "spread": {"unit": "nats", "meaning": "of the codes", "better": -1, "label": "Spread of z", "digits": 4},
@@ -373,8 +373,8 @@ def test_a_summary_with_broken_units_is_left_out(tmp_path, capsys, units):
     assert f"{tmp_path / 'b'} is left out: its files are not those of a run (" in capsys.readouterr().err
 
 
-def test_columns_merge_their_order(tmp_path):
-    """A number that the first run lacks stands behind the one that it follows in its own run."""
+def test_the_order_of_columns_is_merged(tmp_path):
+    """A number that the first run lacks comes after the number before it in its own run."""
     for name, keys in {"a": ["fid", "mig"], "b": ["linear_probe", "fid", "udr"]}.items():
         units = {key: {"unit": "", "meaning": key, "column": "main"} for key in keys}
         make_run(tmp_path / name, name, units=units, test={"elbo": -1.0} | dict.fromkeys(keys, 0.5))
@@ -383,7 +383,7 @@ def test_columns_merge_their_order(tmp_path):
     assert heads[4:8] == ["linear probe", "fid", "udr", "mig"]
 
 
-def test_columns_compare_something(tmp_path):
+def test_a_number_of_one_variant_is_no_column(tmp_path):
     make_run(tmp_path / "0", "a", test={"elbo": -1.0, "tc": 0.5, "mig": 0.1, "mig_ceiling": 0.9})
     make_run(tmp_path / "1", "b", test={"elbo": -2.0, "mig": 0.2, "mig_ceiling": 0.9})
     write_report(read_runs([tmp_path]), tmp_path / "report.html", "t")
@@ -391,7 +391,7 @@ def test_columns_compare_something(tmp_path):
     assert comparison["columns"] == ["elbo", "difference", "mig", "wall_seconds", "parameters", "peak_memory_mb"]
 
 
-def test_how_a_number_was_made_stands_in_its_columns_head(tmp_path):
+def test_the_protocol_of_a_number_is_in_the_head_of_its_column(tmp_path):
     made = {"log_p_samples": 500.0, "log_p_images": 1000.0, "fid": 2.0}
     made |= {"num_features": 2048.0, "num_real": 10_000.0, "num_generated": 64.0}
     for i, samples in enumerate((500.0, 500.0, 5000.0)):
@@ -407,7 +407,7 @@ def test_how_a_number_was_made_stands_in_its_columns_head(tmp_path):
     }  # fmt: skip
 
 
-def test_difference_to_the_best_is_negative_for_the_worse_and_taken_seed_by_seed(tmp_path):
+def test_difference_to_the_best_is_paired_by_seed(tmp_path):
     pairs = [(-90.0, -91.0), (-100.0, -101.5), (-110.0, -111.0)]
     for seed, elbos in enumerate(pairs):
         for model, elbo in zip("ab", elbos, strict=True):
@@ -434,7 +434,7 @@ def test_command_runs_when_pasted_into_a_shell(tmp_path):
     assert told.stdout.splitlines() == ["run.py", "model=mlp_vae", "seed=0", *words]
 
 
-def test_pictures_leave_their_title_to_the_page(tmp_path):
+def test_the_title_of_a_picture_is_cut_off(tmp_path):
     below = np.random.default_rng(0).integers(0, 256, (3, 10, 3), np.uint8).repeat(40, 0).repeat(40, 1)
     titled = add_labels(below, "samples, epoch 12")
     make_run(tmp_path / "a", pictures=["samples-0012.png", "scatter-0012.png"], panel=titled)
@@ -447,7 +447,7 @@ def test_pictures_leave_their_title_to_the_page(tmp_path):
         assert np.array_equal(np.asarray(image.convert("RGB")), pixels)
 
 
-def test_numbers_that_are_not_finite_are_null(tmp_path):
+def test_non_finite_numbers_are_null(tmp_path):
     run = make_run(tmp_path / "a", test={"elbo": -100.0, "fid": math.inf, "mig": None})
     write_report(read_runs([run]), tmp_path / "report.html", "t")
     page = data_of((tmp_path / "report.html").read_text())
@@ -456,14 +456,14 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
 
 
 def rendered(page):
-    """What Chromium makes of a page once its scripts have run."""
+    """The DOM of a page in Chromium after its scripts have run."""
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'profile'}",
                "--window-size=1280,2000", "--virtual-time-budget=1000", "--dump-dom", page.as_uri()]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def found(runs, folder, script):
-    """What a function's body, run in the page of some runs, returns."""
+    """Run the body of a function in the page of some runs and return its result."""
     write_report(runs, folder / "report.html", "t")
     told = f"<script>document.body.dataset.found = JSON.stringify((() => {{ {script} }})());</script></body>"
     (folder / "asked.html").write_text((folder / "report.html").read_text().replace("</body>", told))
@@ -472,7 +472,7 @@ def found(runs, folder, script):
 
 @pytest.fixture
 def crowd(tmp_path):
-    """Eight models with two seeds each, so near one another that their labels would lie upon each other."""
+    """Eight models with two seeds each, so close that their labels would overlap, and one far away."""
     for i in range(16):
         elbo, kl = -100 + 0.3 * (i // 2) + 0.1 * (i % 2), 20 + 0.2 * (i // 2 % 3)
         test = {"elbo": elbo, "log_px": elbo + kl, "kl": kl, "active_units": float(i)}
@@ -495,7 +495,7 @@ DRAG = """
 
 
 @needs_chromium
-def test_what_is_brushed_on_axes_stays_and_all_else_fades(tmp_path):
+def test_runs_outside_the_selection_are_dimmed(tmp_path):
     for i, (lr, beta, elbo) in enumerate([(0.1, 1, -100.0), (0.1, 4, -110.0), (0.2, 1, -120.0), (0.2, 4, -130.0)]):
         make_run(tmp_path / "runs" / str(i), "m", 0, elbo, [f"model.beta={beta}", f"optimizer.lr={lr}"])
     told = found(
@@ -525,7 +525,7 @@ def test_what_is_brushed_on_axes_stays_and_all_else_fades(tmp_path):
 
 
 @needs_chromium
-def test_columns_that_find_no_room_are_shown_when_asked_for(tmp_path):
+def test_columns_that_do_not_fit_are_shown_after_a_click(tmp_path):
     for model in "ab":
         rest = {f"number_{i}": float(i) for i in range(20)}
         make_run(tmp_path / "runs" / model, model, test={"elbo": -1.0, "log_p": -0.5} | rest)
@@ -597,7 +597,7 @@ def test_epochs_are_counted_in_whole_numbers(sweep):
     assert [tick for tick in figure.axes[0].get_xticks() if 0 < tick < 4] == [1, 2, 3]
 
 
-def test_labels_of_an_axis_keep_apart():
+def test_labels_of_an_axis_do_not_overlap():
     values = list(np.geomspace(1e-5, 1e-1, 100))
     places, marks = placed(values, round_marks=False)
     heights = [height for _, height in marks]
@@ -641,7 +641,7 @@ def test_browser_shows_tables_and_charts_without_an_error(sweep, tmp_path):
     assert "<small>at best 0.9</small>" in body
 
 
-def test_figures_are_written_for_each_kind(sweep, tmp_path):
+def test_figures_are_written_for_each_kind_of_elbo(sweep, tmp_path):
     make_run(sweep / "11", elbo=900.0, scored="density")
     files = write_figures(read_runs([sweep]), tmp_path / "figures")
     kinds = [file.name.split("-mnist")[0] for file in files]
@@ -653,15 +653,15 @@ def test_figures_are_written_for_each_kind(sweep, tmp_path):
             assert len(np.unique(np.asarray(image.convert("L")))) > 10
 
 
-def test_run_without_anything_but_a_folder(tmp_path):
+def test_an_empty_run_folder(tmp_path):
     run = Run(tmp_path)
     assert (run.model, run.failure, run.numbers) == ("", "not finished", {})
     write_report([run], tmp_path / "report.html", "nothing")
     assert write_figures([run], tmp_path) == []
 
 
-def test_curves_know_how_long_an_epoch_is(tmp_path):
-    """From the summary: a run that has ended amid its first epoch has not trained one."""
+def test_curves_use_the_epoch_length_of_the_summary(tmp_path):
+    """A run that ended within its first epoch has not trained a whole one."""
     (tmp_path / "metrics.csv").write_text("epoch,step,val/elbo\n0,99,-5\n0,199,-4\n")
     curves = read_curves(tmp_path / "metrics.csv", {"steps": 200, "epochs": 0.25})
     assert [point.epoch for point in curves["val"]] == [0.125, 0.25]
@@ -669,8 +669,8 @@ def test_curves_know_how_long_an_epoch_is(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 30, 300])
-def test_a_truncated_picture_is_named(tmp_path, capsys, size):
-    """And left out: the page is written without it."""
+def test_a_truncated_picture_is_reported_and_left_out(tmp_path, capsys, size):
+    """The page is written without it."""
     rng = np.random.default_rng(0)
     file = tmp_path / "samples-0001.png"
     Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(file)

@@ -156,7 +156,7 @@ def test_a_validation_inside_an_accumulation_window_moves_nothing(tmp_path):
 
 def test_a_resumed_training_may_begin_with_a_validation():
     """There is no last batch then, and a progress bar asks for its metrics."""
-    first, later = VAE((1, 5, 4)), VAE((1, 5, 4))
+    first, later = VAE((1, 5, 4), latent_dim=20), VAE((1, 5, 4), latent_dim=20)
     first.train_means.update({"elbo": torch.tensor(1.0)}, 3)
     checkpoint = {}
     first.on_save_checkpoint(checkpoint)
@@ -234,7 +234,7 @@ def test_a_signal_ends_an_evaluation_at_its_next_batch(tmp_path, monkeypatch, st
 @pytest.mark.parametrize("rank", [0, 1])
 def test_every_process_knows_which_means_there_are(rank, monkeypatch):
     """Or the first would wait for the others for ever: they add up what they have, name by name."""
-    first, later = VAE((1, 5, 4)), VAE((1, 5, 4))
+    first, later = VAE((1, 5, 4), latent_dim=20), VAE((1, 5, 4), latent_dim=20)
     first.train_means.update({"elbo": torch.tensor(1.0), "kl": torch.tensor(2.0)}, 3)
     checkpoint = {}
     first.on_save_checkpoint(checkpoint)

@@ -274,7 +274,7 @@ def test_impossible_weights(value):
     with pytest.raises(ValueError, match=f"beta must be a finite number >= 0, got {value}"):
         ELBO(value)
     with pytest.raises(ValueError, match=f"free_bits must be a finite number >= 0, got {value}"):
-        VAE(DATA_SHAPE, free_bits=value)
+        VAE(DATA_SHAPE, latent_dim=20, free_bits=value)
 
 
 def test_free_bits():
@@ -327,7 +327,7 @@ def test_objective_compiles_to_one_graph():
 
     torch.manual_seed(0)
     net = partial(MLP, hidden=[16])
-    model = BetaVAE((1, 4, 4), latent_dim=2, likelihood=FixedScaleNormal(0.5), encoder=net, decoder=net)
+    model = BetaVAE((1, 4, 4), beta=4.0, latent_dim=2, likelihood=FixedScaleNormal(0.5), encoder=net, decoder=net)
     x = torch.rand(8, 1, 4, 4, generator=generator(1))
 
     def loss(x):

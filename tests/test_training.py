@@ -37,13 +37,13 @@ def fit(model, **settings):
 
 
 def test_coupled_losses_refuse_several_processes():
-    model = BetaTCVAE((1, 5, 5))
+    model = BetaTCVAE((1, 5, 5), latent_dim=20, alpha=1.0, beta=6.0, gamma=1.0, estimator="mss")
     model._trainer = SimpleNamespace(world_size=2)
     with pytest.raises(ValueError, match="BetaTCVAE's loss couples the examples of a batch, and each of 2 processes"):
         model.on_fit_start()
     model._trainer = SimpleNamespace(world_size=1)
     model.on_fit_start()
-    model = SigmaVAE((1, 5, 5))
+    model = SigmaVAE((1, 5, 5), latent_dim=20, momentum=0.1, min_scale=1e-3)
     model._trainer = SimpleNamespace(world_size=2)
     with pytest.raises(ValueError, match="SigmaVAE's loss couples the examples"):
         model.on_fit_start()
@@ -54,25 +54,33 @@ def test_what_does_not_go_together_is_refused_before_the_first_step():
 
     class Planar(VAE):
         def __init__(self, objective=None, **kwargs):
-            super().__init__((1, 5, 5), posterior=PlanarPosterior, objective=objective, **kwargs)
+            super().__init__((1, 5, 5), latent_dim=20, posterior=PlanarPosterior, objective=objective, **kwargs)
 
         def on_train_batch_start(self, *_):
             raise AssertionError("a step was begun")
 
     for model, words in [
-        (Planar(TotalCorrelation()), "needs a posterior that factorises"),
+        (Planar(TotalCorrelation(1.0, 6.0, 1.0, "mss")), "needs a posterior that factorises"),
         (Planar(ImportanceWeighted("dreg"), num_samples=2), "gradient=reparam"),
         (Planar(free_bits=0.1), "use model.free_bits_per=layer"),
-        (IWAE((1, 5, 5), gradient="dreg", likelihood=OptimalScaleNormal()), "OptimalScaleNormal couples them"),
-        (PIWAE((1, 5, 5), likelihood=OptimalScaleNormal()), "OptimalScaleNormal couples them"),
+        (
+            IWAE((1, 5, 5), latent_dim=20, num_samples=5, gradient="dreg", likelihood=OptimalScaleNormal()),
+            "OptimalScaleNormal couples them",
+        ),
+        (
+            PIWAE((1, 5, 5), latent_dim=20, num_samples=4, num_groups=4, likelihood=OptimalScaleNormal()),
+            "OptimalScaleNormal couples them",
+        ),
     ]:
         with pytest.raises(ValueError, match=words):
             fit(model, max_steps=1)
-    fit(IWAE((1, 5, 5), likelihood=OptimalScaleNormal()), max_steps=1)  # autograd's own gradient is right
+    fit(
+        IWAE((1, 5, 5), latent_dim=20, num_samples=5, likelihood=OptimalScaleNormal()), max_steps=1
+    )  # autograd's own gradient is right
     with pytest.raises(ValueError, match="HypersphericalUniform lies in sphere space and the posterior Normal in real"):
-        VAE((1, 5, 5), prior=HypersphericalUniform)
+        VAE((1, 5, 5), latent_dim=20, prior=HypersphericalUniform)
     with pytest.raises(ValueError, match="pseudo-inputs of a VampPrior have no label"):
-        CVAE((1, 5, 5), prior=VampPrior)
+        CVAE((1, 5, 5), latent_dim=20, num_classes=10, prior=VampPrior)
 
 
 def test_a_second_fit_goes_on_from_the_first():
@@ -87,7 +95,7 @@ def test_a_second_fit_goes_on_from_the_first():
 
 def test_log_marginal_does_not_train():
     """It is that of evaluation whatever mode the model is in, and leaves mode and buffers."""
-    model = SigmaVAE((1, 5, 5))
+    model = SigmaVAE((1, 5, 5), latent_dim=20, momentum=0.1, min_scale=1e-3)
     x = torch.rand(8, 1, 5, 5)
     model.objective(model(x))["loss"].backward()  # a step's running average
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -109,20 +117,20 @@ def test_averaged_weights_keep_the_schedules():
             seen.append(float(pl_module.objective.beta))
 
     node = config("callbacks.ema", "callbacks/ema=default")
-    model = BetaVAE((1, 5, 5), beta=2.0)
+    model = BetaVAE((1, 5, 5), latent_dim=20, beta=2.0)
     fit(model, max_epochs=3, callbacks=[build(node, "callbacks.ema"), LinearWarmup(steps=8), Record()])
     assert seen == [2.0 * 3 / 8, 2.0 * 7 / 8, 2.0]  # 4 steps an epoch
 
 
 def test_schedules_of_nothing_are_refused():
     with pytest.raises(ValueError, match="free_bits is configured as 0"):
-        fit(VAE((1, 5, 5)), max_steps=1, callbacks=[LinearWarmup("free_bits")])
+        fit(VAE((1, 5, 5), latent_dim=20), max_steps=1, callbacks=[LinearWarmup("free_bits")])
     with pytest.raises(ValueError, match=r"start in \[0, 1\], got 10 and 5"):
         LinearWarmup(steps=10, start=5)
 
 
 def test_the_objective_knows_the_training_sets_size():
-    model = BetaTCVAE((1, 5, 5))
+    model = BetaTCVAE((1, 5, 5), latent_dim=20, alpha=1.0, beta=6.0, gamma=1.0, estimator="mss")
     assert model.objective.num_train is None
     fit(model, max_steps=1)
     assert model.objective.num_train == 100
@@ -130,7 +138,7 @@ def test_the_objective_knows_the_training_sets_size():
 
 def test_clipping_keeps_the_critic_apart():
     """A critic with an enormous gradient does not take from the model's share, nor the other way round."""
-    model = FactorVAE((1, 5, 5), critic_hidden=[8])
+    model = FactorVAE((1, 5, 5), latent_dim=20, gamma=10.0, critic_lr=1e-4, critic_hidden=[8])
     optimizer = model.configure_optimizers()
     model._trainer = SimpleNamespace(precision_plugin=None)
     for p in model.parameters():
@@ -153,7 +161,7 @@ def test_pseudo_inputs_start_at_training_images():
 
     for _ in range(2):
         torch.manual_seed(0)
-        fit(Stop((1, 5, 5), num_components=7), max_steps=1)
+        fit(Stop((1, 5, 5), latent_dim=20, num_components=7), max_steps=1)
     assert torch.equal(*starts)
     data = RandomImages((1, 5, 5))
     data.setup()
@@ -163,7 +171,7 @@ def test_pseudo_inputs_start_at_training_images():
 
 def test_a_papers_own_schedule():
     """Capacity follows the optimizer step, whole at test; a callback's schedule replaces it."""
-    model = AnnealedVAE((1, 5, 5), capacity=8.0, capacity_steps=16)
+    model = AnnealedVAE((1, 5, 5), latent_dim=20, gamma=100.0, capacity=8.0, capacity_steps=16)
     trainer = fit(model, max_epochs=1)
     assert trainer.global_step == 4
     assert float(model.objective.capacity) == 8.0 * 3 / 16
@@ -185,7 +193,7 @@ def test_a_part_that_the_paper_brings_itself(overrides):
 
 def test_data_of_another_shape():
     with pytest.raises(ValueError, match=r"data_shape is \(1, 6, 6\), but RandomImages's images are \(1, 5, 5\)"):
-        fit(VAE((1, 6, 6)), max_steps=1)
+        fit(VAE((1, 6, 6), latent_dim=20), max_steps=1)
 
 
 BITS = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()
@@ -222,7 +230,8 @@ def test_the_first_batch_is_checked(stage, model, x, y, words):
     """In training, validation and test, whoever made the loader; what is wrong is said before any number is."""
     bad = loader(x, y)
     trainer = Trainer(accelerator="cpu", **QUIET, max_epochs=1)
-    model, good = model((1, 8, 8)), loader(BITS)
+    settings = {"num_classes": 10} if model is CVAE else {}
+    model, good = model((1, 8, 8), latent_dim=20, **settings), loader(BITS)
     loaders = {"train": (bad, None), "val": (good, bad)}.get(stage, (bad,))
     with pytest.raises(ValueError, match=words):
         getattr(trainer, "fit" if len(loaders) == 2 else stage)(model, *loaders)
@@ -234,7 +243,7 @@ def test_one_batch_a_stage_is_checked(monkeypatch):
     seen = []
     check = VAE.check_batch
     monkeypatch.setattr(VAE, "check_batch", lambda self, batch: seen.append(len(batch.x)) or check(self, batch))
-    model = VAE((1, 8, 8))
+    model = VAE((1, 8, 8), latent_dim=20)
     for _ in range(2):
         Trainer(accelerator="cpu", **QUIET, max_epochs=3).fit(model, loader(BITS), loader(BITS[:7], CLASSES[:7]))
     assert seen == [4, 4] * 2
@@ -244,11 +253,11 @@ def test_a_number_that_is_not_finite_is_left_to_on_nan():
     """Data that are broken here and there do not depend on which batch comes first."""
     x = BITS.clone()
     x[1, 0, 2, 3] = torch.nan
-    model = VAE((1, 8, 8), on_nan="skip")
+    model = VAE((1, 8, 8), latent_dim=20, on_nan="skip")
     Trainer(accelerator="cpu", **QUIET, max_epochs=1).fit(model, loader(x))
     assert model.skipped_steps == 1
     with pytest.raises(ValueError, match="training diverged: the loss is not finite in step 0"):
-        Trainer(accelerator="cpu", **QUIET, max_epochs=1).fit(VAE((1, 8, 8)), loader(x))
+        Trainer(accelerator="cpu", **QUIET, max_epochs=1).fit(VAE((1, 8, 8), latent_dim=20), loader(x))
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
@@ -256,9 +265,9 @@ def test_data_and_likelihood_are_compared_in_python(stage):
     """As on the command line, in every stage."""
     act = getattr(Trainer(accelerator="cpu", **QUIET, max_steps=1), stage)
     with pytest.raises(ValueError, match=r"Bernoulli scores binary data, but data.binarize=none makes them byte: use"):
-        act(VAE((1, 5, 5)), RandomImages((1, 5, 5), binarize="none"))
+        act(VAE((1, 5, 5), latent_dim=20), RandomImages((1, 5, 5), binarize="none"))
     with pytest.raises(ValueError, match=r"data_shape is \(1, 6, 6\), but RandomImages's images are \(1, 5, 5\)"):
-        act(VAE((1, 6, 6)), RandomImages((1, 5, 5)))
+        act(VAE((1, 6, 6), latent_dim=20), RandomImages((1, 5, 5)))
 
 
 def test_levels_are_scored_as_they_were_rounded():
@@ -291,7 +300,7 @@ def test_arrays_that_are_no_tensors(name):
 
 @pytest.mark.parametrize(("num", "known"), [(1, False), (2, True)])
 def test_one_example_has_no_error(num, known):
-    model = VAE((1, 8, 8))
+    model = VAE((1, 8, 8), latent_dim=20)
     Trainer(accelerator="cpu", **QUIET).test(model, loader(BITS[:num], CLASSES[:num]), verbose=False)
     assert ("elbo_error" in model.results["test"]) == known
 
@@ -301,7 +310,7 @@ SAVING = QUIET | {"enable_checkpointing": True}
 
 def grey(x):
     """A model of real numbers, in which NaN goes through."""
-    return VAE((1, 8, 8), likelihood=FixedScaleNormal(), on_nan=x)
+    return VAE((1, 8, 8), latent_dim=20, likelihood=FixedScaleNormal(), on_nan=x)
 
 
 def test_nan_in_validation_stops_the_training(tmp_path):

@@ -1,6 +1,7 @@
 """The shape of the zoo: papers that only pick parts, configs that are named after them, no copies."""
 
 import ast
+import inspect
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from conftest import REPO, config
 from test_contract import MODELS, bits
 
-from vaezoo.instantiate import build
+from vaezoo.instantiate import build, locate
+from vaezoo.models import CIWAE, IWAE, MIWAE, PIWAE, VAE, LadderVAE
 
 BREAK_THE_MOULD = {"vq_vae", "ladder_vae", "cvae"}
 
@@ -39,6 +41,34 @@ def test_a_config_is_named_after_its_class(name):
 def test_readme_has_its_row(name):
     readme = (REPO / "README.md").read_text()
     assert readme.count(f"\n| `{name}` |") == 1, f"the README's table of models needs one row `{name}`"
+
+
+# These values leave a loss as it is. They are the defaults of the classes, and conf/model shows them.
+NEUTRAL = {"num_samples": 1, "free_bits": 0.0, "free_bits_per": "dim", "gradient": "reparam"}
+
+
+def defaults(cls):
+    """The defaults of a class and of the parents that it passes **kwargs to."""
+    found = {}
+    for parent in reversed(cls.__mro__[:-1]):
+        parameters = inspect.signature(parent.__init__).parameters if "__init__" in vars(parent) else {}
+        found |= {name: p.default for name, p in parameters.items()}
+    return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_models_settings_stand_in_its_config_alone(name):
+    """The class has no default for what its config sets, except for the neutral values."""
+    node = config("model", f"model={name}")
+    given = {key: value for key, value in node.items() if key in defaults(locate(node["_target_"], "model"))}
+    parts = {key for key, value in given.items() if value is None or isinstance(value, dict)}
+    assert given.keys() - parts <= NEUTRAL.keys()
+
+
+@pytest.mark.parametrize("cls", [VAE, IWAE, MIWAE, CIWAE, PIWAE, LadderVAE], ids=lambda cls: cls.__name__)
+def test_neutral_defaults(cls):
+    found = defaults(cls)
+    assert found.items() >= {key: NEUTRAL[key] for key in found.keys() & NEUTRAL.keys()}.items()
 
 
 def test_little_is_copied():

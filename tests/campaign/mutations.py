@@ -919,7 +919,7 @@ MUTATIONS = (
     ),
     Mutation(
         "inference/ais.py",
-        "torch.where(taken, after.log_ratio, before.log_ratio)",
+        "torch.where(accepted, after.log_ratio, before.log_ratio)",
         "after.log_ratio",
         "annealing: a rejected move gives its weight all the same",
         "ais",

@@ -27,7 +27,7 @@ def samplers(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
 
     model = run.model
     if model.latent_kind != "vector" or model.conditional:
-        raise DoesNotApply(f"{type(model).__name__}'s codes are not vectors of R^D that x alone decides")
+        raise DoesNotApply(f"{type(model).__name__}'s codes are not vectors of R^D that depend on x only")
     evaluator = get_sample_evaluator(run, settings.inception)
     with torch.no_grad(), seeding.isolated(model.device, model.seed, "codes"):
         batches = run.batches("train", CODES, "codes")

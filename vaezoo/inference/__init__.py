@@ -1,1 +1,1 @@
-"""Estimates of log p(x) beyond the ELBO, and densities fitted to the codes of a trained model."""
+"""Inference with a trained model: estimates of log p(x) that are tighter than the ELBO, and densities of its codes."""

@@ -1,4 +1,12 @@
-"""log p(x) by importance sampling, at the speed of the hardware, with its error bars."""
+"""Estimates of log p(x) by importance sampling, with their standard errors.
+
+With K samples z_k ~ q(z | x) and weights w_k = p(x, z_k) / q(z_k | x),
+
+    log p(x) >= E log 1/K sum_k w_k,
+
+a bound that rises to log p(x) with K (Burda et al. 2016, Importance Weighted Autoencoders,
+https://arxiv.org/abs/1509.00519, eq. 8). ``vaezoo.inference.ais`` is closer if the weights vary too much.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -15,31 +23,31 @@ from vaezoo.training.means import accumulation_dtype
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
 
-# Parameters of p(x | z) in one chunk: on a CPU 4 MB of them, which its cache holds; elsewhere enough to keep it busy.
-CPU_CHUNK = {"cpu": 2**20}
-LARGE_CHUNK = 2**24
+# Largest number of parameters of p(x | z) that are computed at a time: on a CPU 4 MB of them, which fit in its cache;
+# on other devices enough to keep the device busy.
+PARAMETERS_PER_CHUNK_ON_CPU = 2**20
+PARAMETERS_PER_CHUNK = 2**24
 
 
 class LogMarginalEstimate(NamedTuple):
-    """The importance-weighted bound of log p(x) for each example, in nats, and how well its draws know it.
+    """A lower bound of log p(x) for each of B examples, in nats, and its Monte Carlo error.
 
-    With w_k = p(x, z_k) / q(z_k | x), z_k ~ q, k = 1 ... K (Burda et al. 2016,
-    https://arxiv.org/abs/1509.00519, eq. 8), and W the mean of w:
+    With the weights w_k of K samples, and W their mean,
 
         log_px   = log W
-        elbo     = the mean of log w            the ELBO by the same draws
-        mc_error = sd(w) / (W sqrt(K))      the standard error of log W over draws (delta method)
-        ess      = (sum w)^2 / sum w^2      the effective number of draws, in [1, K]
+        elbo     = mean of log w
+        mc_error = sd(w) / (W sqrt(K))
+        ess      = (sum w)^2 / sum w^2
 
-    log W is a lower bound in expectation, about mc_error^2 / 2 below log p(x). All of that holds where
-    mc_error is small against 1; where ess is a few, w has a tail that these draws did not see: the bound
-    is still one, mc_error is too small.
+    In expectation log W is a lower bound, about mc_error^2 / 2 below log p(x) if mc_error is much smaller than 1. If
+    ess is only a few samples, w has a tail that the samples did not reach: log W is still a lower bound, but mc_error
+    is too small.
 
     Args:
-        log_px: (B,), float64.
-        elbo: (B,), float64; of annealing, the bound that one chain gives.
-        mc_error: (B,), float64; nan at K = 1, which says nothing of the spread.
-        ess: (B,), float64.
+        log_px: estimate of log p(x), (B,), float64.
+        elbo: ELBO from the same samples, (B,), float64. For annealing: the bound from a single chain.
+        mc_error: standard error of ``log_px`` over samples (delta method), (B,), float64; nan if K = 1.
+        ess: effective sample size, from 1 to K, (B,), float64.
     """
 
     log_px: Tensor
@@ -49,24 +57,22 @@ class LogMarginalEstimate(NamedTuple):
 
     @staticmethod
     def concat(parts: Iterable["LogMarginalEstimate"]) -> "LogMarginalEstimate":
-        """Examples that were passed in parts, together."""
+        """Join the estimates of several batches of examples."""
         return LogMarginalEstimate(*map(torch.cat, zip(*parts, strict=True)))
 
     @property
     def mean(self) -> float:
-        """The mean of log p(x) over the examples."""
+        """Mean of log p(x) over the examples."""
         return float(self.log_px.mean())
 
     @property
     def error(self) -> float:
-        """The standard error of ``mean``, as that of a sample of such examples: their spread, with that of
-        the draws in it.
-        """
+        """Standard error of ``mean`` over examples; it includes the Monte Carlo error."""
         return float(self.log_px.std()) / math.sqrt(len(self.log_px))
 
     @property
     def draw_error(self) -> float:
-        """The standard error of ``mean`` for these very examples: that of the draws alone."""
+        """Standard error of ``mean`` for these examples: the Monte Carlo error only."""
         return float(self.mc_error.square().sum().sqrt()) / len(self.log_px)
 
 
@@ -81,38 +87,46 @@ def estimate_log_marginal(
     compile: bool = False,
     progress: Callable[[range], Iterable[int]] = iter,
 ) -> LogMarginalEstimate:
-    """The importance-weighted bound of log p(x), with its error.
+    """Estimate log p(x) by importance sampling: log 1/K sum_k p(x, z_k) / q(z_k | x), z_k ~ q(z | x).
 
-    Example by example, in chunks of its samples: what a chunk computes stays in the cache, and an
-    example's draws depend on nothing but (seed, its number, num_samples, chunk_size). The caller's random
-    stream is left as it was, the model in the mode it was in. Sums are in float64.
+    Each example is passed by itself, its samples in chunks that fit in the cache of the processor. The samples of an
+    example depend on (seed, its index, num_samples, chunk_size) only. The caller's random state and the mode of the
+    model are unchanged afterwards. Sums are in float64.
 
     Args:
-        model: any of the zoo.
-        x: (B, *data_shape), of the kind the likelihood scores.
-        context: what else is conditioned on, (B, ...).
-        num_samples: K.
-        chunk_size: most samples in memory at a time; None fits them to a processor's cache.
-        seed: names the draws, the model's own seed where None.
-        first: number of x[0] among all examples, for who passes them in parts.
-        compile: compile the model's pass: some seconds once, worth it for a test set.
-        progress: wraps the loop over examples to show how far it is, as ``tqdm.tqdm`` does.
+        model: any model of the package.
+        x: examples (B, *data_shape), of a kind of data that the likelihood supports.
+        context: labels or whatever else the model is conditioned on, (B, ...).
+        num_samples: number of samples K.
+        chunk_size: largest number of samples in memory at a time. None: a number that fits in the cache.
+        seed: seed of the samples. None: the seed of the model.
+        start_index: index of x[0] in the whole data set, if the examples are passed in several calls.
+        compile: whether the forward pass is compiled, which takes some seconds; it is worth it for a whole test set.
+        progress: wraps the loop over examples, to show the progress; for example ``tqdm.tqdm``.
 
     Raises:
-        ValueError: a number is out of range, or the likelihood cannot score x.
+        ValueError: a number is out of range, or the likelihood does not support x.
+
+    >>> from vaezoo.models import VAE
+    >>> model, x = VAE((1, 2, 2), latent_dim=2), torch.zeros(3, 1, 2, 2)
+    >>> estimate = estimate_log_marginal(model, x, num_samples=50)
+    >>> estimate.log_px.shape, bool((estimate.log_px >= estimate.elbo).all())
+    (torch.Size([3]), True)
     """
     if num_samples < 1 or (chunk_size is not None and chunk_size < 1):
         raise ValueError(f"num_samples and chunk_size must be >= 1, got {num_samples} and {chunk_size}")
     likelihood = model.likelihood
     likelihood.check(x)
-    budget = CPU_CHUNK.get(x.device.type, LARGE_CHUNK) // (math.prod(model.data_shape) * likelihood.num_outputs)
+    parameters = PARAMETERS_PER_CHUNK_ON_CPU if x.device.type == "cpu" else PARAMETERS_PER_CHUNK
+    budget = parameters // (math.prod(model.data_shape) * likelihood.num_outputs)
     num_chunks = math.ceil(num_samples / (chunk_size or max(1, budget)))
-    size = math.ceil(num_samples / num_chunks)  # alike, so that one graph does; the last draws may be too many
+    # Chunks of one size need one compiled graph; the samples beyond num_samples are dropped.
+    size = math.ceil(num_samples / num_chunks)
 
     def log_weights(x: Tensor, context: Tensor | None) -> Tensor:
         return model(x, context, num_samples=size).log_w[:, 0]
 
-    if compile:  # eager draws, so that the digits are those of the eager pass
+    if compile:  # with the random numbers of the eager pass, so that the result is the same
         log_weights = torch.compile(log_weights, dynamic=False, options={"fallback_random": True})
     dtype = accumulation_dtype(x)
     values = torch.empty(len(LogMarginalEstimate._fields), len(x), dtype=dtype, device=x.device)
@@ -128,7 +142,7 @@ def estimate_log_marginal(
 
 
 def summarize_weights(log_w: Tensor) -> Tensor:
-    """``LogMarginalEstimate`` of one example's log weights (K,), as one row."""
+    """Return the fields of ``LogMarginalEstimate`` for the log weights (K,) of one example, (4,)."""
     num = len(log_w)
     log_px = log_w.logsumexp(0) - math.log(num)
     ratio = (log_w - log_px).exp()  # w / W

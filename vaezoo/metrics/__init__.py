@@ -1,1 +1,1 @@
-"""Metrics, each a pure function and a thin stateful class around it."""
+"""Metrics of trained models: pure functions, and torchmetrics classes around them that collect batches."""

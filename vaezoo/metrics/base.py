@@ -1,4 +1,4 @@
-"""What metrics stand on: tensors gathered over batches and processes."""
+"""The base class of metrics that need all examples at once."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,17 @@ from torchmetrics import Metric
 
 
 class BufferedMetric(Metric):
-    """Keeps tensors whose first dimension counts examples, over batches and processes, until ``compute``.
+    """Collect tensors over batches and processes for ``compute``.
 
-    A metric names what it keeps and defines ``compute``, which finds all of it in ``gathered()``. What it gives
-    is a dict of floats; next to NAME may stand ``NAME_error``, its standard error, ``NAME_ceiling``, what a
-    perfect answer gets under the same protocol, and ``NAME_reference``, what real images get, which is no bound.
+    A subclass sets ``buffer_names`` and defines ``compute``, which gets the tensors from ``buffered()`` and returns a
+    dict of floats. A number NAME may come with
+
+    * ``NAME_error``: its standard error,
+    * ``NAME_ceiling``: the largest value that is possible under the same protocol,
+    * ``NAME_reference``: the value of real images under the same protocol, which is no bound.
 
     Attributes:
-        keeps: names of the tensors: the arguments of ``update``.
+        buffer_names: names of the tensors, which are the arguments of ``update``.
     """
 
     full_state_update = False
@@ -25,12 +28,16 @@ class BufferedMetric(Metric):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, **values: Tensor) -> None:
-        """Add a batch: each tensor (B, ...), under its name."""
+        """Add a batch: tensors (B, ...), by their names."""
         for name in self.buffer_names:
             getattr(self, name).append(values[name].detach())
 
     def buffered(self) -> dict[str, Tensor]:
-        """All that was kept, (N, ...) each; with several processes, what all of them kept, in ``compute``."""
+        """Return the tensors of all batches, (N, ...) each; in ``compute``, those of all processes.
+
+        Raises:
+            ValueError: there was no batch.
+        """
         values = {name: getattr(self, name) for name in self.buffer_names}
         if any(isinstance(value, list) and not value for value in values.values()):
             raise ValueError(f"{type(self).__name__} has seen no examples: call update first")

@@ -1,23 +1,25 @@
-"""What a model's latent space does on a test set: which dimensions it uses, and how KL(q(z | x), p(z)) splits.
+"""Metrics of the latent space on a test set: which dimensions are used, and the parts of KL(q(z | x), p(z)).
 
-With N test examples, the aggregate posterior q(z) = 1/N sum_n q(z | x_n), its marginals q(z_d) and
+With N test examples, the aggregate posterior q(z) = 1/N sum_n q(z | x_n), its marginals q(z_d), and
 I(x; z) = E[log q(z | x) - log q(z)],
 
     E_n KL(q(z | x_n), p(z)) = I(x; z) + KL(q(z), p(z))
-                KL(q(z), p(z)) = TC + sum_d KL(q(z_d), p(z_d)),     TC = KL(q(z), prod_d q(z_d))
+              KL(q(z), p(z)) = TC + sum_d KL(q(z_d), p(z_d)),     TC = KL(q(z), prod_d q(z_d))
 
-(Hoffman & Johnson 2016, http://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf; Chen et al. 2018,
-https://arxiv.org/abs/1802.04942, eq. 2). All N posteriors are in q(z), so that unlike in training, where a
-minibatch stands for them, the integrands are exact; their expectations are means over draws z_m ~ q(z | x_m).
-At the same draws the terms telescope: they add up to the mean of log q(z_m | x_m) - log p(z_m) to rounding.
+(Hoffman & Johnson 2016, ELBO surgery, http://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf; Chen et al.
+2018, Isolating Sources of Disentanglement in VAEs, https://arxiv.org/abs/1802.04942, eq. 2).
 
-q(z) is of these N examples, not of all that could be. Their I(x; z) is at most log N, and in expectation at most
-that of the population (Poole et al. 2019, https://arxiv.org/abs/1905.06922, the bound for a known
-encoder); what it lacks, KL(q(z), p(z)) has too much, most of it as TC. Near log N the posteriors are N separate
-spikes: compare such numbers at one N alone.
+q(z) contains all N posteriors. So the integrands are exact, while in training a minibatch replaces the N examples. The
+expectations are means over samples z_m ~ q(z | x_m). The terms share these samples, so they add up to the mean of
+log q(z_m | x_m) - log p(z_m), up to rounding.
 
-Shapes: N examples, M draws, D latent dimensions. Everything is computed in float64 on the CPU: the same digits
-whatever the model ran on.
+I(x; z) of N examples is at most log N, and in expectation at most the I(x; z) of the population (Poole et al. 2019, On
+Variational Bounds of Mutual Information, https://arxiv.org/abs/1905.06922: the bound for a known encoder). KL(q(z),
+p(z)) is too large by the same amount, most of it in TC. If I(x; z) is near log N, the posteriors hardly overlap, and
+the numbers can be compared for equal N only.
+
+Shapes: N examples, M samples, D latent dimensions. Everything is computed in float64 on the CPU, so the result does
+not depend on the device of the model.
 """
 
 import math
@@ -33,14 +35,17 @@ from vaezoo.metrics.quantities import QUANTITIES as RUN_QUANTITIES
 from vaezoo.metrics.quantities import Quantity
 
 MIN_VARIANCE = 0.01  # Burda et al. 2016, https://arxiv.org/abs/1509.00519, section 5.1
-# A dimension is (EPSILON, DELTA)-collapsed: Lucas et al. 2019, https://arxiv.org/abs/1911.02469.
+# A dimension is collapsed if P_x(KL_d < COLLAPSE_EPSILON) >= 1 - COLLAPSE_DELTA: Lucas et al. 2019,
+# https://arxiv.org/abs/1911.02469.
 COLLAPSE_EPSILON, COLLAPSE_DELTA = 0.01, 0.01
-LEAST_INFORMATION = 0.1  # nats; ours: the answer to one fair yes-or-no question is ln 2 = 0.69
-FEW = 0.25  # ours: half of a latent unused is common in good models, of which Burda et al. 2016 use 19 to 25 of 50
-MAX_PAIRS = 2**17  # densities q(z_m | x_n) at a time: 1 MB, which a processor's cache holds
+LEAST_INFORMATION = 0.1  # nats; our choice. The answer to one fair yes-or-no question has ln 2 = 0.69 nats
+FEW = 0.25  # our choice: the good models of Burda et al. 2016 use 19 to 25 of 50 dimensions
+MAX_PAIRS = 2**17  # densities q(z_m | x_n) at a time: 1 MB, which fits in the cache of a processor
 QUANTITIES = {
     "active_units": RUN_QUANTITIES["active_units"],  # which each test gives too
-    "active_units_kl": Quantity("dimensions", "latent dimensions with mean KL(q(z_d | x), p(z_d)) > 0.01 nats"),
+    "active_units_kl": Quantity(
+        "dimensions", "latent dimensions with mean KL(q(z_d | x), p(z_d)) > 0.01 nats", label="active units by KL"
+    ),
     "collapsed_units": Quantity(
         "dimensions", "latent dimensions with KL(q(z_d | x), p(z_d)) < 0.01 nats for 99 % of x"
     ),
@@ -52,35 +57,38 @@ QUANTITIES = {
 
 
 def check_finite(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in float64 on the CPU.
+    """Return the tensors in float64 on the CPU.
 
     Raises:
-        ValueError: one holds nan or infinity.
+        ValueError: a tensor contains NaN or infinity.
     """
     for name, value in values.items():
         if bad := int((~value.isfinite()).sum()):
             raise ValueError(
-                f"{name} holds {bad} values of {value.numel()} that are nan or infinite: the model has diverged, "
+                f"{name} holds {bad} values of {value.numel()} that are NaN or infinite: the model has diverged, "
                 f"evaluate an earlier checkpoint"
             )
     return {name: value.cpu().double() for name, value in values.items()}
 
 
 def evenly_spaced(num: int, draws: int) -> Tensor:
-    """The numbers of ``draws`` of ``num`` examples, evenly spaced, or of all where there are fewer.
+    """Return the indices of ``draws`` of ``num`` examples, evenly spaced, or of all if there are fewer.
 
-    Not the first ones: test sets come sorted, MNIST's by its two sources, of which the first is the easier.
+    The first ones would be biased: test sets may be sorted. MNIST's is by its two sources, and the first is easier.
+
+    >>> evenly_spaced(10, 4)
+    tensor([0, 2, 5, 7])
     """
     return torch.arange(min(num, draws)) * num // min(num, draws)
 
 
 def log_aggregate_posterior(factors: Sequence[Distribution], draws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """log q(z_m) and sum_g log q(z_mg), of q(z) = 1/N sum_n prod_g q_g(z_g | x_n), both (M,).
+    """Return log q(z_m) and sum_g log q(z_mg) for q(z) = 1/N sum_n prod_g q_g(z_g | x_n), (M,) each.
 
     Args:
-        factors: q_g(z_g | x_n), with batch shape (N,), of each group g of dimensions that are independent given
-            x: single dimensions, or the whole latent as one.
-        draws: z_g (M, *event) of each.
+        factors: q_g(z_g | x_n), batch shape (N,), for each group g of dimensions. Given x, the groups are independent:
+            they are single dimensions, or the whole latent as one group.
+        draws: samples of each group, (M, *event).
     """
     num = factors[0].batch_shape[0]
     rows = max(1, MAX_PAIRS // (num * math.prod(factors[0].event_shape)))
@@ -97,18 +105,29 @@ def log_aggregate_posterior(factors: Sequence[Distribution], draws: Sequence[Ten
 
 
 def mean_and_error(name: str, values: Tensor) -> dict[str, float]:
-    """The mean of (M,) draws and, if there are several, its standard error.
+    """Return the mean of M values as NAME and, if M > 1, its standard error as NAME_error.
 
-    Each draw has an example of its own, so the error is that of other examples and other draws from their posteriors.
-    That q(z) is of these examples too adds nothing to first order: a change d of q(z) moves E[log q(z)] by
-    int d(z) dz = 0.
+    Each value has an example of its own, so the error covers the choice of the examples and the samples from their
+    posteriors. That q(z) depends on the same examples adds nothing to first order: a change d(z) of q(z) changes
+    E[log q(z)] by int d(z) dz = 0.
+
+    Args:
+        name: NAME.
+        values: values (M,).
     """
     found = {name: float(values.mean())}
     return found | {f"{name}_error": float(values.std()) / math.sqrt(len(values))} if len(values) > 1 else found
 
 
 def information_metrics(log_q: Tensor, log_qz: Tensor, log_prior: Tensor, num: int) -> dict[str, float]:
-    """``mutual_information`` with its ceiling log N, and ``aggregate_kl``, from densities at the draws, (M,)."""
+    """Return ``mutual_information``, with its ceiling log N, and ``aggregate_kl``.
+
+    Args:
+        log_q: log q(z_m | x_m), (M,).
+        log_qz: log q(z_m), (M,).
+        log_prior: log p(z_m), (M,).
+        num: number of examples N.
+    """
     return {
         **mean_and_error("mutual_information", log_q - log_qz),
         "mutual_information_ceiling": math.log(num),
@@ -117,32 +136,67 @@ def information_metrics(log_q: Tensor, log_qz: Tensor, log_prior: Tensor, num: i
 
 
 def check_num_draws(num_draws: int) -> int:
+    """Return the number of samples if it is at least 1."""
     if num_draws < 1:
         raise ValueError(f"num_draws must be >= 1, got {num_draws}")
     return num_draws
 
 
-class LatentMetrics(BufferedMetric):
-    """The latent space of a posterior N(loc, diag scale^2), for any prior.
+def latent_metrics(
+    loc: Tensor, scale: Tensor, z: Tensor, log_prior: Tensor, kl_dim: Tensor, num_draws: int = 2000
+) -> dict[str, float]:
+    """Compute the metrics of a latent space with posteriors N(loc, diag scale^2) and any prior.
 
-    Gives ``active_units`` (ceiling: D), ``active_units_kl`` and ``collapsed_units`` where there is a KL for each
-    dimension, ``mutual_information`` (ceiling: log N), ``aggregate_kl``, ``total_correlation`` and
-    ``dimension_wise_kl``; the last four with their standard errors, those of other examples and draws from their
-    posteriors (``expectation``).
+    Returned are
 
-    ``update`` takes
+    * ``active_units`` (ceiling: D);
+    * ``active_units_kl`` and ``collapsed_units``, if there is a KL for each dimension;
+    * ``mutual_information`` (ceiling: log N), ``aggregate_kl``, ``total_correlation`` and ``dimension_wise_kl``, with
+      standard errors (``mean_and_error``).
 
-        loc, scale: of q(z | x_n), (N, *event).
-        z: one draw from each, (N, *event).
-        log_prior: log p(z) at the draws, nats, (N,).
-        kl_dim: KL(q(z_d | x_n), p(z_d)), nats, (N, *event); (N, 0) where the prior does not factorise.
-
-    A prior that does not factorise has no KL for each dimension: ``dimension_wise_kl`` is then
+    If the prior does not factorize, there is no KL for each dimension, and ``dimension_wise_kl`` is
     E_q(z)[sum_d log q(z_d) - log p(z)], which is no divergence and may be negative.
 
     Args:
-        num_draws: M, most draws z_m that expectations are taken over, evenly spaced among the N. The time goes
-            with M N D: about 6 s at 2,000 x 10,000 x 50 on one core.
+        loc: means of q(z | x_n), (N, *event).
+        scale: standard deviations of q(z | x_n), (N, *event).
+        z: one sample of each posterior, (N, *event).
+        log_prior: log p(z) at the samples, in nats, (N,).
+        kl_dim: KL(q(z_d | x_n), p(z_d)) in nats, (N, *event); (N, 0) if the prior does not factorize.
+        num_draws: largest number of samples M in the expectations, evenly spaced among the N. The time is proportional
+            to M N D: about 6 s for 2,000 x 10,000 x 50 on one core.
+
+    Raises:
+        ValueError: a tensor contains NaN or infinity.
+    """
+    values = check_finite({"loc": loc, "scale": scale, "z": z, "log_prior": log_prior, "kl_dim": kl_dim})
+    loc, scale, z, kl_dim = (values[name].flatten(1) for name in ("loc", "scale", "z", "kl_dim"))
+    which = evenly_spaced(len(z), num_draws)
+    factors = [Normal(*parameters) for parameters in zip(loc.unbind(1), scale.unbind(1), strict=True)]
+    log_q = Normal(loc[which], scale[which]).log_prob(z[which]).sum(1)
+    log_qz, log_qz_dims = log_aggregate_posterior(factors, z[which].unbind(1))
+    log_prior = values["log_prior"][which]
+    found = {
+        "active_units": float((loc.var(0, correction=0) > MIN_VARIANCE).sum()),
+        "active_units_ceiling": float(len(factors)),
+    }
+    if kl_dim.shape[1]:
+        collapsed = (kl_dim < COLLAPSE_EPSILON).double().mean(0) >= 1 - COLLAPSE_DELTA
+        found["active_units_kl"] = float((kl_dim.mean(0) > COLLAPSE_EPSILON).sum())
+        found["collapsed_units"] = float(collapsed.sum())
+    return {
+        **found,
+        **information_metrics(log_q, log_qz, log_prior, len(z)),
+        **mean_and_error("total_correlation", log_qz - log_qz_dims),
+        **mean_and_error("dimension_wise_kl", log_qz_dims - log_prior),
+    }
+
+
+class LatentMetrics(BufferedMetric):
+    """Collect posteriors for ``latent_metrics``, which names the arguments of ``update``.
+
+    Args:
+        num_draws: largest number of samples in the expectations.
     """
 
     buffer_names = ("loc", "scale", "z", "log_prior", "kl_dim")
@@ -152,40 +206,19 @@ class LatentMetrics(BufferedMetric):
         self.num_draws = check_num_draws(num_draws)
 
     def compute(self) -> dict[str, float]:
-        values = check_finite(self.buffered())
-        loc, scale, z, kl_dim = (values[name].flatten(1) for name in ("loc", "scale", "z", "kl_dim"))
-        which = evenly_spaced(len(z), self.num_draws)
-        factors = [Normal(*parameters) for parameters in zip(loc.unbind(1), scale.unbind(1), strict=True)]
-        log_q = Normal(loc[which], scale[which]).log_prob(z[which]).sum(1)
-        log_qz, log_qz_dims = log_aggregate_posterior(factors, z[which].unbind(1))
-        log_prior = values["log_prior"][which]
-        found = {
-            "active_units": float((loc.var(0, correction=0) > MIN_VARIANCE).sum()),
-            "active_units_ceiling": float(len(factors)),
-        }
-        if kl_dim.shape[1]:
-            collapsed = (kl_dim < COLLAPSE_EPSILON).double().mean(0) >= 1 - COLLAPSE_DELTA
-            found["active_units_kl"] = float((kl_dim.mean(0) > COLLAPSE_EPSILON).sum())
-            found["collapsed_units"] = float(collapsed.sum())
-        return {
-            **found,
-            **information_metrics(log_q, log_qz, log_prior, len(z)),
-            **mean_and_error("total_correlation", log_qz - log_qz_dims),
-            **mean_and_error("dimension_wise_kl", log_qz_dims - log_prior),
-        }
+        return latent_metrics(**self.buffered(), num_draws=self.num_draws)
 
 
 class JointLatentMetrics(BufferedMetric):
-    """``mutual_information`` and ``aggregate_kl`` of a posterior whose dimensions depend on each other.
+    """``mutual_information`` and ``aggregate_kl`` of posteriors whose dimensions are not independent.
 
-    ``JointLatentMetrics(VonMisesFisherDistribution, ("loc", "concentration"))`` has
-    ``update(loc=q.loc, concentration=q.concentration, z=z, log_prior=...)``: the posterior's parameters (N, ...)
-    by their names, one draw z (N, D) from each, and log p(z) there, (N,).
+    The arguments of ``update`` are the parameters of the posterior (N, ...) by their names; ``z``, one sample of each
+    posterior, (N, D); and ``log_prior``, log p(z) at the samples, in nats, (N,).
 
     Args:
-        posterior: makes q(z | x_n), batch shape (N,), from its parameters; its ``log_prob`` broadcasts.
-        names: those of the parameters.
-        num_draws: M, as for ``LatentMetrics``.
+        posterior: returns q(z | x_n), batch shape (N,), for its parameters; its ``log_prob`` must broadcast.
+        names: names of the parameters, such as ("loc", "concentration").
+        num_draws: largest number of samples M in the expectations, evenly spaced among the N.
     """
 
     def __init__(self, posterior: Callable[..., Distribution], names: Sequence[str], num_draws: int = 2000):
@@ -198,10 +231,10 @@ class JointLatentMetrics(BufferedMetric):
     def compute(self) -> dict[str, float]:
         values = check_finite(self.buffered())
         num = len(values["z"])
-        drawn = {name: value[evenly_spaced(num, self.num_draws)] for name, value in values.items()}
-        q, q_own = (self.posterior(**{name: of[name] for name in self.names}) for of in (values, drawn))
-        log_qz, _ = log_aggregate_posterior([q], [drawn["z"]])
-        return information_metrics(q_own.log_prob(drawn["z"]), log_qz, drawn["log_prior"], num)
+        selected = {name: value[evenly_spaced(num, self.num_draws)] for name, value in values.items()}
+        q, q_selected = (self.posterior(**{name: v[name] for name in self.names}) for v in (values, selected))
+        log_qz, _ = log_aggregate_posterior([q], [selected["z"]])
+        return information_metrics(q_selected.log_prob(selected["z"]), log_qz, selected["log_prior"], num)
 
 
 class Verdict(NamedTuple):

@@ -22,8 +22,8 @@ class Quantity(NamedTuple):
         label: head of its column. If empty, the key with spaces.
         digits: digits after the decimal point. If None, they are chosen by the size of the values.
         column: "main" for a column of every table, "cost" for one after all others, "run" for a number that is
-            shown with each run but is no column; None for a column of the page alone, after the main ones.
-        protocol: how the number was measured, for the head of its column: other numbers stand by their keys, as in
+            shown with each run but is no column; None for a column of the page only, after the main ones.
+        protocol: how the number was measured, for the head of its column, with other numbers by key, as in
             "K = {log_p_samples}".
         interval: whether a mean over seeds has a confidence interval.
     """

@@ -1,4 +1,4 @@
-"""How good images are: generated ones by the features of many, reconstructions one by one."""
+"""Metrics of images: sets of generated images against real ones, and reconstructions against their originals."""
 
 import math
 
@@ -30,23 +30,29 @@ QUANTITIES = {
         protocol=PROTOCOL,
     ),
     "precision": Quantity(
-        "share of generated images", "those within a real image's 3 nearest neighbours", 1, protocol=PROTOCOL
+        "share of generated images",
+        "generated images in the 3-neighbour ball of a real image",
+        1,
+        protocol=PROTOCOL,
     ),
     "recall": Quantity(
-        "share of real images", "those within a generated image's 3 nearest neighbours", 1, protocol=PROTOCOL
+        "share of real images",
+        "real images in the 3-neighbour ball of a generated image",
+        1,
+        protocol=PROTOCOL,
     ),
     "density": Quantity(
         "ratio",
-        "a fifth of the real images whose 5 nearest neighbours reach a generated image",
+        "1/5 of the number of real images in whose 5-neighbour ball a generated image lies, mean",
         1,
         protocol=PROTOCOL,
     ),
     "coverage": Quantity(
-        "share of real images", "those whose 5 nearest neighbours reach a generated image", 1, protocol=PROTOCOL
+        "share of real images", "real images in whose 5-neighbour ball a generated image lies", 1, protocol=PROTOCOL
     ),
-    "num_features": Quantity("features", "dimensions of the space in which images are compared", column="run"),
-    "num_real": Quantity("images", "real images that were compared", column="run"),
-    "num_generated": Quantity("images", "generated images that were compared", column="run"),
+    "num_features": Quantity("features", "dimensions of the feature space", label="number of features", column="run"),
+    "num_real": Quantity("images", "real images compared", label="number of real images", column="run"),
+    "num_generated": Quantity("images", "generated images compared", label="number of generated images", column="run"),
     "psnr": Quantity("dB", "mean over images of -10 log10 MSE, pixels in [0, 1]", 1, "PSNR"),
     "ssim": Quantity("structural similarity", "mean over images; 1 for equal images", 1, "SSIM"),
     "ms_ssim": Quantity(
@@ -56,22 +62,24 @@ QUANTITIES = {
 
 
 ROWS_PER_CHUNK = 1000  # rows of a matrix of pairs in memory at a time
-PRECISION_NEIGHBORS = 3  # neighbours of precision and recall
-DENSITY_NEIGHBORS = 5  # of density and coverage
-SSIM_WINDOW = 11  # pixels of SSIM's window
+PRECISION_NEIGHBORS = 3  # k of precision and recall
+DENSITY_NEIGHBORS = 5  # k of density and coverage
+SSIM_WINDOW = 11  # side of the window of SSIM, in pixels
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
 
 
 def fid(real: Tensor, fake: Tensor) -> float:
-    """The Frechet distance of two samples' Gaussian fits (Heusel et al. 2017, https://arxiv.org/abs/1706.08500):
+    """Return the Fréchet distance between the Gaussian fits of two sets of features:
 
         |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^1/2)
 
-    With S = R'R, from the QR decomposition of the centred features, tr (S_1 S_2)^1/2 is the sum of R_1 R_2's
-    singular values: no product is squared and no root of rounding noise taken, also where N < D.
+    Heusel et al. 2017, GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium,
+    https://arxiv.org/abs/1706.08500. With S = R'R, R from the QR decomposition of the centered features, tr (S_1
+    S_2)^1/2 is the sum of the singular values of R_1 R_2'. So no matrix is squared and no square root of rounding noise
+    is taken. It also works if N < D.
 
-    It is biased upwards, by about 1/N, even for two samples of one distribution: compare equal N alone, and beside
-    it what real images get.
+    The FID is too large by about 1/N, even for two sets from one distribution. Compare FIDs of equal N only, and
+    compare them with the FID of real images.
 
     Args:
         real: features (N, D).
@@ -87,12 +95,12 @@ def fid(real: Tensor, fake: Tensor) -> float:
 
 
 def kid(real: Tensor, fake: Tensor) -> tuple[float, float]:
-    """The squared maximum mean discrepancy with k(x, y) = (x.y / D + 1)^3, and its standard error
-    (Binkowski et al. 2018, https://arxiv.org/abs/1801.01401).
+    """Return the squared maximum mean discrepancy with k(x, y) = (x.y / D + 1)^3, and its standard error.
 
-    The U-statistic over all pairs: unbiased for every N and M, with mean 0 where the distributions are equal. The
-    paper averages subsets of 1,000, which is noisier and needs a seed. The error, over both samples, is the
-    jackknife's, up to a factor of 1.4 too large where the distributions are equal; nan below 3 images.
+    Binkowski et al. 2018, Demystifying MMD GANs, https://arxiv.org/abs/1801.01401. This is the U-statistic over all
+    pairs: unbiased for every N and M, with mean 0 if the distributions are equal. The paper averages over subsets of
+    1,000, which has a larger variance and needs a seed. The standard error over both sets is the jackknife's. It is up
+    to 1.4 times too large if the distributions are equal, and nan for fewer than 3 images.
 
     Args:
         real: features (N, D).
@@ -103,10 +111,10 @@ def kid(real: Tensor, fake: Tensor) -> tuple[float, float]:
         raise ValueError(f"kid needs at least 2 real and 2 generated images, got {n} and {m}")
     real, fake = real.to(accumulation_dtype(real)), fake.to(accumulation_dtype(fake))
 
-    def sums(x: Tensor, y: Tensor) -> Tensor:  # of each row of k(x, y)
+    def sums(x: Tensor, y: Tensor) -> Tensor:  # row sums of k(x, y)
         return torch.cat([(part @ y.T / x.shape[1] + 1).pow(3).sum(1) for part in x.split(ROWS_PER_CHUNK)])
 
-    def others(x: Tensor) -> Tensor:  # of each row of k(x, x) without its diagonal
+    def others(x: Tensor) -> Tensor:  # row sums of k(x, x) without its diagonal
         return sums(x, x) - (x.square().sum(1) / x.shape[1] + 1).pow(3)
 
     xx, yy, xy, yx = others(real), others(fake), sums(real, fake), sums(fake, real)
@@ -118,12 +126,12 @@ def kid(real: Tensor, fake: Tensor) -> tuple[float, float]:
 
 
 def pairwise_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i - y_j|, (N, M): not by a matrix product, in which the distances of near images cancel."""
+    """Return |x_i - y_j|, (N, M), without a matrix product, in which the distances of near points lose their digits."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def neighbor_distances(x: Tensor, k: int) -> Tensor:
-    """The distance of each of x (N, D) to its k nearest others, the nearest first: (N, k)."""
+    """Return the distances of each of x (N, D) to its k nearest others, the nearest first: (N, k)."""
     if len(x) <= k:
         raise ValueError(f"the {k} nearest neighbours of an image need at least {k + 1} images, got {len(x)}")
     parts = tqdm(x.split(ROWS_PER_CHUNK), "nearest neighbours", leave=False, disable=None, delay=3)
@@ -131,19 +139,20 @@ def neighbor_distances(x: Tensor, k: int) -> Tensor:
 
 
 def precision_recall_density_coverage(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """What each image adds to precision, recall (Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991),
-    density and coverage (Naeem et al. 2020, https://arxiv.org/abs/2002.09797).
+    """Return the contribution of each image to precision, recall, density and coverage.
 
-    Around each image lies the ball that reaches to its k-th nearest neighbour of the same sample, with k = 3 for the
-    first two and k = 5 for the others:
+    Kynkäänniemi et al. 2019, Improved Precision and Recall Metric for Assessing Generative Models,
+    https://arxiv.org/abs/1904.06991; Naeem et al. 2020, Reliable Fidelity and Diversity Metrics for Generative Models,
+    https://arxiv.org/abs/2002.09797. Around each image is a ball that reaches to its k-th nearest neighbor of the same
+    set, with k = 3 for precision and recall and k = 5 for density and coverage:
 
-        precision_j = 1 if fake_j lies in the ball of any real image
-        recall_i    = 1 if real_i lies in the ball of any generated image
-        density_j   = 1/k of the number of real images in whose ball fake_j lies
-        coverage_i  = 1 if any generated image lies in the ball of real_i
+        precision_j = 1 if fake_j is in the ball of any real image
+        recall_i    = 1 if real_i is in the ball of any generated image
+        density_j   = 1/k of the number of real images whose ball contains fake_j
+        coverage_i  = 1 if any generated image is in the ball of real_i
 
-    A ball has its border, as in both papers; their programs leave it out, which shows where images are repeated. For
-    two samples of one distribution, density is 1 in the mean, and coverage about 1 - 2^-5 = 0.969.
+    A ball includes its border, as in both papers; their programs exclude it, which matters if images are repeated. For
+    two sets from one distribution the mean of density is 1, and coverage is about 1 - 2^-5 = 0.969.
 
     Args:
         real: features (N, D).
@@ -170,15 +179,15 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor) -> dict[str, T
 
 
 class SampleMetrics(BufferedMetric):
-    """Generated images against real ones, by their features (``vaezoo.evaluation.features``).
+    """Metrics of generated images against real ones, from their features (``vaezoo.evaluation.features``).
 
-    Kept: ``real`` (N, D) and ``fake`` (M, D), which may come in batches of different sizes. It computes ``fid``,
-    ``kid``, ``precision``, ``recall``, ``density``, ``coverage``, ``num_features``, ``num_real`` and
-    ``num_generated``. ``kid_error`` is that of other real and generated images; ``precision_error`` and
-    ``density_error`` that of other generated, and ``recall_error`` and ``coverage_error`` that of other real images,
-    the balls staying where they are.
+    The arguments of ``update`` are the features ``real`` (N, D) and ``fake`` (M, D), in batches that may have different
+    sizes. ``compute`` returns ``fid``, ``kid``, ``precision``, ``recall``, ``density``, ``coverage``, ``num_features``,
+    ``num_real`` and ``num_generated``. ``kid_error`` is the standard error over real and generated images,
+    ``precision_error`` and ``density_error`` over generated images, ``recall_error`` and ``coverage_error`` over real
+    images, with the balls unchanged.
 
-    What as many real training images get under the same protocol is their reference: ``references``.
+    ``references`` gives the values of real training images under the same protocol.
     """
 
     buffer_names = ("real", "fake")
@@ -195,32 +204,38 @@ class SampleMetrics(BufferedMetric):
 
 
 def references(values: dict[str, float]) -> dict[str, float]:
-    """``NAME_reference`` of each metric, from what ``SampleMetrics`` gave for real images in place of generated ones.
+    """Return ``NAME_reference`` of each metric, from the metrics of training images in place of generated ones.
 
-    Training images stand in for a perfect model's samples, as many as were generated: their FID to the test set,
-    ``fid_reference``, is the bias of that N, and what is left of it is how training and test set differ. It is no
-    bound: samples that are all alike can have more precision, and samples that are spread wide more recall.
-    If fewer than all test images are taken, they must be drawn at random: MNIST's first 5,000 are easier ones.
+    As many training images as were generated stand for the samples of a perfect model. ``fid_reference``, their FID to
+    the test set, is the bias for this N and the difference between training and test set. A reference is no bound:
+    samples that are all alike can have a higher precision, and samples that are widely spread a higher recall. If only
+    a part of the test images is used, it must be drawn at random: the first 5,000 of MNIST are easier.
+
+    Args:
+        values: the result of ``SampleMetrics.compute``.
     """
     judged = [name for name, quantity in QUANTITIES.items() if quantity.better and name in values]
     return {f"{name}_reference": values[name] for name in judged}
 
 
 def scale_weights(height: int, width: int) -> tuple[float, ...]:
-    """The weights of MS-SSIM's scales for images of this size: Wang's first ones, scaled to add up to 1.
+    """Return the weights of the scales of MS-SSIM for images of a size: the first ones of Wang et al. 2003, with sum 1.
 
-    Each scale has half the side of the one before, and the window must fit the coarsest: five scales need a side of
-    176 pixels, four 88, three 44, two 22 (28x28 and 32x32 have two); below, there is no more than one.
+    Each scale has half the side of the one before, and the window must fit in the coarsest scale: five scales need a
+    side of 176 pixels, four 88, three 44, two 22 (so 28x28 and 32x32 have two).
+
+    >>> scale_weights(28, 28)
+    (0.1355932203389831, 0.864406779661017)
     """
     weights = [weight for scale, weight in enumerate(SCALE_WEIGHTS) if min(height, width) // 2**scale >= SSIM_WINDOW]
     return tuple(weight / sum(weights) for weight in weights)
 
 
 def ssim_and_contrast(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM of images (N, C, H, W), and its factor of contrast and structure: (N,) each.
+    """Return SSIM of images (N, C, H, W), and its factor of contrast and structure: (N,) each.
 
-    The mean over the positions at which the window lies within the image, as Wang et al. have it. (torchmetrics'
-    mean takes in a mirrored border too, which on MNIST's black margins is another number.)
+    The mean is taken over the positions at which the window is inside the image, as in Wang et al. 2004. (torchmetrics
+    includes a mirrored border, which gives another number for the black margins of MNIST.)
     """
     offsets = torch.arange(SSIM_WINDOW, dtype=x.dtype, device=x.device) - SSIM_WINDOW // 2
     taps = torch.exp(-offsets.square() / (2 * 1.5**2))
@@ -238,19 +253,23 @@ def ssim_and_contrast(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reconstruction_scores(x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """How like each image is to its original, (N,) each, float64.
+    """Return the similarity of each reconstruction to its original, float64 (N,) each.
 
-        psnr = -10 log10 MSE, in dB; inf where both are equal
-        ssim: Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861, with their 11x11 window of sigma 1.5,
-            K = (0.01, 0.03) and data in [0, 1]
-        ms_ssim: Wang et al. 2003, https://doi.org/10.1109/ACSSC.2003.1292216, with fewer scales for images smaller
-            than 176 pixels (``scale_weights``); a negative factor, of which there is no power, counts as 0
+    * ``psnr``: -10 log10 MSE, in dB; inf if both are equal.
+    * ``ssim``: Wang et al. 2004, Image Quality Assessment, https://doi.org/10.1109/TIP.2003.819861, with its 11x11
+      window of sigma 1.5, K = (0.01, 0.03) and pixels in [0, 1]; missing for images below 11 pixels.
+    * ``ms_ssim``: Wang et al. 2003, Multiscale structural similarity for image quality assessment,
+      https://doi.org/10.1109/ACSSC.2003.1292216, with fewer scales for images below 176 pixels (``scale_weights``);
+      missing for images below 22 pixels. A negative factor, which has no power, counts as 0.
 
-    ssim is left out for images below 11 pixels, ms_ssim below 22. Of colours, the mean over channels.
+    Values of color images are means over channels.
 
     Args:
         x: originals (N, C, H, W) in [0, 1].
         y: reconstructions, of the same shape; clipped to [0, 1].
+
+    Raises:
+        ValueError: the shapes differ or are not (N, C, H, W).
     """
     if x.shape != y.shape or x.dim() != 4:
         raise ValueError(f"expected two batches of images (N, C, H, W), got {tuple(x.shape)} and {tuple(y.shape)}")
@@ -270,18 +289,18 @@ def reconstruction_scores(x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 
 class ReconstructionMetrics(ExampleMean):
-    """Means over images of ``similarities``: ``psnr``, ``ssim``, ``ms_ssim``; beside each its standard error over
-    the images, if there are several. The mean of PSNRs is not the PSNR of the mean error; it is left out if one of
-    them is infinite.
+    """Means over images of ``reconstruction_scores``, with standard errors over images if there are several.
+
+    The mean of PSNRs is not the PSNR of the mean error. It is missing if the PSNR of an image is infinite.
 
     Attributes:
-        num_exact: reconstructions that equal their image exactly, whose PSNR is infinite; known after ``compute``.
+        num_exact: number of reconstructions that equal their image, whose PSNR is infinite; known after ``compute``.
     """
 
     num_exact = 0
 
-    def update(self, x: Tensor, y: Tensor) -> None:  # type: ignore[override]  # of images, not of their values
-        """Add a batch of originals x and reconstructions y, as ``similarities``."""
+    def update(self, x: Tensor, y: Tensor) -> None:  # type: ignore[override]  # takes images, not values
+        """Add a batch: originals x and reconstructions y, as in ``reconstruction_scores``."""
         values = reconstruction_scores(x, y)
         values["exact"] = values["psnr"].isinf().double()
         super().update(values | {f"{name}_square": value.square() for name, value in values.items()})

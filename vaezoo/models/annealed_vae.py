@@ -28,9 +28,9 @@ class AnnealedVAE(VAE):
         self,
         data_shape: Shape,
         *,
-        capacity: float = 25.0,
-        gamma: float = 100.0,
-        capacity_steps: int = 2000,
+        capacity: float,
+        gamma: float,
+        capacity_steps: int,
         **kwargs,
     ):
         super().__init__(data_shape, objective=Capacity(capacity, gamma, capacity_steps), **kwargs)

@@ -30,10 +30,10 @@ class BetaTCVAE(VAE):
         self,
         data_shape: Shape,
         *,
-        alpha: float = 1.0,
-        beta: float = 6.0,
-        gamma: float = 1.0,
-        estimator: str = "mss",
+        alpha: float,
+        beta: float,
+        gamma: float,
+        estimator: str,
         **kwargs,
     ):
         super().__init__(data_shape, objective=TotalCorrelation(alpha, beta, gamma, estimator), **kwargs)

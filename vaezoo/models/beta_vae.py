@@ -17,5 +17,5 @@ class BetaVAE(VAE):
         **kwargs: as ``VAE``.
     """
 
-    def __init__(self, data_shape: Shape, *, beta: float = 4.0, **kwargs):
+    def __init__(self, data_shape: Shape, *, beta: float, **kwargs):
         super().__init__(data_shape, objective=ELBO(beta), **kwargs)

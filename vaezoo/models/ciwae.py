@@ -19,7 +19,7 @@ class CIWAE(VAE):
     """
 
     def __init__(
-        self, data_shape: Shape, *, num_samples: int = 16, beta: float = 0.05, gradient: str = "reparam", **kwargs
+        self, data_shape: Shape, *, num_samples: int, beta: float, gradient: str = "reparam", **kwargs
     ):
         objective = CombinedImportanceWeighted(beta, gradient)
         super().__init__(data_shape, objective=objective, num_samples=num_samples, **kwargs)

@@ -33,7 +33,7 @@ class CVAE(VAE):
         self,
         data_shape: Shape,
         *,
-        num_classes: int = 10,
+        num_classes: int,
         encoder: NetFactory | None = None,
         decoder: NetFactory | None = None,
         **kwargs,

@@ -25,9 +25,9 @@ class DIPVAE(VAE):
         self,
         data_shape: Shape,
         *,
-        variant: str = "II",
-        lambda_od: float = 10.0,
-        lambda_d: float = 10.0,
+        variant: str,
+        lambda_od: float,
+        lambda_d: float,
         **kwargs,
     ):
         super().__init__(data_shape, objective=CovariancePenalty(variant, lambda_od, lambda_d), **kwargs)

@@ -32,10 +32,10 @@ class FactorVAE(VAE):
         self,
         data_shape: Shape,
         *,
-        latent_dim: int = 20,
-        gamma: float = 10.0,
-        critic_hidden: Sequence[int] = (1000,) * 6,
-        critic_lr: float = 1e-4,
+        latent_dim: int,
+        gamma: float,
+        critic_hidden: Sequence[int],
+        critic_lr: float,
         **kwargs,
     ):
         objective = AdversarialTotalCorrelation((latent_dim,), gamma, critic_hidden, critic_lr)

@@ -32,9 +32,9 @@ class FlowPriorVAE(VAE):
         self,
         data_shape: Shape,
         *,
-        num_flows: int = 8,
-        flow_hidden: Sequence[int] = (128,),
-        flow_activation: str = "relu",
+        num_flows: int,
+        flow_hidden: Sequence[int],
+        flow_activation: str,
         **kwargs,
     ):
         prior = partial(FlowPrior, num_flows=num_flows, hidden=flow_hidden, activation=flow_activation)

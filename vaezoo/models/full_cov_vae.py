@@ -20,6 +20,6 @@ class FullCovVAE(VAE):
         **kwargs: as ``VAE``, without posterior.
     """
 
-    def __init__(self, data_shape: Shape, *, min_log_scale: float = -7.0, **kwargs):
+    def __init__(self, data_shape: Shape, *, min_log_scale: float, **kwargs):
         posterior = partial(FullCovarianceNormal, min_log_scale=min_log_scale)
         super().__init__(data_shape, posterior=posterior, **kwargs)

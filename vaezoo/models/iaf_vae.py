@@ -33,10 +33,10 @@ class IAFVAE(VAE):
         self,
         data_shape: Shape,
         *,
-        num_flows: int = 4,
-        flow_hidden: Sequence[int] = (320,),
-        flow_activation: str = "elu",
-        context_planes: int = 1,
+        num_flows: int,
+        flow_hidden: Sequence[int],
+        flow_activation: str,
+        context_planes: int,
         **kwargs,
     ):
         posterior = partial(

@@ -26,9 +26,9 @@ class InfoVAE(VAE):
         self,
         data_shape: Shape,
         *,
-        alpha: float = 0.5,
-        lambda_mmd: float = 100.0,
-        kernel: str = "rbf",
+        alpha: float,
+        lambda_mmd: float,
+        kernel: str,
         **kwargs,
     ):
         super().__init__(data_shape, objective=InfoMMD(alpha, lambda_mmd, kernel), **kwargs)

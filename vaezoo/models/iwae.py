@@ -19,5 +19,5 @@ class IWAE(VAE):
         **kwargs: as ``VAE``.
     """
 
-    def __init__(self, data_shape: Shape, *, num_samples: int = 5, gradient: str = "reparam", **kwargs):
+    def __init__(self, data_shape: Shape, *, num_samples: int, gradient: str = "reparam", **kwargs):
         super().__init__(data_shape, objective=ImportanceWeighted(gradient), num_samples=num_samples, **kwargs)

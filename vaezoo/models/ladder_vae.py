@@ -58,9 +58,9 @@ class LadderVAE(LatentVariableModel):
     def __init__(
         self,
         data_shape: Shape,
-        latent_dim: int = 20,
-        num_layers: int = 3,
-        hidden: int = 128,
+        latent_dim: int,
+        num_layers: int,
+        hidden: int,
         encoder: NetFactory | None = None,
         decoder: NetFactory | None = None,
         likelihood: Family | None = None,

@@ -21,7 +21,7 @@ class MIWAE(VAE):
     """
 
     def __init__(
-        self, data_shape: Shape, *, num_samples: int = 4, num_groups: int = 4, gradient: str = "reparam", **kwargs
+        self, data_shape: Shape, *, num_samples: int, num_groups: int, gradient: str = "reparam", **kwargs
     ):
         objective = ImportanceWeighted(gradient, num_groups)
         super().__init__(data_shape, objective=objective, num_samples=num_groups * num_samples, **kwargs)

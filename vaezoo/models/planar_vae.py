@@ -23,5 +23,5 @@ class PlanarVAE(VAE):
         **kwargs: as ``VAE``.
     """
 
-    def __init__(self, data_shape: Shape, *, num_flows: int = 10, **kwargs):
+    def __init__(self, data_shape: Shape, *, num_flows: int, **kwargs):
         super().__init__(data_shape, posterior=partial(PlanarPosterior, num_flows=num_flows), **kwargs)

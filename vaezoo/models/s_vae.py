@@ -24,5 +24,5 @@ class SVAE(VAE):
         **kwargs: as ``VAE``, without prior and posterior.
     """
 
-    def __init__(self, data_shape: Shape, *, latent_dim: int = 11, **kwargs):
+    def __init__(self, data_shape: Shape, latent_dim: int, **kwargs):
         super().__init__(data_shape, latent_dim, prior=HypersphericalUniform, posterior=VonMisesFisher, **kwargs)

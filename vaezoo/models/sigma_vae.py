@@ -25,5 +25,5 @@ class SigmaVAE(VAE):
         **kwargs: as ``VAE``, without likelihood.
     """
 
-    def __init__(self, data_shape: Shape, *, momentum: float = 0.1, min_scale: float = 1e-3, **kwargs):
+    def __init__(self, data_shape: Shape, *, momentum: float, min_scale: float, **kwargs):
         super().__init__(data_shape, likelihood=OptimalScaleNormal(momentum, min_scale), **kwargs)

@@ -23,5 +23,5 @@ class SWAE(VAE):
         **kwargs: as ``VAE``.
     """
 
-    def __init__(self, data_shape: Shape, *, lambda_sw: float = 10.0, num_projections: int = 50, **kwargs):
+    def __init__(self, data_shape: Shape, *, lambda_sw: float, num_projections: int, **kwargs):
         super().__init__(data_shape, objective=SlicedWasserstein(lambda_sw, num_projections), **kwargs)

@@ -39,7 +39,7 @@ class VAE(LatentVariableModel):
     def __init__(
         self,
         data_shape: Shape,
-        latent_dim: int = 20,
+        latent_dim: int,
         encoder: NetFactory | None = None,
         decoder: NetFactory | None = None,
         likelihood: Family | None = None,

@@ -19,5 +19,5 @@ class VampVAE(VAE):
         **kwargs: as ``VAE``.
     """
 
-    def __init__(self, data_shape: Shape, *, num_components: int = 500, **kwargs):
+    def __init__(self, data_shape: Shape, *, num_components: int, **kwargs):
         super().__init__(data_shape, prior=partial(VampPrior, num_components=num_components), **kwargs)

@@ -25,5 +25,5 @@ class WAE(VAE):
         **kwargs: as ``VAE``.
     """
 
-    def __init__(self, data_shape: Shape, *, lambda_mmd: float = 100.0, kernel: str = "imq", **kwargs):
+    def __init__(self, data_shape: Shape, *, lambda_mmd: float, kernel: str, **kwargs):
         super().__init__(data_shape, objective=MMD(lambda_mmd, kernel), **kwargs)

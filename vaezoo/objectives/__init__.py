@@ -1,4 +1,4 @@
-"""Objectives: from a ``Trace`` to the scalar that is minimised, and the terms behind it."""
+"""Objectives: each maps a ``Trace`` to the loss that is minimised and to the terms that are logged."""
 
 from vaezoo.objectives.adversarial import AdversarialTotalCorrelation
 from vaezoo.objectives.aggregate import CovariancePenalty, TotalCorrelation

@@ -1,4 +1,4 @@
-"""Objectives with a critic: a network of their own that tells two samples apart."""
+"""Losses with a discriminator, a network that is trained to tell two samples apart."""
 
 from collections.abc import Sequence
 
@@ -14,29 +14,31 @@ from vaezoo.types import Shape
 
 
 def permute_dims(z: Tensor) -> Tensor:
-    """z (n, D) with each column in a random order of its own: a sample of prod_d q(z_d)."""
+    """Permute each column of z (n, D) independently: samples of q(z) become samples of prod_d q(z_d)."""
     return z.gather(0, torch.rand_like(z).argsort(0))
 
 
 class AdversarialTotalCorrelation(Objective):
-    """loss = -ELBO + gamma E_{q(z)}[log D(z) / (1 - D(z))], D = sigmoid(critic)
-    (Kim & Mnih 2018, https://arxiv.org/abs/1802.05983, eq. 2 and 3).
+    """The negative ELBO plus the total correlation of q(z), which a discriminator (the critic) estimates.
 
-    The critic learns to tell samples of q(z) from samples of prod_d q(z_d), by
-
+        loss = -ELBO + gamma E_{q(z)}[log D(z) / (1 - D(z))],  D = sigmoid(critic)
         critic_loss = -1/2 E_{q(z)}[log D(z)] - 1/2 E_{prod_d q(z_d)}[log(1 - D(z))]
 
-    which is log 2 where it cannot. At its optimum its logit is log q(z) / prod_d q(z_d), whose mean is
-    the total correlation. Both losses are in one "loss", which has the VAE's value: the VAE's term
-    holds the critic constant and the critic's term holds z constant, so each parameter has its own
-    gradient and no other. Both are taken at the critic before the step.
+    The critic learns to tell samples of q(z) from samples of prod_d q(z_d). Its loss is log 2 if it cannot. The logit
+    of the best critic is log q(z) / prod_d q(z_d), and the mean of that under q(z) is the total correlation.
+
+    Kim & Mnih 2018, Disentangling by Factorising, https://arxiv.org/abs/1802.05983, eq. 2 and 3.
+
+    The returned "loss" has the value of the first line and the gradients of both: the first line treats the critic's
+    parameters as constants, the second treats z as a constant. So one optimizer step trains model and critic, and
+    neither loss reaches the parameters of the other.
 
     Args:
         latent_shape: shape of one z.
         gamma: weight of the total correlation; >= 0.
-        hidden: width of each of the critic's hidden layers.
-        lr: learning rate of the critic's Adam.
-        betas: of the critic's Adam.
+        hidden: width of each hidden layer of the critic.
+        lr: learning rate of the critic.
+        betas: Adam's betas for the critic.
     """
 
     is_batch_coupled = True
@@ -44,9 +46,9 @@ class AdversarialTotalCorrelation(Objective):
     def __init__(
         self,
         latent_shape: Shape,
-        gamma: float = 10.0,
-        hidden: Sequence[int] = (1000,) * 6,
-        lr: float = 1e-4,
+        gamma: float,
+        hidden: Sequence[int],
+        lr: float,
         betas: Sequence[float] = (0.5, 0.9),
     ):
         super().__init__()
@@ -60,7 +62,7 @@ class AdversarialTotalCorrelation(Objective):
         tc = functional_call(self.critic, constant, (z,)).to(z.dtype).mean()
 
         z = z.detach()
-        joint = self.critic(z).to(z.dtype)  # autocast may have made it bf16
+        joint = self.critic(z).to(z.dtype)  # autocast may have returned bf16
         product = self.critic(permute_dims(z)).to(z.dtype)
         critic_loss = (F.softplus(-joint).mean() + F.softplus(product).mean()) / 2
 

@@ -1,6 +1,6 @@
-"""Objectives on the aggregate posterior q(z) = 1/N sum_n q(z | x_n), estimated from a minibatch.
+"""Losses on the aggregate posterior q(z) = 1/N sum_n q(z | x_n), which is estimated from a batch.
 
-Shapes: K samples, B batch, D latent dimensions, N examples in the training set.
+Shapes: K posterior samples, B batch, D latent dimensions, N training examples.
 """
 
 from typing import NamedTuple
@@ -17,10 +17,10 @@ VARIANTS = ("I", "II")
 
 
 def factorized_posterior(latent: Latent) -> Distribution:
-    """q(z | x) as one distribution for each latent dimension, (B, *event).
+    """Return the distribution of each latent dimension, q(z_d | x), with batch shape (B, *latent_shape).
 
     Raises:
-        ValueError: q does not factorise.
+        ValueError: q does not factorise over dimensions.
     """
     q = latent.q
     if not isinstance(q, Independent) or q.base_dist.event_shape:
@@ -32,32 +32,40 @@ def factorized_posterior(latent: Latent) -> Distribution:
 
 
 def minibatch_log_weights(like: Tensor, batch: int, num_train: int, estimator: str) -> Tensor:
-    """log W, with sum_j W_ij q(z_i | x_j) an estimate of q(z_i), (B, B).
+    """Return log W (B, B), the weights of the estimate q(z_i) = sum_j W_ij q(z_i | x_j).
 
-    ``mss``, stratified: z_i's own x_i is one of the N, so W_ii = 1/N; the other B - 1 stand for the
-    N - 1 that are left. Over minibatches drawn without replacement the estimate is unbiased, and with
-    B = N it is exact. Chen et al. 2018 (appendix C.2) let one of the others weigh less than the rest;
-    this is the mean of their weights over all orders of the batch.
+    Chen et al. 2018, Isolating Sources of Disentanglement in Variational Autoencoders,
+    https://arxiv.org/abs/1802.04942, define two estimates:
 
-    ``mws``, weighted (section 4.1): W_ij = 1/(N B). The rows add up to 1/N, so log q(z) comes out low by
-    up to log N, and the total correlation high by up to (D - 1) log N: read its changes alone.
+    * "mss", minibatch stratified sampling (appendix C.2): x_i itself has W_ii = 1/N. The other B - 1 examples of the
+      batch stand for the N - 1 other examples of the training set, W_ij = (N - 1) / (N (B - 1)). The estimate is
+      unbiased for batches drawn without replacement, and exact for B = N. In the paper one of the other examples has a
+      smaller weight than the rest; this is the mean of the paper's weights over all orders of the batch.
+    * "mws", minibatch weighted sampling (section 4.1): W_ij = 1 / (N B). Each row sums to 1/N, so log q(z) is too low
+      by up to log N, and the total correlation too high by up to (D - 1) log N. Only changes of it have a meaning.
+
+    Args:
+        like: a tensor with the dtype and the device of the result.
+        batch: B.
+        num_train: N.
+        estimator: "mss" or "mws".
     """
     if estimator == "mws":
         return like.new_full((batch, batch), 1 / (num_train * batch)).log()
     if batch == 1:
-        return like.new_zeros(1, 1)  # no other is there to stand for the rest: q(z) = q(z | x)
+        return like.new_zeros(1, 1)  # no other example stands for the rest: q(z) = q(z | x)
     own = torch.eye(batch, dtype=torch.bool, device=like.device)
     others = like.new_full((batch, batch), (num_train - 1) / (num_train * (batch - 1)))
     return torch.where(own, 1 / num_train, others).log()
 
 
 class Decomposition(NamedTuple):
-    """E KL(q(z | x), p(z)) = mi + tc + dwkl, each the mean over samples and batch, in nats.
+    """The three parts of E KL(q(z | x), p(z)) = mi + tc + dwkl, each the mean over samples and batch, in nats.
 
     Attributes:
-        mi: I(x; z) = E[log q(z | x) - log q(z)].
-        tc: total correlation KL(q(z), prod_d q(z_d)).
-        dwkl: dimension-wise KL(prod_d q(z_d), p(z)).
+        mi: the mutual information I(x; z) = E[log q(z | x) - log q(z)].
+        tc: the total correlation KL(q(z), prod_d q(z_d)).
+        dwkl: the dimension-wise KL, KL(prod_d q(z_d), p(z)).
     """
 
     mi: Tensor
@@ -66,15 +74,22 @@ class Decomposition(NamedTuple):
 
 
 def decompose(latent: Latent, num_train: int | None = None, estimator: str = "mss") -> Decomposition:
-    """Hoffman & Johnson 2016 and Chen et al. 2018, eq. 2, estimated at the samples.
+    """Split KL(q(z | x), p(z)) into mutual information, total correlation and dimension-wise KL, at the samples.
 
-    The estimate of q(z) is unbiased, its logarithm is not: what is left shrinks as B nears N. The
-    three add up to the sampled KL whatever the estimate is.
+    Chen et al. 2018, Isolating Sources of Disentanglement in Variational Autoencoders,
+    https://arxiv.org/abs/1802.04942, eq. 2, after Hoffman & Johnson 2016, ELBO surgery,
+    http://approximateinference.org/accepted/HoffmanJohnson2016.pdf.
+
+    The logarithm of the unbiased estimate of q(z) is biased; the bias falls as B approaches N. The three parts sum to
+    the sampled KL with any estimate of q(z).
 
     Args:
-        latent: one stochastic layer whose posterior factorises.
-        num_train: N; the batch is the data set where None.
-        estimator: mss or mws.
+        latent: a stochastic layer with a posterior that factorises over dimensions.
+        num_train: N; None if the batch is the whole data set.
+        estimator: "mss" or "mws", see ``minibatch_log_weights``.
+
+    Raises:
+        ValueError: the posterior does not factorise over dimensions.
     """
     pairs = factorized_posterior(latent).log_prob(latent.z.unsqueeze(2)).flatten(3)  # (K, B, B, D): log q(z_id | x_j)
     batch = pairs.shape[1]
@@ -87,26 +102,30 @@ def decompose(latent: Latent, num_train: int | None = None, estimator: str = "ms
 
 
 class TotalCorrelation(Objective):
-    """loss = -E_q[log p(x | z)] + alpha I(x; z) + beta TC + gamma sum_d KL(q(z_d), p(z_d))
-    (Chen et al. 2018, https://arxiv.org/abs/1802.04942, eq. 4).
+    """The negative log-likelihood plus the three parts of KL(q, p), each with its own weight.
 
-    The three terms add up to KL(q(z | x), p(z)), which has a closed form. So the loss is written
+        loss = -E_q[log p(x | z)] + alpha I(x; z) + beta TC(z) + gamma sum_d KL(q(z_d), p(z_d))
+
+    Chen et al. 2018, Isolating Sources of Disentanglement in Variational Autoencoders,
+    https://arxiv.org/abs/1802.04942, eq. 4.
+
+    The three parts sum to KL(q(z | x), p(z)), which has a closed form, so the loss is computed as
 
         -log p(x | z) + KL + (alpha - 1) MI + (beta - 1) TC + (gamma - 1) DWKL
 
-    of the same expectation, in which a term of weight 1 has no noise and no bias: at
-    alpha = beta = gamma = 1 it is the negative ELBO to the last digit.
+    Then a part with weight 1 adds no noise and no bias: for alpha = beta = gamma = 1 the loss is exactly the negative
+    ELBO.
 
     Args:
         alpha: weight of the mutual information I(x; z); >= 0.
         beta: weight of the total correlation; >= 0.
         gamma: weight of the dimension-wise KL; >= 0.
-        estimator: of q(z), mss or mws (``minibatch_log_weights``).
+        estimator: estimate of q(z), "mss" or "mws", see ``minibatch_log_weights``.
     """
 
     is_batch_coupled = True
 
-    def __init__(self, alpha: float = 1.0, beta: float = 6.0, gamma: float = 1.0, estimator: str = "mss"):
+    def __init__(self, alpha: float, beta: float, gamma: float, estimator: str):
         super().__init__()
         if estimator not in ESTIMATORS:
             raise ValueError(f"estimator={estimator} is not one of {', '.join(ESTIMATORS)}")
@@ -123,21 +142,25 @@ class TotalCorrelation(Objective):
 
 
 class CovariancePenalty(Objective):
-    """loss = -ELBO + lambda_od sum_{i != j} C_ij^2 + lambda_d sum_i (C_ii - 1)^2
-    (Kumar et al. 2018, https://arxiv.org/abs/1711.00848).
+    """The negative ELBO plus the squared distance between a covariance matrix C and the identity.
 
-    C is Cov_x[mu(x)] in variant I and Cov_{q(z)}[z] = E_x[diag sigma(x)^2] + Cov_x[mu(x)] in II, over
-    the batch, with 1/B.
+        loss = -ELBO + lambda_od sum_{i != j} C_ij^2 + lambda_d sum_i (C_ii - 1)^2
+
+    In variant I, C is the covariance of the posterior means, Cov_x[mu(x)]. In variant II, C is the covariance of q(z),
+    E_x[diag sigma(x)^2] + Cov_x[mu(x)]. Both are over the batch, divided by B.
+
+    Kumar et al. 2018, Variational Inference of Disentangled Latent Concepts from Unlabeled Observations,
+    https://arxiv.org/abs/1711.00848.
 
     Args:
-        variant: I or II.
-        lambda_od: weight of the covariances between dimensions; >= 0.
-        lambda_d: weight of the variances' distance from 1; >= 0.
+        variant: "I" or "II".
+        lambda_od: weight of the elements off the diagonal; >= 0.
+        lambda_d: weight of the elements on the diagonal; >= 0.
     """
 
     is_batch_coupled = True
 
-    def __init__(self, variant: str = "II", lambda_od: float = 10.0, lambda_d: float = 10.0):
+    def __init__(self, variant: str, lambda_od: float, lambda_d: float):
         super().__init__()
         if variant not in VARIANTS:
             raise ValueError(f"variant={variant} is not one of {', '.join(VARIANTS)}")
@@ -146,7 +169,7 @@ class CovariancePenalty(Objective):
         self.set_weight("lambda_d", lambda_d)
 
     def covariance(self, latent: Latent) -> Tensor:
-        """C, (D, D)."""
+        """Return C, (D, D)."""
         q = factorized_posterior(latent)
         mean = q.mean.flatten(1)
         centred = mean - mean.mean(0)

@@ -1,4 +1,4 @@
-"""What every objective has: weights that a schedule can write, and the rate with free bits."""
+"""The base class of all objectives: weights that a schedule can set, and the KL term with free bits."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -13,22 +13,22 @@ FREE_BITS_PER = ("dim", "layer")
 
 
 class Objective(nn.Module):
-    """``forward(trace)`` -> a dict of scalars, of which "loss" is minimised.
+    """Map a ``Trace`` to a dict of scalars; the one named "loss" is minimised, the others are logged.
 
-    Weights are 0-dim buffers: a schedule writes them without a new graph, and no checkpoint holds
-    them, because the config does. Parameters that an objective has of its own (a critic's) are
-    trained beside the model's, with ``optimizer_settings``.
+    The weights of the loss (beta, gamma, ...) are 0-dim buffers, so that a schedule can change them without compiling
+    a new graph. Checkpoints do not contain them, because the config does. If an objective has parameters of its own (a
+    discriminator), they are trained in the same optimizer step as the model, with ``optimizer_settings``.
 
     Attributes:
-        has_kl_term: whether the loss has a KL term in it that free bits can be granted on.
-        is_batch_coupled: whether one example's loss depends on the others of its batch.
-        uses_gradient_hooks: whether the backward pass scales the gradient of each sample by itself.
-        kl_weight: name of the weight that the rate alone is multiplied by, if there is one.
-        num_groups: number of equal groups that the posterior samples are cut into; K is a multiple of it.
-        optimizer_settings: of the objective's own parameters, where they differ from the model's.
-        num_train: size of the training set; the model tells it before training. None: the batch's.
-        configured_weights: each weight's value as configured, whatever a schedule has written since.
-        schedules: for some weights, what the configured value is multiplied by at an optimizer step.
+        has_kl_term: whether the loss contains KL(q, p), to which free bits can be applied.
+        is_batch_coupled: whether the loss of an example depends on the other examples of its batch.
+        uses_gradient_hooks: whether the backward pass multiplies the gradient of each posterior sample by a factor.
+        kl_weight: the name of the weight that multiplies KL(q, p) and nothing else; None if there is none.
+        num_groups: the number of equal groups that the K posterior samples are cut into; K is a multiple of it.
+        optimizer_settings: options of the optimizer for the objective's own parameters.
+        num_train: N, the number of training examples; None if it is unknown.
+        configured_weights: the configured value of each weight, which a schedule does not change.
+        schedules: functions that map the optimizer step to a factor of the configured weight, by the weight's name.
     """
 
     has_kl_term: bool = True
@@ -43,7 +43,7 @@ class Objective(nn.Module):
 
     @property
     def limits(self) -> dict[str, str]:
-        """What a model with this objective cannot do (``vaezoo.models.base.CAPABILITIES``), with the reasons."""
+        """The names in ``vaezoo.models.base.CAPABILITIES`` that a model with this objective lacks, with the reasons."""
         return {}
 
     def __init__(self) -> None:
@@ -56,46 +56,62 @@ class Objective(nn.Module):
             self.set_weight("free_bits", 0.0)
 
     def set_weight(self, name: str, value: float) -> None:
-        """Configure a weight: a number >= 0, else a ValueError."""
+        """Add a weight of the loss, or change its configured value.
+
+        Raises:
+            ValueError: the value is negative or not finite.
+        """
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} must be a finite number >= 0, got {value}")
         self.configured_weights[name] = float(value)
         self.register_buffer(name, torch.tensor(float(value)), persistent=False)
 
     def set_free_bits(self, nats: float, per: str) -> None:
-        """Configure the nats that ``rate`` does not charge for, for each "dim" or "layer"."""
+        """Set the free bits of ``kl_term``.
+
+        Args:
+            nats: the value below which a KL is not minimised, in nats; >= 0.
+            per: "dim" or "layer", the unit whose KL is compared with ``nats``.
+
+        Raises:
+            ValueError: an argument is out of range, or the loss has no KL term.
+        """
         if per not in FREE_BITS_PER:
             raise ValueError(f"free_bits_per={per} is not one of {', '.join(FREE_BITS_PER)}")
         self.free_bits_per = per
         if self.has_kl_term:
             self.set_weight("free_bits", nats)
         elif nats != 0:
-            raise ValueError(f"free_bits={nats}: {type(self).__name__} charges no rate to grant them on, use 0")
+            raise ValueError(f"free_bits={nats} has no effect: {type(self).__name__} has no KL term, set free_bits=0")
 
     def set_num_train(self, num_train: int | None) -> None:
-        """Set the size of the training set; None if it is unknown."""
+        """Set N, the number of training examples; None if it is unknown. A model calls it before training."""
         self.num_train = num_train
 
     def apply_schedules(self, step: int) -> None:
-        """Set the weights that have a schedule to their values at this optimizer step."""
+        """Set each weight that has a schedule to its value at this optimizer step."""
         for name, factor in self.schedules.items():
             self.get_buffer(name).fill_(self.configured_weights[name] * factor(step))
 
     def restore_weights(self) -> None:
-        """Set every weight to its configured value."""
+        """Set each weight to its configured value."""
         for name, value in self.configured_weights.items():
             self.get_buffer(name).fill_(value)
 
     def weights(self) -> dict[str, Tensor]:
-        """Each weight's present value."""
+        """Return the current value of each weight, by its name."""
         return {name: getattr(self, name) for name in self.configured_weights}
 
     def kl_term(self, trace: Trace) -> Tensor:
-        """KL(q, p), mean over the batch, with at least ``free_bits`` nats for each dimension or layer.
+        """Return KL(q, p), the mean over the batch, with free bits.
 
-        ``sum_d max(free_bits, mean_B KL_d)`` (Kingma et al. 2016, https://arxiv.org/abs/1606.04934,
-        eq. 15), d over latent dimensions or stochastic layers. The floor is for training alone:
-        ``trace.elbo`` never has it.
+            sum_d max(free_bits, mean_B KL_d)
+
+        with d over latent dimensions or stochastic layers (Kingma et al. 2016, Improved Variational Inference with
+        Inverse Autoregressive Flow, https://arxiv.org/abs/1606.04934, eq. 15). ``trace.elbo`` has no free bits.
+
+        Raises:
+            ValueError: free bits are per dimension, but q or p does not factorise over dimensions.
         """
         if self.configured_weights["free_bits"] == 0:
             return trace.kl.sum(1).mean()
@@ -105,7 +121,7 @@ class Objective(nn.Module):
         for latent in trace.latents:
             if latent.kl_per_dim is None:
                 raise ValueError(
-                    "free_bits for each dimension needs a posterior and a prior that factorise over dimensions: "
+                    "free bits per dimension need a posterior and a prior that factorise over dimensions: "
                     "use model.free_bits_per=layer"
                 )
             floored.append(torch.maximum(latent.kl_per_dim.mean(0), self.get_buffer("free_bits")).sum())
@@ -113,4 +129,4 @@ class Objective(nn.Module):
 
     @abstractmethod
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        """The scalars of this pass: "loss", and the objective's own terms."""
+        """Return the scalars of this pass: "loss", and the objective's own terms by their names."""

@@ -1,4 +1,4 @@
-"""The evidence lower bound with a rate that is held at a target."""
+"""A loss that keeps KL(q, p) at a capacity, which rises during training."""
 
 from torch import Tensor
 
@@ -7,18 +7,23 @@ from vaezoo.trace import Trace
 
 
 class Capacity(Objective):
-    """loss = -E_q[log p(x | z)] + gamma |KL(q, p) - C|, C linear from 0 to ``capacity`` over ``steps``
-    (Burgess et al. 2018, https://arxiv.org/abs/1804.03599). KL is the batch's mean.
+    """The negative log-likelihood plus the distance between KL(q, p) and a capacity C.
+
+        loss = -E_q[log p(x | z)] + gamma |KL(q(z | x), p(z)) - C|
+
+    KL is the mean over the batch. C rises linearly from 0 to ``capacity`` in the first ``steps`` optimizer steps.
+
+    Burgess et al. 2018, Understanding disentangling in beta-VAE, https://arxiv.org/abs/1804.03599.
 
     Args:
-        capacity: C at the end, nats; >= 0.
-        gamma: weight of the distance from C; >= 0.
-        steps: optimizer steps until C is ``capacity``; >= 1.
+        capacity: final value of C, in nats; >= 0.
+        gamma: weight of the distance; >= 0.
+        steps: number of optimizer steps until C reaches ``capacity``; >= 1.
     """
 
-    is_batch_coupled = True  # the distance of a mean is no mean of distances
+    is_batch_coupled = True  # the distance of a mean is not the mean of the distances
 
-    def __init__(self, capacity: float = 25.0, gamma: float = 100.0, steps: int = 2000):
+    def __init__(self, capacity: float, gamma: float, steps: int):
         super().__init__()
         if steps < 1:
             raise ValueError(f"capacity_steps must be >= 1, got {steps}")
@@ -28,7 +33,7 @@ class Capacity(Objective):
         self.schedules["capacity"] = self.fraction
 
     def fraction(self, step: int) -> float:
-        """C / ``capacity`` at an optimizer step."""
+        """Return C / ``capacity`` at an optimizer step."""
         return min(1.0, step / self.steps)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The evidence lower bound, its rate weighted by beta."""
+"""The evidence lower bound (ELBO), with a weight on its KL term."""
 
 from torch import Tensor
 
@@ -7,13 +7,16 @@ from vaezoo.trace import Trace
 
 
 class ELBO(Objective):
-    """loss = -E_q[log p(x | z)] + beta KL(q, p), mean over the batch.
+    """The negative ELBO, with a weight on its KL term.
 
-    beta = 1 is the negative bound of Kingma & Welling 2013 (https://arxiv.org/abs/1312.6114, eq. 3);
-    beta > 1 is Higgins et al. 2017.
+        loss = -E_q[log p(x | z)] + beta KL(q(z | x), p(z)),  mean over the batch
+
+    beta = 1 is the negative ELBO of Kingma & Welling 2013, Auto-Encoding Variational Bayes,
+    https://arxiv.org/abs/1312.6114, eq. 3. beta > 1 is the loss of Higgins et al. 2017, beta-VAE: Learning Basic
+    Visual Concepts with a Constrained Variational Framework, https://openreview.net/forum?id=Sy2fzU9gl.
 
     Args:
-        beta: weight of the rate; >= 0.
+        beta: weight of KL(q, p); >= 0.
     """
 
     kl_weight = "beta"

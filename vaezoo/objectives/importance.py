@@ -1,11 +1,11 @@
-"""Importance-weighted bounds, and the estimators of their gradients.
+"""Importance-weighted bounds, and estimators of their gradients.
 
-With log weights log w_k = log p(x, z_k) - log q(z_k | x), every gradient here has the form
+With the log weights log w_k = log p(x, z_k) - log q(z_k | x), each gradient in this file has the form
 
     sum_k a_k d log w_k / d theta  +  sum_k b_k d log w_k / d phi
 
-where theta are the parameters of p(x, z) and phi those of q(z | x): a bound is its value and the
-weights a and b, and an estimator changes b alone.
+theta are the parameters of p(x, z), phi those of q(z | x). So a bound is defined by its value and the coefficients a
+and b; another estimator of the gradient changes only b.
 """
 
 import math
@@ -24,40 +24,47 @@ GRADIENTS = ("reparam", "stl", "dreg")
 
 
 def detach_parameters(q: Distribution) -> Independent:
-    """The diagonal normal q as a function of z alone: no gradient reaches its parameters."""
+    """Return q with detached parameters, so that the gradient of its log density reaches z alone.
+
+    Raises:
+        ValueError: q is not a diagonal normal.
+    """
     if not is_diagonal_normal(q):
         inner = q.base_dist if isinstance(q, Independent) else q
         raise ValueError(
-            f"the gradient of log q(z | x) in z alone is known for the diagonal normal posterior, not for "
-            f"{type(inner).__name__}: use iwae, miwae or ciwae with gradient=reparam"
+            f"this gradient estimator needs the diagonal normal posterior, not {type(inner).__name__}: "
+            f"use iwae, miwae or ciwae with gradient=reparam"
         )
     normal = Normal(q.base_dist.loc.detach(), q.base_dist.scale.detach(), validate_args=False)
     return Independent(normal, q.reinterpreted_batch_ndims, validate_args=False)
 
 
 def scale_gradient(z: Tensor, factor: Tensor) -> None:
-    """From now on, multiply the gradient that flows back through z (K, B, *event) by a factor (K, B)."""
-    if z.requires_grad:  # evaluation has no gradient to scale
+    """Register a hook that multiplies the gradient of z (K, B, *event) by a factor (K, B) in the backward pass."""
+    if z.requires_grad:  # false in evaluation
         z.register_hook(lambda gradient: gradient * factor.reshape(*factor.shape, *[1] * (z.dim() - 2)))
 
 
 class ImportanceBound(Objective):
-    """loss = -bound(log w), mean over the batch: what its subclasses share.
+    """The negative of a bound on log p(x) that is a function of the log weights; the base class of such losses.
 
-    ``gradient`` says how phi is reached:
+        loss = -bound(log w_1, ..., log w_K),  mean over the batch
 
-    * ``reparam``: through z and through the density's own parameters, as autograd does.
-    * ``stl``: through z alone (Roeder et al. 2017, https://arxiv.org/abs/1703.09194): without variance
-      where q is the exact posterior; biased for K > 1.
-    * ``dreg``: through z alone, with the square of each normalised weight (Tucker et al. 2019,
-      https://arxiv.org/abs/1810.04152): unbiased for every K.
+    There are three estimators of the gradient with respect to phi, the encoder's parameters:
 
-    The last two need one stochastic layer with a diagonal normal posterior. Where a and b differ, a
-    hook on z turns one into the other, so a trace is good for one loss and one backward pass.
+    * "reparam": through z and through the parameters of log q(z | x), as autograd computes it.
+    * "stl": through z alone. Its variance is 0 if q is the exact posterior; it is biased for K > 1. Roeder et al. 2017,
+      Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference,
+      https://arxiv.org/abs/1703.09194.
+    * "dreg": through z alone, with squared normalised weights. It is unbiased for each K. Tucker et al. 2019, Doubly
+      Reparameterized Gradient Estimators for Monte Carlo Objectives, https://arxiv.org/abs/1810.04152.
+
+    "stl" and "dreg" need a single stochastic layer with a diagonal normal posterior. If a and b differ, a hook on z
+    changes the gradient, so a trace can be used for one loss and one backward pass only.
 
     Args:
         gradient: "reparam", "stl" or "dreg".
-        num_groups: M; the samples are cut into M groups of K. >= 1.
+        num_groups: M, the number of groups that the M K posterior samples are cut into; >= 1.
     """
 
     has_kl_term = False
@@ -72,7 +79,7 @@ class ImportanceBound(Objective):
 
     @property
     def uses_gradient_hooks(self) -> bool:
-        """Whether the backward pass runs a hook on z, which torch 2.11 cannot compile."""
+        """Whether the backward pass runs a hook on z."""
         return self.gradient == "dreg"
 
     @property
@@ -83,7 +90,10 @@ class ImportanceBound(Objective):
 
     @abstractmethod
     def bound_and_weights(self, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From log weights (M, K, B): the bound (B,), and a and b (M, K, B); b is a where they are equal."""
+        """Return the bound (B,), a and b (both (M, K, B)) for log weights (M, K, B).
+
+        If a and b are equal, both are the same tensor.
+        """
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         log_w = trace.log_w.detach()
@@ -96,25 +106,28 @@ class ImportanceBound(Objective):
         else:
             latent = trace.latent
             if weights[0] is not weights[1]:
-                # b / a must not overflow where a vanishes and b does not. Of weights that sum to about 1,
-                # this much is far below rounding, and far above the smallest number.
+                # If a vanishes and b does not, b / a must not overflow. This minimum is negligible beside weights that
+                # sum to about 1, and large enough that b / a stays finite.
                 a = a.clamp(min=math.sqrt(torch.finfo(a.dtype).tiny))
                 scale_gradient(latent.z, b / a)
-            held = detach_parameters(latent.q).log_prob(latent.z)
-            score = (a * (trace.log_px + latent.log_p - held)).sum(0)
+            log_q = detach_parameters(latent.q).log_prob(latent.z)
+            score = (a * (trace.log_px + latent.log_p - log_q)).sum(0)
             if self.gradient == "reparam":
                 score = score - (b * latent.q.log_prob(latent.z.detach())).sum(0)
         return {"loss": -(bound + (score - score.detach())).mean()}
 
 
 class ImportanceWeighted(ImportanceBound):
-    """The bound of IWAE, and with M > 1 groups that of MIWAE.
+    """The negative bound of the IWAE (M = 1) and of the MIWAE (M > 1).
 
-    bound = 1/M sum_m log 1/K sum_k w_mk, with a_mk = w_mk / (M sum_j w_mj) =: v_mk / M, b = a, and b = v_mk^2 / M
-    for DReG.
+        bound = 1/M sum_m log 1/K sum_k w_mk
+        a_mk = v_mk / M,  v_mk = w_mk / sum_j w_mj,  b = a, or b_mk = v_mk^2 / M for "dreg"
+
+    Burda et al. 2016, Importance Weighted Autoencoders, https://arxiv.org/abs/1509.00519; Rainforth et al. 2018,
+    Tighter Variational Bounds are Not Necessarily Better, https://arxiv.org/abs/1802.04537.
 
     Args:
-        gradient: "reparam", "stl" or "dreg" (``ImportanceBound``).
+        gradient: "reparam", "stl" or "dreg", see ``ImportanceBound``.
         num_groups: M; >= 1.
     """
 
@@ -127,17 +140,19 @@ class ImportanceWeighted(ImportanceBound):
 
 
 class CombinedImportanceWeighted(ImportanceBound):
-    """The bound of CIWAE, between the ELBO and IWAE's.
+    """The negative bound of the CIWAE, a convex combination of the ELBO and the bound of the IWAE.
 
-    bound = beta/K sum_k log w_k + (1 - beta) log 1/K sum_k w_k. With v_k = w_k / sum_j w_j:
-    a_k = beta / K + (1 - beta) v_k, b = a, and b_k = beta / K + (1 - beta) v_k^2 for DReG.
+        bound = beta/K sum_k log w_k + (1 - beta) log 1/K sum_k w_k
+        a_k = beta/K + (1 - beta) v_k,  v_k = w_k / sum_j w_j,  b = a, or b_k = beta/K + (1 - beta) v_k^2 for "dreg"
+
+    Rainforth et al. 2018, Tighter Variational Bounds are Not Necessarily Better, https://arxiv.org/abs/1802.04537.
 
     Args:
-        beta: share of the ELBO; in [0, 1].
-        gradient: "reparam", "stl" or "dreg" (``ImportanceBound``).
+        beta: weight of the ELBO; in [0, 1].
+        gradient: "reparam", "stl" or "dreg", see ``ImportanceBound``.
     """
 
-    def __init__(self, beta: float = 0.05, gradient: str = "reparam"):
+    def __init__(self, beta: float, gradient: str = "reparam"):
         super().__init__(gradient)
         if not 0 <= beta <= 1:
             raise ValueError(f"beta must be in [0, 1], got {beta}")
@@ -154,13 +169,16 @@ class CombinedImportanceWeighted(ImportanceBound):
 
 
 class PartiallyImportanceWeighted(ImportanceBound):
-    """PIWAE: theta follows IWAE's bound on all M K samples, phi MIWAE's.
+    """The negative bound of the PIWAE: theta maximises the bound of the IWAE, phi that of the MIWAE.
 
-    a_mk = w_mk / sum_ij w_ij; b_mk = v_mk / M with v_mk = w_mk / sum_j w_mj, and b = v_mk^2 / M for DReG.
-    The value is IWAE's bound on all samples.
+        bound = log 1/(M K) sum_mk w_mk
+        a_mk = w_mk / sum_ij w_ij
+        b_mk = v_mk / M,  v_mk = w_mk / sum_j w_mj, or b_mk = v_mk^2 / M for "dreg"
+
+    Rainforth et al. 2018, Tighter Variational Bounds are Not Necessarily Better, https://arxiv.org/abs/1802.04537.
 
     Args:
-        gradient: phi's: "reparam", "stl" or "dreg" (``ImportanceBound``).
+        gradient: "reparam", "stl" or "dreg", the estimator of the encoder's gradient, see ``ImportanceBound``.
         num_groups: M; >= 1.
     """
 

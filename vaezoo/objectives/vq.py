@@ -1,4 +1,4 @@
-"""The VQ-VAE's objective."""
+"""The loss of the VQ-VAE."""
 
 from typing import Any
 
@@ -9,18 +9,23 @@ from vaezoo.trace import Trace
 
 
 class Commitment(Objective):
-    """loss = -ELBO + commitment |z_e(x) - sg[e]|^2, summed over positions and dimensions, mean over the batch.
+    """The negative ELBO plus the commitment loss.
 
-    van den Oord et al. 2017, eq. 3, whose codebook term is left to running means. z_e(x) is the
-    encoder's output and e the nearest code. The rate is a constant, so free bits would mean nothing.
+        loss = -ELBO + commitment |z_e(x) - sg[e]|^2
+
+    z_e(x) is the output of the encoder, e the nearest code of the codebook, and sg stops the gradient. The square is
+    summed over positions and dimensions; the loss is the mean over the batch.
+
+    van den Oord et al. 2017, Neural Discrete Representation Learning, https://arxiv.org/abs/1711.00937, eq. 3. Its term
+    for the codebook is not here, because ``vaezoo.nets.Quantizer`` updates the codebook by running means.
 
     Args:
-        commitment: weight, >= 0.
+        commitment: weight of the commitment loss; >= 0.
     """
 
-    has_kl_term = False
+    has_kl_term = False  # KL(q, p) is a constant, which free bits cannot change
 
-    def __init__(self, commitment: float = 0.25):
+    def __init__(self, commitment: float):
         super().__init__()
         self.set_weight("commitment", commitment)
 

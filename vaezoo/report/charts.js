@@ -19,12 +19,12 @@ function format(value, digits = 2) {
   return value.toLocaleString("en-US", options).replace("-", "−");
 }
 
-/** Digits after the decimal point for a column of values: those of its quantity, or chosen by the largest value. */
+/** Digits after the decimal point for a column of values: those of its quantity `key`, or chosen by the largest value. */
 function digitsFor(values, key) {
   const known = values.filter((value) => value !== null && value !== undefined);
   if (known.every(Number.isInteger)) return 0;
   const largest = Math.max(...known.map(Math.abs));
-  return DATA.quantities[key].digits ?? (largest >= 1000 ? 0 : largest >= 10 ? 2 : 3);
+  return DATA.quantities[key]?.digits ?? (largest >= 1000 ? 0 : largest >= 10 ? 2 : 3);
 }
 
 /** Name of an axis. */
@@ -265,20 +265,20 @@ function parallel(comparison, width, state) {
     const text = [run.label, ...comparison.keys.map((key) => `${key}: ${settingText(run.settings[key])}`), `ELBO ${format(run.numbers.elbo)} nats`].join("\n");
     group.append(mark("path", { d, class: "line", stroke: colour(index), "stroke-dasharray": dashes(index) }, id, text));
   }
-  const told = el("span", { class: "key", role: "status" });
+  const selected = el("span", { class: "key", role: "status" });
   const clear = el("button", { type: "button", "data-key": "clear", onclick: () => { state.brushes.clear(); grips.forEach((grip) => grip.show()); choose(); } }, "Clear");
   const inside = (run) => [...state.brushes].every(([i, [from, to]]) => axes[i].place(run) >= from && axes[i].place(run) <= to);
   const choose = () => {
     for (const id of comparison.runs) OUT[inside(DATA.runs[id]) ? "delete" : "add"](id);
     const kept = comparison.runs.filter((id) => !OUT.has(id)).length;
-    told.textContent = state.brushes.size ? `${kept} of ${comparison.runs.length} runs selected` : "";
+    selected.textContent = state.brushes.size ? `${kept} of ${comparison.runs.length} runs selected` : "";
     clear.hidden = !state.brushes.size;
     fade();
   };
   const grips = axes.map((_, i) => brush(at(i), [top - 8, height - bottom + 8], state.brushes, i, choose));
   drawing.append(...grips.flatMap((grip) => grip.nodes));
   choose();
-  return [el("div", { class: "scroll plain" }, drawing), el("div", { class: "legend" }, told, clear)];
+  return [el("div", { class: "scroll plain" }, drawing), el("div", { class: "legend" }, selected, clear)];
 }
 
 /** Selection on an axis by dragging; a click without a drag clears it. `brushes` keeps it as [from, to] in px. */

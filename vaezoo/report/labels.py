@@ -40,7 +40,7 @@ def format_value(value: Any) -> str:
 def quantities(runs: Iterable[Run]) -> dict[str, Quantity]:
     """What the numbers of runs are, in the order of their columns.
 
-    A number that the first run does not have stands behind the one that it follows in its own run.
+    A number that the first run does not have comes after the number before it in its own run.
     """
     found: dict[str, Quantity] = {}
     order: list[str] = []

@@ -105,7 +105,7 @@ function numberOf(run, key, digits) {
 function meaningOf(run, key) {
   const { unit, meaning } = about(key);
   const bounds = Object.entries(DATA.bounds).filter(([ending]) => finite(run.numbers[key + ending]))
-    .map(([ending, words]) => `${words} ${format(run.numbers[key + ending], digitsFor([run.numbers[key + ending]], key))}`);
+    .map(([ending, words]) => `${words} ${format(run.numbers[key + ending], digitsFor([run.numbers[key + ending]]))}`);
   return [...bounds, unit, meaning].filter(Boolean).join(": ");
 }
 

@@ -1,4 +1,7 @@
-"""Disentanglement scores that fix a factor: IRS, the beta-VAE score and the FactorVAE score."""
+"""Disentanglement scores that fix a factor: IRS, the beta-VAE score and the FactorVAE score.
+
+Shapes: N examples, D latent dimensions, F factors. Factors are classes counted from 0.
+"""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -7,13 +10,18 @@ from vaezoo.metrics.disentanglement.base import MIN_STD, Array, Labels
 
 
 def irs(codes: Array, factors: Labels) -> float:
-    """Interventional robustness (Suter et al. 2019, https://arxiv.org/abs/1811.00007).
+    """Return the interventional robustness score:
 
         IRS_df = 1 - mean_v q99(|z_d - E[z_d | v_f = v]|) / max |z_d - E z_d|
 
-    the largest over f, mean over dimensions weighted by max |z_d - E z_d|. The 99 % quantile, as in the
-    authors' code, stands for the paper's maximum, which one example decides. 0 where all codes are constant.
-    Noise does not get 0: tails are further out than the quantile.
+    the largest over f, mean over dimensions weighted by max |z_d - E z_d|. Suter et al. 2019, Robustly Disentangled
+    Causal Mechanisms, https://arxiv.org/abs/1811.00007. As in the authors' code, the 99 % quantile replaces the maximum
+    of the paper, which depends on a single example. The score is 0 if all codes are constant. Noise has a score above
+    0, because the maximum is larger than the quantile.
+
+    Args:
+        codes: codes (N, D).
+        factors: factors (N, F).
     """
     largest = np.abs(codes - codes.mean(0)).max(0)  # (D,)
     if not largest.any():
@@ -31,13 +39,19 @@ def irs(codes: Array, factors: Labels) -> float:
 
 
 def group_by_label(codes: Array, labels: Labels) -> list[Array]:
-    """The codes of each value that occurs."""
+    """Return the codes of each label that occurs, in the order of the labels."""
     order = np.argsort(labels, kind="stable")
     return np.split(codes[order], np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def sample_same_label(rows: Labels, labels: Labels, generator: np.random.Generator) -> Labels:
-    """For each of the rows, any shape, one drawn from those with the same label."""
+    """For each row, draw a row with the same label.
+
+    Args:
+        rows: indices of examples, of any shape.
+        labels: labels of all examples, (N,).
+        generator: source of random numbers.
+    """
     order = np.argsort(labels, kind="stable")
     count = np.bincount(labels)
     first = np.cumsum(count) - count
@@ -48,16 +62,17 @@ def sample_same_label(rows: Labels, labels: Labels, generator: np.random.Generat
 def beta_vae(
     codes: Array, factors: Labels, generator: np.random.Generator, batch_size: int = 64, num_votes: int = 2000
 ) -> float:
-    """The accuracy of a linear classifier that tells from mean |z - z'| over ``batch_size`` pairs of examples,
-    which factor z and z' of each pair share (Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl).
-    Chance is 1 / F.
+    """Return the beta-VAE score: the accuracy of a linear classifier that finds the factor which pairs share.
+
+    Its input is the mean of |z - z'| over ``batch_size`` pairs (Higgins et al. 2017, beta-VAE: Learning Basic Visual
+    Concepts with a Constrained Variational Framework, https://openreview.net/forum?id=Sy2fzU9gl). Chance is 1 / F.
 
     Args:
-        codes: (N, D).
-        factors: (N, F).
-        generator: draws the pairs.
-        batch_size: pairs behind one point.
-        num_votes: points of each factor to fit the classifier to; it is judged on half as many more.
+        codes: codes (N, D).
+        factors: factors (N, F).
+        generator: source of random numbers for the pairs.
+        batch_size: pairs per input of the classifier.
+        num_votes: inputs per factor that the classifier is fitted to; it is scored on half as many others.
     """
 
     def points(num: int) -> tuple[Array, Labels]:
@@ -74,18 +89,18 @@ def beta_vae(
 def factor_vae(
     codes: Array, factors: Labels, generator: np.random.Generator, batch_size: int = 64, num_votes: int = 2000
 ) -> float:
-    """The accuracy of a majority vote that tells which factor a batch shares from the dimension whose variance
-    in it, as a fraction of that in all examples, is least (Kim & Mnih 2018,
-    https://arxiv.org/abs/1802.05983, section 4). Chance is 1 / F.
+    """Return the FactorVAE score: the accuracy of a majority vote that finds the factor which a batch shares.
 
-    Dimensions with a standard deviation below 0.05 do not vote; 0 where none is above.
+    A batch votes by the dimension of least variance, relative to its variance over all examples (Kim & Mnih 2018,
+    Disentangling by Factorising, https://arxiv.org/abs/1802.05983, section 4). Chance is 1 / F. Dimensions with a
+    standard deviation below 0.05 have no vote; the score is 0 if there are no others.
 
     Args:
-        codes: (N, D).
-        factors: (N, F).
-        generator: draws the batches.
-        batch_size: examples behind one vote.
-        num_votes: votes of each factor to find the majority; it is judged on half as many more.
+        codes: codes (N, D).
+        factors: factors (N, F).
+        generator: source of random numbers for the batches.
+        batch_size: examples per vote.
+        num_votes: votes per factor that decide the majority; the score is the accuracy of half as many others.
     """
     spread = codes.std(0, ddof=1)
     scaled = codes[:, spread >= MIN_STD] / spread[spread >= MIN_STD]
@@ -94,7 +109,7 @@ def factor_vae(
         return 0.0
 
     def votes(num: int) -> Labels:
-        """How often each dimension was the one for each factor, (F, D)."""
+        """Count how often each dimension had the least variance for each factor, (F, D)."""
         table = []
         for v in factors.T:
             one = np.broadcast_to(generator.integers(len(codes), size=(num, 1)), (num, batch_size))

@@ -1,10 +1,12 @@
-"""Disentanglement: does each latent dimension follow one factor of the data, and each factor one dimension?
+"""The protocol of the disentanglement scores: examples, held-out part, bootstrap errors and ceilings.
 
-Shapes: N examples, D latent dimensions, F factors. Codes (N, D) are posterior means in float64; factors
-(N, F) are classes counted from 0. The definitions are those of Locatello et al. 2019
-(https://arxiv.org/abs/1811.12359) and their disentanglement_lib, on whose numbers papers stand, unless a
-docstring says where not. There a renderer draws new images for each metric. Here all of them share the examples
-that there are, so that any set with labels will do.
+The definitions follow Locatello et al. 2019, Challenging Common Assumptions in the Unsupervised Learning of
+Disentangled Representations, https://arxiv.org/abs/1811.12359, and its disentanglement_lib, which most papers use; each
+difference is named in a docstring. disentanglement_lib renders new images for each score. Here all scores share the
+available examples, so any data set with labels can be used.
+
+Shapes: N examples, D latent dimensions, F factors. Codes (N, D) are posterior means in float64; factors (N, F) are
+classes counted from 0.
 """
 
 from statistics import stdev
@@ -23,10 +25,10 @@ from vaezoo.metrics.quantities import Quantity
 
 QUANTITIES = {
     "beta_vae": Quantity(
-        "accuracy", "which factor a set of pairs shares, told from their mean |z - z'|", 1, "beta-VAE score"
+        "accuracy", "predict from mean |z - z'| which factor a set of pairs shares", 1, "beta-VAE score"
     ),
     "factor_vae": Quantity(
-        "accuracy", "which factor a batch shares, told from its dimension of least variance", 1, "FactorVAE score"
+        "accuracy", "predict from the dimension of least variance which factor a batch shares", 1, "FactorVAE score"
     ),
     "mig": Quantity(
         "fraction",
@@ -43,38 +45,42 @@ QUANTITIES = {
         "fraction", "1 - H(dimension | factor) / ln D, by importance for prediction", 1, "DCI completeness"
     ),
     "dci_informativeness": Quantity(
-        "accuracy", "of a random forest from all dimensions, mean over factors", 1, "DCI informativeness"
+        "accuracy", "random forest on all dimensions, mean over factors", 1, "DCI informativeness"
     ),
-    "sap": Quantity("accuracy", "best less second best dimension, each with a linear SVM, mean over factors", 1, "SAP"),
+    "sap": Quantity(
+        "accuracy", "best minus second best dimension, each with a linear SVM, mean over factors", 1, "SAP"
+    ),
     "modularity": Quantity("fraction", "1 - sum of I(z; other v)^2 / ((F - 1) I(z; its v)^2), mean over dimensions", 1),
-    "explicitness": Quantity("AUROC", "one value against the rest, logistic regression, mean over values, factors", 1),
+    "explicitness": Quantity(
+        "AUROC", "logistic regression of one value against the rest, mean over values and factors", 1
+    ),
     "irs": Quantity("fraction", "interventional robustness: 1 - largest shift at a fixed v / largest shift", 1, "IRS"),
 }
 
 
 class Disentanglement(BufferedMetric):
-    """All scores of this module from codes and known factors; larger is better, 1 is the most that any could be.
+    """All disentanglement scores of codes and known factors; larger is better, the maximum is 1.
 
-    ``NAME_ceiling`` is what perfect codes get: each factor a dimension of its own, its class number scaled
-    to unit variance. ``NAME_error`` is the standard error over samples of such examples and the draws from them, by
-    the bootstrap. The scores of classifiers that are judged on held-out examples (DCI, SAP, explicitness)
-    have none.
+    ``NAME_ceiling`` is the score of perfect codes: each factor is a dimension, its class number scaled to unit
+    variance. ``NAME_error`` is the standard error over examples and the random numbers of the score, by the bootstrap.
+    The scores of classifiers that are scored on held-out examples (DCI, SAP, explicitness) have none.
 
-    ``update(code=(B, ...), factors=(B, F))``. Factors with one value are left out. Results are a function
-    of the examples, their order and the seed.
+    The arguments of ``update`` are ``code`` (B, ...) and ``factors`` (B, F). Factors with a single value are ignored.
+    The result is a function of the examples, their order and the seed.
 
     Args:
-        num_examples: so many at most are drawn from all; a third of them is held out to judge classifiers.
-        num_votes: points and votes of each factor in the beta-VAE and FactorVAE scores.
-        batch_size: examples behind each.
-        bins: of each dimension, for mutual information.
-        num_trees: of each forest.
-        num_resamples: of the bootstrap.
-        seed: names the draws.
+        num_examples: largest number of examples, drawn from all; a third of them is held out for the classifiers'
+            scores.
+        num_votes: inputs and votes per factor in the beta-VAE and FactorVAE scores.
+        batch_size: examples or pairs per input and vote.
+        bins: bins of each dimension for mutual information.
+        num_trees: trees of each forest.
+        num_resamples: resamples of the bootstrap.
+        seed: seed of all random numbers.
 
     Raises:
-        ValueError: in ``compute``, for codes that are not finite or of one dimension, fewer than two factors that vary,
-            or fewer than ten examples of a value.
+        ValueError: in ``compute``, if codes are not finite or have a single dimension, fewer than two factors vary, or
+            a value has fewer than ten examples.
     """
 
     buffer_names = ("code", "factors")
@@ -116,37 +122,38 @@ class Disentanglement(BufferedMetric):
         )
 
     def generator(self, name: str) -> np.random.Generator:
-        """A stream of draws of its own for each purpose."""
+        """Return a random generator for one purpose."""
         return np.random.default_rng(seeding.derive(self.seed, "disentanglement", name))
 
     def examples(self) -> tuple[Array, Labels]:
-        """Codes (N, D) and the factors that vary (N, F), checked."""
+        """Return codes (N, D) and the factors that vary (N, F), checked."""
         values = self.buffered()
         codes = values["code"].flatten(1).cpu().double().numpy()
         factors = values["factors"].cpu().numpy()
         if factors.ndim != 2:
             raise ValueError(f"factors must be (N, F), got shape {factors.shape}")
         if codes.shape[1] < 2:
-            raise ValueError("disentanglement compares latent dimensions: codes have one alone")
+            raise ValueError("disentanglement compares latent dimensions, but the codes have only one")
         if bad := int((~np.isfinite(codes).all(1)).sum()):
-            raise ValueError(f"codes must be finite: {bad} of {len(codes)} examples have nan or inf")
+            raise ValueError(f"codes must be finite: {bad} of {len(codes)} examples have NaN or infinity")
         rows = self.generator("examples").permutation(len(codes))[: self.num_examples]
         codes, factors = codes[rows], factors[rows]
         classes = [np.unique(v, return_inverse=True)[1] for v in factors.T]
         classes = [v for v in classes if v.max() > 0]
         if len(classes) < 2:
             raise ValueError(
-                f"disentanglement needs two factors that vary: of {factors.shape[1]}, {len(classes)} has two values"
+                f"disentanglement needs at least 2 factors that vary, but {len(classes)} of {factors.shape[1]} factors "
+                f"have two or more values"
             )
         if (least := min(np.bincount(v).min() for v in classes)) < MIN_EXAMPLES:
             raise ValueError(
-                f"disentanglement needs {MIN_EXAMPLES} examples of each value of each factor, one has {least}: "
+                f"disentanglement needs {MIN_EXAMPLES} examples of each value of a factor, but one value has {least}: "
                 f"{len(codes)} examples are too few"
             )
         return codes, np.stack(classes, axis=1)
 
     def scores_on_all(self, codes: Array, factors: Labels) -> dict[str, float]:
-        """The scores that take all examples at once."""
+        """Return the scores that use all examples at once."""
         information = mutual_information(codes, factors, self.bins)
         return {
             "beta_vae": beta_vae(codes, factors, self.generator("beta_vae"), **self.draws),
@@ -157,8 +164,8 @@ class Disentanglement(BufferedMetric):
         }
 
     def scores_on_held_out(self, codes: Array, factors: Labels) -> dict[str, float]:
-        """The scores of classifiers, fitted to two thirds of the examples and judged on the rest."""
-        split = [len(codes) * 2 // 3]  # of rows in an order drawn at random
+        """Return the scores of classifiers that are fitted to two thirds of the examples and scored on the rest."""
+        split = [len(codes) * 2 // 3]  # the rows are in random order
         (train, test), (train_factors, test_factors) = np.split(codes, split), np.split(factors, split)
         parts = train, train_factors, test, test_factors
         seed = seeding.derive(self.seed, "disentanglement", "forests") % 2**32
