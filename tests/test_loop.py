@@ -22,6 +22,7 @@ from vaezoo.training.schedulers import cosine
 from vaezoo.types import Batch
 
 SGD = partial(torch.optim.SGD, lr=1e-3)  # Adam forgives a gradient that is wrong by a factor
+factor_vae = partial(FactorVAE, gamma=10.0, critic_hidden=[8], critic_lr=1e-4)
 
 
 def make(model=VAE, **kwargs):
@@ -138,7 +139,7 @@ class Save(pl.Callback):
         ({"steps": 17}, {"max_steps": 17}, {"scheduler": cosine}),
         ({"batches": 7, "accumulate": 2}, {"limit_train_batches": 7, "accumulate_grad_batches": 2},
          {"scheduler": cosine}),
-        ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {"model": partial(FactorVAE, critic_hidden=[8])}),
+        ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {"model": factor_vae}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
 )  # fmt: skip
