@@ -21,6 +21,7 @@ from vaezoo.models import VAE, FactorVAE
 from vaezoo.training.schedulers import cosine
 from vaezoo.types import Batch
 
+FACTOR_VAE = partial(FactorVAE, gamma=10.0, critic_lr=1e-4, critic_hidden=[8])
 SGD = partial(torch.optim.SGD, lr=1e-3)  # Adam forgives a gradient that is wrong by a factor
 
 
@@ -138,7 +139,7 @@ class Save(pl.Callback):
         ({"steps": 17}, {"max_steps": 17}, {"scheduler": cosine}),
         ({"batches": 7, "accumulate": 2}, {"limit_train_batches": 7, "accumulate_grad_batches": 2},
          {"scheduler": cosine}),
-        ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {"model": partial(FactorVAE, critic_hidden=[8])}),
+        ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {"model": FACTOR_VAE}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
 )  # fmt: skip
