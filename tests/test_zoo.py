@@ -9,6 +9,7 @@ import pytest
 from conftest import REPO, config
 from test_contract import MODELS, bits
 
+from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build, locate
 from vaezoo.models import CIWAE, IWAE, MIWAE, PIWAE, VAE, LadderVAE
 
@@ -69,6 +70,13 @@ def test_a_models_settings_stand_in_its_config_alone(name):
 def test_neutral_defaults(cls):
     found = defaults(cls)
     assert found.items() >= {key: NEUTRAL[key] for key in found.keys() & NEUTRAL.keys()}.items()
+
+
+@pytest.mark.parametrize(("given", "missing"), [("beta", "latent_dim"), ("latent_dim", "beta")])
+def test_a_missing_setting_is_named(given, missing):
+    node = {"_target_": "vaezoo.models.BetaVAE", "data_shape": [1, 4, 4], given: 3}
+    with pytest.raises(ConfigError, match=rf"^model\.{missing} is missing: BetaVAE needs it$"):
+        build(node, "model", seed=0)
 
 
 def test_little_is_copied():

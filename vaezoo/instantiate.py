@@ -113,6 +113,9 @@ def build(node: Any, at: str, allow_packages: Sequence[str] = (), **extra: Any) 
             raise ConfigError(
                 f"{at}.{twice[1]}: {target.__qualname__} sets this argument itself, remove it from the config"
             ) from error
+        missing = re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'", str(error))
+        if missing and missing[1] in signature(target)[0]:  # a parent needs it, or ``extra`` might have had it
+            raise ConfigError(f"{at}.{missing[1]} is missing: {target.__qualname__} needs it") from error
         raise
 
 
