@@ -244,7 +244,7 @@ def test_a_loader_of_plain_pairs_is_refused(stage):
     pairs = torch.utils.data.TensorDataset(*examples)
     batches = [Batch(x, y) for x, y in zip(*examples, strict=True)]
     act = getattr(trainer(max_epochs=1), stage)
-    with pytest.raises(ValueError, match=r"gives a list, where VAE takes a vaezoo\.types\.Batch: let its"):
+    with pytest.raises(ValueError, match=r"gives a list, but VAE needs a vaezoo\.types\.Batch: let its"):
         act(make(), torch.utils.data.DataLoader(pairs, batch_size=2))
     act(make(), torch.utils.data.DataLoader(batches, batch_size=2))
 
