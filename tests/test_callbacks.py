@@ -1,4 +1,4 @@
-"""Schedules, weight averaging, early stopping and the step-wise measurements."""
+"""Schedules, weight averaging, early stopping and the metrics of steps."""
 
 import math
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def weights(model):
 
 
 class Seen(pl.Callback):
-    """Beta at each optimizer step."""
+    """Records beta at each optimizer step."""
 
     def __init__(self):
         self.beta = {}
@@ -45,7 +45,7 @@ class Seen(pl.Callback):
 
 
 def test_linear_warmup_counts_optimizer_steps():
-    """beta(t) = 4 (s + (1 - s) min(1, t / T)), and accumulation does not make it faster."""
+    """beta(t) = 4 (s + (1 - s) min(1, t / T)), where t counts optimizer steps, not batches."""
     for accumulate in (1, 2):
         seen = Seen()
         callbacks = [LinearWarmup(steps=5, start=0.2), seen]
@@ -55,8 +55,8 @@ def test_linear_warmup_counts_optimizer_steps():
             assert beta == pytest.approx(4 * (0.2 + 0.8 * min(1, step / 5)), rel=1e-6)
 
 
-def test_cyclical():
-    """Fu et al. 2019: rises over the first half of a period, stays, starts anew."""
+def test_cyclical_annealing():
+    """Fu et al. 2019: the weight rises in the first half of a period and then stays until the next one."""
     schedule = Cyclical(period=10, ratio=0.5)
     assert [round(schedule.factor(t), 3) for t in range(12)] == [0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1, 0, 0.2]
 
@@ -70,7 +70,7 @@ def test_any_weight_can_be_scheduled():
 
 
 def test_cosine():
-    """Up over the warm-up, down to the final fraction at the last step, a function of the step alone."""
+    """Rises during the warm-up and falls to the final fraction at the last step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     schedule = cosine(optimizer, 20, warmup_steps=4, final=0.1)
     rates = []
@@ -91,8 +91,8 @@ def test_cosine_reaches_zero_in_training():
         fit(VAE((1, 5, 4), latent_dim=20, scheduler=cosine), max_epochs=-1, max_time={"seconds": 1})
 
 
-def test_weight_averaging_is_what_is_validated():
-    """EMA through Lightning's callback: the weights at the end are the average over the steps."""
+def test_averaged_weights_are_validated():
+    """With Lightning's callback, the weights after the training are the average over the steps."""
     path, decay = [], 0.5
 
     class Path(pl.Callback):
@@ -115,7 +115,7 @@ def test_early_stopping_on_val_elbo():
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_precision_and_clipping(precision):
-    """bf16 trains; sums stay in float32; Lightning's clipping holds."""
+    """A model trains in bf16 with clipping, and sums are in float32."""
     model = VAE((1, 5, 4), latent_dim=20)
     trainer = fit(model, precision=precision, gradient_clip_val=0.1, max_epochs=3)
     assert math.isfinite(float(trainer.callback_metrics["val/elbo"]))
@@ -125,7 +125,7 @@ def test_precision_and_clipping(precision):
 
 
 def test_monitor_rows(tmp_path):
-    """Every n steps a row of what the batch was, with the true norm of its gradient."""
+    """Every n steps, a row with the metrics of the batch and the norm of its gradient before clipping."""
     norms = []
 
     class Norm(pl.Callback):
@@ -157,7 +157,7 @@ def test_monitor_rows(tmp_path):
 
 
 def test_epoch_means_are_exact():
-    """val/elbo is the mean over examples whatever the batch size: a ragged last batch weighs less."""
+    """val/elbo is the mean over examples for any batch size: a smaller last batch counts less."""
     model = VAE((1, 5, 4), latent_dim=20, optimizer=lambda p: torch.optim.SGD(p, 0.0))
     model.seed_noise = lambda *_: torch.manual_seed(0)
     data = RandomImages((1, 5, 4))
@@ -171,7 +171,7 @@ def test_epoch_means_are_exact():
 
 
 def test_same_seed_same_weights():
-    """A seed names the run to the bit; another one is another run; the module's state is not in it."""
+    """The seed determines the weights to the bit; the state of torch's generator does not matter."""
 
     def run(seed, noise=0):
         pl.seed_everything(seed, verbose=False)
@@ -184,7 +184,7 @@ def test_same_seed_same_weights():
     assert not torch.equal(run(1), run(2))
 
 
-def test_a_length_in_words():
+def test_the_length_of_a_training_as_text():
     assert describe_training(200, 0.0348) == "200 steps (0.035 epochs)"
     assert describe_training(1, 1) == "1 step (1 epoch)"
     assert describe_training(2750, 12.5) == "2,750 steps (12.50 epochs)"

@@ -23,7 +23,7 @@ def fit(model, *callbacks, epochs=1, **settings):
 
 
 def steps(callback, model, distortions):
-    """beta after each of some steps with these distortions."""
+    """Return beta after each step with these distortions."""
     trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda value: value))  # one process
     callback.on_fit_start(trainer, model)
     betas = []
@@ -34,7 +34,7 @@ def steps(callback, model, distortions):
     return betas
 
 
-def test_by_hand():
+def test_geco_equals_its_formula():
     """log beta falls by speed * running mean of (distortion - target)."""
     betas = steps(GECO(target=10.0, speed=0.1, momentum=0.5), VAE((1, 5, 5), latent_dim=20), [12.0, 16.0, 4.0])
     means = [2.0, 4.0, -1.0]  # 2; (2 + 6) / 2; (4 - 6) / 2
@@ -43,8 +43,8 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_batch_that_is_left_out_does_not_steer(bad):
-    """on_nan=skip: the running mean stays, and log beta falls by it once more."""
+def test_a_skipped_batch_does_not_change_the_running_mean(bad):
+    """With on_nan=skip, the running mean stays the same, and log beta falls by it once more."""
     betas = steps(GECO(target=10.0, speed=0.1, momentum=0.5), VAE((1, 5, 5), latent_dim=20), [bad, 12.0, bad, 16.0])
     means = [0.0, 1.0, 1.0, 3.5]  # nothing; (0 + 2) / 2; as before; (1 + 6) / 2
     expected = [math.exp(-0.1 * sum(means[: i + 1])) for i in range(4)]
@@ -56,8 +56,8 @@ def test_beta_is_bounded():
     assert steps(GECO(target=2.0, speed=1e9), VAE((1, 5, 5), latent_dim=20), [1.0])[0] == pytest.approx(1e4)
 
 
-def test_the_distortion_ends_at_the_target():
-    """Well above what beta = 1 leads to, the distortion of the last steps is the target's."""
+def test_the_distortion_reaches_the_target():
+    """The target is well above the distortion with beta = 1; the last steps reach it."""
     distortions = {}
     for target in (None, 13.0):
         torch.manual_seed(0)
@@ -75,8 +75,8 @@ def test_the_distortion_ends_at_the_target():
     assert distortions[None] < 12.0
 
 
-def test_state_goes_on():
-    """A callback restored from its state continues as if never stopped."""
+def test_a_restored_state_continues():
+    """A callback that is restored from its state gives the same values."""
     whole = steps(GECO(target=10.0, speed=0.1), VAE((1, 5, 5), latent_dim=20), [12.0, 16.0, 4.0, 7.0])
     first, second = GECO(target=10.0, speed=0.1), GECO(target=10.0, speed=0.1)
     start = steps(first, VAE((1, 5, 5), latent_dim=20), [12.0, 16.0])
@@ -84,14 +84,14 @@ def test_state_goes_on():
     assert start + steps(second, VAE((1, 5, 5), latent_dim=20), [4.0, 7.0]) == whole
 
 
-def test_bad_options():
+def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="speed > 0 and momentum in"):
         GECO(target=1.0, speed=0.0)
     with pytest.raises(ValueError, match="target must be finite"):
         GECO(target=math.nan)
     for name in ("vq_vae", "ciwae", "beta_tc_vae"):  # beta has another meaning in the last two
         model = build(config("model", f"model={name}", "data.shape=[1,5,5]"), "model")
-        with pytest.raises(ValueError, match="has no weight on the rate to steer"):
+        with pytest.raises(ValueError, match="has no weight on the KL term to set"):
             fit(model, GECO(target=1.0))
     with pytest.raises(ConfigError, match=r"^callbacks\.anneal\.target is missing: GECO needs it$"):
         build(config("callbacks.anneal", "callbacks/anneal=geco"), "callbacks.anneal")

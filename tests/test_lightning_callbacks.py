@@ -1,4 +1,4 @@
-"""Every callback of Lightning's works with our training loop, or is refused at the start with what to use instead."""
+"""Every callback of Lightning works with this training loop, or is refused with an alternative before the training."""
 
 import logging
 from datetime import timedelta
@@ -14,7 +14,7 @@ from vaezoo.training.callback_checks import NEED_EVERY_BATCH, REFUSED
 
 
 class Rows(DummyLogger):
-    """Keeps what is logged."""
+    """Keeps all rows that are logged."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +53,7 @@ def copied(module):
 
 
 def fitted(callback, batches_per_step=1, max_epochs=2):
-    """A training of 10 steps an epoch with one callback: trainer, model and the rows that were logged."""
+    """Train with one callback, 10 steps in an epoch. Return trainer, model and the logged rows."""
     torch.manual_seed(0)
     model, rows = VAE((1, 4, 4), latent_dim=2), Rows()
     bar, saves = (isinstance(callback, kind) for kind in (callbacks.ProgressBar, callbacks.Checkpoint))
@@ -65,7 +65,7 @@ def fitted(callback, batches_per_step=1, max_epochs=2):
 
 
 def made(kind, folder):
-    """A callback of each class, with what its constructor needs."""
+    """Return a callback of a class, with the arguments that its constructor needs."""
     arguments = {
         callbacks.BaseFinetuning: lambda: Unfreeze(),
         callbacks.BasePredictionWriter: lambda: Predictions("batch"),
@@ -93,7 +93,7 @@ INSTEAD = r"data\.|trainer\.|callbacks|optimizer\.|BaseFinetuning|torch\.nn"
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.filterwarnings("ignore")
 def test_each_callback_works_or_is_refused(kind, tmp_path):
-    """All that Lightning exports: new ones of a newer version are tried as well."""
+    """For all callbacks that Lightning exports, so new ones of a newer version are tried too."""
     needs_every_batch = any(issubclass(kind, one) for one in NEED_EVERY_BATCH)
     if kind in REFUSED or needs_every_batch:
         with pytest.raises(ValueError, match=rf"^the callback \w+ .*: .*({INSTEAD})"):
@@ -103,7 +103,7 @@ def test_each_callback_works_or_is_refused(kind, tmp_path):
         assert steps == (5 if kind is callbacks.Timer else 20)
 
 
-def test_the_alternative_is_named():
+def test_the_message_names_an_alternative():
     with pytest.raises(ValueError, match=r"StochasticWeightAveraging does not work .*: use callbacks/ema=default"):
         fitted(callbacks.StochasticWeightAveraging(1e-2))
     words = r"EMAWeightAveraging .* every 4 batches .* data.batches_per_step=1 or callbacks/ema="
@@ -125,8 +125,8 @@ def test_on_the_command_line(cli):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_the_others_do(tmp_path, caplog):
-    """Each by what it is for."""
+def test_the_other_callbacks_do_their_work(tmp_path, caplog):
+    """Each callback that is not refused has its effect."""
     unfreeze = Unfreeze()
     model = fitted(unfreeze)[1]
     assert torch.equal(unfreeze.before, unfreeze.after_one)

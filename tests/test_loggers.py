@@ -39,13 +39,13 @@ def written(folder):
 
 @pytest.fixture
 def whole(tmp_path):
-    """The file of a run that nothing interrupted."""
+    """The file of an uninterrupted run."""
     (tmp_path / "whole").mkdir()
     log(CSV(str(tmp_path / "whole")), ROWS)
     return written(tmp_path / "whole")
 
 
-def test_the_layout_is_lightnings(tmp_path, whole):
+def test_the_file_is_that_of_lightnings_logger(tmp_path, whole):
     logger = CSVLogger(str(tmp_path), name="", version="")
     log(logger, ROWS)
     logger.save()
@@ -65,8 +65,8 @@ def test_every_row_is_on_disk_at_once(tmp_path):
 
 @pytest.mark.parametrize("saved", range(0, 9, 2))
 @pytest.mark.parametrize("torn", [b"", b"1,-8.", b"3,,,,,\r"])
-def test_interrupted_anywhere_it_ends_the_same(tmp_path, whole, saved, torn):
-    """A checkpoint after any step, and a kill at any later row, also before or inside the validation of that step."""
+def test_a_log_that_was_interrupted_anywhere_ends_the_same(tmp_path, whole, saved, torn):
+    """The checkpoint is after any step, and the kill at any later row, also before or within that step's validation."""
     # What is logged after a checkpoint of its step is logged once more: a validation, and an epoch's end.
     after = [row for row in ROWS if row[0] >= saved or (row[0] == saved - 1 and "epoch" in row[1])]
     for logged in range(len(ROWS) - len(after), len(ROWS) + 1):
@@ -79,13 +79,13 @@ def test_interrupted_anywhere_it_ends_the_same(tmp_path, whole, saved, torn):
         assert written(tmp_path) == whole
 
 
-def test_a_new_run_begins_a_new_file(tmp_path):
+def test_a_new_run_starts_a_new_file(tmp_path):
     log(CSV(str(tmp_path)), ROWS)
     log(CSV(str(tmp_path)), ROWS[:1])
     assert len(written(tmp_path).splitlines()) == 2
 
 
-def test_tensorboard_hides_what_was_logged_too_far_ahead(tmp_path):
+def test_tensorboard_hides_events_after_the_resumed_step(tmp_path):
     for resume, steps in ((None, range(6)), (3, range(3, 5))):
         logger = TensorBoard(str(tmp_path), name="", version="")
         if resume is not None:
@@ -97,8 +97,8 @@ def test_tensorboard_hides_what_was_logged_too_far_ahead(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("a")] == [(0, 0), (1, 1), (2, 2), (3, 3.5), (4, 4.5)]
 
 
-def test_wandb_goes_on_with_its_run(tmp_path):
-    """A resumed run has the id of the run in its folder; a new one in the same folder, or nothing there, another."""
+def test_wandb_continues_its_run(tmp_path):
+    """A resumed run has the id of the run in its folder. A new run in this folder or in an empty one has another."""
     ids = []
     for resume in (None, "auto", None):
         ids.append(wandb_logger(str(tmp_path), resume=resume).experiment.id)
@@ -109,7 +109,7 @@ def test_wandb_goes_on_with_its_run(tmp_path):
 
 
 class Broken(DisabledOnError, CSVLogger):
-    """A logger that has lost its backend."""
+    """A logger whose backend fails."""
 
     @property
     def experiment(self):
@@ -117,7 +117,7 @@ class Broken(DisabledOnError, CSVLogger):
 
 
 def test_a_logger_that_fails_is_switched_off(tmp_path, capsys):
-    """One sentence, whatever is logged next; what a user asks to stop still stops."""
+    """It prints one message, whatever is logged next. An interrupt by the user is not caught."""
     logger = Broken(str(tmp_path))
     for _ in range(2):
         logger.log_metrics({"a": 1.0}, step=0)
@@ -151,8 +151,8 @@ class Killer(pl.Callback):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the service is found in /proc")
-def test_a_run_outlives_its_wandb_service(tmp_path, monkeypatch):
-    """Killed in mid-run: one sentence, exit code 0, and metrics.csv is whole."""
+def test_a_run_continues_when_its_wandb_service_is_killed(tmp_path, monkeypatch):
+    """The run prints one message, its exit code is 0, and metrics.csv is complete."""
     monkeypatch.delenv("WANDB_SERVICE", raising=False)  # that of other tests
     (tmp_path / "killer.py").write_text(KILLER)
     words = ("trainer.max_epochs=3", "model.encoder.hidden=[8]", "callbacks.images.every_n_epochs=1", "threads=1",
@@ -167,10 +167,10 @@ def test_a_run_outlives_its_wandb_service(tmp_path, monkeypatch):
     assert '"status": "completed"' in (tmp_path / "D" / "summary.json").read_text()
 
 
-def test_wandb_that_does_not_start_is_left_out(tmp_path, monkeypatch, capsys):
+def test_logging_continues_without_wandb_if_it_cannot_start(tmp_path, monkeypatch, capsys):
     def dead(**_):
         raise wandb.Error("no service")
 
     monkeypatch.setattr(wandb, "init", dead)
     assert wandb_logger(str(tmp_path)) is None
-    assert "W&B cannot log offline either (no service): it is left out" in capsys.readouterr().err
+    assert "W&B cannot log offline either (no service): logging without W&B" in capsys.readouterr().err

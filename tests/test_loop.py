@@ -1,4 +1,4 @@
-"""The training loop against one written out by hand: the same weights to the bit, whatever the chunk."""
+"""The training loop equals one written by hand: the same weights to the bit, for any size of chunk."""
 
 import copy
 import pickle
@@ -21,6 +21,7 @@ from vaezoo.models import VAE, FactorVAE
 from vaezoo.training.schedulers import cosine
 from vaezoo.types import Batch
 
+FACTOR_VAE = partial(FactorVAE, gamma=10.0, critic_lr=1e-4, critic_hidden=[8])
 SGD = partial(torch.optim.SGD, lr=1e-3)  # Adam forgives a gradient that is wrong by a factor
 
 
@@ -30,7 +31,7 @@ def make(model=VAE, **kwargs):
 
 
 def data(batches_per_step=1, num=127, **kwargs):
-    """11 training batches an epoch, the last one of 7 examples."""
+    """11 training batches in an epoch, the last one of 7 examples."""
     return RandomImages((1, 5, 4), num=num, batch_size=10, seed=3, batches_per_step=batches_per_step, **kwargs)
 
 
@@ -46,7 +47,7 @@ def weights(model):
 
 @contextmanager
 def torch_default(dtype):
-    """Lightning's 64-true draws its noise in float64, too."""
+    """Set torch's default dtype: with precision=64-true, Lightning draws the noise in float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -56,7 +57,7 @@ def torch_default(dtype):
 
 
 def by_hand(model, accumulate=1, clip=None, by_value=False, precision=None, batches=11, epochs=2, steps=10**9):
-    """What a fit is: weights, learning rates of the steps, and each epoch's mean ELBO over its examples."""
+    """Train by hand: the weights, the learning rate of each step and each epoch's mean ELBO over its examples."""
     source = data()
     source.setup()
     model.objective.set_num_train(source.num_train)
@@ -102,7 +103,7 @@ def by_hand(model, accumulate=1, clip=None, by_value=False, precision=None, batc
 
 
 class Steps(pl.Callback):
-    """The learning rate of each optimizer step, and the number of the batch that made it due."""
+    """Records the learning rate of each optimizer step, and the index of the batch before it."""
 
     def __init__(self):
         self.rates, self.numbers = [], []
@@ -113,7 +114,7 @@ class Steps(pl.Callback):
 
 
 class Save(pl.Callback):
-    """Writes a checkpoint after a batch."""
+    """Saves a checkpoint after a batch."""
 
     def __init__(self, path, number):
         self.path, self.number = path, number
@@ -138,11 +139,11 @@ class Save(pl.Callback):
         ({"steps": 17}, {"max_steps": 17}, {"scheduler": cosine}),
         ({"batches": 7, "accumulate": 2}, {"limit_train_batches": 7, "accumulate_grad_batches": 2},
          {"scheduler": cosine}),
-        ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {"model": partial(FactorVAE, critic_hidden=[8])}),
+        ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {"model": FACTOR_VAE}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
 )  # fmt: skip
-def test_the_loop_is_the_plain_one(hand, settings, model, chunk):
+def test_the_loop_equals_one_written_by_hand(hand, settings, model, chunk):
     expected, rates, elbos = by_hand(make(**model), **hand)
     fitted, seen = make(**model), Steps()
     fit = trainer(seen, **settings)
@@ -154,7 +155,7 @@ def test_the_loop_is_the_plain_one(hand, settings, model, chunk):
 
 
 def test_averaging_counts_optimizer_steps():
-    """As Lightning's own, in chunks of any size."""
+    """The average equals that of Lightning's callback, for chunks of any size."""
     results = []
     for chunk in (1, 4):
         model = make()
@@ -167,7 +168,7 @@ def test_averaging_counts_optimizer_steps():
 
 
 class Breaks(pl.Callback):
-    """Ends the first training at its second turn, in the middle of a window."""
+    """Ends the first training after its second step, while gradients are being accumulated."""
 
     done = False
 
@@ -183,8 +184,8 @@ class Breaks(pl.Callback):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), None], ids=repr)
-def test_a_fit_after_one_that_broke(error):
-    """The trainer still accumulates and clips, and no window of the first fit is left open."""
+def test_a_fit_after_an_interrupted_one(error):
+    """The trainer still accumulates and clips, and no gradients of the first fit are left."""
     model = make()
     fit = trainer(Breaks(error), accumulate_grad_batches=4, gradient_clip_val=0.5, max_epochs=1)
     with suppress(RuntimeError, SystemExit):  # the latter is Lightning's for Ctrl-C
@@ -196,7 +197,7 @@ def test_a_fit_after_one_that_broke(error):
 
 
 def test_a_test_of_a_checkpoint_leaves_no_gradients(tmp_path):
-    """One that was saved within a window, tested and then trained on anew."""
+    """It was saved while gradients were being accumulated; then the model is trained from the start."""
     steps = Steps()
     trainer(Save(tmp_path / "amid.ckpt", 5), accumulate_grad_batches=4, max_epochs=1).fit(make(), data())
     model = make()
@@ -219,7 +220,7 @@ def test_the_training_data_can_be_read_after_the_training():
 
 
 class Iterable(torch.utils.data.IterableDataset):
-    """Batches without a length."""
+    """A data set of batches that does not know its length."""
 
     def __iter__(self):
         source = data()
@@ -227,7 +228,7 @@ class Iterable(torch.utils.data.IterableDataset):
         return iter(source.train_dataloader().batches)
 
 
-def test_a_loader_of_no_length():
+def test_a_loader_without_a_length():
     model = make()
     fit = trainer(accumulate_grad_batches=4, max_epochs=1)
     fit.fit(model, torch.utils.data.DataLoader(Iterable(), batch_size=None))
@@ -236,7 +237,7 @@ def test_a_loader_of_no_length():
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
 def test_a_loader_of_plain_pairs_is_refused(stage):
-    """By what is missing; one whose data set gives a Batch for each example is taken."""
+    """A loader whose data set gives a Batch for each example is accepted."""
     source = data()
     source.setup()
     examples = source.examples(5)
@@ -255,8 +256,8 @@ def test_a_loader_of_plain_pairs_is_refused(stage):
     [(2, (), ()), (2, (), (EMA,)), (3, (Breaks,), ()), (3, (Breaks,), (EMA,))],
     ids=str,
 )
-def test_a_longer_run_is_the_long_one(tmp_path, epochs, interrupting, averaging, chunk):
-    """A run that has ended, after an epoch or amid one (by max_time, say), goes on as if more had always been meant."""
+def test_a_run_that_is_resumed_for_longer_equals_a_long_run(tmp_path, epochs, interrupting, averaging, chunk):
+    """The first run may end after an epoch or within one (for example by max_time)."""
 
     def fit(folder, epochs, *callbacks, resume=None):
         model = make()
@@ -270,7 +271,7 @@ def test_a_longer_run_is_the_long_one(tmp_path, epochs, interrupting, averaging,
 
 
 def test_a_resumed_run_may_accumulate_less(tmp_path):
-    """With more gradients waiting than a step now takes, the step is due at once."""
+    """If more batches are accumulated than a step now needs, the step is made at once."""
     trainer(Save(tmp_path / "amid.ckpt", 2), accumulate_grad_batches=4, max_epochs=1).fit(make(), data())
     steps = Steps()
     fit = trainer(steps, accumulate_grad_batches=2, max_epochs=1)
@@ -279,7 +280,7 @@ def test_a_resumed_run_may_accumulate_less(tmp_path):
 
 
 def test_a_row_of_a_step_is_logged_once(tmp_path):
-    """A run that goes on amid an accumulation window does not say the last step's row again, of another batch."""
+    """A run that is resumed during accumulation does not log the last step again with another batch."""
     rows = []
 
     class Rows(pl.loggers.logger.DummyLogger):
@@ -292,11 +293,11 @@ def test_a_row_of_a_step_is_logged_once(tmp_path):
     assert rows == [1, 2]
 
 
-def test_an_overflow_in_fp16_is_no_divergence(monkeypatch):
-    """The gradient scaler leaves the step out and lowers its scale; where the check comes after a chunk, too."""
+def test_an_overflow_in_fp16_does_not_stop_the_training(monkeypatch):
+    """The gradient scaler skips the step and lowers its scale, also if the check comes after a chunk."""
 
     class Elsewhere(VAE):
-        """A model that takes the path of a GPU, whose check comes once a chunk."""
+        """Checks once per chunk, as on a GPU."""
 
         def training_step(self, batch, batch_idx):
             super().training_step(batch, batch_idx)
@@ -309,7 +310,7 @@ def test_an_overflow_in_fp16_is_no_divergence(monkeypatch):
     assert scaler.get_scale() < 2.0**40
 
 
-def test_compiled_is_what_is_trained(monkeypatch):
+def test_the_compiled_loss_is_trained(monkeypatch):
     calls = []
 
     def compile(losses, dynamic):
@@ -322,8 +323,8 @@ def test_compiled_is_what_is_trained(monkeypatch):
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_step_that_is_skipped_moves_nothing(tmp_path, accumulate):
-    """Neither weights nor the optimizer's state, and the count of them is in the checkpoint."""
+def test_a_skipped_step_changes_nothing(tmp_path, accumulate):
+    """Neither weights nor the optimizer's state. The number of skipped steps is in the checkpoint."""
 
     class Broken(VAE):
         def compute_loss(self, x, y):
@@ -350,8 +351,8 @@ def test_a_step_that_is_skipped_moves_nothing(tmp_path, accumulate):
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_batch_that_is_left_out_moves_no_buffer(accumulate):
-    """What the forward pass of a broken batch writes down, as a codebook's moving average, is taken back."""
+def test_a_skipped_batch_changes_no_buffer(accumulate):
+    """Changes by the forward pass of a broken batch, such as a codebook's moving average, are undone."""
 
     class Counting(VAE):
         def __init__(self, *args, **kwargs):
@@ -370,7 +371,7 @@ def test_a_batch_that_is_left_out_moves_no_buffer(accumulate):
 
 
 def test_a_broken_batch_stops_the_training_at_once():
-    """Amid an accumulation window too: no other batch, and no checkpoint, comes between."""
+    """During accumulation too: no other batch and no checkpoint comes in between."""
     seen = []
 
     class Broken(VAE):
@@ -385,8 +386,8 @@ def test_a_broken_batch_stops_the_training_at_once():
 
 
 @pytest.mark.parametrize(("mode", "kept"), [("max", [1.0, 3.0]), ("min", [1.0, 0.0])])
-def test_the_best_is_kept(tmp_path, mode, kept):
-    """Of equals the first; what is not finite never."""
+def test_the_best_checkpoint_is_kept(tmp_path, mode, kept):
+    """Of equal ones the first; never one that is not finite."""
     saved = []
     best = Best(tmp_path, "metric", mode)
     for score in [float("nan"), 1.0, float("inf"), float("-inf"), 1.0, 3.0, 0.0]:
@@ -413,7 +414,7 @@ def test_the_best_is_kept(tmp_path, mode, kept):
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_epochs_are_counted_with_their_fraction(tmp_path, settings, callbacks, expected):
-    """A whole number of them is an int; a checkpoint holds it, and a further fit counts anew."""
+    """A whole number is an int. A checkpoint holds the number, and a further fit starts at 0."""
     model = make()
     for _ in range(1 if callbacks else 2):
         fit = trainer(Last(tmp_path), *callbacks, **{"max_epochs": -1, **settings})

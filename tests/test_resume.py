@@ -1,4 +1,4 @@
-"""A training that is killed and resumed, any number of times, is the one that was not: every step, to the bit."""
+"""A training that is killed and resumed any number of times equals an uninterrupted one, in every step, to the bit."""
 
 import random
 import re
@@ -21,11 +21,11 @@ from vaezoo.training.schedulers import cosine
 
 
 class Killed(BaseException):
-    """In place of a kill -9: nothing is saved that was not on the disk."""
+    """Acts as a kill -9: nothing is saved that was not on the disk."""
 
 
 class Recorder(pl.Callback):
-    """Writes down each batch, and dies at one of them, or before a validation batch."""
+    """Records each batch, and dies after one of them or before a validation batch."""
 
     def __init__(self, record, die_at=None, in_validation=False):
         self.record, self.die_at, self.in_validation = record, die_at, in_validation
@@ -49,7 +49,7 @@ class Recorder(pl.Callback):
 
 
 class Recorded(VAE):
-    """Writes down the means of each epoch, too."""
+    """Records the means of each epoch."""
 
     def log_stage(self, stage):
         super().log_stage(stage)
@@ -58,7 +58,7 @@ class Recorded(VAE):
 
 
 def train(folder, record, die_at=None, in_validation=False, batches_per_step=3, resume=False, **settings):
-    """One attempt; whether it came to its end."""
+    """Train once. Return None if the training was killed, else weights, number of steps and best score."""
     pl.seed_everything(3, verbose=False)
     model = Recorded((1, 5, 4), latent_dim=2, scheduler=cosine, seed=3)
     model.record = record
@@ -112,15 +112,15 @@ def test_killed_anywhere(tmp_path, settings):
 
 
 class DiesAtTheEnd(pl.Callback):
-    """Of the last epoch, when its last step is done and saved."""
+    """Dies at the end of the last epoch, when its last step is saved."""
 
     def on_train_epoch_end(self, trainer, *_):
         if trainer.global_step == trainer.max_steps:
             raise Killed
 
 
-def test_killed_after_its_last_step_amid_an_epoch(tmp_path):
-    """Nothing is left to train, but the epoch's end: means, weights that are averaged, the number of epochs."""
+def test_killed_after_the_last_step_within_an_epoch(tmp_path):
+    """No step is left, but the end of the epoch: its means, the averaged weights, the number of epochs."""
 
     def attempt(folder, *callbacks, resume=False):
         pl.seed_everything(3, verbose=False)
@@ -146,8 +146,8 @@ def test_killed_after_its_last_step_amid_an_epoch(tmp_path):
     assert whole[2]["train"]["elbo"] < 0
 
 
-def test_a_validation_inside_an_accumulation_window_moves_nothing(tmp_path):
-    """Lightning would clear the gradients that wait for their optimizer step."""
+def test_a_validation_during_accumulation_changes_nothing(tmp_path):
+    """Lightning alone would clear the accumulated gradients."""
     records = {}, {}
     without = train(tmp_path / "without", records[0], accumulate_grad_batches=4)
     within = train(tmp_path / "within", records[1], accumulate_grad_batches=4, val_check_interval=3)
@@ -165,7 +165,7 @@ def test_a_resumed_training_may_begin_with_a_validation():
 
 
 def stopping(folder, resume=None, **settings):
-    """A training that gets no better by 1e9 nats: its trainer and what stops it."""
+    """Train until early stopping, which asks for an improvement of 1e9 nats."""
     model = VAE((1, 5, 4), latent_dim=2)
     data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10)
     stop = EarlyStopping("val/elbo", mode="max", patience=2, min_delta=1e9)
@@ -177,8 +177,8 @@ def stopping(folder, resume=None, **settings):
 
 
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty.*")
-def test_what_was_stopped_early_stays_so(tmp_path):
-    """Killed after the training's end, in the test say, it does not train on."""
+def test_a_training_that_was_stopped_early_stays_stopped(tmp_path):
+    """A run that is killed after the training, for example in the test, does not train longer."""
     trainer, _ = stopping(tmp_path)
     assert trainer.current_epoch == 3
     again, _ = stopping(tmp_path, tmp_path / "last.ckpt")
@@ -186,8 +186,8 @@ def test_what_was_stopped_early_stays_so(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty.*")
-def test_a_validation_that_is_run_again_counts_once(tmp_path):
-    """best.ckpt is written in a validation: what a run that goes on from it validates first is no news."""
+def test_a_repeated_validation_counts_once(tmp_path):
+    """best.ckpt is written during a validation, and a run that is resumed from it repeats this validation."""
     trainer, _ = stopping(tmp_path, check_val_every_n_epoch=2)
     assert trainer.current_epoch == 6
     states = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["callbacks"] for name in ("best", "last")]
@@ -199,8 +199,8 @@ def test_a_validation_that_is_run_again_counts_once(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_the_examples_of_a_loss_that_is_no_number(tmp_path, what):
-    """Of the batches of a step the one at fault is named; a gradient is of all of them."""
+def test_the_examples_of_a_loss_that_is_not_finite(tmp_path, what):
+    """For a loss, the message names the examples of its batch; for a gradient, those of all batches of the step."""
 
     class Broken(VAE):
         def compute_loss(self, x, y):
@@ -222,7 +222,7 @@ def test_the_examples_of_a_loss_that_is_no_number(tmp_path, what):
 
 
 @pytest.mark.parametrize("stage", ["validation", "test"])
-def test_a_signal_ends_an_evaluation_at_its_next_batch(tmp_path, monkeypatch, stage):
+def test_a_signal_stops_an_evaluation_after_its_batch(tmp_path, monkeypatch, stage):
     trainer = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision))
     end = getattr(Last(tmp_path), f"on_{stage}_batch_end")
     end(trainer)
@@ -232,8 +232,8 @@ def test_a_signal_ends_an_evaluation_at_its_next_batch(tmp_path, monkeypatch, st
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_every_process_knows_which_means_there_are(rank, monkeypatch):
-    """Or the first would wait for the others for ever: they add up what they have, name by name."""
+def test_every_process_restores_the_names_of_the_means(rank, monkeypatch):
+    """Otherwise the first process would wait forever for the others to join the sum."""
     first, later = VAE((1, 5, 4), latent_dim=20), VAE((1, 5, 4), latent_dim=20)
     first.train_means.update({"elbo": torch.tensor(1.0), "kl": torch.tensor(2.0)}, 3)
     checkpoint = {}

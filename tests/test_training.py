@@ -1,4 +1,4 @@
-"""What the base class does for every model: data to start from, two groups of parameters, schedules, refusals."""
+"""What the base class does for every model: initialization, parameter groups, schedules, checks."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -49,8 +49,8 @@ def test_coupled_losses_refuse_several_processes():
         model.on_fit_start()
 
 
-def test_what_does_not_go_together_is_refused_before_the_first_step():
-    """By the base class, with what it is and what to do; no step is taken."""
+def test_parts_that_do_not_fit_are_refused_before_the_first_step():
+    """The message says what to do, and no step is made."""
 
     class Planar(VAE):
         def __init__(self, objective=None, **kwargs):
@@ -60,7 +60,7 @@ def test_what_does_not_go_together_is_refused_before_the_first_step():
             raise AssertionError("a step was begun")
 
     for model, words in [
-        (Planar(TotalCorrelation(1.0, 6.0, 1.0, "mss")), "needs a posterior that factorises"),
+        (Planar(TotalCorrelation(1.0, 6.0, 1.0, "mss")), "needs a posterior that factorizes"),
         (Planar(ImportanceWeighted("dreg"), num_samples=2), "gradient=reparam"),
         (Planar(free_bits=0.1), "use model.free_bits_per=layer"),
         (
@@ -77,14 +77,14 @@ def test_what_does_not_go_together_is_refused_before_the_first_step():
     fit(
         IWAE((1, 5, 5), latent_dim=20, num_samples=5, likelihood=OptimalScaleNormal()), max_steps=1
     )  # autograd's own gradient is right
-    with pytest.raises(ValueError, match="HypersphericalUniform lies in sphere space and the posterior Normal in real"):
+    with pytest.raises(ValueError, match="HypersphericalUniform is in sphere space, but the posterior Normal in real"):
         VAE((1, 5, 5), latent_dim=20, prior=HypersphericalUniform)
     with pytest.raises(ValueError, match="pseudo-inputs of a VampPrior have no label"):
         CVAE((1, 5, 5), latent_dim=20, num_classes=10, prior=VampPrior)
 
 
-def test_a_second_fit_goes_on_from_the_first():
-    """What starts from data starts once: a further fit of no steps changes nothing."""
+def test_a_second_fit_continues_the_first():
+    """Data-dependent initialization happens once: a further fit of no steps changes nothing."""
     for make in (partial(VampVAE, num_components=5), partial(VQVAE, num_codes=8)):
         model = make((1, 5, 5))
         fit(model, max_steps=3)
@@ -93,8 +93,8 @@ def test_a_second_fit_goes_on_from_the_first():
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_log_marginal_does_not_train():
-    """It is that of evaluation whatever mode the model is in, and leaves mode and buffers."""
+def test_log_marginal_changes_nothing():
+    """It equals that in evaluation mode, and does not change mode or buffers."""
     model = SigmaVAE((1, 5, 5), latent_dim=20, momentum=0.1, min_scale=1e-3)
     x = torch.rand(8, 1, 5, 5)
     model.objective(model(x))["loss"].backward()  # a step's running average
@@ -108,8 +108,8 @@ def test_log_marginal_does_not_train():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_averaged_weights_keep_the_schedules():
-    """With weight averaging, a warm-up's weight is validated at its own value and whole at the end."""
+def test_weight_averaging_leaves_scheduled_weights_alone():
+    """With weight averaging, validation uses a warm-up's present weight, and the test uses the full weight."""
     seen = []
 
     class Record(Callback):
@@ -122,22 +122,22 @@ def test_averaged_weights_keep_the_schedules():
     assert seen == [2.0 * 3 / 8, 2.0 * 7 / 8, 2.0]  # 4 steps an epoch
 
 
-def test_schedules_of_nothing_are_refused():
+def test_a_schedule_of_a_weight_that_is_zero_is_refused():
     with pytest.raises(ValueError, match="free_bits is configured as 0"):
         fit(VAE((1, 5, 5), latent_dim=20), max_steps=1, callbacks=[LinearWarmup("free_bits")])
     with pytest.raises(ValueError, match=r"start in \[0, 1\], got 10 and 5"):
         LinearWarmup(steps=10, start=5)
 
 
-def test_the_objective_knows_the_training_sets_size():
+def test_the_objective_gets_the_size_of_the_training_set():
     model = BetaTCVAE((1, 5, 5), latent_dim=20, alpha=1.0, beta=6.0, gamma=1.0, estimator="mss")
     assert model.objective.num_train is None
     fit(model, max_steps=1)
     assert model.objective.num_train == 100
 
 
-def test_clipping_keeps_the_critic_apart():
-    """A critic with an enormous gradient does not take from the model's share, nor the other way round."""
+def test_the_critic_is_clipped_by_itself():
+    """A critic with a very large gradient does not shrink the model's gradient, nor the other way round."""
     model = FactorVAE((1, 5, 5), latent_dim=20, gamma=10.0, critic_lr=1e-4, critic_hidden=[8])
     optimizer = model.configure_optimizers()
     model._trainer = SimpleNamespace(precision_plugin=None)
@@ -169,8 +169,8 @@ def test_pseudo_inputs_start_at_training_images():
     assert starts[0].unique().numel() > 100  # not the bits themselves: within (0, 1), where there is a gradient
 
 
-def test_a_papers_own_schedule():
-    """Capacity follows the optimizer step, whole at test; a callback's schedule replaces it."""
+def test_the_capacity_schedule():
+    """The capacity follows the optimizer step and is full in the test; a callback's schedule replaces it."""
     model = AnnealedVAE((1, 5, 5), latent_dim=20, gamma=100.0, capacity=8.0, capacity_steps=16)
     trainer = fit(model, max_epochs=1)
     assert trainer.global_step == 4
@@ -184,14 +184,14 @@ def test_a_papers_own_schedule():
 @pytest.mark.parametrize(
     "overrides", [["model=vamp_vae", "model/prior=flow"], ["model=planar_vae", "model/posterior=iaf"]]
 )
-def test_a_part_that_the_paper_brings_itself(overrides):
+def test_a_part_that_the_model_sets_itself_is_refused(overrides):
     part = overrides[1].partition("/")[2].partition("=")[0]
     said = rf"^model.{part}: (VampVAE|PlanarVAE) sets this argument itself, remove it from the config$"
     with pytest.raises(ConfigError, match=said):
         build(config("model", *overrides), "model")
 
 
-def test_data_of_another_shape():
+def test_data_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"data_shape is \(1, 6, 6\), but RandomImages's images are \(1, 5, 5\)"):
         fit(VAE((1, 6, 6), latent_dim=20), max_steps=1)
 
@@ -201,7 +201,7 @@ CLASSES = torch.arange(8)
 
 
 def loader(x, y=CLASSES):
-    """A user's own loader: batches of four."""
+    """A loader of the user's own, with batches of four."""
     starts = range(0, len(x), 4)
     batches = [Batch(x[i : i + 4], y[i : i + 4] if isinstance(y, torch.Tensor) else y) for i in starts]
     return DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
@@ -227,7 +227,7 @@ def loader(x, y=CLASSES):
     ],
 )
 def test_the_first_batch_is_checked(stage, model, x, y, words):
-    """In training, validation and test, whoever made the loader; what is wrong is said before any number is."""
+    """In training, validation and test, for any loader, before anything is logged."""
     bad = loader(x, y)
     trainer = Trainer(accelerator="cpu", **QUIET, max_epochs=1)
     settings = {"num_classes": 10} if model is CVAE else {}
@@ -238,8 +238,8 @@ def test_the_first_batch_is_checked(stage, model, x, y, words):
     assert trainer.global_step == (2 if stage == "val" else 0)
 
 
-def test_one_batch_a_stage_is_checked(monkeypatch):
-    """Not each: it would slow the training down. A further fit checks again; a resumed run draws the same noise."""
+def test_only_the_first_batch_of_a_stage_is_checked(monkeypatch):
+    """To check each would slow down the training. A further fit checks again."""
     seen = []
     check = VAE.check_batch
     monkeypatch.setattr(VAE, "check_batch", lambda self, batch: seen.append(len(batch.x)) or check(self, batch))
@@ -249,8 +249,8 @@ def test_one_batch_a_stage_is_checked(monkeypatch):
     assert seen == [4, 4] * 2
 
 
-def test_a_number_that_is_not_finite_is_left_to_on_nan():
-    """Data that are broken here and there do not depend on which batch comes first."""
+def test_on_nan_decides_about_data_that_are_not_finite():
+    """NaN in data has the same effect in the first batch as in any other."""
     x = BITS.clone()
     x[1, 0, 2, 3] = torch.nan
     model = VAE((1, 8, 8), latent_dim=20, on_nan="skip")
@@ -261,8 +261,8 @@ def test_a_number_that_is_not_finite_is_left_to_on_nan():
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
-def test_data_and_likelihood_are_compared_in_python(stage):
-    """As on the command line, in every stage."""
+def test_data_and_likelihood_are_compared_in_every_stage(stage):
+    """As on the command line."""
     act = getattr(Trainer(accelerator="cpu", **QUIET, max_steps=1), stage)
     with pytest.raises(ValueError, match=r"Bernoulli scores binary data, but data.binarize=none makes them byte: use"):
         act(VAE((1, 5, 5), latent_dim=20), RandomImages((1, 5, 5), binarize="none"))
@@ -270,8 +270,8 @@ def test_data_and_likelihood_are_compared_in_python(stage):
         act(VAE((1, 6, 6), latent_dim=20), RandomImages((1, 5, 5)))
 
 
-def test_levels_are_scored_as_they_were_rounded():
-    """All 256 of them, in each dtype, and none between."""
+def test_levels_are_accepted_in_every_dtype():
+    """All 256 levels k / 255 are accepted as the dtype rounds them, and no values in between."""
     levels = torch.arange(256) / 255
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         DiscretizedLogistic().check(levels.to(dtype))
@@ -281,8 +281,8 @@ def test_levels_are_scored_as_they_were_rounded():
 
 
 @pytest.mark.parametrize("name", ["mlp_vae", "cvae", "ladder_vae", "vq_vae", "vamp_vae", "planar_vae", "s_vae"])
-def test_arrays_that_are_no_tensors(name):
-    """One sentence that says how to convert them, wherever they come in."""
+def test_arrays_that_are_not_tensors_are_refused(name):
+    """The message says how to convert them, for each function of the model."""
     model = build(config("model", f"model={name}", "model.data_shape=[1,8,8]"), "model").eval()
     x, y = BITS.numpy(), CLASSES
     z = model.encode(BITS, y).detach().numpy()
@@ -299,7 +299,7 @@ def test_arrays_that_are_no_tensors(name):
 
 
 @pytest.mark.parametrize(("num", "known"), [(1, False), (2, True)])
-def test_one_example_has_no_error(num, known):
+def test_one_example_has_no_standard_error(num, known):
     model = VAE((1, 8, 8), latent_dim=20)
     Trainer(accelerator="cpu", **QUIET).test(model, loader(BITS[:num], CLASSES[:num]), verbose=False)
     assert ("elbo_error" in model.results["test"]) == known
@@ -309,7 +309,7 @@ SAVING = QUIET | {"enable_checkpointing": True}
 
 
 def grey(x):
-    """A model of real numbers, in which NaN goes through."""
+    """Return a model of real numbers, which NaN passes."""
     return VAE((1, 8, 8), latent_dim=20, likelihood=FixedScaleNormal(), on_nan=x)
 
 
@@ -324,7 +324,7 @@ def test_nan_in_validation_stops_the_training(tmp_path):
 
 
 def test_nan_in_validation_may_be_skipped(tmp_path, capsys):
-    """One sentence for each, no checkpoint; early stopping takes it for no improvement and not for the end."""
+    """Each one prints a message and is no improvement for early stopping; no checkpoint is written."""
     broken = BITS.clone()
     broken[3, 0, 0, 0] = torch.nan
     words = ("callbacks/early_stopping=default", "callbacks.early_stopping.patience=2")

@@ -1,6 +1,7 @@
-"""Loggers that a resumed run goes on with, and Weights & Biases without questions: no prompt, no hang, no account.
+"""Loggers: ``metrics.csv``, TensorBoard and Weights & Biases.
 
-A logger whose backend fails never ends a run: it is switched off, and ``metrics.csv`` has all numbers.
+A resumed run continues its logs, without rows of steps that are repeated. W&B never asks, needs no account and does not
+block. If the backend of a logger fails, it is switched off and the run continues: ``metrics.csv`` has all numbers.
 """
 
 import csv
@@ -20,12 +21,16 @@ from vaezoo.training.lightning_workarounds import hide_events_from
 
 
 class CSV(Logger):
-    """``metrics.csv``: a row each time something is logged, on disk at once. Columns are sorted by name.
+    """Writes ``metrics.csv``: one row for each call, written to the disk at once. Columns are sorted by name.
 
-    A new logger begins a new file with its first row, unless it is told to ``resume``.
+    The first row starts a new file, except after ``rewind``.
 
     Args:
         save_dir: the run's folder.
+
+    Attributes:
+        columns: the file's columns.
+        logged_rows: step and columns of the rows that are already in the file and may be logged again after a resume.
     """
 
     name = version = ""
@@ -54,15 +59,14 @@ class CSV(Logger):
             self.write_rows([*rows, row])
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """The run's folder has its config already."""
+        """Do nothing: the run's folder has the config already."""
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Go on with the file as the run had left it after ``step`` optimizer steps (their rows are numbered
-        from 0): later rows are dropped.
+        """Continue the file after ``step`` optimizer steps, whose rows are numbered from 0. Later rows are dropped.
 
-        What is said once more of the last of these steps, such as a validation that a checkpoint came
-        before, is there already and not written again.
+        A resumed run may log a row of the last of these steps again, such as a validation that began after the
+        checkpoint. This row is in the file already and is not written twice.
         """
         rows = [row for row in self.read_rows() if int(row["step"]) < step]
         self.columns = sorted({name for row in rows for name in row})
@@ -71,7 +75,7 @@ class CSV(Logger):
             self.write_rows(rows)
 
     def read_rows(self) -> list[dict[str, str]]:
-        """The file's rows, without empty cells; of a line that a kill has cut short, nothing."""
+        """Return the file's rows without empty cells. A last line that a kill has cut short is left out."""
         if not self.file.exists():
             return []
         with self.file.open(encoding="utf-8", newline="") as file:
@@ -88,10 +92,16 @@ class CSV(Logger):
 
 
 def call_or_disable(logger: Any, action: Callable, *arguments: Any, **named: Any) -> Any:
-    """Do something with a logger; if its backend raises, say so once and switch the logger off.
+    """Call a function of a logger. If it raises an exception, print a message and switch the logger off.
+
+    Args:
+        logger: the logger; its attribute ``disabled`` is set if the call fails.
+        action: the function. It is not called if the logger is already switched off.
+        *arguments: positional arguments of the function.
+        **named: keyword arguments of the function.
 
     Returns:
-        What the action returns; None when the logger is switched off.
+        The function's result; None if the logger is switched off.
     """
     if getattr(logger, "disabled", False):
         return None
@@ -101,16 +111,16 @@ def call_or_disable(logger: Any, action: Callable, *arguments: Any, **named: Any
         logger.disabled = True
         reason = " ".join(str(error).split()) or type(error).__name__
         name = type(logger).__name__
-        said = f"{name} has failed and is switched off ({reason}): the run goes on without it"
-        print(said, file=sys.stderr, flush=True)
+        message = f"{name} has failed and is switched off ({reason}): the run goes on without it"
+        print(message, file=sys.stderr, flush=True)
         return None
 
 
 class DisabledOnError(Logger):
-    """Pass Lightning's calls on to the logger that follows in a class's bases, each through ``call_or_disable``.
+    """Base class, to stand before a logger's class: passes Lightning's calls on through ``call_or_disable``.
 
     Attributes:
-        disabled: whether the logger has failed.
+        disabled: whether the logger has failed and is switched off.
     """
 
     disabled = False
@@ -135,15 +145,15 @@ class DisabledOnError(Logger):
 
 
 class TensorBoard(DisabledOnError, TensorBoardLogger):
-    """Lightning's logger; a resumed run's second event file hides what the first one logged too far ahead."""
+    """Lightning's TensorBoard logger, for runs that may be resumed."""
 
     def rewind(self, step: int) -> None:
-        """Hide what was logged at or after this many optimizer steps; to be called before anything is logged."""
+        """Hide what was logged at or after ``step`` optimizer steps. To be called before anything is logged."""
         hide_events_from(self, step)
 
 
 class WandB(DisabledOnError, WandbLogger):
-    """Lightning's logger of a W&B run."""
+    """Lightning's W&B logger, switched off if W&B fails."""
 
 
 def wandb_logger(
@@ -154,25 +164,25 @@ def wandb_logger(
     resume: str | None = None,
     **settings: Any,
 ) -> WandbLogger | None:
-    """A W&B logger that is online if it can be.
+    """Return a W&B logger that is online if possible.
 
-    WANDB_MODE decides where it is set; else a stored or exported API key makes it online, and offline
-    after all when no connection comes within ``init_timeout``; without a key it is offline. Offline
-    runs lie in ``save_dir``/wandb, for ``wandb sync`` and ``wandb leet``.
+    If WANDB_MODE is set, it decides. Otherwise the logger is online if there is an API key, stored or exported, and a
+    connection within ``init_timeout`` seconds; else it is offline. The files of an offline run are in
+    ``save_dir``/wandb, for ``wandb sync`` and ``wandb leet``.
 
     Args:
         save_dir: the run's folder.
         project: W&B project.
-        name: the run's name.
+        name: name of the run in W&B.
         init_timeout: seconds to wait for a connection.
-        resume: go on with the W&B run whose files are in ``save_dir``, if there is one. Offline this makes
-            a second folder of the same id, which ``wandb sync`` puts together with the first.
+        resume: continue the W&B run whose files are in ``save_dir``, if there is one. Offline, this makes a second
+            folder with the same id, which ``wandb sync`` merges with the first.
         **settings: further arguments of ``wandb.init``, such as ``entity``, ``group`` or ``tags``.
 
     Returns:
-        The logger; None in every process but the first, and when W&B does not start at all.
+        The logger; None in every process except the first, and if W&B cannot start.
     """
-    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # Lightning hangs it on the decorator
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # Lightning sets it on the function
         return None
     import wandb
 
@@ -180,7 +190,7 @@ def wandb_logger(
         settings = {"id": find_wandb_id(save_dir), "resume": "allow"} | settings
 
     def start(mode: Any):
-        # A Settings object is changed by init: a fresh one per attempt.
+        # wandb.init changes a Settings object: each attempt needs a new one.
         quiet = wandb.Settings(init_timeout=init_timeout, silent=True, console="off")
         return wandb.init(dir=save_dir, project=project, name=name, mode=mode, settings=quiet, **settings)
 
@@ -191,16 +201,17 @@ def wandb_logger(
         run = start(mode)
     except (wandb.Error, TimeoutError) as error:
         reason = str(error).strip().splitlines()[0]
-        print(f"W&B is not to be had online ({reason}): this run is logged offline", file=sys.stderr)
+        print(f"cannot reach W&B ({reason}): logging offline", file=sys.stderr)
         try:
             run = start("offline")
         except (wandb.Error, OSError) as failure:
-            print(f"W&B cannot log offline either ({' '.join(str(failure).split())}): it is left out", file=sys.stderr)
+            reason = " ".join(str(failure).split())
+            print(f"W&B cannot log offline either ({reason}): logging without W&B", file=sys.stderr)
             return None
     return WandB(experiment=run)
 
 
 def find_wandb_id(save_dir: str) -> str | None:
-    """The id of the W&B run whose files are in a run's folder; None where there are none."""
+    """Return the id of the newest W&B run whose files are in a run's folder; None if there is none."""
     files = sorted(Path(save_dir, "wandb").glob("*run-*/run-*.wandb"), key=lambda file: file.stat().st_mtime)
     return files[-1].stem.removeprefix("run-") if files else None

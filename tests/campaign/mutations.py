@@ -599,8 +599,8 @@ MUTATIONS = (
     ),
     Mutation(
         "models/cvae.py",
-        "decoder=sees(net=decoder or MLP)",
-        "decoder=decoder or MLP",
+        "encoder=encoder, decoder=decoder, **kwargs",
+        "encoder=encoder, decoder=decoder.keywords['net'], **kwargs",
         "CVAE: the decoder does not see the label",
         "cvae",
     ),
@@ -734,8 +734,8 @@ MUTATIONS = (
     ),
     Mutation(
         "callbacks/geco.py",
-        "torch.lerp(now, before, self.momentum)",
-        "torch.lerp(before, now, self.momentum)",
+        "torch.lerp(excess, before, self.momentum)",
+        "torch.lerp(before, excess, self.momentum)",
         "GECO: momentum and 1 - momentum are swapped",
         "oracles_weights geco",
     ),

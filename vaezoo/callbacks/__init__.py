@@ -1,1 +1,1 @@
-"""Callbacks: schedules, pictures, step-wise measurements, progress; and the loggers' set-up."""
+"""Lightning callbacks: schedules, checkpoints, weight averaging, early stopping, images, metrics of steps, progress."""

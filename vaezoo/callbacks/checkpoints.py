@@ -1,4 +1,4 @@
-"""Which checkpoints a training leaves: the best one, and the last one to go on from."""
+"""The two checkpoints that a training leaves: the best one, and the last one to resume from."""
 
 import math
 import time
@@ -19,10 +19,10 @@ class Best(Checkpoint):
     Args:
         dirpath: folder of the checkpoint.
         monitor: name of the metric.
-        mode: "max" or "min", whichever is better.
+        mode: "max" if larger values are better, "min" if smaller ones are.
 
     Attributes:
-        score: the best value so far; a value that is not finite is never the best.
+        score: the best value so far; None before the first one. NaN and infinity are never the best.
     """
 
     def __init__(self, dirpath: str, monitor: str = "val/elbo", mode: str = "max"):
@@ -35,7 +35,7 @@ class Best(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         check_monitor(trainer, "checkpoint_best", self.monitor)
-        if self.monitor not in trainer.callback_metrics:  # of a training epoch, the first of which has not ended
+        if self.monitor not in trainer.callback_metrics:  # a metric of a training epoch, and the first has not ended
             return
         score = float(trainer.callback_metrics[self.monitor])
         sign = 1 if self.mode == "max" else -1
@@ -51,29 +51,38 @@ class Best(Checkpoint):
 
 
 def check_monitor(trainer: pl.Trainer, callback: str, monitor: str) -> None:
-    """Refuse, after the first validation, a metric that nothing logs.
+    """Raise a ConfigError if a metric is not logged; to be called when a validation ends.
+
+    Args:
+        trainer: the trainer.
+        callback: the callback's key in the config, for the message.
+        monitor: name of the metric.
 
     Raises:
-        ConfigError: suggests one that is logged.
+        ConfigError: nothing logs the metric. The message suggests a similar one.
     """
     metrics = trainer.callback_metrics
-    waits = monitor.startswith("train/") and not any(name.startswith("train/") for name in metrics)
-    if monitor not in metrics and not waits:
+    may_come = monitor.startswith("train/") and not any(name.startswith("train/") for name in metrics)
+    if monitor not in metrics and not may_come:
         names = [name for name in metrics if "kl_dim" not in name]
         raise ConfigError(f"callbacks.{callback}.monitor={monitor} is not logged, {suggest(monitor, names)}")
 
 
 class Last(Checkpoint):
-    """Keeps the training's state as ``last.ckpt``, from which it goes on bit for bit.
+    """Keeps the state of the training as ``last.ckpt``. A training that is resumed from it is equal to the last bit.
 
-    It is written between two chunks of batches and before a validation, when ``every_seconds`` have passed
-    since the last time, and at the end; a signal (``vaezoo.runs.signals``) makes it be written at once and ends the
-    run.
-    Whatever is lost with a kill is computed again, to the same bits.
+    It is written between two chunks of batches or before a validation, if ``every_seconds`` have passed since the last
+    time, and at the end. After a signal (``vaezoo.runs.signals``) it is written as soon as possible, and the run stops.
+    Everything that is lost by a kill is computed again, with the same result.
 
     Args:
         dirpath: folder of the checkpoint.
-        every_seconds: least time between two writes; or a hundred times what a write takes, if that is longer.
+        every_seconds: least time between two checkpoints. If a hundred times the duration of writing one is longer,
+            this is used instead.
+
+    Attributes:
+        saved_path: path of the checkpoint; None before it is written.
+        next_save_time: time (``time.monotonic``) from which on the checkpoint is written again.
     """
 
     def __init__(self, dirpath: str, every_seconds: float = 10.0):
@@ -84,17 +93,16 @@ class Last(Checkpoint):
         self.saved_path: str | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let a run that goes on from its last step, amid an epoch, end that epoch and the training."""
         complete_interrupted_epochs(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if stop_request.listening:
-            install_handlers()  # Lightning has just put handlers of its own before ours
+            install_handlers()  # again: Lightning has just put its own handlers before ours
         self.next_save_time = time.monotonic() + self.every_seconds
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        # Lightning cannot go on from an epoch's last batch, and from one that a validation follows it goes on without
-        # that: there, the validation or the next epoch is waited for.
+        # Lightning cannot resume from the last batch of an epoch. If a validation follows, a resumed training would not
+        # run it. In both cases the next validation or epoch saves.
         if not trainer.is_last_batch and not is_validation_next(trainer):
             self.save_if_due(trainer)
 
@@ -110,23 +118,23 @@ class Last(Checkpoint):
         self.on_validation_batch_end(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning takes an epoch that was cut short for a whole one: there, what its last turn wrote stands.
+        # If the training ends within an epoch, Lightning marks this epoch as complete now. A checkpoint of this moment
+        # could not be resumed for longer, so the one from the last step stays.
         if trainer.is_last_batch:
             self.save(trainer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """In a validation, write down one that is yet to be done: it is run again, whole."""
         if trainer.validating:
             repeat_validation(checkpoint)
 
     def stop_requested(self, trainer: pl.Trainer) -> bool:
-        """Whether a signal has come, in any process."""
+        """Whether any process has received a signal to stop."""
         return trainer.strategy.reduce_boolean_decision(bool(stop_request.signum), all=False)
 
     def save_if_due(self, trainer: pl.Trainer) -> None:
-        """Save where it is time to, or where a signal has come: then stop, too."""
+        """Save if it is time for it, if the training ends within an epoch, or after a signal; then stop as well."""
         stop_requested = self.stop_requested(trainer)
-        ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step  # amid an epoch
+        ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         due = stop_requested or ends or time.monotonic() >= self.next_save_time
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             self.save(trainer)

@@ -1,4 +1,4 @@
-"""The end of a training that gets no better."""
+"""Early stopping."""
 
 from typing import Any
 
@@ -10,13 +10,16 @@ from vaezoo.errors import ConfigError
 
 
 class EarlyStopping(early_stopping.EarlyStopping):
-    """Lightning's, for runs that are resumed: what it has stopped does not go on, and no validation counts twice.
+    """Lightning's ``EarlyStopping``, made safe for resumed runs.
+
+    A training that was stopped early does not continue when it is resumed, and a validation that is repeated after a
+    resume counts once.
 
     Args:
         monitor: name of the metric.
         patience: validations without a better value after which the training stops; >= 0.
-        min_delta: how much better a value has to be; >= 0.
-        **kwargs: those of Lightning's ``EarlyStopping``.
+        min_delta: least improvement that counts as a better value; >= 0.
+        **kwargs: further arguments of Lightning's ``EarlyStopping``.
     """
 
     def __init__(self, monitor: str, patience: int = 3, min_delta: float = 0.0, **kwargs: Any):
@@ -25,13 +28,8 @@ class EarlyStopping(early_stopping.EarlyStopping):
                 raise ValueError(f"callbacks.early_stopping.{name} must be >= 0, got {value}")
         super().__init__(monitor=monitor, patience=patience, min_delta=min_delta, **kwargs)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            check_monitor(trainer, "early_stopping", self.monitor)
-        super().on_validation_end(trainer, pl_module)
-
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.stopping_reason != early_stopping.EarlyStoppingReason.NOT_STOPPED:  # in an earlier attempt
+        if self.stopping_reason != early_stopping.EarlyStoppingReason.NOT_STOPPED:  # before this resume
             trainer.should_stop = True
         if trainer.limit_val_batches == 0 and self.monitor.startswith("val/"):
             raise ConfigError(
@@ -42,7 +40,12 @@ class EarlyStopping(early_stopping.EarlyStopping):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.state_before_validation = self.state_dict()
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            check_monitor(trainer, "early_stopping", self.monitor)
+        super().on_validation_end(trainer, pl_module)
+
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """In a validation, write down the state before it: it is run again, whole."""
+        """During a validation, save the state before it: a resumed training repeats the validation."""
         if trainer.validating:
             checkpoint["callbacks"][self.state_key] = self.state_before_validation

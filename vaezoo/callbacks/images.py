@@ -1,4 +1,4 @@
-"""Pictures of a model in training: what it reconstructs, samples and hides in each latent dimension."""
+"""Pictures of a model during training: reconstructions, samples and what each latent dimension changes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,13 +28,20 @@ from vaezoo.training.eval_mode import evaluating
 from vaezoo.types import Batch
 
 
-def log_pictures(logger: Any, pictures: dict[str, Picture], when: str, step: int) -> None:
-    """Log the pictures to a logger that can show them; any other is left alone."""
+def log_pictures(logger: Any, pictures: dict[str, Picture], caption: str, step: int) -> None:
+    """Log pictures to W&B or TensorBoard. Other loggers cannot show them and get none.
+
+    Args:
+        logger: a logger of Lightning.
+        pictures: the pictures by kind, such as "samples".
+        caption: length of the training so far, for W&B.
+        step: optimizer steps so far.
+    """
     names = {f"panels/{kind}": picture for kind, picture in pictures.items()}
     if isinstance(logger, WandbLogger):
         import wandb
 
-        images = {name: wandb.Image(p, caption=when) for name, p in names.items()}
+        images = {name: wandb.Image(p, caption=caption) for name, p in names.items()}
         logger.experiment.log({**images, "trainer/global_step": step})
     elif isinstance(logger, TensorBoardLogger):
         for name, picture in names.items():
@@ -42,26 +49,29 @@ def log_pictures(logger: Any, pictures: dict[str, Picture], when: str, step: int
 
 
 class Images(pl.Callback):
-    """Draws the model as it trains: PNG files, and images in W&B and TensorBoard.
+    """Draws the model while it trains: as PNG files, and in W&B and TensorBoard.
 
-    * ``reconstructions``: validation images over the means of p(x | z = encode(x));
-    * ``samples``: means of p(x | z), z ~ p(z), from the same noise every time;
-    * ``traversals``: each dimension of a flat latent to_model alone, those of largest KL first;
-    * ``manifold`` and ``scatter``: for a latent of 2 dimensions, its plane decoded, and the codes of
-      validation images in it.
+    * ``reconstructions``: validation images and, below, the means of p(x | z) at their codes;
+    * ``samples``: means of p(x | z) for z ~ p(z), with the same noise every time;
+    * ``traversals``: the means of p(x | z) when one dimension of z changes, dimensions of largest KL first;
+    * ``manifold``: the plane of a latent with two dimensions, decoded;
+    * ``scatter``: the codes of validation images in this plane.
 
-    Drawn are the first epoch, every ``every_n_epochs``-th and the last, counted from 1. The random
-    stream of the training is left as it was, so that pictures on or off trains the same weights.
+    Pictures are drawn after the first epoch, after every ``every_n_epochs``-th and after the last one. The random state
+    of the training is restored afterwards, so a training with pictures is equal to one without.
 
-    With weight averaging the average is drawn. (Where training stops early its last pictures are
-    drawn when it ends: list this callback after the averaging one.)
+    With weight averaging, the average is drawn. If the training ends without a validation, the last pictures are drawn
+    at its end: for these, this callback must stand after the one that averages.
 
     Args:
-        folder: where the files go, as ``samples-0010.png`` after 10 epochs and ``samples-0000.035.png`` after a
-            fraction of one; made when needed.
+        folder: folder of the files, created when needed. They are named as ``samples-0010.png`` after 10 epochs, and
+            ``samples-0000.035.png`` after a part of one.
         every_n_epochs: epochs from one drawing to the next; >= 1.
         num_images: largest number of images in ``reconstructions`` and ``samples``; >= 2.
-        seed: names the noise of the samples.
+        seed: seed of the samples' noise.
+
+    Attributes:
+        last_drawn_epoch: number of complete epochs at the last drawing; 0 before the first one.
     """
 
     def __init__(self, folder: str, every_n_epochs: int = 10, num_images: int = 32, seed: int = 0):
@@ -70,26 +80,31 @@ class Images(pl.Callback):
         if num_images < 2:
             raise ValueError(f"num_images must be >= 2, an input and its reconstruction, got {num_images}")
         self.folder, self.every_n_epochs, self.num_images, self.seed = folder, every_n_epochs, num_images, seed
-        self.last_drawn_epoch = 0  # the epoch last drawn
+        self.last_drawn_epoch = 0
         self.data: pl.LightningDataModule | None = None
-        self.batch: Batch | None = None  # the fixed validation images
+        self.batch: Batch | None = None  # the validation images that are reconstructed, the same every time
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        shape = getattr(pl_module, "data_shape", ())
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        shape = pl_module.data_shape
         if len(shape) != 3:
-            raise ValueError(f"Images draws images (C, H, W), but data_shape is {tuple(shape)}: leave it out")
+            raise ValueError(
+                f"the callback Images draws images (C, H, W), but data_shape is {tuple(shape)}: "
+                f"use callbacks.images=null"
+            )
         self.data = getattr(trainer, "datamodule", None)
         if stage == "fit" and self.data is None:
-            raise ValueError("Images draws a data module's validation images: call trainer.fit(model, datamodule)")
+            raise ValueError(
+                "the callback Images draws a data module's validation images: call trainer.fit(model, datamodule)"
+            )
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        # Amid the epoch: at its start and end weight averaging swaps its average in and out, before us or after.
+        # Within the validation, because at its start and end weight averaging swaps the weights, before or after us.
         first = batch_idx == dataloader_idx == 0
         if not first or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        epoch = trainer.current_epoch + trainer.is_last_batch  # those completed: validation may come in between
+        epoch = trainer.current_epoch + trainer.is_last_batch  # complete epochs: a validation may come within one
         due = self.last_drawn_epoch == 0 or epoch // self.every_n_epochs > self.last_drawn_epoch // self.every_n_epochs
         if epoch > self.last_drawn_epoch and (due or epoch == trainer.max_epochs):
             self.draw(trainer, pl_module, epoch)
@@ -100,7 +115,7 @@ class Images(pl.Callback):
 
     @property
     def state_key(self) -> str:
-        """The class's old name: checkpoints of earlier versions hold the state under it."""
+        """Key of the state in checkpoints: the former name of the class, so that old checkpoints can be resumed."""
         return "Panels"
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,25 +125,31 @@ class Images(pl.Callback):
         self.last_drawn_epoch = state_dict["drawn"]
 
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
-        """Draw, write and log all pictures of an epoch; nothing but in the first process."""
+        """Draw, write and log all pictures after ``epoch`` epochs, in the first process only."""
         self.last_drawn_epoch = epoch
         if not trainer.is_global_zero:
             return
         assert self.data is not None
         model = cast(LatentVariableModel, pl_module)
-        when = describe_training(trainer.global_step, model.epochs)
+        caption = describe_training(trainer.global_step, model.epochs)
         number = f"{model.epochs:04d}" if isinstance(model.epochs, int) else f"{model.epochs:08.3f}"
         with evaluating(model), isolated(model.device, self.seed, "panels"):
-            pictures = self.pictures(model, self.data.val_dataloader(), when)
+            pictures = self.pictures(model, self.data.val_dataloader(), caption)
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         for kind, picture in pictures.items():
             Image.fromarray(picture).save(folder / f"{kind}-{number}.png")
         for logger in trainer.loggers:
-            call_or_disable(logger, log_pictures, logger, pictures, when, trainer.global_step)
+            call_or_disable(logger, log_pictures, logger, pictures, caption, trainer.global_step)
 
-    def pictures(self, model: LatentVariableModel, loader: Iterable[Batch], when: str) -> dict[str, Picture]:
-        """Every picture that this model allows, by its kind."""
+    def pictures(self, model: LatentVariableModel, loader: Iterable[Batch], caption: str) -> dict[str, Picture]:
+        """Return all pictures that the model allows, by kind.
+
+        Args:
+            model: the model, in evaluation mode.
+            loader: the validation images.
+            caption: length of the training so far; it stands in the pictures.
+        """
 
         def to_model(batch: Batch) -> Batch:
             return Batch(batch.x.to(model.device).type(model.dtype), batch.y.to(model.device))
@@ -136,15 +157,15 @@ class Images(pl.Callback):
         if self.batch is None:
             self.batch = Batch(*map(torch.cat, zip(*first_batches(loader, self.num_images), strict=True)))
         batch = to_model(self.batch)
-        pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, when)}
+        pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, caption)}
         with isolated(model.device, self.seed, "samples"):
-            pictures["samples"] = samples(model, batch, self.num_images, when)
-        if used := measure_latent_axes(model, batch):
-            pictures["traversals"] = traversals(model, batch, used, when)
-            if len(used.usage) == 2:
-                pictures["manifold"] = manifold(model, batch, used, when)
-                seen = [to_model(part) for part in first_batches(loader, 5000)]
-                codes = torch.cat([model.encode(part.x, part.y).cpu() for part in seen])[:5000]
-                labels = torch.cat([part.y.cpu().reshape(len(part.y), -1)[:, 0] for part in seen])[:5000]
-                pictures["scatter"] = scatter(codes, labels, when)
+            pictures["samples"] = samples(model, batch, self.num_images, caption)
+        if axes := measure_latent_axes(model, batch):
+            pictures["traversals"] = traversals(model, batch, axes, caption)
+            if len(axes.usage) == 2:
+                pictures["manifold"] = manifold(model, batch, axes, caption)
+                batches = [to_model(part) for part in first_batches(loader, 5000)]
+                codes = torch.cat([model.encode(part.x, part.y).cpu() for part in batches])[:5000]
+                labels = torch.cat([part.y.cpu().reshape(len(part.y), -1)[:, 0] for part in batches])[:5000]
+                pictures["scatter"] = scatter(codes, labels, caption)
         return pictures

@@ -1,4 +1,4 @@
-"""What is measured while training runs, every ``trainer.log_every_n_steps`` optimizer steps."""
+"""Metrics of single optimizer steps, every ``trainer.log_every_n_steps`` steps."""
 
 import time
 from typing import Any
@@ -9,25 +9,31 @@ from vaezoo.types import IndexedBatch
 
 
 class Monitor(pl.Callback):
-    """Logs ``step/*``: the batch's elbo, log_px, kl and loss, the learning rate, the objective's
-    weights, the gradient's norm (before clipping) and images per second.
+    """Logs ``step/*``: metrics of the last batch, the objective's weights, learning rate, gradient norm and speed.
+
+    The metrics are ``elbo``, ``log_px``, ``kl`` and ``loss`` with the objective's own terms. The gradient norm is that
+    before clipping. The speed, ``images_per_second``, is measured since the last row, without validation.
 
     Attributes:
-        images, seconds: seen in training so far, over all processes, and the time that took, without
-            validation.
+        images: images that the training has processed so far in all processes.
+        seconds: time in seconds that this took, without validation.
     """
 
     def __init__(self) -> None:
         self.images, self.seconds = 0, 0.0
-        self.start_time: float | None = None
-        self.last_row = (0, 0.0, 0)  # images, seconds and step at the last row
+        self.start_time: float | None = None  # since when the time is not yet in ``seconds``; None outside training
+        self.last_row = (0, 0.0, 0)  # images, seconds and step of the last row
 
     def add_elapsed_time(self) -> None:
-        """Add the time since the last reading."""
+        """Add the time since the last call to ``seconds``."""
         if self.start_time is not None:
             now = time.perf_counter()
             self.seconds += now - self.start_time
             self.start_time = now
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.start_time = time.perf_counter()  # a resumed training may start within an epoch
+        self.last_row = (self.images, self.seconds, trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self.start_time = time.perf_counter()
@@ -42,13 +48,9 @@ class Monitor(pl.Callback):
         self.add_elapsed_time()
         self.start_time = None
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.start_time = time.perf_counter()  # a resumed run starts amid an epoch
-        self.last_row = (self.images, self.seconds, trainer.global_step)
-
-    def on_microbatch_end(self, trainer: Any, pl_module: Any, part: IndexedBatch) -> None:
-        """Count the batch, and log a row where one is due."""
-        self.images += len(part.batch.x) * trainer.world_size
+    def on_microbatch_end(self, trainer: Any, pl_module: Any, item: IndexedBatch) -> None:
+        """Count the images of a batch, and log a row if it is time for one."""
+        self.images += len(item.batch.x) * trainer.world_size
         step = trainer.global_step
         if step == self.last_row[2] or step % trainer.log_every_n_steps:
             return
@@ -64,4 +66,4 @@ class Monitor(pl.Callback):
         }
         row = {f"step/{name}": float(value) for name, value in values.items()}
         for logger in trainer.loggers:
-            logger.log_metrics(row, step=step - 1)  # Lightning counts its own rows so
+            logger.log_metrics(row, step=step - 1)  # Lightning counts its own rows from 0

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, lines elsewhere."""
+"""Progress of a training: a bar on a terminal, lines elsewhere."""
 
 import sys
 import time
@@ -27,13 +27,13 @@ def describe_plan(trainer: pl.Trainer) -> str:
 
 
 class Progress(TQDMProgressBar):
-    """A bar that shows the ELBO; where the output is no terminal, a line now and then instead.
+    """Shows a bar with the ELBO. If the output is not a terminal, prints a line from time to time instead.
 
     Args:
-        every_n_seconds: least time between two lines.
+        every_n_seconds: least time between two lines, in seconds.
     """
 
-    refresh_seconds = 0.2  # of the bar: a refresh costs as much as several small steps
+    refresh_seconds = 0.2  # between two refreshes of the bar: one takes as long as several small steps
 
     def __init__(self, every_n_seconds: float = 5.0):
         if every_n_seconds < 0:
@@ -45,7 +45,7 @@ class Progress(TQDMProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        """Batches of an epoch, not chunks of them."""
+        """Batches of an epoch: Lightning would count chunks."""
         return self.trainer.lightning_module.batches_per_epoch  # type: ignore[return-value]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
@@ -54,13 +54,12 @@ class Progress(TQDMProgressBar):
             self.last_refresh = now
             bar = self.train_progress_bar
             bar.n, bar.total = pl_module.last_batch_index + 1, self.total_train_batches
-            bar.set_postfix(self.get_metrics(trainer, pl_module))  # refreshes
+            bar.set_postfix(self.get_metrics(trainer, pl_module))  # this also refreshes the bar
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict]:
+    def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, int | str | float | dict]:
         shown: dict[str, int | str | float | dict] = {}
-        model: Any = pl_module
-        if model.last_metrics:
-            shown["batch elbo"] = f"{float(model.last_metrics['elbo']):.2f}"
+        if pl_module.last_metrics:
+            shown["batch elbo"] = f"{float(pl_module.last_metrics['elbo']):.2f}"
         if "val/elbo" in trainer.callback_metrics:
             shown["val elbo"] = f"{float(trainer.callback_metrics['val/elbo']):.2f}"
         return shown
@@ -83,14 +82,14 @@ class Progress(TQDMProgressBar):
         self.print_epoch(trainer)
 
     def print_epoch(self, trainer: pl.Trainer) -> None:
-        """The last whole epoch: means over its images."""
+        """Print the means of the last complete epoch."""
         model: Any = trainer.lightning_module
-        results = getattr(model, "results", {})
+        results: dict[str, dict[str, float]] = model.results
         if self.prints_lines and trainer.is_global_zero and "train" in results:
             means = (f"{stage} elbo {results[stage]['elbo']:.2f}" for stage in ("train", "val") if stage in results)
             self.print_line(f"epoch {format_epochs(model.epochs)} of {describe_plan(trainer)}  {'  '.join(means)}")
 
     def print_line(self, text: str) -> None:
-        """A line at once, on the stream of the bar."""
+        """Print a line on stderr, where the bar would be, without buffering."""
         self.last_line_time = time.monotonic()
         print(text, file=sys.stderr, flush=True)

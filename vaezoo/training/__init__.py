@@ -1,1 +1,1 @@
-"""The training loop and what it needs. It knows Lightning, but no model and no paper."""
+"""The training loop and what it needs. It knows Lightning and objectives, but no model."""

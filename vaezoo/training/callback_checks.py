@@ -1,12 +1,12 @@
-"""Lightning's callbacks: which of them do not work with the training loop of this package, and what to use instead."""
+"""Which of Lightning's callbacks do not work with the training loop of this package, and what to use instead."""
 
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch import callbacks
 
-# They would do nothing or something wrong, since the loop optimizes by itself, several batches in each of Lightning's
-# steps, or could not be resumed to the bit.
+# These do nothing or something wrong, because the loop makes its optimizer steps itself, several in each of Lightning's
+# steps; or a training with them could not be resumed exactly.
 REFUSED: dict[type[pl.Callback], str] = {
     callbacks.BackboneFinetuning: "no model has a backbone: freeze parts with a subclass of BaseFinetuning",
     callbacks.BatchSizeFinder: "set data.batch_size",
@@ -18,7 +18,7 @@ REFUSED: dict[type[pl.Callback], str] = {
     callbacks.StochasticWeightAveraging: "use callbacks/ema=default (vaezoo.callbacks.ema.EMA)",
     callbacks.ThroughputMonitor: "use callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs images/s",
 }
-# They count or look at single batches, and Lightning hands them only every ``data.batches_per_step``-th one.
+# These count batches or look at single ones, and Lightning calls them once in ``data.batches_per_step`` batches.
 NEED_EVERY_BATCH: dict[type[pl.Callback], str] = {
     callbacks.DeviceStatsMonitor: "",
     callbacks.LearningRateMonitor: "callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs the learning rate",
@@ -28,24 +28,28 @@ NEED_EVERY_BATCH: dict[type[pl.Callback], str] = {
 
 
 def check_callbacks(trainer: Any) -> None:
-    """Raise a ValueError if a callback of the trainer does not work with our training loop."""
-    chunk = getattr(trainer.datamodule, "effective_batches_per_step", 1)
+    """Raise a ValueError if a callback of the trainer does not work with the training loop of this package."""
+    batches_per_step = getattr(trainer.datamodule, "effective_batches_per_step", 1)
     for callback in trainer.callbacks:  # type: pl.Callback
         name = type(callback).__name__
         for kind, advice in REFUSED.items():
             if isinstance(callback, kind):
                 raise ValueError(f"the callback {name} does not work with vaezoo's training loop: {advice}")
         for kind, instead in NEED_EVERY_BATCH.items():
-            if isinstance(callback, kind) and chunk > 1 and counts_batches(callback):
+            if isinstance(callback, kind) and batches_per_step > 1 and counts_batches(callback):
                 other = f" or {instead}" if instead else ""
                 raise ValueError(
-                    f"the callback {name} would be called after every {chunk} batches only: "
+                    f"the callback {name} would be called after every {batches_per_step} batches only: "
                     f"use data.batches_per_step=1{other}"
                 )
 
 
 def counts_batches(callback: pl.Callback) -> bool:
-    """Whether it needs a call for each batch: not our own, which have one, nor a checkpoint that counts epochs."""
+    """Whether a callback needs a call for each batch.
+
+    Callbacks of this package do not: ``on_microbatch_end`` is called for each batch. A ``ModelCheckpoint`` does if it
+    counts steps.
+    """
     if isinstance(callback, callbacks.ModelCheckpoint):
         return "'every_n_train_steps': 0" not in callback.state_key
     return not hasattr(callback, "on_microbatch_end")

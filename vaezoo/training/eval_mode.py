@@ -9,7 +9,16 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module is in the mode it was in."""
+    """Set a model to evaluation mode without gradients; afterwards, restore the mode of each of its modules.
+
+    Example:
+        >>> model = nn.Dropout()
+        >>> with evaluating(model):
+        ...     model.training, torch.is_grad_enabled()
+        (False, False)
+        >>> model.training, torch.is_grad_enabled()
+        (True, True)
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""How a process uses the machine: threads, and memory between steps."""
+"""Settings of the process for speed: threads and memory."""
 
 import ctypes
 import os
@@ -12,37 +12,44 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let freed memory stay with the process, on Linux with glibc; whether that was done.
+    """Let the process keep the memory that it frees. Only on Linux with glibc.
 
-    A step frees blocks of some megabytes and asks for the same ones in the next. By default glibc hands each
-    back to the system and gets it anew, page by page.
+    A training step frees blocks of some megabytes, and the next one asks for the same blocks. By default, glibc returns
+    each block to the system and gets it again, page by page.
+
+    Returns:
+        Whether the setting was made.
     """
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    # Blocks above 32 MiB, the most that every version takes, still come and go: a step has few of them, and what
-    # reading a data set leaves behind should not stay.
+    # Blocks above 32 MiB, the largest value that every version accepts, are still returned: a step has few of them, and
+    # the memory that reading a data set needs should not stay.
     return bool(mallopt and mallopt(M_MMAP_THRESHOLD, 1 << 25) and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
 def skip_gpu_probe() -> None:
-    """Where there is no GPU, say so in the environment.
+    """Hide GPUs from torch (in the environment) if there is none.
 
-    Otherwise torch's optimizers look for the driver's library on the disk in every step, a third of a millisecond.
+    Otherwise torch's optimizers search the disk for the driver's library in every step, which takes a third of a
+    millisecond.
     """
     if not torch.cuda.is_available():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def set_threads(threads: int | None, size: int) -> None:
-    """Set the number of CPU threads; where none is named, one for a small model.
+    """Set the number of CPU threads.
 
-    A step of a few million multiplications ends before a second thread has helped, and on a core
-    that is shared with anyone else the wait for that thread makes it several times slower.
+    For a small model, one thread is the default: a step of a few million multiplications ends before a second thread
+    helps, and if the cores are shared with other programs, waiting for this thread makes a step several times slower.
 
     Args:
-        threads: as configured.
-        size: multiplications of a step, about: parameters times the batch's size.
+        threads: number of threads; None for one thread with a small model, and torch's default with a larger one.
+        size: approximate number of multiplications in a step: parameters times batch size.
+
+    Raises:
+        ConfigError: ``threads`` is no whole number >= 1, or more than the machine has cores.
     """
     if threads is None and size < 3e7:
         threads = 1

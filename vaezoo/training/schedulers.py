@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions of the optimizer step, without a memory."""
+"""Learning-rate schedules: functions of the optimizer step without a state."""
 
 import math
 
@@ -7,12 +7,23 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.0) -> LambdaLR:
-    """Linear warm-up, then half a cosine from the learning rate to ``final`` times it.
+    """Make a schedule with a linear warm-up and then half a cosine, from the learning rate down to ``final`` times it.
+
+    Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts",
+    https://arxiv.org/abs/1608.03983, eq. 5, without restarts.
 
     Args:
-        total_steps: optimizer steps of the whole run.
-        warmup_steps: steps over which the rate rises from 0.
+        optimizer: the optimizer, whose learning rate is the largest one of the schedule.
+        total_steps: optimizer steps of the whole training.
+        warmup_steps: steps W in which the learning rate rises linearly, from 1/W of it; >= 0.
         final: fraction of the learning rate at the end, in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+        >>> schedule = cosine(optimizer, total_steps=6, warmup_steps=2)
+        >>> [round(factor(step), 2) for factor in schedule.lr_lambdas for step in range(7)]
+        [0.5, 1.0, 1.0, 0.85, 0.5, 0.15, 0.0]
     """
     if not 0 <= final <= 1:
         raise ValueError(f"scheduler.final must be in [0, 1], got {final}")

@@ -1,4 +1,4 @@
-"""Pictures: what they show, pixel by pixel, and that drawing them leaves the training alone."""
+"""The callback Images: pictures are correct to the pixel, and drawing them does not change the training."""
 
 import random
 from pathlib import Path
@@ -53,7 +53,7 @@ def trained(
 
 
 def drawn(model: pl.LightningModule, data=None, when="4 steps (1 epoch)", **kwargs) -> dict[str, np.ndarray]:
-    """The pictures of a model as it is."""
+    """Return the pictures of a model in its present state."""
     data = data or small_digits()
     data.setup()
     with torch.no_grad():
@@ -65,7 +65,7 @@ def read(path: Path) -> np.ndarray:
 
 
 class Watched(Images):
-    """Remembers after how many steps each epoch was drawn."""
+    """Records after how many steps each epoch is drawn."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -94,18 +94,18 @@ def frames(monkeypatch) -> dict[str, dict]:
     return seen
 
 
-# The training is left alone.
+# The training does not change.
 
 
 class Unnamed(VAE):
-    """Draws its noise from the default stream, wherever that is: any number drawn beside it shows."""
+    """Does not seed its noise: then every other draw from the default generator changes its training."""
 
     def seed_noise(self, *keys: str | int) -> None:
         pass
 
 
 class Loaded(Digits):
-    """Validates through torch's DataLoader, which takes a number from the default stream per pass."""
+    """Validates through torch's DataLoader, which draws a number from the default generator in each pass."""
 
     def val_dataloader(self):
         return DataLoader(list(zip(*next(iter(super().val_dataloader())), strict=True)), 20, collate_fn=self.collate)
@@ -116,7 +116,7 @@ class Loaded(Digits):
 
 
 @pytest.mark.parametrize("cls", [VAE, Unnamed])
-def test_weights_are_bit_equal_with_and_without(tmp_path, cls):
+def test_weights_are_equal_to_the_bit_with_and_without_pictures(tmp_path, cls):
     weights = []
     for callbacks in [], [Images(str(tmp_path), every_n_epochs=1)]:
         model = small_vae(2, cls=cls)
@@ -126,7 +126,7 @@ def test_weights_are_bit_equal_with_and_without(tmp_path, cls):
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
-def test_streams_and_modes_are_as_before(tmp_path):
+def test_random_state_and_modes_are_restored(tmp_path):
     class Checked(Watched):
         def draw(self, trainer, pl_module, epoch):
             before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
@@ -151,7 +151,7 @@ def test_streams_and_modes_are_as_before(tmp_path):
 # When it draws.
 
 
-def test_first_every_nth_and_last_epoch(tmp_path):
+def test_the_first_every_nth_and_the_last_epoch_are_drawn(tmp_path):
     trained(small_vae(), Images(str(tmp_path / "new" / "folder"), every_n_epochs=2, num_images=4), epochs=5)
     epochs = ("0001", "0002", "0004", "0005")
     kinds = ("reconstructions", "samples", "traversals")
@@ -164,19 +164,19 @@ def test_first_every_nth_and_last_epoch(tmp_path):
         assert len(np.unique(picture)) > 20
 
 
-def test_an_epoch_is_drawn_when_it_is_over(tmp_path):
+def test_an_epoch_is_drawn_when_it_is_complete(tmp_path):
     watched = Watched(str(tmp_path), every_n_epochs=1)
     trained(small_vae(), watched, val_check_interval=0.5, epochs=3)
     assert watched.steps == {1: 4, 2: 8, 3: 12}
 
 
-def test_rare_validation_draws_the_next_best_epochs(tmp_path):
+def test_with_rare_validations_the_next_epoch_is_drawn(tmp_path):
     watched = Watched(str(tmp_path), every_n_epochs=4)
     trained(small_vae(), watched, check_val_every_n_epoch=3, epochs=10)
     assert list(watched.steps) == [3, 6, 9, 10]
 
 
-def test_stopping_early_draws_the_last_epoch(tmp_path):
+def test_the_last_epoch_is_drawn_when_training_stops_early(tmp_path):
     class Stop(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             trainer.should_stop = trainer.current_epoch == 2
@@ -204,7 +204,7 @@ def test_a_resumed_run_draws_what_an_uninterrupted_one_does(tmp_path, epochs):
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_weight_averaging_is_drawn_whatever_the_order(tmp_path, first):
+def test_averaged_weights_are_drawn_for_any_order_of_callbacks(tmp_path, first):
     model, average = small_vae(), EMAWeightAveraging(decay=0.5)
     callbacks = [average, Images(str(tmp_path))] if first else [Images(str(tmp_path)), average]
     trained(model, *callbacks, epochs=1)  # leaves the average in the model
@@ -219,7 +219,7 @@ def test_wrong_numbers_are_refused(kwargs, message):
 
 
 def test_what_cannot_be_drawn_is_refused_before_training():
-    with pytest.raises(ValueError, match="leave it out"):
+    with pytest.raises(ValueError, match=r"use callbacks\.images=null"):
         Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), VAE((64,), latent_dim=20), "fit")
     with pytest.raises(ValueError, match="data module"):
         Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), small_vae(), "fit")
@@ -251,7 +251,7 @@ def test_channels_become_colours(channels):
         assert np.array_equal(np.stack([red, green, blue]), planes[:3])
 
 
-def test_every_byte_is_shown_as_itself():
+def test_every_byte_is_shown_unchanged():
     byte = torch.arange(256).reshape(1, 1, 16, 16)
     assert np.array_equal(to_rgb(byte * (1 / 255))[0, ..., 0], byte[0, 0].numpy())
 
@@ -408,7 +408,7 @@ def test_double_precision_is_drawn(tmp_path):
 
 
 class Conditional(VAE):
-    """Remembers the labels it was given and shows them: an image is as grey as its label / 10."""
+    """Records the labels it gets and shows them: the grey level of an image is its label / 10."""
 
     def forward(self, x, context=None, num_samples=None):
         self.seen["forward"] = context
@@ -529,7 +529,7 @@ def test_tensorboard_gets_the_same_picture(tmp_path):
 
 
 def test_a_picture_within_an_epoch_says_so(tmp_path):
-    """Drawn in the middle of an epoch, or in one that was cut short: by its name, in its title, and in the report."""
+    """If it is drawn within an epoch, or if the last epoch is not complete: in its name, its title and the report."""
     trained(small_vae(), Images(str(tmp_path / "amid")), epochs=2, val_check_interval=3)
     assert {name[-12:] for name in names(tmp_path / "amid")} >= {"0001.750.png"}
     model = small_vae()
