@@ -101,7 +101,8 @@ def resume_folder(command: dict[str, str]) -> list[str] | None:
         return None
     inherited = inherited_overrides(overrides, folder, replaced=command)
     inherited += [recorded["task"]] if task and "task" not in command else []  # fit, or one of the user's own
-    return continue_in(folder, "run", [*inherited, *command.values()])
+    own = [text for key, text in command.items() if key != "run"]  # hydra.run.dir takes its place
+    return continue_in(folder, "run", [*inherited, *own])
 
 
 def find_latest(command: dict[str, str], kind: Kind) -> list[str] | None:
@@ -143,7 +144,7 @@ def continues(command: dict[str, str], folder: RunFolder, kind: Kind) -> bool:
 def continue_in(folder: RunFolder, kind: Kind, overrides: Sequence[str]) -> list[str]:
     """Return overrides that continue a run or a sweep in a folder, and print the folder."""
     print(f"resuming in {folder.path}", flush=True)
-    replaced = ("run=", "resume=", f"hydra.{kind}.dir=")
+    replaced = ("resume=", f"hydra.{kind}.dir=")
     kept = [text for text in overrides if not text.startswith(replaced)]
     return [*kept, "resume=auto", f"hydra.{kind}.dir={quote(folder.path)}"]
 
