@@ -1,4 +1,4 @@
-"""How a run resumes.
+"""Resume a run.
 
 1. Every run records the overrides of its command in its folder (``runs.record``).
 2. Before Hydra composes the config, ``resolve_resume`` finds the folder in which a command continues, and replaces its
@@ -131,7 +131,7 @@ def find_latest(command: dict[str, str], kind: Kind) -> list[str] | None:
 
 
 def continues(command: dict[str, str], folder: RunFolder, kind: Kind) -> bool:
-    """Whether a command continues the run or sweep in a folder."""
+    """Return whether a command continues the run or sweep in a folder."""
     overrides, recorded = command.values(), folder.read_overrides(kind) or []
     if same_overrides(recorded, overrides):
         return True
@@ -162,7 +162,7 @@ def find_folders(template: str, kind: Kind) -> list[RunFolder]:
 
 
 def is_complete(folder: RunFolder) -> bool:
-    """Whether a run has completed; of a comparison, also all of its trainings and evaluations."""
+    """Return whether a run has completed; of a comparison, also all of its trainings and evaluations."""
     trainings = list((folder.path / "runs").glob("*"))
     stages = [folder.path / part / run.name for run in trainings for part in ("runs", "evaluations")]
     return all(RunFolder(path).is_completed for path in (folder.path, *stages))
