@@ -16,7 +16,8 @@ NAMES = {
     "alike": "same_overrides", "beaten": "fraction_below", "essential": "relevant_overrides", "go_on": "prepare_resume",
     "hopeless": "failed_variants", "in_turn": "cycle_classes", "judge_of": "get_sample_evaluator",
     "joined": "concat or merge_...", "said": "overrides, message or command", "sound": "is_finite",
-    "strange": "outlier_run", "taken": "saved_options", "told": "message or printed", "what_diverged": "describe_divergence",
+    "strange": "outlier_run", "taken": "saved_options", "told": "message or printed",
+    "what_diverged": "describe_divergence",
     "whole": "complete or stacked", "wide": "accumulation_dtype",
 }  # fmt: skip
 

@@ -31,7 +31,7 @@ class Family(nn.Module):
 
     @property
     def limits(self) -> dict[str, str]:
-        """The capabilities (``vaezoo.models.base.CAPABILITIES``) that a model with this posterior lacks, with the reasons."""
+        """Capabilities (``vaezoo.models.base.CAPABILITIES``) that a model with this posterior lacks, and why."""
         return {}
 
     @abstractmethod

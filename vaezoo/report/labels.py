@@ -71,7 +71,7 @@ def fill(template: str, values: Iterable[float]) -> str:
 
 
 def protocol(column: str, runs: Sequence[Run], quantities: dict[str, Quantity]) -> str:
-    """Describe how the numbers of a column were measured, such as "K = 500, 1,000 images"; each protocol if runs differ.
+    """Describe how the numbers of a column were measured, such as "K = 500, 1,000 images"; each way if runs differ.
 
     Their upper bound, or the reference of training images, follows if it is known and about the same in all runs.
     """
