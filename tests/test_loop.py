@@ -21,8 +21,8 @@ from vaezoo.models import VAE, FactorVAE
 from vaezoo.training.schedulers import cosine
 from vaezoo.types import Batch
 
+FACTOR_VAE = partial(FactorVAE, gamma=10.0, critic_lr=1e-4, critic_hidden=[8])
 SGD = partial(torch.optim.SGD, lr=1e-3)  # Adam forgives a gradient that is wrong by a factor
-factor_vae = partial(FactorVAE, gamma=10.0, critic_hidden=[8], critic_lr=1e-4)
 
 
 def make(model=VAE, **kwargs):
@@ -139,7 +139,7 @@ class Save(pl.Callback):
         ({"steps": 17}, {"max_steps": 17}, {"scheduler": cosine}),
         ({"batches": 7, "accumulate": 2}, {"limit_train_batches": 7, "accumulate_grad_batches": 2},
          {"scheduler": cosine}),
-        ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {"model": factor_vae}),
+        ({"clip": 0.5}, {"gradient_clip_val": 0.5}, {"model": FACTOR_VAE}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
 )  # fmt: skip
@@ -244,7 +244,7 @@ def test_a_loader_of_plain_pairs_is_refused(stage):
     pairs = torch.utils.data.TensorDataset(*examples)
     batches = [Batch(x, y) for x, y in zip(*examples, strict=True)]
     act = getattr(trainer(max_epochs=1), stage)
-    with pytest.raises(ValueError, match=r"gives a list, where VAE takes a vaezoo\.types\.Batch: let its"):
+    with pytest.raises(ValueError, match=r"gives a list, but VAE needs a vaezoo\.types\.Batch: let its"):
         act(make(), torch.utils.data.DataLoader(pairs, batch_size=2))
     act(make(), torch.utils.data.DataLoader(batches, batch_size=2))
 

@@ -265,7 +265,7 @@ def test_on_nan_decides_about_data_that_are_not_finite():
 def test_data_and_likelihood_are_compared_in_every_stage(stage):
     """As on the command line."""
     act = getattr(Trainer(accelerator="cpu", **QUIET, max_steps=1), stage)
-    with pytest.raises(ValueError, match=r"Bernoulli scores binary data, but data.binarize=none makes them byte: use"):
+    with pytest.raises(ValueError, match=r"Bernoulli scores binary data, but data.binarize=none makes byte data: use"):
         act(VAE((1, 5, 5), latent_dim=20), RandomImages((1, 5, 5), binarize="none"))
     with pytest.raises(ValueError, match=r"data_shape is \(1, 6, 6\), but RandomImages's images are \(1, 5, 5\)"):
         act(VAE((1, 6, 6), latent_dim=20), RandomImages((1, 5, 5)))

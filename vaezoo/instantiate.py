@@ -120,7 +120,7 @@ def build(node: Any, at: str, allow_packages: Sequence[str] = (), **extra: Any) 
 
 
 def is_below(name: str, packages: Iterable[str]) -> bool:
-    """Whether a dotted name is one of the packages or is inside one."""
+    """Return whether a dotted name is one of the packages or is inside one."""
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
@@ -169,7 +169,7 @@ def locate(path: Any, at: str, allow_packages: Sequence[str] = ()) -> Callable:
 
 
 def is_subclass(target: Any, place: Place) -> bool:
-    """Whether a target is a class that a place admits by its base class and by the package that defines it."""
+    """Return whether a target is a class that a place admits by its base class and by the package that defines it."""
     if place.base is None or not isinstance(target, type) or not is_below(target.__module__, place.packages):
         return False
     module, _, name = place.base.rpartition(".")
@@ -228,7 +228,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value has a type of the hint. Any value fits a hint that has other types than plain values."""
+    """Return whether a value has a type of the hint. Any value fits a hint that has other types than plain values."""
     kinds = alternatives(hint)
     if not all(kind in SIMPLE or kind is type(None) for kind in kinds):
         return True

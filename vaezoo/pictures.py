@@ -114,7 +114,7 @@ def first_batches(loader: Iterable[Batch], num: int) -> Iterator[Batch]:
 
 
 class LatentAxes(NamedTuple):
-    """How a model uses the D dimensions of a flat latent.
+    """The D dimensions of a flat latent, ranked by their use.
 
     Args:
         usage: the larger, the more a dimension is used, (D,): its KL if the model has a KL for each dimension, else the

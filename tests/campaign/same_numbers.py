@@ -49,7 +49,7 @@ from typing import Any
 SECONDS = 3600  # after this time, a command is killed and counts as failed
 LIBRARIES = ("torch", "lightning.pytorch", "hydra", "torchmetrics", "numpy", "sklearn.datasets", "sklearn.linear_model",
              "scipy.stats", "PIL.Image", "matplotlib.figure", "rich.console", "rich.table", "tqdm")  # fmt: skip
-LEFT_OUT = re.compile(r"seconds|per_second|memory|/versions/|threads|/config/|/units/|/quantities/|/settings/")
+LEFT_OUT = re.compile(r"git_commit|second|memory|/versions/|threads|/config/|/units/|/quantities/|/settings/")
 IN_ORDER = ("state_dict", "optimizer_states", "lr_schedulers", "averaging_state", "current_model_state")
 
 SHORT = "logger=csv trainer.accelerator=cpu trainer.max_epochs=2 trainer.limit_train_batches=8"

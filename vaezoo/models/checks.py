@@ -1,4 +1,4 @@
-"""What a model refuses: data and settings that do not go together with it, each with what to do instead."""
+"""Checks of data and settings that do not go together with a model; each error says what to do instead."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ def check_data_kind(model: "LatentVariableModel", data: Any) -> None:
         fix = "data.binarize=dynamic" if "binary" in supported else "data.binarize=none"
         raise ValueError(
             f"the likelihood {type(model.likelihood).__name__} scores {' or '.join(sorted(supported))} "
-            f"data, but data.binarize={data.binarize} makes them {data.data_kind}: "
+            f"data, but data.binarize={data.binarize} makes {data.data_kind} data: "
             f"use {fix} or another model/likelihood"
         )
 
@@ -36,8 +36,8 @@ def check_batch(model: "LatentVariableModel", batch: Any) -> None:
     """
     if not isinstance(batch, Batch):
         raise ValueError(
-            f"the loader gives a {type(batch).__name__}, where {type(model).__name__} takes a "
-            f"vaezoo.types.Batch: let its data set or its collate_fn return Batch(x, y)"
+            f"the loader gives a {type(batch).__name__}, but {type(model).__name__} needs a vaezoo.types.Batch: "
+            f"let its data set or its collate_fn return Batch(x, y)"
         )
     x, y = batch
     for name, value in {"x": x, "y": y}.items():
@@ -61,10 +61,10 @@ def check_objective(model: "LatentVariableModel", world_size: int) -> None:
     if world_size > 1 and (likelihood.is_batch_coupled or objective.is_batch_coupled):
         raise ValueError(
             f"{type(model).__name__}'s loss couples the examples of a batch, and each of {world_size} "
-            f"processes would see its own alone: use trainer.devices=1"
+            f"processes would see only its own examples: use trainer.devices=1"
         )
     if likelihood.is_batch_coupled and objective.uses_gradient_hooks:
         raise ValueError(
-            f"{type(objective).__name__} weighs the gradient of each sample by itself, and the likelihood "
+            f"{type(objective).__name__} weights the gradient of each sample by itself, but the likelihood "
             f"{type(likelihood).__name__} couples them: use another model/likelihood"
         )

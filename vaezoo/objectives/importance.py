@@ -79,7 +79,7 @@ class ImportanceBound(Objective):
 
     @property
     def uses_gradient_hooks(self) -> bool:
-        """Whether the backward pass runs a hook on z."""
+        """Return whether the backward pass runs a hook on z."""
         return self.gradient == "dreg"
 
     @property
