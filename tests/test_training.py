@@ -85,7 +85,8 @@ def test_parts_that_do_not_fit_are_refused_before_the_first_step():
 
 def test_a_second_fit_continues_the_first():
     """Data-dependent initialization happens once: a further fit of no steps changes nothing."""
-    for make in (partial(VampVAE, num_components=5), partial(VQVAE, num_codes=8)):
+    codes = {"num_latents": 16, "num_codes": 8, "commitment": 0.25, "decay": 0.99, "restart_below": 0.01}
+    for make in (partial(VampVAE, latent_dim=20, num_components=5), partial(VQVAE, latent_dim=16, **codes)):
         model = make((1, 5, 5))
         fit(model, max_steps=3)
         before = {name: value.clone() for name, value in model.state_dict().items()}
