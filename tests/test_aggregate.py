@@ -41,13 +41,13 @@ def standard(size):
 
 
 def make_latent(loc, scale, samples=1, seed=0):
-    """A latent with q(z | x_n) = N(loc_n, scale_n^2), and samples of it."""
+    """Return a latent with q(z | x_n) = N(loc_n, scale_n^2) and samples of it."""
     scale = scale.expand_as(loc)
     return Latent(diagonal(loc, scale), standard(loc.shape[1]), loc + scale * randn(samples, *loc.shape, seed=seed))
 
 
 def make_trace(latent):
-    """A trace around a latent, with log p(x | z) = -log(2 pi) - 1 for each example."""
+    """Return a trace with this latent and log p(x | z) = -log(2 pi) - 1 for each example."""
     batch = latent.z.shape[1]
     x = torch.zeros(batch, 2, dtype=FLOAT)
     return Trace(x, diagonal(torch.ones(1, batch, 2, dtype=FLOAT), torch.ones(1, batch, 2, dtype=FLOAT)), (latent,))
@@ -57,7 +57,7 @@ LOG_PX = -math.log(2 * math.pi) - 1
 
 
 def six_points():
-    """Six posteriors that overlap, in two dimensions."""
+    """Return six posteriors that overlap, in two dimensions."""
     return randn(6, 2, seed=1), 0.3 + randn(6, 2, seed=2).abs()
 
 
@@ -65,7 +65,7 @@ def six_points():
 
 
 def paper_weights(batch, num_train):
-    """The stratified weights of Chen et al. 2018 in one order: the next example is the one that weighs less."""
+    """Return the stratified weights of Chen et al. 2018, in which the next example of the batch has less weight."""
     others = batch - 1
     weights = torch.full((batch, batch), 1 / others, dtype=FLOAT)
     for i in range(batch):
@@ -75,7 +75,7 @@ def paper_weights(batch, num_train):
 
 
 def released_weights(batch, num_train):
-    """What released codes hold instead: a stride that writes columns."""
+    """Return the weights of released code, which fills columns in place of the diagonal."""
     others = batch - 1
     weights = torch.full((batch, batch), 1 / others, dtype=FLOAT)
     weights.view(-1)[:: others + 1] = 1 / num_train
@@ -85,7 +85,7 @@ def released_weights(batch, num_train):
 
 
 def test_stratified_estimate_is_unbiased():
-    """The mean over all minibatches of 4 of 6 that hold x_i is q(z_i) for z_i ~ q(z | x_i); the released one is not."""
+    """The mean over all batches of 4 out of 6 that contain x_i is q(z_i), but not with released code."""
     loc, scale = six_points()
     z = loc + scale * randn(6, 2, seed=3)
     density = diagonal(loc, scale).log_prob(z[:, None]).exp()  # (6, 6): q(z_i | x_j)
@@ -118,7 +118,7 @@ def test_weights_are_the_papers_over_all_orders(batch, num_train):
 
 
 def test_whole_data_set_is_exact():
-    """With B = N: log q(z) and log q(z_d) are those of torch's mixtures."""
+    """For B = N, log q(z) and log q(z_d) are those of torch's mixtures."""
     loc, scale = six_points()
     latent = make_latent(loc, scale, samples=3)
     mixture = MixtureSameFamily(Categorical(torch.ones(6, dtype=FLOAT)), diagonal(loc, scale))
@@ -142,7 +142,7 @@ def test_terms_add_up_to_the_rate(estimator, num_train):
 
 
 def test_mutual_information_at_its_ends():
-    """0 for a data set of one example, log N for N posteriors that are far apart."""
+    """The mutual information is 0 for one example and log N for N posteriors that are far apart."""
     one = make_latent(randn(1, 3), torch.tensor(0.7, dtype=FLOAT), samples=5)
     assert decompose(one, num_train=1).mi == 0
     assert all(value.isfinite() for value in decompose(one, num_train=50))  # the last batch of an epoch may be one
@@ -153,7 +153,7 @@ def test_mutual_information_at_its_ends():
 
 
 def test_total_correlation_of_a_gaussian():
-    """Many narrow posteriors whose aggregate is N(0, [[1, r], [r, 1]]): TC = -1/2 log(1 - r^2), DWKL = 0."""
+    """If q(z) is N(0, [[1, r], [r, 1]]), the total correlation is -1/2 log(1 - r^2) and the dimension-wise KL is 0."""
     rho, scale = 0.8, torch.tensor(0.3, dtype=FLOAT)
     uniform = torch.quasirandom.SobolEngine(2, scramble=True, seed=0).draw(2000, dtype=FLOAT)
     covariance = torch.tensor([[1, rho], [rho, 1]], dtype=FLOAT) - scale**2 * torch.eye(2, dtype=FLOAT)
@@ -164,7 +164,7 @@ def test_total_correlation_of_a_gaussian():
 
 
 def test_unit_weights_are_the_elbo():
-    """alpha = beta = gamma = 1 is the negative ELBO to the last digit, whatever N and the estimator are."""
+    """For alpha = beta = gamma = 1 the loss is exactly the negative ELBO, for any N and estimator."""
     for estimator in ("mss", "mws"):
         trace = make_trace(make_latent(*six_points(), samples=2))
         objective = TotalCorrelation(alpha=1.0, gamma=1.0, beta=1, estimator=estimator).double()
@@ -173,7 +173,7 @@ def test_unit_weights_are_the_elbo():
 
 
 def test_total_correlation_loss_is_the_papers_in_expectation():
-    """It differs from the sampled form by closed-form minus sampled KL: at every weight the same, of mean 0."""
+    """It differs from the sampled form by the closed-form minus the sampled KL, which has mean 0, for any weights."""
     trace = make_trace(make_latent(*six_points(), samples=20_000))
     for alpha, beta, gamma in [(0.0, 6.0, 1.0), (2.0, 0.5, 3.0), (1.0, 1.0, 1.0)]:
         terms = TotalCorrelation(alpha, beta, gamma, "mss").double()(trace)
@@ -199,14 +199,14 @@ def test_training_set_size_comes_from_the_data(tmp_path):
 
 
 def whitened(batch, size):
-    """Codes (batch, size) with mean 0 and covariance I, with 1 / batch, to rounding."""
+    """Return codes (batch, size) with mean 0 and covariance I (divided by the batch size), up to rounding."""
     codes = randn(batch, size)
     return torch.linalg.qr(codes - codes.mean(0)).Q * math.sqrt(batch)
 
 
 @pytest.mark.parametrize("variant", ["I", "II"])
 def test_moments_of_whitened_codes(variant):
-    """Nothing to pay, and a shift changes nothing; in II the noise belongs to the covariance."""
+    """The penalty is 0, also after a shift; in variant II the posterior's variance is part of the covariance."""
     codes = whitened(32, 4)
     scale = torch.tensor(1e-9 if variant == "I" else 0.6, dtype=FLOAT)
     loc = codes if variant == "I" else codes * (1 - scale**2).sqrt()
@@ -246,7 +246,7 @@ def test_mmd_of_two_points_by_hand():
 
 
 def test_kernels():
-    """k(x, x) = 1, and the values the docstrings give."""
+    """k(x, x) = 1, and other values are those of the docstrings."""
     x = randn(5, 4)
     y = torch.zeros(1, 4, dtype=FLOAT)
     square = x.square().sum(1, keepdim=True)
@@ -263,7 +263,7 @@ def test_kernels():
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_mmd_is_unbiased(kernel, samples):
-    """Mean 0 where q(z) = p(z), though the K samples of an example hang together."""
+    """The mean is 0 if q(z) = p(z), although the K samples of one example depend on each other."""
     own, y = randn(2, 3000, samples, 6, 2, seed=1)
     shared = randn(3000, 1, 6, 2, seed=2)
     z = math.sqrt(0.7) * shared + math.sqrt(0.3) * own
@@ -273,7 +273,7 @@ def test_mmd_is_unbiased(kernel, samples):
 
 
 def test_mmd_of_shifted_gaussians():
-    """2 (h / (h + 2))^(d/2) (1 - exp(-|m|^2 / (2 (h + 2)))) for N(m, I) and N(0, I), rbf with h = d."""
+    """MMD^2 of N(m, I) and N(0, I) is 2 (h / (h + 2))^(d/2) (1 - exp(-|m|^2 / (2 (h + 2)))) for rbf with h = d."""
     d, shift = 3, 1.5
     values = torch.stack([mmd(z + shift / math.sqrt(d), y, rbf) for z, y in randn(100, 2, 1, 200, d)])
     exact = 2 * (d / (d + 2)) ** (d / 2) * (1 - math.exp(-(shift**2) / (2 * (d + 2))))
@@ -282,7 +282,7 @@ def test_mmd_of_shifted_gaussians():
 
 
 def test_wae_and_info_vae_are_neighbours():
-    """q = p costs nothing; alpha = 1 is the WAE and alpha = 0, lambda = 1 the VAE, at the same noise."""
+    """The MMD is 0 in the mean if q = p. alpha = 1 is the WAE; alpha = 0, lambda = 1 is the VAE."""
 
     def loss(objective, trace):
         torch.manual_seed(0)
@@ -298,7 +298,7 @@ def test_wae_and_info_vae_are_neighbours():
 
 
 def test_prior_samples():
-    """As many as of q, also from a prior of each example, and with a gradient where the prior has one."""
+    """There are as many samples as of q, also with a prior for each example, and with a gradient if p has one."""
     latent = make_latent(*six_points(), samples=3)
     assert sample_prior(latent).shape == (3, 6, 2)
     loc = torch.zeros(6, 2, dtype=FLOAT, requires_grad=True)
@@ -314,7 +314,7 @@ def test_prior_samples():
 
 
 def test_sliced_wasserstein_in_one_dimension():
-    """Sorted samples by hand; a shift by m costs m^2; a set costs nothing against itself in another order."""
+    """It is the distance of sorted samples; m^2 for a shift by m; 0 for a set in another order."""
     z = torch.tensor([3.0, -1.0, 0.5], dtype=FLOAT).reshape(1, 3, 1)
     y = torch.tensor([1.0, 4.0, -1.0], dtype=FLOAT).reshape(1, 3, 1)
     by_hand = torch.tensor((0.0 + 0.5**2 + 1.0) / 3, dtype=FLOAT)
@@ -327,7 +327,7 @@ def test_sliced_wasserstein_in_one_dimension():
 
 
 def test_sliced_wasserstein_of_a_shift():
-    """|m|^2 / D over all directions."""
+    """The mean over all directions is |m|^2 / D."""
     torch.manual_seed(0)
     cloud, shift = randn(1, 10, 5), randn(5, seed=1)
     distance = sliced_wasserstein(cloud + shift, cloud, 100_000)
@@ -348,7 +348,7 @@ def test_capacity_schedule():
 
 
 def test_capacity_loss():
-    """-log p(x | z) where the batch's KL is C, and gamma for each nat above it or below."""
+    """The loss is -log p(x | z) if the KL is C, plus gamma for each nat above or below."""
     loc = torch.tensor([[1.0, 1.0], [2.0, 0.0]], dtype=FLOAT)  # KL(N(m, 1), N(0, 1)) = m^2 / 2: 1 and 2 nats
     trace = make_trace(make_latent(loc, torch.tensor(1.0, dtype=FLOAT)))
     for capacity, distance in [(1.5, 0), (0.5, 1), (3.5, 2)]:
@@ -382,8 +382,8 @@ def test_autocast_rounds_nothing(objective):
         assert all(torch.equal(value, plain[name]) for name, value in terms().items())
 
 
-def test_marks():
-    """All couple the examples of a batch; free bits are for those that charge a rate."""
+def test_flags_of_the_losses():
+    """All these losses couple the examples of a batch; free bits need a KL term."""
     assert all(objective.is_batch_coupled for objective in [*COUPLED, Capacity(25.0, 100.0, 2000)])
     for name in ("wae", "swae"):
         with pytest.raises(ConfigError, match="has no KL term"):
@@ -422,11 +422,11 @@ def test_impossible_options(make, message):
 @pytest.mark.parametrize(
     "objective", [TotalCorrelation(1.0, 6.0, 1.0, "mss"), CovariancePenalty("II", 10.0, 10.0)], ids=["tc", "moments"]
 )
-def test_posteriors_that_do_not_factorise_are_refused(objective):
+def test_posteriors_that_do_not_factorize_are_refused(objective):
     q = MultivariateNormal(torch.zeros(6, 2, dtype=FLOAT), torch.eye(2, dtype=FLOAT))
-    with pytest.raises(ValueError, match="factorises over dimensions, got MultivariateNormal"):
+    with pytest.raises(ValueError, match="factorizes over dimensions, got MultivariateNormal"):
         objective(make_trace(Latent(q, standard(2), q.sample((1,)))))
 
 
-def test_plain_vae_is_not_marked():
+def test_plain_vae_is_not_batch_coupled():
     assert not VAE((1, 4, 4), latent_dim=20).objective.is_batch_coupled

@@ -1,4 +1,4 @@
-"""Annealed importance sampling against exact answers: Neal 2001; Grosse et al. 2015; Wu et al. 2017."""
+"""Tests of annealed importance sampling against exact answers (Neal 2001; Grosse et al. 2015; Wu et al. 2017)."""
 
 import math
 import re
@@ -18,7 +18,7 @@ SPECTRUM = torch.tensor([2.0, 1.2, 0.9, 0.4, 0.4, 0.4], dtype=torch.float64)
 
 
 def linear_gaussian(turned):
-    """A linear VAE with the best diagonal posterior, which is the exact one unless turned; data; p(x)."""
+    """A linear VAE with the best diagonal posterior, which is exact unless ``turned``; its data; log p(x)."""
     x, mean, axes = data_with_spectrum(SPECTRUM, 12)
     turn = rotation(3, 11) if turned else torch.eye(3, dtype=torch.float64)
     ppca = PPCA.fit(SPECTRUM, mean, axes, 3, turn)
@@ -26,18 +26,18 @@ def linear_gaussian(turned):
 
 
 def gaussian(z: Tensor) -> PathPoint:
-    """N(0, I), as a place on a path."""
+    """N(0, I) as a point of a path."""
     log_f = -z.square().sum(-1) / 2
     return PathPoint(z, log_f, z.sum(-1), -z)
 
 
 def quartic(z: Tensor) -> PathPoint:
-    """exp(-sum z^4 / 4 - |z|^2 / 4), of which leapfrog keeps no energy."""
+    """exp(-sum z^4 / 4 - |z|^2 / 4), whose energy leapfrog steps change."""
     log_f = -(z**4 + z.square()).sum(-1) / 4
     return PathPoint(z, log_f, log_f, -(z**3) - z / 2)
 
 
-def test_leapfrog_is_reversible_and_keeps_volume():
+def test_leapfrog_is_reversible_and_preserves_volume():
     z, v = torch.randn(2, 5, 4, 3, dtype=torch.float64, generator=generator(0))
     step = torch.tensor(0.2, dtype=torch.float64)
     end, v_end = leapfrog(quartic, quartic(z), v, step, 7)
@@ -65,8 +65,8 @@ def test_energy_error_falls_with_the_square_of_the_step():
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.02)
 
 
-def test_a_move_leaves_its_density_invariant():
-    """At a step of 1.5, leapfrog alone would lead to a variance of 1 / (1 - 1.5^2 / 4) = 2.3."""
+def test_transition_leaves_its_density_invariant():
+    """With a step size of 1.5, leapfrog alone would give a variance of 1 / (1 - 1.5^2 / 4) = 2.3."""
     num, g = 40_000, generator(1)
     step = torch.full((1,), 1.5, dtype=torch.float64)
     z = torch.randn(num, 1, 1, dtype=torch.float64, generator=g)
@@ -79,7 +79,7 @@ def test_a_move_leaves_its_density_invariant():
         assert float(z.pow(power).mean()) == pytest.approx(moment, abs=4 * spread / math.sqrt(num))
 
 
-def test_a_flight_to_infinity_is_not_accepted():
+def test_divergent_trajectory_is_rejected():
     z, noise = torch.full((4, 1, 3), 50.0), torch.ones(4, 1, 4)
     after, _, accepted = hmc_transition(quartic, z, noise, torch.ones(1), 10)
     assert torch.equal(after, z)
@@ -117,7 +117,7 @@ def test_one_step_is_importance_sampling(start):
 
 @pytest.mark.parametrize("num_steps", [1, 2, 9])
 def test_exact_posterior_is_exact(num_steps):
-    """From q(z | x) = p(z | x), all densities of the path are one, and each weight is p(x), both ways."""
+    """From q(z | x) = p(z | x), all densities of the path are equal and each weight is p(x), in both directions."""
     model, x, evidence = linear_gaussian(turned=False)
     truth = evidence.log_prob(x.flatten(1))
     for z in (None, torch.randn(12, 3, dtype=torch.float64, generator=generator(3))):
@@ -127,8 +127,8 @@ def test_exact_posterior_is_exact(num_steps):
         assert_close(result.ess, torch.full_like(truth, 3), rtol=1e-9, atol=0)
 
 
-def test_weights_are_unbiased_both_ways():
-    """E w = p(x) and, from z ~ p(z | x), E 1/w = 1/p(x), at any T; the bounds draw near as T grows."""
+def test_weights_are_unbiased_in_both_directions():
+    """E w = p(x) and, from z ~ p(z | x), E 1/w = 1/p(x), for any T; the bounds approach each other as T grows."""
     model, x, evidence = linear_gaussian(turned=True)
     num = 1500
     x, z = simulate(model, num, seed=1)
@@ -145,7 +145,7 @@ def test_weights_are_unbiased_both_ways():
     assert gaps[1] < gaps[0] / 1.5
 
 
-def test_many_steps_meet_the_evidence():
+def test_many_steps_give_log_px():
     model, x, evidence = linear_gaussian(turned=True)
     truth = evidence.log_prob(x.flatten(1))
     result = annealed_importance_sampling(model, x, num_steps=250, num_leapfrog=6)
@@ -155,8 +155,8 @@ def test_many_steps_meet_the_evidence():
     assert (result.ess > 10).all()
 
 
-def test_the_error_is_that_of_the_draws():
-    """The spread of log_px over repetitions is mc_error, which leaves none of it out."""
+def test_error_is_the_spread_over_repetitions():
+    """The standard deviation of log_px over repetitions is mc_error."""
     model, x, _ = linear_gaussian(turned=True)
     result = annealed_importance_sampling(
         model, x[:1].expand(400, -1, -1, -1), num_chains=12, num_steps=40, num_leapfrog=4
@@ -165,8 +165,8 @@ def test_the_error_is_that_of_the_draws():
     assert spread == pytest.approx(float(result.mc_error.square().mean().sqrt()), rel=0.15)
 
 
-def test_pilots_alone_set_the_step(monkeypatch):
-    """The step must not know of the chains that are weighed: other chains, the same steps."""
+def test_only_pilots_set_the_step_size(monkeypatch):
+    """The step size must not depend on the K chains: other chains, the same step sizes."""
     model, x, _ = linear_gaussian(turned=True)
     moves = []
 
@@ -219,8 +219,8 @@ def test_agrees_with_importance_sampling(name, start, more):
 
 @pytest.mark.parametrize("name", ["mlp_vae", "cvae"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_parts_of_the_data_make_the_whole(name, reverse):
-    """An example's draws are named by its number; twice the same call is the same digits."""
+def test_result_does_not_depend_on_the_batch(name, reverse):
+    """The random numbers of an example depend on its index; two equal calls give the same digits."""
     model = make(name, net="mlp").double()
     x, y = bits(5, 1, 9, 7).double(), labels(5)
     z = torch.randn(5, 3, dtype=torch.float64, generator=generator(0)) if reverse else None
@@ -236,8 +236,8 @@ def test_parts_of_the_data_make_the_whole(name, reverse):
     assert len(same.log_px.unique()) == 4  # each example has its own draws
 
 
-def test_nothing_is_moved():
-    """The caller's random stream, the modes of the modules, the gradients; progress sees the steps."""
+def test_state_is_unchanged():
+    """The caller's random state, the modes of the modules and the gradients; ``progress`` gets the steps."""
     model = make("mlp_vae", net="mlp").train()
     model.decoder.eval()
     state, seen = torch.get_rng_state(), []
@@ -255,7 +255,7 @@ def test_nothing_is_moved():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_simulated_examples_are_the_models_own():
+def test_simulated_examples_are_samples_of_the_model():
     model, _, evidence = linear_gaussian(turned=True)
     x, z = simulate(model, 20_000)
     assert torch.equal(simulate(model, 20_000)[0], x)
@@ -283,7 +283,7 @@ def test_refuses_other_latents(name):
         ({"z": torch.zeros(3, 3)}, "(2, 3), one latent per example, got (3, 3)"),
     ],
 )
-def test_refuses_what_is_out_of_range(settings, words):
+def test_values_out_of_range_are_refused(settings, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         annealed_importance_sampling(make("mlp_vae", net="mlp"), bits(2, 1, 9, 7), **settings)
     with pytest.raises(ValueError, match="only the values 0 and 1"):

@@ -58,7 +58,7 @@ def test_by_counting_and_by_scikit_learn(m, n, levels):
     assert found["fpr95"] == pytest.approx(min(false[true >= 0.95]), abs=1e-12)
 
 
-def test_the_auroc_and_its_error_of_normals():
+def test_auroc_of_normals_and_its_error():
     """AUROC of N(1, 1) against N(0, 1) is Phi(1 / 2^1/2); over repetitions, its deviation is a standard normal."""
     truth = float(torch.special.ndtr(torch.tensor(0.5).sqrt()))
     g = generator(0)
@@ -78,8 +78,8 @@ def test_batches_change_nothing():
     assert whole.compute() == parts.compute()
 
 
-def test_refuses_too_few_and_not_finite():
-    with pytest.raises(ValueError, match="two outliers and two inliers at least, got 1 and 3"):
+def test_too_few_or_infinite_scores_are_refused():
+    with pytest.raises(ValueError, match="at least 2 outliers and 2 inliers are needed, got 1 and 3"):
         judged([1.0], [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="2 of 5 are not"):
         judged([1.0, math.nan], [1.0, math.inf, 3.0])
@@ -98,7 +98,7 @@ def linear_gaussian(turned, shift=0.0):
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_regret_is_the_gap_that_can_be_closed(turned):
+def test_regret_is_the_kl_that_optimization_can_remove(turned):
     """KL(q, p(z | x)) of the encoder's q, minus that of the best diagonal q, (sum ln M_dd - ln det M) / 2."""
     model, x, ppca = linear_gaussian(turned, shift=0.25)
     q = model.encoder(x)
@@ -110,7 +110,7 @@ def test_regret_is_the_gap_that_can_be_closed(turned):
     assert_close(found, exact, rtol=0.05, atol=0.03)
 
 
-def test_the_best_posterior_regrets_nothing():
+def test_best_posterior_has_no_regret():
     model, x, _ = linear_gaussian(turned=False)
     for num_samples, most in [(32, 0.1), (4000, 0.005)]:  # the noise of two ELBOs at the same draws
         found = scores(model, [(x, None)], ["likelihood_regret"], num_samples=num_samples)["likelihood_regret"]
@@ -119,7 +119,7 @@ def test_the_best_posterior_regrets_nothing():
 
 
 def test_linear_gaussian_scores():
-    """-log p(x) without error where q is the posterior; |-log p(x) - entropy|; the reconstruction at its mean."""
+    """-log p(x) without error if q is the posterior; |-log p(x) - entropy|; the reconstruction at the mean of q."""
     model, x, ppca = linear_gaussian(turned=False)
     names = [name for name in SCORES if name != "likelihood_regret"]
     truth = -ppca.evidence.log_prob(x.flatten(1))
@@ -134,8 +134,8 @@ def test_linear_gaussian_scores():
 
 
 @pytest.mark.parametrize("name", ["conv_vae", "cvae", "iaf_vae", "ladder_vae", "s_vae", "vamp_vae", "vq_vae"])
-def test_any_model(name):
-    """In the model's units: the bounds order as they must, and log_p is near that of ``estimate``."""
+def test_scores_of_any_model(name):
+    """The bounds are ordered, and log_p is near that of ``estimate_log_marginal``."""
     model = make(name, net="mlp").double()
     x, y = bits(6, 1, 9, 7).double(), labels(6)
     found = scores(model, [(x, y)], ["elbo", "log_p", "reconstruction"], num_samples=50)
@@ -147,7 +147,7 @@ def test_any_model(name):
 
 @pytest.mark.parametrize("name", ["mlp_vae", "cvae", "mog_vae", "flow_prior_vae", "vamp_vae"])
 def test_batch_size_changes_nothing(name):
-    """Draws are named by the image's number; twice the same call is the same digits; another seed is not."""
+    """Random numbers depend on the index of the image and the seed; two equal calls give the same digits."""
     model = make(name, net="mlp").double()
     x, y = bits(5, 1, 9, 7).double(), labels(5)
     passes = partial(scores, model, entropy=40.0, num_samples=4, num_steps=10)
@@ -162,8 +162,8 @@ def test_batch_size_changes_nothing(name):
     assert (whole["likelihood_regret"] > 0.05).all()  # an untrained encoder has something to regret
 
 
-def test_nothing_is_moved():
-    """The caller's random stream, the modes of the modules, weights and their gradients."""
+def test_state_is_unchanged():
+    """The caller's random state, the modes of the modules, the weights and their gradients."""
     model = make("mlp_vae", net="mlp").train()
     weights = [parameter.clone() for parameter in model.parameters()]
     state = torch.get_rng_state()
@@ -192,7 +192,7 @@ def test_regret_refuses_other_posteriors(name):
         ({"names": ["elbo"], "learning_rate": -1.0}, "got 32, 100 and -1.0"),
     ],
 )
-def test_refuses_what_is_out_of_range(arguments, words):
+def test_values_out_of_range_are_refused(arguments, words):
     model = VAE((1, 2, 3), 2)
     with pytest.raises(ValueError, match=re.escape(words)):
         scores(model, [(bits(2, 1, 2, 3), None)], **arguments)

@@ -30,7 +30,7 @@ def randn(*shape, seed=0):
 
 
 def fitted(turned=True, disturbed=0.0, num=40):
-    """PPCA's solution, its VAE and its data; turned, no diagonal posterior is exact, nor is a disturbed one."""
+    """Return PPCA's solution, its VAE and its data. If turned or disturbed, the diagonal posterior is not exact."""
     x, mean, axes = data_with_spectrum(SPECTRUM, num)
     turn = rotation(LATENT_DIM, 11) if turned else torch.eye(LATENT_DIM, dtype=FLOAT)
     ppca = PPCA.fit(SPECTRUM, mean, axes, LATENT_DIM, turn)
@@ -48,7 +48,7 @@ def small_vae(cls=VAE, **kwargs):
 
 
 def trace_with(log_w):
-    """A trace whose log weights are ``log_w`` (K, B): z = 0 everywhere, and x = 0 by a normal's log scale."""
+    """Return a trace with the log weights ``log_w`` (K, B): z = 0, x = 0, and the scale of a normal gives log w."""
     zeros = torch.zeros(*log_w.shape, 1, dtype=FLOAT)
     scale = (-log_w.unsqueeze(-1)).exp() / math.sqrt(2 * math.pi)
     q = Independent(Normal(zeros[0], zeros[0] + 1), 1)
@@ -56,7 +56,7 @@ def trace_with(log_w):
 
 
 def gradient(model, loss):
-    """d loss / d parameters as one vector each: (theta, phi)."""
+    """Return d loss / d theta and d loss / d phi, each as one vector."""
     phi = [p for _, p in model.encoder.named_parameters()]
     theta = [p for p in model.parameters() if all(p is not q for q in phi)]
     grads = torch.autograd.grad(loss, [*theta, *phi], retain_graph=True)
@@ -65,7 +65,7 @@ def gradient(model, loss):
 
 
 def by_hand(model, trace, a, b, direct):
-    """The gradients with weights a and b (K, B) by the chain rule, sample by sample; no hook, no surrogate.
+    """Return the gradients with coefficients a and b (K, B) by the chain rule for each sample, without a hook.
 
     d log w / d theta at fixed z; (d log w / d z) (d z / d phi), with ``direct`` also the density's own
     parameters at fixed z.
@@ -94,7 +94,7 @@ def bound_value(objective, trace):
 
 
 def test_values_by_hand():
-    """log of the mean of w, taken literally; the zoos' sum_k v_k log w_k is larger by KL(v, uniform)."""
+    """The bound is the logarithm of the mean of w. sum_k v_k log w_k, as in other zoos, is larger by KL(v, uniform)."""
     log_w = 2 * randn(12, 5)
     trace = trace_with(log_w)
     torch.testing.assert_close(trace.log_w, log_w, rtol=0, atol=1e-12)
@@ -117,7 +117,7 @@ def test_values_by_hand():
 
 @pytest.mark.parametrize("gradient", ["reparam", "stl", "dreg"])
 def test_axes_of_miwae(gradient):
-    """M = 1, K = 50 is IWAE-50; M = 50, K = 1 is the ELBO of 50 samples; each in value and gradient."""
+    """M = 1, K = 50 is the IWAE with 50 samples; M = 50, K = 1 is the ELBO with 50 samples: values and gradients."""
     model, x = small_vae(), randn(4, *DATA_SHAPE, seed=1)
     eps = randn(50, 4, 2, seed=2)
 
@@ -146,7 +146,7 @@ def test_axes_of_miwae(gradient):
     ids=lambda objective: type(objective).__name__,
 )
 def test_one_sample_is_the_elbo(objective):
-    """K = 1: the bound is log w of that sample, whose mean over the noise is the ELBO."""
+    """For K = 1 the bound is log w of the sample, and its mean over the noise is the ELBO."""
     _, model, x = fitted(disturbed=0.2)
     trace = trace_at(model, x, randn(1, len(x), LATENT_DIM, seed=5))
     torch.testing.assert_close(bound_value(objective.double(), trace), trace.log_w.detach().mean(), rtol=0, atol=1e-12)
@@ -183,7 +183,7 @@ def test_bounds_rise_to_the_evidence():
 
 
 def test_exact_posterior_gives_the_evidence():
-    """Where q(z | x) = p(z | x), every bound of every K and M is log p(x), without variance."""
+    """If q(z | x) = p(z | x), each bound is log p(x) for any K and M, without variance."""
     ppca, model, x = fitted(turned=False)
     evidence = ppca.evidence.log_prob(x.flatten(1)).mean()
     for objective in EACH:
@@ -210,7 +210,7 @@ def test_gradient_of_iwae():
 @pytest.mark.parametrize("estimator", ["reparam", "stl", "dreg"])
 @pytest.mark.parametrize("name", ["iwae", "miwae", "ciwae", "piwae"])
 def test_gradients_by_hand(name, estimator):
-    """Each estimator's a and b, and the chain rule written out."""
+    """The gradient of each estimator is that of its a and b by the chain rule."""
     model, x = small_vae(MoGVAE, num_components=3), randn(4, *DATA_SHAPE, seed=1)
     trace = trace_at(model, x, randn(6, 4, 2, seed=2))
     w = trace.log_w.detach().exp()
@@ -229,7 +229,7 @@ def test_gradients_by_hand(name, estimator):
 
 
 def test_ends_of_ciwae():
-    """beta = 1 is the ELBO of K samples, beta = 0 IWAE; in value and gradient."""
+    """beta = 1 is the ELBO with K samples and beta = 0 the IWAE: values and gradients."""
     model, x = small_vae(), randn(4, *DATA_SHAPE, seed=1)
     trace = trace_at(model, x, randn(6, 4, 2, seed=2))
     for beta, bound in ((1.0, trace.log_w.mean()), (0.0, -ImportanceWeighted()(trace)["loss"])):
@@ -240,7 +240,7 @@ def test_ends_of_ciwae():
 
 @pytest.mark.parametrize("nats", [0, 60, 2000])
 def test_piwae_is_iwae_for_theta_and_miwae_for_phi(nats):
-    """Exactly, the prior with the decoder, even where one group outweighs the other by e^60 or e^2000."""
+    """The prior belongs to theta. It is exact, even if the weights of one group are e^60 or e^2000 times larger."""
     model, x = small_vae(MoGVAE, num_components=3), randn(4, *DATA_SHAPE, seed=1)
     model.encoder.offset[2:] = -2  # a narrow q, so that far out it is tiny, and the weight large
     eps = randn(6, 4, 2, seed=2)
@@ -269,7 +269,7 @@ def test_piwae_is_iwae_for_theta_and_miwae_for_phi(nats):
 @pytest.mark.parametrize("num_samples", [1, 5])
 @pytest.mark.parametrize("estimator", ["reparam", "stl", "dreg"])
 def test_no_noise_at_the_exact_posterior(estimator, num_samples):
-    """Where q(z | x) = p(z | x), phi's gradient through z is 0 for every draw; with the density's own part it is not.
+    """If q(z | x) = p(z | x), the gradient of phi through z is 0 for each draw; with log q's own part it is not.
 
     Roeder et al. 2017, section 3.
     """
@@ -281,7 +281,7 @@ def test_no_noise_at_the_exact_posterior(estimator, num_samples):
 
 
 def test_one_sample_dreg_is_stl():
-    """K = 1: one weight, v = v^2 = 1."""
+    """For K = 1 there is one weight, v = v^2 = 1."""
     model, x = small_vae(), randn(4, *DATA_SHAPE, seed=1)
     trace = trace_at(model, x, randn(1, 4, 2, seed=2))
     stl, dreg, reparam = (gradient(model, ImportanceWeighted(g)(trace)["loss"]) for g in ("stl", "dreg", "reparam"))
@@ -300,7 +300,7 @@ def test_one_sample_dreg_is_stl():
     ],
 )
 def test_estimators_without_bias(objective, estimator, num_samples, biased):
-    """Over many draws DReG's mean is reparam's, and so is STL's for K = 1 alone (Tucker et al. 2019, section 4)."""
+    """Over many draws, DReG has the mean of reparam; STL has it only for K = 1 (Tucker et al. 2019, section 4)."""
     _, model, x = fitted(disturbed=0.2, num=8)
     differences, plain = [], []
     for seed in range(100):
@@ -320,7 +320,7 @@ def test_estimators_without_bias(objective, estimator, num_samples, biased):
 
 
 def test_dreg_has_less_noise():
-    """Near the optimum DReG's encoder gradient has a higher ratio of signal to noise than reparam's, at K = 50."""
+    """Near the optimum, at K = 50, DReG's gradient of phi has a higher signal-to-noise ratio than that of reparam."""
     _, model, x = fitted(disturbed=0.05, num=8)
     ratios = {}
     for estimator in ("reparam", "dreg"):
@@ -335,7 +335,7 @@ def test_dreg_has_less_noise():
 
 @pytest.mark.parametrize("estimator", ["stl", "dreg"])
 def test_estimators_compile(estimator):
-    """One graph with the eager pass's loss and gradients (reparam and PIWAE: tests/test_contract.py)."""
+    """The compiled pass is one graph with the loss and gradients of the eager pass (others: tests/test_contract.py)."""
     objective = ImportanceWeighted(estimator, 2)
     if "compile" in objective.limits:
         pytest.skip(objective.limits["compile"])
@@ -359,7 +359,7 @@ def test_estimators_compile(estimator):
 
 
 def test_models_pick_their_parts():
-    """M K samples are drawn, in groups of K; the loss is the bound at the model's own noise."""
+    """Each model draws M K samples in groups of K; the loss is the negative bound."""
     x = randn(4, *DATA_SHAPE, seed=1)
     for cls, kwargs, objective in [
         (IWAE, {"num_samples": 6}, ImportanceWeighted()),
@@ -377,7 +377,7 @@ def test_models_pick_their_parts():
 
 
 def test_mistakes():
-    """What cannot be had is refused in one sentence."""
+    """Settings that are out of range are refused in one sentence."""
     with pytest.raises(ValueError, match="gradient=path is not one of reparam, stl, dreg"):
         IWAE(DATA_SHAPE, latent_dim=20, num_samples=5, gradient="path")
     with pytest.raises(ValueError, match="num_groups must be >= 1, got 0"):
@@ -397,5 +397,5 @@ def test_mistakes():
         ImportanceWeighted("stl")(trace)
     bits = Independent(Bernoulli(torch.full((4, 2), 0.5, dtype=FLOAT)), 1)
     trace = Trace(x, model.decoder(z), (Latent(bits, bits, bits.sample(torch.Size([3]))),))
-    with pytest.raises(ValueError, match="not for Bernoulli"):
+    with pytest.raises(ValueError, match="not Bernoulli"):
         ImportanceWeighted("dreg")(trace)

@@ -358,6 +358,13 @@ def test_help_is_quick_and_complete(tmp_path):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
 
 
+def test_help_loads_no_torch(tmp_path):
+    """Nor does Hydra's search for plugins, which imports the launcher of sweeps."""
+    code = "import sys; from vaezoo.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    settings = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(REPO)}, "capture_output": True}
+    assert subprocess.run([sys.executable, "-c", code], **settings, check=False).returncode == 0
+
+
 def test_sweep(tmp_path):
     """A table with a row for each job; the rows of a failed and a killed job have the reason."""
     deadly = "import os, signal\ndef model(**_):\n    os.kill(os.getpid(), signal.SIGKILL)\n"

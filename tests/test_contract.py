@@ -1,4 +1,4 @@
-"""The contract that every config in conf/model keeps: a new config is tested by existing."""
+"""The contract of every config in conf/model; a new config is tested without a change of this file."""
 
 import math
 from functools import partial
@@ -52,7 +52,7 @@ def bits(*shape, seed=0):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("name", "net"), [*product(MODELS, NETS), *product(["mlp_vae"], MORE_NETS)])
 def test_any_image_shape(name, net, shape):
-    """One pass, K = 1 and 5: shapes, a finite loss, and a gradient in every parameter."""
+    """One pass with one and with five samples: shapes, a finite loss, and a gradient in each parameter."""
     model = make(name, net=net, shape=shape)
     x = bits(6, *shape)
     groups = model.objective.num_groups
@@ -99,7 +99,7 @@ CASES = [(name, None) for name in MODELS] + [("mlp_vae", likelihood) for likelih
 
 @pytest.mark.parametrize(("name", "likelihood"), CASES)
 def test_trains(name, likelihood):
-    """The loss falls; val/elbo is there; samples lie in the likelihood's support."""
+    """The loss falls, the metrics are logged, and samples are in the likelihood's support."""
     more = [f"model/likelihood={likelihood}"] if likelihood else []
     model = make(name, *more, net="mlp", optimizer=lambda p: torch.optim.Adam(p, 1e-2))
     binary = model.likelihood.supported_data == {"binary"}
@@ -128,7 +128,7 @@ def test_trains(name, likelihood):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_bounds(name):
-    """ELBO <= importance-weighted bound, both on the same samples (Jensen), and encode is deterministic."""
+    """The ELBO is at most the importance-weighted bound on the same samples (Jensen), and encode is deterministic."""
     model = make(name).double().eval()
     require(model, "elbo")
     x = bits(8, 1, 9, 7).double()
@@ -142,7 +142,7 @@ def test_bounds(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_compiled_equals_eager(name):
-    """x -> loss is one graph, and has the loss and the gradients of the eager pass at the same noise."""
+    """The compiled pass from x to the loss is one graph, with the loss and gradients of the eager pass."""
     torch._dynamo.reset()
     require(make(name, net="mlp"), "compile")
     results = []
@@ -164,7 +164,7 @@ def test_compiled_equals_eager(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_autocast(name):
-    """In bf16 the terms are float32 and near those of full precision at the same noise."""
+    """In bf16 the terms are float32 and close to those of full precision, for the same noise."""
     values = []
     for enabled in (False, True):
         model = make(name)
@@ -181,7 +181,7 @@ def test_autocast(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_no_weight_is_in_the_elbo(name):
-    """Whatever the objective's weights are, the ELBO of the same pass is the same."""
+    """The weights of the objective do not change the ELBO."""
     model = make(name).eval()
     x = bits(5, 1, 9, 7)
 
@@ -197,7 +197,7 @@ def test_no_weight_is_in_the_elbo(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_save_and_load(name, tmp_path):
-    """A checkpoint rebuilds its model: same weights, eval mode, same numbers; no Hydra, no pickled code."""
+    """A checkpoint restores its model in eval mode with the same numbers, without Hydra and without pickled code."""
     node = config("model", *overrides(name))
     model = make(name).eval()
     model.config = {"model": node, "seed": 3}
@@ -217,8 +217,8 @@ def test_save_and_load(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_foreign_shapes_are_refused(name):
-    """Another shape is not reshaped in silence; another type is cast."""
+def test_other_shapes_are_refused(name):
+    """A wrong shape is refused; another dtype is cast."""
     model = make(name, net="mlp").eval()
     for shape in [(2, 1, 7, 9), (2, 63), (1, 9, 7)]:
         with pytest.raises(ValueError, match=r"expected a batch of shape \(\*batch, 1, 9, 7\), got"):
@@ -227,8 +227,8 @@ def test_foreign_shapes_are_refused(name):
     assert torch.equal(model.encode(x.double(), labels(3)), model.encode(x, labels(3)))
 
 
-def test_foreign_values_are_refused():
-    """No bound is given for data the likelihood cannot score."""
+def test_unsupported_values_are_refused():
+    """There is no bound for data that the likelihood does not support."""
     model = make("mlp_vae", net="mlp")
     with pytest.raises(ValueError, match="Bernoulli takes only the values 0 and 1"):
         model.log_marginal(torch.full((2, 1, 9, 7), 0.5), num_samples=2)
@@ -252,7 +252,7 @@ def test_beta_1_is_conv_vae():
 
 @pytest.mark.parametrize("net", NETS + MORE_NETS)
 def test_float64_and_batch_repeat(net):
-    """Repeating the batch changes neither the mean ELBO nor the loss."""
+    """Repeating the batch does not change the mean ELBO or the loss."""
     model = make("beta_vae", net=net).double()
     x = bits(4, 1, 9, 7).double()
     torch.manual_seed(0)

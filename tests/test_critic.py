@@ -1,4 +1,4 @@
-"""FactorVAE's critic: each parameter has its own gradient and no other, and the logit is the log density ratio."""
+"""FactorVAE's critic: the gradients of model and critic are separate, and the logit is the log density ratio."""
 
 import math
 
@@ -37,13 +37,13 @@ def make_model(gamma=10.0):
 
 
 def correlated(num, seed=0):
-    """Draws of N(0, [[1, r], [r, 1]])."""
+    """Return samples of N(0, [[1, r], [r, 1]])."""
     a, b = torch.randn(2, num, dtype=FLOAT, generator=generator(seed))
     return torch.stack([a, RHO * a + math.sqrt(1 - RHO**2) * b], dim=1)
 
 
 def trace_at(z):
-    """A trace at samples z (n, D) of a posterior that is the prior."""
+    """Return a trace with samples z (n, D) of a posterior that equals the prior."""
     p = Independent(Normal(torch.zeros_like(z[0]), torch.ones_like(z[0])), 1)
     x = torch.zeros(len(z), 1, dtype=FLOAT)
     px = Independent(Normal(x[None], torch.ones_like(x[None])), 1)
@@ -51,7 +51,7 @@ def trace_at(z):
 
 
 class ExactLogit(nn.Module):
-    """log p(z_1, z_2) - log p(z_1) - log p(z_2): a quadratic."""
+    """The critic log p(z_1, z_2) - log p(z_1) - log p(z_2), which is quadratic in z."""
 
     def forward(self, z):
         a, b = z.unbind(1)
@@ -64,7 +64,7 @@ def gradients(value, parameters):
 
 
 def test_each_parameter_has_its_own_gradient():
-    """The critic's loss reaches no parameter of the model, and the model's loss none of the critic, exactly."""
+    """The critic's loss has no gradient in the model's parameters, nor the model's loss in those of the critic."""
     model = make_model()
     trace = model(bits(6, 1, 4, 4), num_samples=2)
     terms = model.objective(trace)
@@ -82,7 +82,7 @@ def test_each_parameter_has_its_own_gradient():
 
 
 def test_without_its_term_the_model_is_a_vae():
-    """gamma = 0: two epochs leave the weights of a plain VAE, bit for bit, while the critic learns."""
+    """With gamma = 0 the weights after two epochs are those of a VAE, bit for bit, while the critic learns."""
     factor = make_model(gamma=0.0).float()
     plain = VAE((1, 4, 4), latent_dim=3)
     plain.load_state_dict(factor.state_dict(), strict=False)
@@ -104,7 +104,7 @@ def test_one_optimizer_with_the_critics_own_settings():
 
 
 def test_permutation():
-    """Each dimension keeps its values and loses its partners."""
+    """Each dimension keeps its values, in another order than the other dimensions."""
     torch.manual_seed(0)
     z = correlated(20_000)
     permuted = permute_dims(z)
@@ -123,7 +123,7 @@ def test_optimal_logit_has_the_total_correlation_for_its_mean():
 
 
 def test_ignorant_critic():
-    """A logit of 0: no total correlation, and log 2 nats of loss."""
+    """With a logit of 0 the total correlation is 0 and the critic's loss log 2 nats."""
     objective = AdversarialTotalCorrelation((2,), gamma=10.0, lr=1e-4, hidden=[4]).double()
     for parameter in objective.parameters():
         nn.init.zeros_(parameter)
@@ -134,7 +134,7 @@ def test_ignorant_critic():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A critic that has learnt the correlated Gaussian."""
+    """Return a critic that was trained on a correlated Gaussian."""
     torch.manual_seed(0)
     objective = AdversarialTotalCorrelation((2,), gamma=10.0, lr=1e-4, hidden=[64, 64]).double()
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
@@ -152,7 +152,7 @@ def test_trained_critic_finds_the_total_correlation(trained):
 
 
 def test_codes_that_follow_the_model_fool_the_critic(trained):
-    """Descending the term lowers the estimate and raises the critic's loss at the same permutation."""
+    """Gradient descent on the term lowers the estimate and raises the critic's loss for the same permutation."""
     z = correlated(2000, seed=1).requires_grad_()
 
     def terms(z):

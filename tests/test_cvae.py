@@ -83,7 +83,7 @@ def test_missing_labels():
         LabelConditioned((3,), (2,), MLP, num_classes=0)
     with pytest.raises(ValueError, match=r"num_classes=7, but .* from 0 to 9: use model.num_classes=10"):
         CVAE((1, 4, 4), latent_dim=20, num_classes=7).init_from_data(torch.zeros(10, 1, 4, 4), torch.arange(10))
-    with pytest.raises(ValueError, match=r"one class label for each example, .* are of shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"one class label for each example, .* has the shape \(5,\)"):
         CVAE((1, 4, 4), latent_dim=20, num_classes=10).init_from_data(torch.zeros(10, 1, 4, 4), torch.zeros(10, 5))
 
 

@@ -1,4 +1,4 @@
-"""Data modules: splits, binarisation, order and processes."""
+"""Tests of the data modules: splits, binarization, order of the examples, several processes, broken files."""
 
 import gzip
 import inspect
@@ -24,8 +24,8 @@ def ready(data):
     return data
 
 
-def test_digits_are_real_and_split():
-    """1,797 images: 1,257 + 180 + 360, no image in two splits, all ten digits in each."""
+def test_digits_are_those_of_scikit_learn_and_split():
+    """1,257 + 180 + 360 of 1,797 images, no image in two splits, all ten digits in each split."""
     data = ready(Digits(val_size=180, binarize="none"))
     splits = (data.train, data.val, data.test)
     assert [len(s.images) for s in splits] == [1257, 180, 360]
@@ -38,8 +38,8 @@ def test_digits_are_real_and_split():
     assert np.array_equal(whole[order[0]], mine.round().numpy()[order[1]])
 
 
-def test_split_is_the_runs_own_only_by_split_seed():
-    """The run's seed moves the order, never the split or the test bits."""
+def test_split_depends_on_split_seed_only():
+    """The seed of the run changes the order of the examples, but neither the split nor the test bits."""
     a, b = (ready(Digits(val_size=180, seed=seed)) for seed in (0, 1))
     c = ready(Digits(val_size=180, split_seed=1))
     assert torch.equal(a.val.images, b.val.images)
@@ -48,8 +48,8 @@ def test_split_is_the_runs_own_only_by_split_seed():
     assert not torch.equal(a.train_dataloader().batches.order(0), b.train_dataloader().batches.order(0))
 
 
-def test_bits_have_the_pixels_probability():
-    """P(bit) = pixel / 255: exactly 0 and 1 at the ends, and within 5 standard errors between."""
+def test_bits_have_the_probability_of_the_pixel():
+    """P(bit) = pixel / 255: exact at 0 and 1, and within 5 standard errors in between."""
     pixels = torch.tensor([0, 1, 100, 254, 255], dtype=torch.uint8).repeat(200_000, 1)
     rate = bernoulli(pixels, torch.Generator().manual_seed(0)).float().mean(0)
     p = pixels[0].float() / 255
@@ -59,8 +59,8 @@ def test_bits_have_the_pixels_probability():
 
 
 @pytest.mark.parametrize("binarize", ["dynamic", "static", "threshold", "none"])
-def test_binarisation(binarize):
-    """Dynamic is fresh in each training pass and fixed in evaluation; the others are always fixed."""
+def test_binarization(binarize):
+    """``dynamic`` draws new bits in each epoch for training and fixed bits for evaluation; other modes are fixed."""
     data = ready(RandomImages((1, 6, 5), binarize=binarize))
     epoch = 0
     batches = data.train_dataloader().batches
@@ -90,8 +90,8 @@ def sorted_train(data):
     return order[data.val_size :].sort().values
 
 
-def test_every_example_once_an_epoch():
-    """A ragged last batch, each example once, another order each epoch, the same for the same seed."""
+def test_each_example_occurs_once_per_epoch():
+    """The last batch may be smaller; each epoch has another order, which is the same for the same seed."""
     split = Split(torch.arange(103).reshape(-1, 1, 1, 1).to(torch.uint8), torch.arange(103))
     epoch = 0
     batches = Batches(split, 1, 10, seed=3, shuffle=True, epoch=lambda: epoch)
@@ -110,7 +110,7 @@ def test_every_example_once_an_epoch():
 
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_processes_share_the_examples(world):
-    """Evaluation has the batches of one process, in turn; training gives all equally many batches."""
+    """In evaluation the batches are those of one process, in turn; in training all have equally many batches."""
     split = Split(torch.zeros(103, 1, 1, 1, dtype=torch.uint8), torch.arange(103))
 
     def parts(shuffle):
@@ -126,8 +126,8 @@ def test_processes_share_the_examples(world):
 
 
 @pytest.mark.parametrize(("world", "sizes"), [(1, [20]), (2, [10, 10]), (3, [6, 6, 6, 2]), (30, [1] * 20)])
-def test_few_examples_are_shared_too(world, sizes):
-    """A process without a batch would wait for the others, or they for it."""
+def test_few_examples_are_shared_in_smaller_batches(world, sizes):
+    """A process without a batch would wait for the others, or the others for it."""
     data = ready(RandomImages((1, 2, 2)))
     data.trainer = SimpleNamespace(global_rank=0, world_size=world, current_epoch=0)
     found = []
@@ -138,7 +138,7 @@ def test_few_examples_are_shared_too(world, sizes):
 
 
 def test_config_has_the_defaults_of_the_class():
-    """Also in Python: but there, ``auto`` does not know the likelihood, and each Lightning step is one batch."""
+    """The exceptions are ``binarize`` and ``batches_per_step``, which are safe for any model and trainer in Python."""
     defaults = {name: p.default for name, p in inspect.signature(ImageData.__init__).parameters.items()}
     node = config("data", "data=mnist")
     assert node.keys() - {"_target_"} == defaults.keys() - {"self", "seed"}
@@ -147,7 +147,7 @@ def test_config_has_the_defaults_of_the_class():
 
 
 def test_auto_is_resolved_by_the_likelihood():
-    """Bits for a likelihood of bits only; without one it is refused, not guessed."""
+    """``dynamic`` for a likelihood of bits only, else ``none``; without a likelihood an error, no guess."""
     for supported, expected in ((Bernoulli.supported_data, "dynamic"), (DiscretizedLogistic.supported_data, "none")):
         data = RandomImages((1, 2, 2), binarize="auto")
         with pytest.raises(ValueError, match=r"data.binarize=auto depends on the likelihood: .* dynamic, static"):
@@ -156,8 +156,8 @@ def test_auto_is_resolved_by_the_likelihood():
     assert RandomImages((1, 2, 2), binarize="static").resolve_binarize({"byte"}) == "static"
 
 
-def test_bits_of_the_training_set_in_order():
-    """A pass over the training set outside of a training: its order, one process, the bits of epoch 0."""
+def test_training_set_in_its_own_order():
+    """A pass over the training set outside of a training: order of the split, one process, bits of epoch 0."""
     data = ready(RandomImages((1, 2, 2)))
     batches = data.batches(data.train, 40, train=True)
     x = torch.cat([batch.x for batch in batches])
@@ -168,7 +168,7 @@ def test_bits_of_the_training_set_in_order():
 
 @needs_mnist
 def test_mnist_is_the_published_one():
-    """59,000 + 1,000 + 10,000; the test images as published; the mean ELBO's independent-pixel floor."""
+    """59,000 + 1,000 + 10,000 images, the published test labels, and the known log-likelihood of independent pixels."""
     data = ready(MNIST(root=str(DATA), shape=[1, 28, 28]))
     assert [len(s.images) for s in (data.train, data.val, data.test)] == [59000, 1000, 10000]
     assert data.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
@@ -180,8 +180,8 @@ def test_mnist_is_the_published_one():
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_idx_files_are_found(tmp_path, monkeypatch, compressed):
-    """torchvision's layout is read as it lies, from any root."""
+def test_idx_files_are_read(tmp_path, monkeypatch, compressed):
+    """torchvision's folder layout is read from any root, with or without the compressed files."""
     raw = tmp_path / "KMNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -199,8 +199,8 @@ def test_idx_files_are_found(tmp_path, monkeypatch, compressed):
     assert np.array_equal(data.test.images[:, 0].numpy(), images)
 
 
-def test_colour_images_become_channels_first():
-    """torchvision's CIFAR-10 is (N, H, W, C) in numpy with a list of labels."""
+def test_color_images_become_channels_first():
+    """torchvision's CIFAR-10 is a numpy array (N, H, W, C) with a list of labels."""
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 30, 3), dtype=np.uint8)
     split = CIFAR10.to_split(SimpleNamespace(data=images, targets=[3, 1, 4, 1, 5]))
     assert split.images.shape == (5, 3, 32, 30)
@@ -230,7 +230,7 @@ WITH_NAN[4, 0, 1, 2] = torch.nan
 
 
 class Own(ImageData):
-    """Data as a user hands them over: training and test set are what they are said to be."""
+    """A user's own data module: training and test set are its arguments."""
 
     def __init__(self, train, test=None):
         super().__init__(val_size=1, batch_size=2, binarize="none")
@@ -255,8 +255,8 @@ class Own(ImageData):
     ],
 )
 @pytest.mark.parametrize("name", ["training", "test"])
-def test_images_that_are_refused(images, words, name):
-    """In one sentence that names the class, the set, what is wrong and what to do; of a broken image, its row."""
+def test_wrong_images_are_refused(images, words, name):
+    """The message names the class, the set, the fault and the remedy, and the row of a broken image."""
     wrong, right = Split(images, LABELS[: len(images)]), Split(IMAGES, LABELS)
     data = Own(wrong, right) if name == "training" else Own(right, wrong)
     with pytest.raises(ValueError, match=f"the {name} set of Own.read") as refusal:
@@ -274,7 +274,7 @@ def test_images_that_are_refused(images, words, name):
         (LABELS.numpy(), "are a ndarray: give a tensor"),
     ],
 )
-def test_labels_that_are_refused(labels, words):
+def test_wrong_labels_are_refused(labels, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         Own(Split(IMAGES, labels), Split(IMAGES, LABELS)).setup()
 
@@ -289,7 +289,7 @@ def test_labels_that_are_refused(labels, words):
         ((Split(IMAGES, LABELS), Split(IMAGES[..., 1:], LABELS)), "shape (1, 4, 4) and test images of shape (1, 4, 3)"),
     ],
 )
-def test_what_read_returns_is_checked(parts, words):
+def test_result_of_read_is_checked(parts, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         Own(parts).setup()
 
@@ -300,8 +300,8 @@ def test_plain_pairs_are_splits():
     assert [len(split.images) for split in (data.train, data.val, data.test)] == [5, 1, 6]
 
 
-def test_images_that_are_made_later_are_checked_by_one():
-    """Not all of them are made to look at them."""
+def test_lazy_images_are_checked_by_the_first_one():
+    """The others are not made for the check."""
     made = []
 
     def make(index):
@@ -313,8 +313,8 @@ def test_images_that_are_made_later_are_checked_by_one():
     assert set(made) == {0}
 
 
-def test_nothing_to_download_from(tmp_path, monkeypatch):
-    """No network: one sentence with the flag, the reason and the bundled alternative."""
+def test_download_without_network(tmp_path, monkeypatch):
+    """The message has the flag, the reason and the bundled alternative."""
     from torchvision.datasets import mnist
 
     def no_network(*_, **__):
@@ -333,8 +333,8 @@ def test_importing_vaezoo_is_light():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_images_on_the_gpu_where_they_fit(monkeypatch, capsys):
-    """Automatic, printed, overridable. (No GPU here: the rule is tested, not the copy.)"""
+def test_images_are_copied_to_the_gpu_if_they_fit(monkeypatch, capsys):
+    """The choice is automatic and printed, and can be set. (Without a GPU the rule is tested, not the copy.)"""
     data, moved = ready(RandomImages((1, 6, 5))), []
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: moved.append(device) or self)
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda", 0)))
@@ -373,8 +373,8 @@ def idx_files(raw, sizes=(5, 3)):
         ("t10k-labels-idx1-ubyte", lambda b: b[:-1] + b"\x0a", "a label is 10 and"),
     ],
 )  # fmt: skip
-def test_a_broken_idx_file_is_named(tmp_path, monkeypatch, name, spoil, words):
-    """Truncated, too long, of another kind, or with labels that there are not; as it was, it is read."""
+def test_broken_idx_file_is_named(tmp_path, monkeypatch, name, spoil, words):
+    """Files that are truncated, too long, of another kind or with wrong labels; the intact file is read."""
     monkeypatch.setattr(MNIST, "sizes", (5, 3))
     file = tmp_path / "MNIST" / "raw" / name
     idx_files(file.parent)
@@ -386,7 +386,7 @@ def test_a_broken_idx_file_is_named(tmp_path, monkeypatch, name, spoil, words):
         data.read()
 
 
-def test_a_broken_cifar_file_is_named(tmp_path):
+def test_broken_cifar_file_is_named(tmp_path):
     for name in CIFAR10.files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"no pickle")
@@ -394,8 +394,8 @@ def test_a_broken_cifar_file_is_named(tmp_path):
         CIFAR10(root=str(tmp_path)).read()
 
 
-def test_a_download_is_whole_or_leaves_nothing(tmp_path, monkeypatch):
-    """What is there stays as it is; without the network not even a folder is made."""
+def test_download_is_complete_or_leaves_nothing(tmp_path, monkeypatch):
+    """Existing files stay unchanged; without a network no folder is created."""
     from torchvision.datasets import mnist
 
     monkeypatch.setattr(KMNIST, "sizes", (5, 3))

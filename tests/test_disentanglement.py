@@ -141,7 +141,7 @@ def test_irs_takes_the_99_percent_quantile():
 # Draws and classifiers.
 
 
-def test_mates_share_the_label_and_are_uniform():
+def test_sample_same_label_is_uniform():
     labels = np.array([2, 0, 1, 0, 2, 0])
     rows = np.tile(np.arange(6), (3000, 1))
     mates = sample_same_label(rows, labels, np.random.default_rng(0))
@@ -330,7 +330,7 @@ def test_error_is_the_spread_over_fresh_samples():
         (np.zeros((60, 2)), np.zeros(60, int), r"got shape \(60,\)"),
     ],
 )
-def test_refusals(codes, factors, message):
+def test_wrong_codes_and_factors_are_refused(codes, factors, message):
     with pytest.raises(ValueError, match=message):
         score(codes, factors)
 
@@ -394,9 +394,9 @@ def test_udr_counts_an_unrelated_dimension_as_zero():
 @pytest.mark.parametrize(
     ("codes", "kl", "message"),
     [
-        ([torch.zeros(9, 2)], None, "two or more models"),
+        ([torch.zeros(9, 2)], None, "at least 2 models"),
         ([torch.zeros(9, 2), torch.zeros(8, 2)], None, r"\(9, 2\), \(8, 2\)"),
-        ([torch.zeros(9, 2)] * 2, [torch.ones(2), torch.ones(3)], "two or more models"),
+        ([torch.zeros(9, 2)] * 2, [torch.ones(2), torch.ones(3)], "at least 2 models"),
         ([torch.zeros(9, 2), torch.full((9, 2), torch.inf)], None, "finite"),
     ],
 )

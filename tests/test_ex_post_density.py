@@ -1,4 +1,4 @@
-"""Samplers of codes: moments and modes that are known, and that they are functions of codes and seed."""
+"""Tests of ex-post density estimation: codes with known moments and modes, and dependence on codes and seed only."""
 
 import pytest
 import torch
@@ -22,33 +22,33 @@ def normal(seed, *shape):
 
 
 def two_modes(num):
-    """N(0, I/4) about (2, 0, 0) and (-2, 0, 0)."""
+    """N(0, I/4) around (2, 0, 0) and (-2, 0, 0)."""
     codes = normal(0, num, 3) / 2
     codes[:, 0] += 2 * normal(1, num).sign()
     return codes
 
 
 def in_the_gap(z):
-    """The share of z that lies between the modes: 0.023 of the codes, 0.37 of the normal with their moments."""
+    """Share of z between the modes: 0.023 of the codes, 0.37 of the normal with their moments."""
     return float((z[:, 0].abs() < 1).double().mean())
 
 
 @pytest.fixture(scope="module", autouse=True)
-def brief():
-    """A fifth of the training, which does for these codes."""
+def short_training():
+    """A fifth of the training, which is enough for these codes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vaezoo.inference.ex_post_density.MAX_ROUNDS", 12)
         yield
 
 
 @pytest.fixture(scope="module")
-def modes(brief):
+def modes(short_training):
     codes = two_modes(1000)
     return {fit: fit(codes) for fit in FITS}
 
 
-def test_one_component_is_the_codes_moments():
-    """The mean, and the covariance with 1/N, plus 1e-6."""
+def test_one_component_has_the_moments_of_the_codes():
+    """The mean, and the covariance with 1/N, plus 1e-6 I."""
     codes = normal(0, 50, 4) @ normal(1, 4, 4) + 3
     p = fit_gaussian_mixture(codes, num_components=1)
     z = codes.double()
@@ -58,8 +58,8 @@ def test_one_component_is_the_codes_moments():
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_normal_codes_come_back(fit):
-    """Mean within 0.1 standard deviations, covariance within 20 %, where scales differ a hundredfold."""
+def test_samplers_of_normal_codes(fit):
+    """The mean is within 0.1 standard deviations, the covariance within 20 %; scales differ a hundredfold."""
     codes = normal(0, 1000, 16) @ (normal(1, 16, 16) * torch.linspace(-1, 1, 16).mul(2.3).exp()) + 5
     z = fit(codes).sample(20_000)
     assert z.shape == (20_000, 16)
@@ -70,8 +70,8 @@ def test_normal_codes_come_back(fit):
     assert (white.T.cov() - torch.eye(16)).abs().max() < 0.2
 
 
-def test_two_modes_come_back(modes):
-    """What the normal with the right moments misses; both modes have their share."""
+def test_samplers_find_two_modes(modes):
+    """The normal with the right moments misses them; both modes have their share."""
     codes = two_modes(2000)
     assert in_the_gap(codes) < 0.04
     assert in_the_gap(gmm_sampler(codes, num_components=1).sample(4000)) > 0.33
@@ -82,8 +82,8 @@ def test_two_modes_come_back(modes):
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_draws_are_a_function_of_codes_and_seed(fit, modes, monkeypatch):
-    """The same whatever the default stream, which stays; other draws with another seed."""
+def test_samples_depend_on_codes_and_seed_only(fit, modes, monkeypatch):
+    """They do not depend on the default random state and do not change it; another seed gives other samples."""
     monkeypatch.setattr("vaezoo.inference.ex_post_density.MAX_ROUNDS", 3)
     codes = two_modes(100)
     torch.manual_seed(1)
@@ -100,8 +100,8 @@ def test_draws_are_a_function_of_codes_and_seed(fit, modes, monkeypatch):
     assert not sampler.sample(5).requires_grad
 
 
-def test_prior_is_the_models():
-    """Its own draws, flat, of whatever shape z has."""
+def test_sampler_of_a_prior():
+    """The samples of the prior, flattened, for any shape of z."""
     model = VAE((1, 8, 8), latent_dim=6)
     z = Sampler.from_distribution(model.prior()).sample(20_000)
     assert z.shape == (20_000, 6)
@@ -113,7 +113,7 @@ def test_prior_is_the_models():
 
 
 def test_whitening():
-    """Mean 0, covariance I, and back; an axis without variance is left out and comes back constant."""
+    """Mean 0, covariance I, and the way back; an axis without variance is removed and comes back constant."""
     codes = normal(0, 200, 3) @ normal(1, 3, 5) + 2
     codes[:, 4] = 7
     white, back = whiten(codes)
@@ -125,8 +125,8 @@ def test_whitening():
 
 
 @pytest.mark.parametrize("learns", [True, False])
-def test_training_keeps_what_held_out_codes_like_best(learns):
-    """Training lowers the weight; where held-out codes want it high, it stays where it began."""
+def test_training_keeps_the_weights_with_the_lowest_held_out_loss(learns):
+    """Training lowers the weight; if held-out codes prefer it high, it stays at its start."""
     module = torch.nn.Linear(1, 1)
     start = module.weight.item()
     fit_density(
@@ -143,7 +143,7 @@ def test_a_sampler_is_any_function():
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_refusals(fit):
+def test_wrong_codes_are_refused(fit):
     with pytest.raises(ValueError, match=r"at least 2 codes \(N, D\), got the shape \(1, 3\)"):
         fit(torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"got the shape \(9, 2, 2\)"):

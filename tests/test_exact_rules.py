@@ -1,4 +1,4 @@
-"""Rules that a wrong bound, order or key would change without an error: each against the value that it must give."""
+"""Rules that a wrong limit, order or key would change without an error, each compared with its exact value."""
 
 from itertools import count
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "e
 
 
 def loader(*batches):
-    """Batches as they are."""
+    """Return a loader of these batches."""
     return torch.utils.data.DataLoader([Batch(x, torch.zeros(len(x))) for x in batches], batch_size=None)
 
 
@@ -37,7 +37,7 @@ def test_one_pixel_that_is_no_bit_is_enough(x):
 
 @pytest.mark.parametrize("family", [PlanarPosterior, FlowPrior])
 def test_the_density_of_a_sample_is_kept_for_that_sample_alone(family):
-    """Of any other point, also one of its shape, it is that which a distribution without samples gives."""
+    """For any other point, the density is that of a distribution that was not sampled."""
     torch.manual_seed(0)
     made = family((3,), num_flows=2)
     for parameter in made.parameters():
@@ -53,7 +53,7 @@ def test_the_density_of_a_sample_is_kept_for_that_sample_alone(family):
 
 
 def test_a_validation_has_the_same_noise_in_every_epoch():
-    """Only the model moves it; one that does not move has the same bound to the last digit."""
+    """If the model does not change, the validation ELBO is the same to the last digit."""
     x = torch.rand(20, 1, 3, 2, generator=torch.Generator().manual_seed(0)).round()
     seen = []
 
@@ -69,7 +69,7 @@ def test_a_validation_has_the_same_noise_in_every_epoch():
 
 
 def test_a_skipped_batch_is_in_no_mean():
-    """With on_nan=skip the epoch's means are those of its other examples."""
+    """With on_nan=skip, the epoch's means are those of the other examples."""
     x = torch.rand(3, 8, 1, 3, 2, generator=torch.Generator().manual_seed(0))
     broken = x.clone()
     broken[1, 4] = torch.nan
@@ -95,7 +95,7 @@ def test_a_skipped_batch_is_in_no_mean():
 
 
 def test_the_speed_of_training_leaves_out_validations(monkeypatch):
-    """30 images in 2 s, a validation of 100 s amid them."""
+    """30 images take 2 s, with a validation of 100 s between them."""
     clock = iter([0.0, 1.5, 101.5, 102.0])
     monkeypatch.setattr("vaezoo.callbacks.monitor.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monitor = Monitor()
@@ -107,7 +107,7 @@ def test_the_speed_of_training_leaves_out_validations(monkeypatch):
 
 
 def test_images_per_second_are_those_since_the_last_row(monkeypatch):
-    """On a clock that goes on by a second whenever it is read: twice a batch, then each row reads it once."""
+    """The clock advances by a second when it is read: twice per batch, then once per row."""
     clock = count()
     monkeypatch.setattr("vaezoo.callbacks.monitor.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     rows = []
@@ -123,7 +123,7 @@ def test_images_per_second_are_those_since_the_last_row(monkeypatch):
 
 
 class Levels(ImageData):
-    """Every grey level, in training, validation and test alike."""
+    """This holds for each grey level, in training, validation and test."""
 
     def read(self):
         images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(40, -1, -1, -1)
@@ -138,7 +138,7 @@ def test_a_pixel_above_127_is_white():
 
 @pytest.mark.parametrize("binarize", ["dynamic", "static"])
 def test_each_split_has_draws_of_its_own(binarize):
-    """Equal images of validation and test, and of training where it is drawn once, are other bits."""
+    """Equal images of validation and test have different bits, also those of training if they are drawn once."""
     data = Levels(binarize=binarize, val_size=10, batch_size=4)
     data.setup()
     bits = [data.val.images[0], data.test.images[0]] + ([data.train.images[0]] if binarize == "static" else [])
@@ -154,7 +154,7 @@ def test_levels_of_digits_are_rounded():
 
 
 def test_a_fitted_mixture_draws_each_cluster_as_often_as_it_occurs():
-    """Four codes of five lie about -5, the fifth about 5."""
+    """Four of five codes are near -5, the fifth is near 5."""
     noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
     codes = noise + torch.where(torch.arange(1000) % 5 == 0, 5.0, -5.0)[:, None]
     drawn = samplers.Sampler(lambda num: samplers.fit_gaussian_mixture(codes, num_components=2).sample((num,))).sample(

@@ -63,7 +63,7 @@ def test_training_is_a_function_of_its_seed(digits):
 def test_any_size(shape):
     net = FeatureNet(shape, [10])
     assert net(torch.rand(2, *shape)).shape == (2, 64)
-    with pytest.raises(ValueError, match="features are of images"):
+    with pytest.raises(ValueError, match="sample features need images"):
         net(torch.rand(2, 1, 5, 5))
 
 

@@ -1,4 +1,4 @@
-"""The importance-weighted log p(x): exact where the posterior is, and its error bars where it is not."""
+"""Tests of log p(x) by importance sampling: exact for an exact posterior, with correct errors for another."""
 
 import math
 import shutil
@@ -20,7 +20,7 @@ SPECTRUM = torch.tensor([4.0, 2.0, 1.0, 0.3, 0.3, 0.3], dtype=torch.float64)
 
 
 def linear_gaussian(exact):
-    """A linear VAE whose posterior is the exact one, or wider by e^0.3 (its weights have a bound); data; log p(x)."""
+    """A linear VAE whose posterior is exact, or wider by e^0.3 (its weights are bounded); its data; log p(x)."""
     x, mean, axes = data_with_spectrum(SPECTRUM, 12)
     ppca = PPCA.fit(SPECTRUM, mean, axes, 3, torch.eye(3, dtype=torch.float64))
     model = ppca.vae((1, 2, 3))
@@ -33,7 +33,7 @@ def linear_gaussian(exact):
 
 @pytest.mark.parametrize(("num_samples", "chunk_size"), [(2, None), (13, 5), (100, 7), (1000, None)])
 def test_exact_posterior_is_exact(num_samples, chunk_size):
-    """Every weight is p(x): so is their mean, without error, and every draw counts."""
+    """Every weight is p(x), so the estimate has no error and ess = K."""
     model, x, truth = linear_gaussian(exact=True)
     result = estimate_log_marginal(model, x, num_samples=num_samples, chunk_size=chunk_size)
     assert_close(result.log_px, truth, rtol=0, atol=1e-9)
@@ -42,8 +42,8 @@ def test_exact_posterior_is_exact(num_samples, chunk_size):
     assert_close(model.log_marginal(x, num_samples=num_samples, chunk_size=chunk_size), result.log_px, rtol=0, atol=0)
 
 
-def test_the_gap_is_the_posteriors_divergence():
-    """log p(x) - ELBO = KL(q(z | x), p(z | x)), of normals in closed form; of the same draws, never below 0."""
+def test_gap_is_the_kl_of_the_posteriors():
+    """log p(x) - ELBO = KL(q(z | x), p(z | x)), in closed form; with the same samples it is never below 0."""
     model, x, truth = linear_gaussian(exact=False)
     exact, _, _ = linear_gaussian(exact=True)
     q, posterior = model.encoder(x), exact.encoder(x)
@@ -55,8 +55,8 @@ def test_the_gap_is_the_posteriors_divergence():
     assert_close(estimate_log_marginal(exact, x, num_samples=3).elbo, truth, rtol=0, atol=1e-9)
 
 
-def test_error_bars_are_calibrated():
-    """With a wrong posterior, (estimate - log p(x)) / mc_error is a standard normal, up to the bias of a logarithm."""
+def test_errors_are_calibrated():
+    """For a wrong posterior, (estimate - log p(x)) / mc_error is standard normal, up to the bias of the logarithm."""
     model, x, truth = linear_gaussian(exact=False)
     num = 2000
     result = estimate_log_marginal(model, x[:1].expand(num, -1, -1, -1), num_samples=400)
@@ -73,7 +73,7 @@ def test_error_bars_are_calibrated():
     assert abs(result.mean - float(truth[0])) < 5 * result.error
 
 
-def test_rises_to_the_evidence():
+def test_bound_rises_to_log_px():
     """E L_1 < E L_5 < ... < log p(x) (Burda et al. 2016, theorem 1), and the last gap is mc_error^2 / 2."""
     model, x, truth = linear_gaussian(exact=False)
     many = x[:1].expand(500, -1, -1, -1)
@@ -90,8 +90,8 @@ def test_rises_to_the_evidence():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_estimator(dtype):
-    """The mean weight of K draws, summed in float64, also where the chunks hold a few more; its error as defined."""
+def test_estimate_is_the_mean_weight(dtype):
+    """The mean of K weights in float64, also if the chunks have more samples; its error as defined."""
     model, x, _ = linear_gaussian(exact=False)
     model.to(dtype)
     draws = []
@@ -111,7 +111,7 @@ def test_the_estimator(dtype):
     assert_close(result.ess[0], w.sum() ** 2 / w.square().sum(), rtol=1e-9, atol=0)
 
 
-def test_one_draw_knows_no_error():
+def test_one_sample_has_no_error():
     model, x, _ = linear_gaussian(exact=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -121,8 +121,8 @@ def test_one_draw_knows_no_error():
 
 
 @pytest.mark.parametrize("name", ["mlp_vae", "cvae", "iaf_vae", "ladder_vae", "s_vae", "vamp_vae", "vq_vae"])
-def test_parts_of_the_data_make_the_whole(name):
-    """An example's draws are named by its number: how many are passed at a time changes no digit."""
+def test_result_does_not_depend_on_the_batch(name):
+    """The random numbers of an example depend on its index: the number of examples per call changes no digit."""
     model = make(name, net="mlp")
     x, y = bits(5, 1, 9, 7), labels(5)
     passes = partial(estimate_log_marginal, model, num_samples=10, chunk_size=4)
@@ -134,14 +134,14 @@ def test_parts_of_the_data_make_the_whole(name):
     assert torch.equal(other.log_px, whole.log_px) == (name == "vq_vae")
 
 
-def test_each_example_has_its_own_draws():
+def test_each_example_has_its_own_samples():
     model, x, _ = linear_gaussian(exact=False)
     values = model.log_marginal(x[:1].expand(4, -1, -1, -1), num_samples=3)
     assert len(values.unique()) == 4
 
 
-def test_nothing_is_moved():
-    """The caller's random stream, the modes of the modules."""
+def test_state_is_unchanged():
+    """The caller's random state and the modes of the modules."""
     model = make("mlp_vae", net="mlp").train()
     model.decoder.eval()
     state = torch.get_rng_state()
@@ -153,7 +153,7 @@ def test_nothing_is_moved():
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_equals_eager():
-    """The same draws and digits, from one graph for all chunks, the last one too."""
+    """The same samples and digits, from one graph for all chunks, including the last one."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     model = VAE((1, 9, 7), latent_dim=3, encoder=partial(MLP, hidden=[8]), decoder=partial(MLP, hidden=[8]))
@@ -164,8 +164,8 @@ def test_compiled_equals_eager():
         assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16_only_where_asked():
-    """Under the caller's autocast layers are rounded to bf16; sums over pixels, chunks and draws are not."""
+def test_sums_are_not_in_bfloat16():
+    """Under the caller's autocast layers are in bf16; sums over pixels, chunks and samples are not."""
     model = make("mlp_vae", net="mlp")
     x = bits(4, 1, 9, 7)
     full = estimate_log_marginal(model, x, num_samples=50)

@@ -1,4 +1,4 @@
-"""Inception's features: those of torch-fidelity's network, with weights of one's own file and nothing else."""
+"""Tests of the features of Inception: those of torch-fidelity's network, from a file of weights and nothing else."""
 
 import hashlib
 import pickle
@@ -27,8 +27,8 @@ def weights(tmp_path_factory):
     return file
 
 
-def test_features_are_the_networks(weights):
-    """Of bytes, as torch-fidelity takes them; grey is the colour grey; parts make no difference."""
+def test_features_are_those_of_the_network(weights):
+    """From bytes, as torch-fidelity takes them; gray images have three equal channels; chunks change nothing."""
     net, bare = Inception(weights), Extractor("x", ["2048"], feature_extractor_weights_path=weights)
     images = torch.randint(0, 256, (3, 3, 9, 8), dtype=torch.uint8)
     assert torch.equal(net(images / 255), bare(images)[0])
@@ -61,7 +61,7 @@ def test_other_files_are_refused(tmp_path, content):
         Inception(tmp_path / "file")
 
 
-def test_what_is_missing_is_named(tmp_path, weights, monkeypatch):
+def test_missing_package_or_file_is_named(tmp_path, weights, monkeypatch):
     with pytest.raises(FileNotFoundError):
         Inception(tmp_path / "nowhere.pth")
     with pytest.raises(ValueError, match=r"1 or 3, H, W\), got a batch of shape \(1, 2, 8, 8\)"):

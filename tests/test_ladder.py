@@ -14,8 +14,8 @@ def bits(*shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).round()
 
 
-def test_merge_is_the_product_of_two_normals():
-    """log N(a) + log N(b) - log N(merged) is the same number at every point."""
+def test_product_of_two_normals():
+    """log N(a) + log N(b) - log N(product) is the same number at each point."""
     a = Normal(torch.tensor([0.3, -2.0, 5.0]).double(), torch.tensor([0.5, 1e-3, 20.0]).double())
     b = Normal(torch.tensor([1.0, 2.0, 4.0]).double(), torch.tensor([2.0, 1.0, 0.1]).double())
     both = product_of_normals(a, b)
@@ -26,7 +26,7 @@ def test_merge_is_the_product_of_two_normals():
 
 
 def test_one_layer_is_the_vae():
-    """The same parameters in the same order, the same loss and the same gradients, bit for bit."""
+    """With L = 1 the parameters, their order, the loss and the gradients are those of the VAE, bit for bit."""
     results = []
     for make in (VAE, lambda *a, **k: LadderVAE(*a, num_layers=1, hidden=128, **k)):
         torch.manual_seed(0)
@@ -50,7 +50,7 @@ def tiny(num_layers=2):
 
 
 def test_log_marginal_converges_to_the_evidence():
-    """Two layers of one dimension: log p(x) by quadrature over both."""
+    """With two layers of one dimension each, log p(x) is known by quadrature over both."""
     model = tiny()
     assert model.dims == [1, 1]
     x = bits(4, 1, 2, 3)
@@ -69,7 +69,7 @@ def test_log_marginal_converges_to_the_evidence():
 
 
 def test_elbo_is_the_mean_log_weight():
-    """The closed-form KL of each layer, averaged over the samples above it, is the mean of log q - log p."""
+    """The closed-form KL of each layer, averaged over samples of the layer above, is the mean of log q - log p."""
     model = tiny(3)
     torch.manual_seed(0)
     trace = model(bits(3, 1, 2, 3), num_samples=10000)
@@ -91,7 +91,7 @@ def test_layers():
 
 
 def test_free_bits_per_layer():
-    """sum_l max(free_bits, mean KL_l): a layer below the floor costs the floor and has no gradient."""
+    """The KL term is sum_l max(free_bits, mean KL_l): below free_bits, a layer has no gradient."""
     model = LadderVAE((1, 4, 4), hidden=128, latent_dim=4, num_layers=2, free_bits=3.0, free_bits_per="layer").double()
     trace = model(bits(8, 1, 4, 4))
     kl = trace.kl.mean(0)
@@ -103,7 +103,7 @@ def test_free_bits_per_layer():
 
 
 def test_active_units_of_every_layer():
-    """A ladder whose networks upwards say the same of all x has no active unit, however noisy its samples are."""
+    """If the bottom-up networks do not depend on x, no unit is active, however noisy the samples are."""
     model = LadderVAE((1, 4, 4), hidden=128, latent_dim=4, num_layers=3).double().eval()
     for net in model.upwards:
         net.net.layers[-1].weight.data.zero_()
@@ -119,7 +119,7 @@ def test_active_units_of_every_layer():
 
 
 def test_encode_follows_the_means():
-    """The lowest layer's merged mean at the mean of the layer above, weighted by hand."""
+    """The code is the precision-weighted mean of the lowest layer, given the mean of the layer above."""
     model = tiny()
     x = bits(4, 1, 2, 3)
     low, high = model.bottom_up(x)
@@ -129,7 +129,7 @@ def test_encode_follows_the_means():
 
 
 def test_samples_are_drawn_down_the_ladder():
-    """Var z_1 = E Var(z_1 | z_2) + Var E(z_1 | z_2), by quadrature: no layer is replaced by its mean."""
+    """Var z_1 = E Var(z_1 | z_2) + Var E(z_1 | z_2), by quadrature, so each layer is sampled."""
     model = tiny()
     model.decode = lambda z, context: z
     torch.manual_seed(0)

@@ -49,8 +49,8 @@ def overlapping(num=40, dims=3):
 # The split of the KL.
 
 
-def test_split_is_that_of_the_objective():
-    """At B = N the objective on minibatches is exact: the same three numbers. They add up to the sampled KL."""
+def test_parts_equal_those_of_the_objective():
+    """With B = N the objective on minibatches is exact: the same three numbers. They add up to the sampled KL."""
     values = overlapping()
     q = Independent(Normal(values["loc"], values["scale"]), 1)
     latent = Latent(q, standard(3), values["z"][None])
@@ -102,7 +102,7 @@ def three_by_quadrature():
 
 
 def test_mixture_by_quadrature():
-    """A data set of three x, each 2,000 times over, is the mixture of three: within its errors of the integrals."""
+    """A data set of three x, 2,000 times each, is the mixture of three: the integrals are within its errors."""
     loc, scale, information, tc = three_by_quadrature()
     assert 0.5 < information < math.log(3)
     assert tc > 0.1
@@ -112,8 +112,8 @@ def test_mixture_by_quadrature():
     assert found["total_correlation_error"] < 0.02
 
 
-def test_errors_are_those_of_the_draws():
-    """Over 300 sets of draws, the numbers spread as their errors say."""
+def test_errors_are_the_spread_over_samples():
+    """Over 300 sets of samples, the numbers spread as their errors say."""
     loc, scale, *_ = three_by_quadrature()
     found = [measure(make(loc.repeat(20, 1), scale.repeat(20, 1), seed=s)) for s in range(300)]
     for name in (*SPLIT, "aggregate_kl"):
@@ -158,7 +158,7 @@ def test_batch_size_and_chunks_change_nothing(monkeypatch):
     values = overlapping()
     found = measure(values)
     assert measure(values, batch=7) == found
-    monkeypatch.setattr(latent_module, "PAIRS", 1)
+    monkeypatch.setattr(latent_module, "MAX_PAIRS", 1)
     assert measure(values) == pytest.approx(found, rel=1e-12)
 
 
@@ -212,8 +212,8 @@ def test_units():
     assert {name for name in found if not name.endswith(("_error", "_ceiling"))} == set(QUANTITIES)
 
 
-def test_of_a_model():
-    """What a model's pass gives goes in; active units are those the model logs."""
+def test_metrics_of_a_model():
+    """The active units are those that the model logs."""
     model = VAE((1, 4, 4), latent_dim=3).eval()
     x = torch.rand(64, 1, 4, 4, generator=generator(0))
     with torch.no_grad():
@@ -250,7 +250,7 @@ def test_full_covariance():
         assert metric.compute() == pytest.approx(found, rel=1e-9)
 
 
-def test_of_a_model_with_full_covariance():
+def test_metrics_of_a_model_with_full_covariance():
     model = FullCovVAE((1, 4, 4), min_log_scale=-7.0, latent_dim=3).eval()
     with torch.no_grad():
         latent = model(torch.rand(20, 1, 4, 4, generator=generator(0))).latent
@@ -317,7 +317,7 @@ def test_diverged_model(name, bad):
         measure(values)
 
 
-def test_no_draws():
+def test_num_draws_must_be_positive():
     with pytest.raises(ValueError, match="num_draws must be >= 1, got 0"):
         LatentMetrics(num_draws=0)
     with pytest.raises(ValueError, match="num_draws must be >= 1, got -3"):

@@ -16,7 +16,7 @@ LATENT_DIM = 3
 
 
 def fitted(turned: bool, num: int = 40):
-    """PPCA's maximum-likelihood solution, axis-aligned or rotated, its VAE and its data."""
+    """Return PPCA's maximum-likelihood solution, axis-aligned or rotated, its VAE and its data."""
     x, mean, axes = data_with_spectrum(SPECTRUM, num)
     turn = rotation(LATENT_DIM, 11) if turned else torch.eye(LATENT_DIM, dtype=torch.float64)
     ppca = PPCA.fit(SPECTRUM, mean, axes, LATENT_DIM, turn)
@@ -24,7 +24,7 @@ def fitted(turned: bool, num: int = 40):
 
 
 def log_det_gap(ppca: PPCA) -> float:
-    """1/2 (sum ln M_dd - ln det M): what the best diagonal posterior loses."""
+    """Return 1/2 (sum ln M_dd - ln det M), the gap of the best diagonal posterior."""
     return float(ppca.m.diagonal().log().sum() - torch.logdet(ppca.m)) / 2
 
 
@@ -39,7 +39,7 @@ def test_optimum_meets_the_evidence():
 
 
 def test_exact_posterior_has_no_variance():
-    """Where q(z | x) = p(z | x) each importance weight, and each bound of any K, is p(x) itself (Burda et al. 2016)."""
+    """If q(z | x) = p(z | x), each importance weight is p(x), and so is each bound (Burda et al. 2016)."""
     torch.manual_seed(0)
     ppca, model, x = fitted(turned=False)
     evidence = ppca.evidence.log_prob(x.flatten(1))
@@ -70,7 +70,7 @@ def test_gap_is_the_divergence_from_the_posterior(turned, disturbed):
 
 
 def test_own_samples_agree():
-    """The model's ELBO at its own draws is the exact one within Monte Carlo error."""
+    """The ELBO at the model's own samples is the exact one within the Monte Carlo error."""
     torch.manual_seed(1)
     _, model, x = fitted(turned=True)
     num_samples = 4000
@@ -114,7 +114,7 @@ def test_importance_weighted_bound_rises_to_the_evidence():
 
 @pytest.mark.parametrize(("beta", "active"), [(1.0, 4), (3.0, 2), (0.5, 5)])
 def test_posterior_collapse(beta, active):
-    """sigma^2 fixed: a dimension is in use iff lambda > beta sigma^2, at the rate 1/2 ln(lambda / (beta sigma^2)).
+    """With fixed sigma^2, a dimension is used iff lambda > beta sigma^2; its KL is 1/2 ln(lambda / (beta sigma^2)).
 
     Lucas et al. 2019, section 4; the loss over beta is that of noise beta sigma^2, hence the rate,
     and the distortion 1/2 [D ln(2 pi sigma^2) + sum_i min(lambda_i, beta sigma^2) / sigma^2].

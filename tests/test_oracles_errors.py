@@ -98,8 +98,8 @@ def test_mean_with_error():
     assert mean_with_error("a", values[:1]) == {"a": float(values[0])}
 
 
-def test_evidence_of_draws():
-    """From weights of 5 draws: the delta method with scipy's error of a mean, and Kish's effective number of draws."""
+def test_log_marginal_estimate_of_five_weights():
+    """The delta method with scipy's error of a mean, and Kish's effective sample size."""
     log_w = 0.3 * randn(5) - 90
     w = (log_w - log_w.mean()).exp().numpy()
     log_px, elbo, error, ess = summarize_weights(log_w).tolist()
@@ -113,7 +113,7 @@ def test_evidence_of_draws():
     assert joined.draw_error == pytest.approx(math.sqrt(sum(float(e) ** 2 for p in parts for e in p.mc_error)) / 5)
 
 
-def test_expectations_over_draws():
+def test_means_and_errors_over_samples():
     log_q, log_qz, log_prior = randn(3, 6)
     assert mean_and_error("a", log_q) == pytest.approx(
         {"a": float(log_q.mean()), "a_error": standard_error(log_q)}, rel=1e-12
@@ -266,8 +266,8 @@ def test_anomaly_of_few_images():
     assert many.compute()["fpr95"] == 0.25  # 38 of 40 are 95 %: at or above 2
 
 
-def test_disentanglements_errors_are_those_of_the_bootstrap():
-    """Resampled rows keep a code with its factors; the spread is the unbiased one."""
+def test_disentanglement_errors_are_those_of_the_bootstrap():
+    """A resampled row keeps its code with its factors; the spread is the unbiased standard deviation."""
     generator = np.random.default_rng(0)
     v = generator.integers(3, size=(300, 2))
     z = v + 0.6 * generator.standard_normal((300, 2))
@@ -298,7 +298,7 @@ def test_intervals_are_students(num):
     assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high), rel=1e-9)
 
 
-def test_labels_in_turn():
-    """As many of each class as a test set of any number has, in turn: nobody's order."""
+def test_cycle_classes():
+    """Each class of the test set equally often, in turn."""
     labels = torch.tensor([3, 1, 1, 2, 3, 1])
     assert cycle_classes(labels, 7).tolist() == [1, 2, 3, 1, 2, 3, 1]

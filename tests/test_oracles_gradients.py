@@ -79,7 +79,7 @@ BY_HAND = {"piwae", "s_vae", "vq_vae"}  # and the factor_vae's critic
 
 
 def tiny(name, *more):
-    """A model in float64 in training mode, its weights well away from where they begin; data that it scores; labels."""
+    """Return a float64 model in training mode with weights far from their start, data that it supports, and labels."""
     words = [*SMALL.get(name, []), *more]
     model = make(name, *words, net="conv" if name == "conv_vae" else "mlp", shape=SHAPE).double().train()
     model.objective.set_num_train(50)
@@ -99,7 +99,7 @@ def loss_at(model, x, y, key="loss"):
 
 
 def slope(value, p, direction):
-    """The derivative of a function of the parameters along a direction of one of them, by central differences."""
+    """Return the derivative along a direction of one parameter, by central differences."""
     with torch.no_grad():
         p.add_(STEP * direction)
         above = value()
@@ -110,7 +110,7 @@ def slope(value, p, direction):
 
 
 def compare(model, loss, values):
-    """d loss / d p for each named parameter, along a random direction, against the differences of ``values(name)``."""
+    """Compare d loss / d p of each parameter, along a random direction, with differences of ``values(name)``."""
     params = dict(model.named_parameters())
     grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
     generator = torch.Generator().manual_seed(9)
@@ -129,7 +129,7 @@ CASES = {**{name: (name, []) for name in MODELS if name not in BY_HAND}, **MORE}
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_gradient_is_that_of_the_loss(case):
-    """In every parameter of encoder, decoder and prior; of a critic, that of its own loss."""
+    """This holds for each parameter of encoder, decoder and prior; the critic has the gradient of its own loss."""
     name, more = CASES[case]
     model, x, y = tiny(name, *more)
     critic = "objective.critic"
@@ -141,7 +141,7 @@ def test_the_gradient_is_that_of_the_loss(case):
 
 
 def test_piwae_follows_two_bounds():
-    """The decoder IWAE's on all samples, the encoder MIWAE's: differences of each at the same draws."""
+    """The decoder has the gradient of the IWAE, the encoder that of the MIWAE, by differences at the same draws."""
     model, x, y = tiny("piwae")
     groups = ImportanceWeighted(num_groups=2)
     together = ImportanceWeighted()
@@ -154,7 +154,7 @@ def test_piwae_follows_two_bounds():
 
 
 def test_the_sphere_by_quadrature():
-    """The mean over draws of the gradient is that of the integral over the sphere, of each parameter."""
+    """For each parameter, the mean gradient over draws is that of the integral over the sphere."""
     model, x, _y = tiny("s_vae")
     nodes, weights = sphere_rule(30)
     q, p = model.encoder(x), model.prior()
@@ -177,7 +177,7 @@ def test_the_sphere_by_quadrature():
 
 
 def test_vector_quantisation_by_the_chain_rule():
-    """-log p(x | e) by e, passed straight on to the encoder's output, plus the commitment 2 c (z_e - e); no other."""
+    """The encoder's output has the gradient of -log p(x | e) with respect to e plus 2 c (z_e - e), and no other."""
     model, x, _ = tiny("vq_vae", "model.commitment=0.75")
     model.eval()  # the codebook stays
     found = dict(
@@ -214,8 +214,8 @@ def test_vector_quantisation_by_the_chain_rule():
 
 @pytest.mark.parametrize("gradient", ["stl", "dreg"])
 @pytest.mark.parametrize(("cls", "groups"), [(IWAE, 1), (MIWAE, 2), (CIWAE, 1), (PIWAE, 2)])
-def test_the_papers_hand_their_estimator_on(cls, groups, gradient):
-    """By config the decoder's gradient is that of ``reparam`` to rounding, at the same draws; the encoder's another."""
+def test_the_models_pass_their_estimator_on(cls, groups, gradient):
+    """At the same draws, the decoder's gradient is that of ``reparam`` up to rounding; the encoder's differs."""
     found = {}
     for which in ("reparam", gradient):
         model, x, y = tiny(cls.__name__.lower(), f"model.gradient={which}")
@@ -231,7 +231,7 @@ def test_the_papers_hand_their_estimator_on(cls, groups, gradient):
 
 
 def test_the_elbos_gradient_in_closed_form():
-    """A linear decoder with unit noise: E_q of the loss is a polynomial of mean and scale, and so are its slopes.
+    """With a linear decoder and unit noise, E_q of the loss is a polynomial of mean and scale, and so is its gradient.
 
     loss = sum_i (x_i - w_i mu - b_i)^2 / 2 + w_i^2 s^2 / 2 + (mu^2 + s^2 - 1) / 2 - ln s + const: the slopes
     at draws +-1 standard deviation, whose mean is exact for polynomials of degree 2.

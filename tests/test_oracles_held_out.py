@@ -44,28 +44,28 @@ CHANCE = {"forests": (1 / 3 + 1 / 5) / 2, "sap": 0.0, "explicitness": 0.5}
 
 
 def judged(name, *parts):
-    """The score on the judged part."""
+    """The score on the held-out part."""
     if name == "forests":
         return forest_importance(*parts, num_trees=5)[1]
     return {"sap": sap, "explicitness": explicitness}[name](*parts)
 
 
 @pytest.mark.parametrize("name", CHANCE)
-def test_classifiers_are_judged_on_what_they_were_not_fitted_to(name):
-    """Codes that are the factors where they are fitted, and noise where they are judged: chance; else far above it."""
+def test_classifiers_are_scored_on_held_out_examples(name):
+    """Codes that are the factors in the fitted part and noise in the scored part: chance; otherwise far above it."""
     v, w = factors(900), factors(900, seed=2)
     assert judged(name, perfect(v), v, perfect(w), w) > CHANCE[name] + 0.15
     for codes in (perfect(v), noise(900, 2, 4)):
         assert judged(name, codes, v, noise(900, 2, 3), w) == pytest.approx(CHANCE[name], abs=0.07)
 
 
-def test_importance_is_that_of_the_fitted_part():
+def test_importance_comes_from_the_fitted_part():
     v, w = factors(600), factors(600, seed=2)
     importance, _ = forest_importance(perfect(v), v, noise(600, 2), w, num_trees=5)
     np.testing.assert_allclose(importance, np.eye(2), atol=0.05)
 
 
-def test_two_thirds_are_fitted_and_the_rest_is_judged(monkeypatch):
+def test_two_thirds_are_fitted_and_the_rest_is_scored(monkeypatch):
     """The same two parts for all three classifiers: together all examples, each once, each with its factors."""
     given = {}
 
@@ -90,8 +90,8 @@ def test_two_thirds_are_fitted_and_the_rest_is_judged(monkeypatch):
         assert np.array_equal(test_v, v[test[:, 0].astype(int)])
 
 
-def test_noise_codes_are_worth_nothing():
-    """Of few examples, where judging on what was fitted would read 0.9 and more."""
+def test_noise_codes_have_chance_scores():
+    """With few examples, where scores on the fitted part would be 0.9 and more."""
     v = factors(240, (3, 4, 5))
     metric = Disentanglement(num_votes=100, num_resamples=2, num_trees=10)
     metric.update(code=torch.from_numpy(noise(240, 6)), factors=torch.from_numpy(v))
@@ -102,7 +102,7 @@ def test_noise_codes_are_worth_nothing():
 
 
 @pytest.mark.parametrize("score", [beta_vae, factor_vae])
-def test_votes_are_judged_by_other_votes(score):
+def test_votes_are_scored_on_other_votes(score):
     """6 points of each of 3 factors in 40 dimensions of noise are told apart without fail; fresh ones are not."""
     v, codes = factors(500, (3, 4, 5)), noise(500, 40)
     found = [score(codes, v, np.random.default_rng(seed), batch_size=3, num_votes=6) for seed in range(30)]
@@ -116,7 +116,7 @@ def probed(code, y, split):
     return metric.compute()
 
 
-def test_probes_are_judged_on_the_score_split():
+def test_probes_are_scored_on_the_score_split():
     """Codes that are labels in one split and noise in the other. Clusters are of the score split, and judged there."""
     y, split = factors(600, (3,))[:, 0], np.repeat([0, 1], 300)
     code = np.eye(3)[y] + 0.01 * noise(600, 3)
@@ -131,13 +131,13 @@ def test_probes_are_judged_on_the_score_split():
     assert found["ari"] == pytest.approx(1)
 
 
-def test_chance_is_the_fitted_splits_most_frequent_class():
+def test_chance_is_the_most_frequent_class_of_the_fit_split():
     y = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1])
     found = probed(noise(12, 2), y, np.repeat([0, 1], [5, 7]))
     assert found["chance"] == pytest.approx(2 / 7)  # class 0, of which the score split has 2 in 7
 
 
-def test_the_feature_networks_accuracy_is_of_held_out_images():
+def test_accuracy_of_the_feature_network_is_of_held_out_images():
     """Labels of the held-out images that mean nothing are told by chance, those of the training images well."""
     train, test = Digits().read()
     labels = torch.randint(10, (len(test.labels),), generator=torch.Generator().manual_seed(0))
@@ -169,8 +169,8 @@ def followed(values, num=40):
     return module, calls, least
 
 
-def test_a_density_is_stopped_by_codes_that_it_is_not_fitted_to():
-    """A tenth and one more is held out, always the same, and at the same noise; training sees only the others."""
+def test_early_stopping_uses_held_out_codes():
+    """A tenth plus one is held out, always the same codes with the same noise; training sees only the others."""
     _, calls, _ = followed([1.0])
     held_out = {tuple(rows) for training, rows, *_ in calls if not training}
     assert len(held_out) == 1
@@ -192,8 +192,8 @@ def test_a_density_is_stopped_by_codes_that_it_is_not_fitted_to():
         ([1.0 - i / 100 for i in range(100)], 13, 14),
     ],
 )
-def test_the_weights_are_those_of_the_least_held_out_loss(monkeypatch, values, best, rounds):
-    """One evaluation before each 50 steps; the training ends when 10 in a row were not less, or after ROUNDS."""
+def test_weights_are_those_of_the_lowest_held_out_loss(monkeypatch, values, best, rounds):
+    """One evaluation before every 50 batches; training ends after 10 that are not the lowest, or after MAX_ROUNDS."""
     assert samplers.MAX_ROUNDS == 60  # as the docstring says
     monkeypatch.setattr(samplers, "MAX_ROUNDS", 14)
     module, calls, least = followed(values)
@@ -206,8 +206,8 @@ def test_the_weights_are_those_of_the_least_held_out_loss(monkeypatch, values, b
 
 
 @pytest.mark.parametrize("losses", [(1.0, 2.0), (2.0, 1.0)])
-def test_two_stages_take_the_better_of_two_starts(monkeypatch, losses):
-    """By the held-out loss: draws are those of a model whose sigma began there."""
+def test_two_stage_sampler_takes_the_better_initial_sigma(monkeypatch, losses):
+    """By the held-out loss: the samples come from the model that started at that sigma."""
     seen = []
 
     def fit_density(module, loss, codes, name):
@@ -223,8 +223,8 @@ def test_two_stages_take_the_better_of_two_starts(monkeypatch, losses):
     assert (float(spread) > 0.6) == (losses[1] < losses[0])  # at the start the mean hardly moves: sigma is all
 
 
-def test_regret_is_judged_by_draws_that_did_not_fit(monkeypatch):
-    """Both ELBOs are at the same draws of the image's own; each step has fresh ones, of which none are among these."""
+def test_regret_uses_samples_that_were_not_optimized(monkeypatch):
+    """Both ELBOs use the same samples; each optimization step has new ones, none of which are among these."""
     spectrum = torch.tensor([4.2, 1.9, 1.0, 0.6], dtype=FLOAT)
     x, mean, axes = data_with_spectrum(spectrum, num=12)
     model = PPCA.fit(spectrum, mean, axes, 2, rotation(2, 11)).vae((1, 2, 2))
@@ -242,8 +242,8 @@ def test_regret_is_judged_by_draws_that_did_not_fit(monkeypatch):
     assert found["likelihood_regret"].abs().max() < 1e-6
 
 
-def test_regret_is_the_gain_in_the_elbo_at_its_draws():
-    """One Adam step of known size moves each number by the learning rate: the gain by hand, at draws of one's own."""
+def test_regret_is_the_gain_of_the_elbo():
+    """One Adam step of known size changes each parameter by the learning rate: the gain by hand, from other samples."""
     spectrum = torch.tensor([4.2, 1.9, 1.0, 0.6], dtype=FLOAT)
     x, mean, axes = data_with_spectrum(spectrum, num=12)
     ppca = PPCA.fit(spectrum, mean, axes, 2, torch.eye(2, dtype=FLOAT))

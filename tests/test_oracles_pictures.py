@@ -1,4 +1,4 @@
-"""Where pictures walk in the latent space: by centre and spread of axes, both of which the standard normal hides."""
+"""Tests of where pictures move in the latent space: by the center and scale of the axes, which N(0, I) would hide."""
 
 import pytest
 import torch
@@ -56,8 +56,8 @@ def test_axes_of_the_prior(batch):
     assert torch.equal(found.scale, s)
 
 
-def test_traversals_walk_by_the_spread(model, batch, decoded):
-    """The most used first: one dimension from 3 spreads below its centre to 3 above, the others at the image's code."""
+def test_traversals_move_by_the_scale(model, batch, decoded):
+    """The most used dimension first, from 3 scales below its center to 3 above, the others at the code of the image."""
     axes = LatentAxes(torch.tensor([0.1, 0.9]), "variance", CENTRE, SPREAD, "codes")
     with torch.no_grad():
         pictures.traversals(model, batch, axes, "now")
@@ -72,8 +72,8 @@ def test_traversals_walk_by_the_spread(model, batch, decoded):
     assert context.tolist() == [0] * 22
 
 
-def test_the_manifold_is_at_quantiles(model, batch, decoded):
-    """The first row is the uppermost z1; quantiles 1/8, 3/8, 5/8, 7/8 of each axis."""
+def test_manifold_is_at_quantiles(model, batch, decoded):
+    """The first row is the largest z1; quantiles 1/8, 3/8, 5/8, 7/8 of each axis."""
     axes = LatentAxes(torch.ones(2), "variance", CENTRE, SPREAD, "codes")
     with torch.no_grad():
         pictures.manifold(model, batch, axes, "now", side=4)

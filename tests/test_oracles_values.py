@@ -28,7 +28,7 @@ CLUSTERS = "test_probes.py::test_scikit_learn_directly"
 SAMPLES = "test_oracles_errors.py::test_sample_metrics_of_few_images"
 SIMILARITY = "test_oracles_shapes.py::test_similarity_of_images_that_are_not_square"
 ANOMALY = "test_oracles_errors.py::test_anomaly_of_few_images"
-HELD_OUT = "test_oracles_held_out.py::test_classifiers_are_judged_on_what_they_were_not_fitted_to"
+HELD_OUT = "test_oracles_held_out.py::test_classifiers_are_scored_on_held_out_examples"
 SCORES = "test_oracles_protocols.py::test_scores_number_their_examples"
 CODES = "test_vq.py::test_codes_are_counted_over_the_epoch"
 SUMMARY = "test_oracles_values.py::test_the_cost_of_a_run"
@@ -52,7 +52,7 @@ ORACLES = {
     "density": (1, SAMPLES), "coverage": (1, SAMPLES), "num_features": (0, SAMPLES), "num_real": (0, SAMPLES),
     "num_generated": (0, SAMPLES), "psnr": (1, SIMILARITY), "ssim": (1, SIMILARITY), "ms_ssim": (1, SIMILARITY),
     "auroc": (1, ANOMALY), "aupr": (1, ANOMALY), "fpr95": (-1, ANOMALY),
-    "beta_vae": (1, "test_oracles_held_out.py::test_votes_are_judged_by_other_votes"),
+    "beta_vae": (1, "test_oracles_held_out.py::test_votes_are_scored_on_other_votes"),
     "factor_vae": (1, "test_disentanglement.py::test_factor_vae_by_hand"),
     "mig": (1, "test_disentanglement.py::test_mutual_information_gap_of_a_matrix"),
     "dci_disentanglement": (1, "test_disentanglement.py::test_dci_of_matrices"),
@@ -69,7 +69,7 @@ ORACLES = {
 }  # fmt: skip
 OF_AN_IMAGE = {  # scores of one image, of which AUROC, AUPR and FPR95 are
     "elbo": SCORES, "log_p": SCORES, "reconstruction": SCORES, "typicality": SCORES,
-    "likelihood_regret": "test_oracles_held_out.py::test_regret_is_the_gain_in_the_elbo_at_its_draws",
+    "likelihood_regret": "test_oracles_held_out.py::test_regret_is_the_gain_of_the_elbo",
 }  # fmt: skip
 
 

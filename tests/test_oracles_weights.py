@@ -1,4 +1,4 @@
-"""Weights, momenta, schedules and constants: at values of which neither one half nor one hides an order, by hand."""
+"""Weights, momenta, schedules and constants, by hand, at values other than 0.5 and 1, which would hide an exchange."""
 
 import itertools
 import math
@@ -54,7 +54,7 @@ def normal(loc, scale):
 
 @pytest.fixture
 def trace():
-    """3 samples of 5 examples in 4 dimensions, p(x | z) and p(z) normals: nothing has the same size or value."""
+    """Return a trace with 3 samples, 5 examples and 4 dimensions, so that all sizes and values differ."""
     loc, scale = randn(5, 4, seed=1), (0.3 * randn(5, 4, seed=2)).exp()
     z = loc + scale * randn(3, 5, 4, seed=3)
     p = normal(0.3 * randn(4, seed=4), (0.2 * randn(4, seed=5)).exp())
@@ -64,7 +64,7 @@ def trace():
 
 
 def parts(trace):
-    """The distortion, and the rate in closed form."""
+    """Return the distortion, and the KL in closed form."""
     latent = trace.latent
     loc, scale = latent.q.base_dist.loc, latent.q.base_dist.scale
     m, s = latent.p.base_dist.loc, latent.p.base_dist.scale
@@ -79,7 +79,7 @@ def value(objective, trace, seed=0):
 
 
 def test_every_objective_weighs_its_terms(trace):
-    """The loss from the logged terms and closed forms; each weight another number, and a loss that all of them move."""
+    """The loss follows from the logged terms and closed forms; all weights differ, and each changes the loss."""
     distortion, rate, log_px = parts(trace)
     latent = trace.latent
     log_w = log_px + latent.p.log_prob(latent.z) - latent.q.log_prob(latent.z)  # (3, 5)
@@ -123,7 +123,7 @@ def test_every_objective_weighs_its_terms(trace):
 
 
 def test_the_critics_term_has_its_weight(trace):
-    """loss = distortion + rate + 3 tc, and no critic loss in its value; ln 2 for a critic that says nothing."""
+    """loss = distortion + KL + 3 tc, without the critic's loss, which is ln 2 if its logit is 0."""
     distortion, rate, _ = parts(trace)
     torch.manual_seed(0)
     objective = AdversarialTotalCorrelation((4,), lr=1e-4, gamma=3.0, hidden=(5,))
@@ -171,7 +171,7 @@ def test_precisions_weigh_the_means():
 
 
 def test_geco_remembers_most():
-    """momentum = 0.9 keeps nine tenths of the running mean, and takes one tenth of the new excess."""
+    """momentum = 0.9 keeps nine tenths of the running mean and adds one tenth of the new excess."""
     betas = geco_steps(GECO(target=10.0, speed=0.1, momentum=0.9), VAE((1, 5, 5), latent_dim=20), [12.0, 16.0, 4.0])
     means = [2.0, 0.9 * 2 + 0.1 * 6]
     means.append(0.9 * means[1] - 0.1 * 6)
@@ -179,7 +179,7 @@ def test_geco_remembers_most():
 
 
 def test_codes_keep_most_of_what_they_were():
-    """decay = 0.8 of counts and sums; a code that is used too little begins anew at one of the vectors."""
+    """decay = 0.8 applies to counts and sums; a code that is used too little is replaced by one of the vectors."""
     q = Quantizer(3, 2, decay=0.8, restart_below=0.5).double()
     q.codebook.copy_(torch.tensor([[0.0, 0.0], [10.0, 10.0], [50.0, 50.0]]))
     q.counts.copy_(torch.tensor([0.4, 0.4, 0.2]))
@@ -202,7 +202,7 @@ def test_codes_keep_most_of_what_they_were():
 
 
 class Path(pl.Callback):
-    """The weights after each optimizer step."""
+    """Return the weights after each optimizer step."""
 
     def __init__(self):
         self.weights = []
@@ -225,7 +225,7 @@ def test_averaged_weights_keep_nine_tenths():
 
 
 def test_schedules_of_the_weights():
-    """Rises over a fifth of a period; the warm-up from its start; the capacity; each at every step."""
+    """Cyclical annealing, warm-up and capacity have their exact values at each step."""
     cycle = Cyclical(period=10, ratio=0.2)
     assert [cycle.factor(t) for t in range(13)] == pytest.approx([0, 0.5, *[1.0] * 8, 0, 0.5, 1])
     rise = Cyclical(period=5, ratio=0.8)

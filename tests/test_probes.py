@@ -70,7 +70,7 @@ def test_perfect_codes():
 
 @pytest.mark.filterwarnings("ignore:.*distinct clusters.*")
 def test_constant_codes():
-    """Nothing in the code: the linear probe is at chance and the clusters say nothing."""
+    """Codes without information: the linear probe is at chance, and the clusters say nothing."""
     values = blobs()
     found = measure(values | {"code": torch.ones(600, 3)})
     assert found["linear_probe"] == found["chance"]
@@ -81,7 +81,7 @@ def test_constant_codes():
 
 
 def test_unused_dimensions():
-    """Tiny noise in dimensions that are not used moves neither neighbours nor clusters: they are not standardised."""
+    """Tiny noise in unused dimensions changes neither neighbors nor clusters, since codes are not standardized."""
     values = blobs()
     found = measure(values)
     noise = 1e-6 * torch.randn(600, 30, generator=generator(2))
@@ -110,16 +110,16 @@ def test_seed_is_that_of_the_clusters():
     assert first["linear_probe"] == second["linear_probe"]
 
 
-def test_fewer_examples_than_neighbours():
-    """All there are vote."""
+def test_fewer_examples_than_neighbors():
+    """All examples vote."""
     values = {"code": torch.tensor([[0.0], [0.1], [9.0], [0.0], [9.0]]), "y": torch.tensor([1, 1, 2, 1, 2])}
     found = measure(values | {"split": torch.tensor([0, 0, 0, 1, 1])})
     assert found["knn"] == found["chance"] == 0.5
     assert found["linear_probe"] == 1
 
 
-def test_class_that_was_never_fitted():
-    """It is scored, as wrong."""
+def test_class_missing_in_the_fit_split():
+    """Its examples are scored as wrong."""
     y = torch.tensor([0, 1]).repeat(20)
     y[30:] = 2
     found = measure({"code": torch.eye(3)[y], "y": y, "split": (torch.arange(40) >= 20).long()})
@@ -134,10 +134,10 @@ def test_class_that_was_never_fitted():
         ({"split": torch.ones(600)}, "got 0 classes among 0 examples to fit"),
         ({"y": torch.zeros(600, 5, dtype=torch.long)}, r"y must be \(N,\) integers.*\(600, 5\)"),
         ({"y": torch.rand(600)}, "y must be .* got torch.float32"),
-        ({"code": torch.ones(600, 3).index_fill(0, torch.tensor([4, 9]), math.nan)}, "2 of 600 codes are nan"),
+        ({"code": torch.ones(600, 3).index_fill(0, torch.tensor([4, 9]), math.nan)}, "2 of 600 codes are NaN"),
     ],
 )
-def test_refusals(changes, message):
+def test_wrong_codes_and_labels_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         measure(blobs() | changes)
 

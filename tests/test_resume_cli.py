@@ -14,13 +14,13 @@ import pytest
 from conftest import REPO
 
 from vaezoo.errors import ConfigError
-from vaezoo.report.tables import print_table
 from vaezoo.runs import folder as folder_module
 from vaezoo.runs.folder import RunFolder, locked, write_atomic
 from vaezoo.runs.jobs import Jobs, exit_reason
 from vaezoo.runs.overrides import by_key, is_larger_comparison
 from vaezoo.runs.resume import is_complete, resolve_resume
 from vaezoo.runs.signals import Stopped
+from vaezoo.runs.sweep import print_sweep_table
 from vaezoo.tasks.fit import config_differences, prepare_resume
 
 # A task that does what plan.json says for its seed, and counts how often it was called.
@@ -378,7 +378,7 @@ def test_the_table_keeps_brackets(tmp_path, capsys):
     """Brackets in overrides and errors are printed and not read as markup."""
     (tmp_path / "job.json").write_text('{"job": 0, "overrides": ["a.hidden=[400]"]}')
     (tmp_path / "summary.json").write_text('{"error": "got [bold]"}')
-    print_table(tmp_path)
+    print_sweep_table(tmp_path)
     out = capsys.readouterr().out
     assert "a.hidden=[400]" in out
     assert "got [bold]" in out

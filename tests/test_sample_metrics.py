@@ -29,7 +29,7 @@ def normal(seed, *shape):
 
 
 def with_moments(x, mean, covariance):
-    """x moved so that its sample mean and covariance are exactly these."""
+    """Transform x so that its sample mean and covariance are exactly these."""
     white = torch.linalg.solve_triangular(torch.linalg.cholesky(x.T.cov()), (x - x.mean(0)).T, upper=False)
     return (torch.linalg.cholesky(covariance) @ white).T + mean
 
@@ -107,7 +107,7 @@ def test_kid_error_is_its_spread(shift, least, most):
         assert values.mean().abs() < 4 * values.std() / 300**0.5
 
 
-def test_manifolds_of_equal_and_distant_samples():
+def test_precision_and_recall_of_equal_and_distant_sets():
     """Equal samples: all 1, but density, which counts an image's own ball and those of whom it is a neighbour:
     (k + 1) / k in the mean. Far apart: 0.
     """
@@ -117,8 +117,8 @@ def test_manifolds_of_equal_and_distant_samples():
     assert all(part.sum() == 0 for part in precision_recall_density_coverage(x, x + 100).values())
 
 
-def test_manifolds_by_brute_force():
-    """Image by image, with loops, also where images are repeated."""
+def test_precision_and_recall_by_brute_force():
+    """Image by image, with loops, also with repeated images."""
     x, y = normal(0, 25, 2), 0.7 * normal(1, 30, 2) + 0.5
     x[1:6], y[7:10] = x[0], x[0]
 
@@ -142,7 +142,7 @@ def test_manifolds_by_brute_force():
         assert torch.equal(found[name], torch.tensor(values, dtype=torch.float64)), name
 
 
-def test_manifolds_of_one_distribution():
+def test_density_and_coverage_of_one_distribution():
     """E[density] = 1 and, with N = M, E[coverage] = 1 - prod_i (N - i) / (2 N - i), i = 1 ... 5, for any one."""
     parts = [precision_recall_density_coverage(normal(2 * i, 100, 2), normal(2 * i + 1, 100, 2)) for i in range(60)]
     for name, exact in (
@@ -212,8 +212,8 @@ def test_psnr_by_hand():
     assert reconstruction_scores(x, x)["psnr"].isinf().all()
 
 
-def test_infinite_psnr_is_no_number():
-    """One exact reconstruction of three: counted, and in no mean; an error needs two images."""
+def test_infinite_psnr_is_left_out():
+    """One of three reconstructions is exact: it is counted, and PSNR has no mean; an error needs two images."""
     x = images(0, 3, 1, 12, 12)
     y = x.clone()
     y[1:] *= 0.9

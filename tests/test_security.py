@@ -106,7 +106,7 @@ def test_a_target_is_checked_before_its_arguments_are_built():
     with pytest.raises(ConfigError, match="not in an allowed package"):
         build({"_target_": "os.system", "command": inner}, "model.encoder")
     assert not built
-    build({"_target_": "vaezoo.models.VAE", "data_shape": [1, 3, 3], "encoder": inner}, "model")
+    build({"_target_": "vaezoo.models.VAE", "data_shape": [1, 3, 3], "latent_dim": 2, "encoder": inner}, "model")
     assert built
 
 

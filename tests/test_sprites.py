@@ -1,4 +1,4 @@
-"""Procedural sprites and dSprites: geometry, the grid of factors, and what the data modules make of them."""
+"""Tests of the procedural sprites and of dSprites: geometry, the grid of factors, and the data modules."""
 
 from itertools import product
 from math import pi
@@ -29,7 +29,7 @@ def small():
 
 @pytest.mark.parametrize(("shape", "area"), [("square", 2.0), ("ellipse", pi / 2), ("heart", (4 + pi) / 1.7836**2)])
 def test_areas(shape, area):
-    """Lit pixels = the shape's area times radius^2, in every scale and orientation."""
+    """The number of lit pixels is the area of the shape times radius^2, for every scale and orientation."""
     radius = 80.0
     scales, angles = torch.tensor([0.5, 0.8, 1.0]), torch.tensor([0.2, 0.4, 1.0, 2.0, 4.5])
     lit = draw_shape(shape, scales, angles, radius).sum((2, 3))
@@ -38,8 +38,8 @@ def test_areas(shape, area):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes_just_fit(shape):
-    """No pixel's middle lies outside the circle of scale 1, and the border's pixels are reached."""
+def test_shapes_fit_the_circle(shape):
+    """No pixel center is outside the circle of scale 1, and pixels at its border are lit."""
     angles = torch.linspace(0, 2 * pi, 40)
     lit = draw_shape(shape, torch.ones(1), angles, 80.0)[0]
     line = torch.arange(161) - 80
@@ -50,7 +50,7 @@ def test_shapes_just_fit(shape):
 
 
 def test_orientation_is_clockwise():
-    """A quarter turn: the heart's tip, at the bottom, goes to the left; the ellipse's long axis stands up."""
+    """A quarter turn moves the tip of the heart from the bottom to the left, and the ellipse stands upright."""
     angles = torch.tensor([0, pi / 2, pi], dtype=torch.float64)
     heart = draw_shape("heart", torch.ones(1), angles, 16.0)[0]
     for turned, lit in enumerate(heart):
@@ -61,8 +61,8 @@ def test_orientation_is_clockwise():
     assert (ellipse.any(1).sum(1)).tolist() == ellipse.any(2).sum(1)[[1, 0, 1]].tolist() == [33, 17, 33]
 
 
-def test_grid_is_dsprites():
-    """737,280 images in dSprites' order: shape, scale, orientation, x, y, the last fastest."""
+def test_grid_has_the_order_of_dsprites():
+    """737,280 images in the order shape, scale, orientation, x, y, the last one fastest."""
     data = Sprites()
     assert data.factor_names == ("shape", "scale", "orientation", "x", "y")
     assert data.factor_sizes == (3, 6, 40, 32, 32)
@@ -78,8 +78,8 @@ def test_grid_is_dsprites():
     assert values["x"][[0, -1]].tolist() == values["y"][[0, -1]].tolist() == [0, 1]
 
 
-def test_nothing_is_clipped(small):
-    """A sprite has as many pixels in every position, and none outside 32x32; a step moves it by one pixel."""
+def test_no_sprite_is_clipped(small):
+    """A sprite has equally many pixels in every position; a step moves it by one pixel."""
     x, y = (grid.flatten() for grid in torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij"))
     for shape, scale, orientation in product(range(3), (0, 5), (0, 4, 9, 17, 33)):
         fixed = torch.tensor([shape, scale, orientation]).expand(256, 3)
@@ -92,8 +92,8 @@ def test_nothing_is_clipped(small):
         assert torch.allclose(down - down[0], y.float(), atol=1e-4)
 
 
-def test_orientations_differ_but_for_the_full_turn():
-    """0 and 2 pi are one picture; all other large ellipses and hearts differ, as do 669 pictures of 720."""
+def test_orientations_differ_except_for_the_full_turn():
+    """0 and 2 pi give the same image; all other large ellipses and hearts differ, as do 669 of 720 images."""
     data = Sprites()
     middle = torch.tensor(list(product(range(3), range(6), range(40), [16], [16])))
     images = data.render(middle).reshape(3, 6, 40, -1)
@@ -103,8 +103,8 @@ def test_orientations_differ_but_for_the_full_turn():
 
 
 @pytest.mark.parametrize("binarize", ["dynamic", "static", "threshold", "none"])
-def test_binarisation_changes_nothing(small, binarize):
-    """Bits whatever is asked for, the same ones in every epoch, and the labels are theirs."""
+def test_binarization_changes_nothing(small, binarize):
+    """Images are bits in every mode, the same ones in every epoch, with their labels."""
     data = ready(Sprites(size=32, binarize=binarize))
     assert data.data_kind == ("byte" if binarize == "none" else "binary")
     batch, again = data.examples(200), small.examples(200)
@@ -116,7 +116,7 @@ def test_binarisation_changes_nothing(small, binarize):
 
 
 def test_split_is_fixed(small):
-    """Every image once in train, val or test; the test split is the same for all seeds."""
+    """Each image is in one of the splits; the test split is the same for all seeds."""
     other = ready(Sprites(size=32, seed=1, split_seed=1, val_size=50))
     assert torch.equal(small.test.labels, other.test.labels)
     assert [len(s.images) for s in (small.train, small.val, small.test)] == [173_320, 1000, 10_000]
@@ -131,21 +131,21 @@ def test_split_is_fixed(small):
 
 @pytest.mark.parametrize("colors", [1, 3])
 def test_mean_is_exact(colors):
-    """The mean by way of the whole grid = the sum over the training images."""
+    """The mean from the sum of the grid equals the mean from the sum of the training images."""
     data = ready(Sprites(size=32, colors=colors, test_size=150_000, val_size=5_000))
     brute = pixel_sum(data.train.images).double() / 255 / data.num_train
     torch.testing.assert_close(data.mean.double(), brute, rtol=1e-6, atol=0)
 
 
-def test_total_is_exact():
-    """Sums beyond 2^24 come out to the unit."""
+def test_pixel_sum_is_exact():
+    """Sums above 2^24 are exact."""
     images = torch.full((70_001, 1, 1, 2), 255, dtype=torch.uint8)
     images[0, ..., 1] = 254
     assert pixel_sum(images).flatten().tolist() == [255 * 70_001, 255 * 70_001 - 1]
 
 
 def test_colors():
-    """The colour is the first factor and the channel that the white sprite is in."""
+    """The color is the first factor, and the channel of the sprite."""
     white, rgb = Sprites(size=32), ready(Sprites(size=32, colors=3, shape=(3, 32, 32)))
     assert rgb.factor_names == ("color", *white.factor_names)
     assert rgb.factor_sizes == (3, *white.factor_sizes)
@@ -157,7 +157,7 @@ def test_colors():
 
 
 def test_config():
-    """`data.size` and `data.colors` alone change the shape that the model is built for."""
+    """`data.size` and `data.colors` change the shape that the model is built for."""
     assert config("data", "data=sprites")["shape"] == [1, 64, 64]
     small = config("data", "data=sprites", "data.size=32", "data.colors=3", "data.binarize=dynamic")
     assert small["shape"] == [3, 32, 32]
@@ -188,7 +188,7 @@ def test_bad_sizes_and_factors(small):
 
 
 def published(folder, sizes=(1, 3, 2, 4, 5, 6), **changed):
-    """A small file of dSprites' format: random bits, and the arrays that it holds."""
+    """Write a small file in the format of dSprites: random bits; return its arrays."""
     rng = np.random.default_rng(0)
     classes = np.indices(sizes).reshape(len(sizes), -1).T
     arrays = {
@@ -203,7 +203,7 @@ def published(folder, sizes=(1, 3, 2, 4, 5, 6), **changed):
 
 
 def test_published_file(tmp_path):
-    """The images and factors of the file, without the colour, whatever way they are reached."""
+    """The images and factors of the file, without the color, by every access."""
     arrays = published(tmp_path)
     data = ready(DSprites(root=str(tmp_path), val_size=50, test_size=100, batch_size=32))
     assert data.factor_names == ("shape", "scale", "orientation", "x", "y")
@@ -218,8 +218,8 @@ def test_published_file(tmp_path):
     assert torch.equal(data.render(seen[:, 63:].long()).flatten(1), seen[:, :63])
 
 
-def test_same_pixels_same_data(tmp_path, small):
-    """Sprites written to a file of the published format are the same data set, split and all."""
+def test_sprites_in_the_published_format_are_the_same_data(tmp_path, small):
+    """Sprites written to a file of the published format give the same data set and splits."""
     whole = small.grid()
     images = np.concatenate([whole.images[i : i + 10_000][:, 0].numpy() // 255 for i in range(0, 184_320, 10_000)])
     classes = np.pad(whole.labels.numpy(), ((0, 0), (1, 0)))

@@ -289,7 +289,7 @@ def test_free_bits():
     assert gradient[:, 0].tolist() == [0.0, 0.0]  # floored
     torch.testing.assert_close(gradient[:, 1:], (2 * loc / 2).detach()[:, 1:], rtol=1e-12, atol=0)  # beta m / B
     torch.testing.assert_close(trace.elbo, trace.log_px.mean(0) - kl.sum(1), rtol=1e-12, atol=0)
-    with pytest.raises(ValueError, match="a prior that factorise over dimensions: use"):
+    with pytest.raises(ValueError, match="a prior that factorize over dimensions: use"):
         objective(three_layers(2))
 
 

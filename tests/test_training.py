@@ -60,7 +60,7 @@ def test_parts_that_do_not_fit_are_refused_before_the_first_step():
             raise AssertionError("a step was begun")
 
     for model, words in [
-        (Planar(TotalCorrelation(1.0, 6.0, 1.0, "mss")), "needs a posterior that factorises"),
+        (Planar(TotalCorrelation(1.0, 6.0, 1.0, "mss")), "needs a posterior that factorizes"),
         (Planar(ImportanceWeighted("dreg"), num_samples=2), "gradient=reparam"),
         (Planar(free_bits=0.1), "use model.free_bits_per=layer"),
         (
@@ -77,7 +77,7 @@ def test_parts_that_do_not_fit_are_refused_before_the_first_step():
     fit(
         IWAE((1, 5, 5), latent_dim=20, num_samples=5, likelihood=OptimalScaleNormal()), max_steps=1
     )  # autograd's own gradient is right
-    with pytest.raises(ValueError, match="HypersphericalUniform lies in sphere space and the posterior Normal in real"):
+    with pytest.raises(ValueError, match="HypersphericalUniform is in sphere space, but the posterior Normal in real"):
         VAE((1, 5, 5), latent_dim=20, prior=HypersphericalUniform)
     with pytest.raises(ValueError, match="pseudo-inputs of a VampPrior have no label"):
         CVAE((1, 5, 5), latent_dim=20, num_classes=10, prior=VampPrior)

@@ -1,4 +1,4 @@
-"""The shape of the zoo: papers that only pick parts, configs that are named after them, no copies."""
+"""The structure of the zoo: models that only choose parts, configs with their names, no copied code."""
 
 import ast
 import inspect
@@ -9,20 +9,21 @@ import pytest
 from conftest import REPO, config
 from test_contract import MODELS, bits
 
+from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build, locate
 from vaezoo.models import CIWAE, IWAE, MIWAE, PIWAE, VAE, LadderVAE
 
-BREAK_THE_MOULD = {"vq_vae", "ladder_vae", "cvae"}
+HAVE_OWN_METHODS = {"vq_vae", "ladder_vae", "cvae"}
 
 
 @pytest.mark.parametrize("name", sorted({p.stem for p in (REPO / "vaezoo" / "models").glob("*ae.py")} - {"vae"}))
-def test_a_paper_only_picks_parts(name):
-    """Its one class defines ``__init__`` and nothing else, and says where it is from."""
+def test_a_model_only_chooses_parts(name):
+    """The file has one class with ``__init__`` and nothing else, and a link to the paper."""
     tree = ast.parse((REPO / "vaezoo" / "models" / f"{name}.py").read_text())
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     assert len(classes) == 1, "one class to a paper: a new objective goes to vaezoo/objectives/"
     assert "https://" in (ast.get_docstring(classes[0]) or ""), "the docstring needs the paper's link"
-    if name not in BREAK_THE_MOULD:
+    if name not in HAVE_OWN_METHODS:
         defined = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
         body = [node.name if isinstance(node, ast.FunctionDef) else type(node).__name__ for node in classes[0].body]
         assert not defined
@@ -71,8 +72,15 @@ def test_neutral_defaults(cls):
     assert found.items() >= {key: NEUTRAL[key] for key in found.keys() & NEUTRAL.keys()}.items()
 
 
+@pytest.mark.parametrize(("given", "missing"), [("beta", "latent_dim"), ("latent_dim", "beta")])
+def test_a_missing_setting_is_named(given, missing):
+    node = {"_target_": "vaezoo.models.BetaVAE", "data_shape": [1, 4, 4], given: 3}
+    with pytest.raises(ConfigError, match=rf"^model\.{missing} is missing: BetaVAE needs it$"):
+        build(node, "model", seed=0)
+
+
 def test_little_is_copied():
-    """Under 5 % of the package's lines stand in a block of 6 that occurs elsewhere too."""
+    """Less than 5 % of the package's lines are in a block of 6 lines that occurs twice."""
     texts = [path.read_text().splitlines() for path in Path(REPO, "vaezoo").rglob("*.py")]
     files = [[line.strip() for line in text if line.strip()] for text in texts]
     size = 6
@@ -89,8 +97,8 @@ def test_little_is_copied():
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (REPO / "conf" / "experiment").glob("*.yaml")))
-def test_an_experiment_is_one_that_can_be_built(name):
-    """And what it says of the README is so."""
+def test_an_experiment_can_be_built(name):
+    """Its model is built, and the README has its results."""
     model = build(config("model", f"experiment={name}"), "model")
     x = bits(2, *config("data.shape", f"experiment={name}"))
     assert model(x).elbo.isfinite().all()

@@ -163,7 +163,7 @@ def record_failure(config: dict[str, Any], status: str, error: str) -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this process writes the files of the run: of several processes, the first one does."""
+    """Return whether this process writes the files of the run: of several processes, the first one does."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 

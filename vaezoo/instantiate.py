@@ -113,11 +113,14 @@ def build(node: Any, at: str, allow_packages: Sequence[str] = (), **extra: Any) 
             raise ConfigError(
                 f"{at}.{twice[1]}: {target.__qualname__} sets this argument itself, remove it from the config"
             ) from error
+        missing = re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'", str(error))
+        if missing and missing[1] in signature(target)[0]:  # a parent needs it, or ``extra`` might have had it
+            raise ConfigError(f"{at}.{missing[1]} is missing: {target.__qualname__} needs it") from error
         raise
 
 
 def is_below(name: str, packages: Iterable[str]) -> bool:
-    """Whether a dotted name is one of the packages or is inside one."""
+    """Return whether a dotted name is one of the packages or is inside one."""
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
@@ -166,7 +169,7 @@ def locate(path: Any, at: str, allow_packages: Sequence[str] = ()) -> Callable:
 
 
 def is_subclass(target: Any, place: Place) -> bool:
-    """Whether a target is a class that a place admits by its base class and by the package that defines it."""
+    """Return whether a target is a class that a place admits by its base class and by the package that defines it."""
     if place.base is None or not isinstance(target, type) or not is_below(target.__module__, place.packages):
         return False
     module, _, name = place.base.rpartition(".")
@@ -225,7 +228,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value has a type of the hint. Any value fits a hint that has other types than plain values."""
+    """Return whether a value has a type of the hint. Any value fits a hint that has other types than plain values."""
     kinds = alternatives(hint)
     if not all(kind in SIMPLE or kind is type(None) for kind in kinds):
         return True

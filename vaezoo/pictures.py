@@ -1,4 +1,4 @@
-"""Pictures of a model: grids with titles, reconstructions, samples, traversals and latent maps."""
+"""Pictures of a model: reconstructions, samples, traversals and maps of the latent space, as labeled grids."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,18 +14,21 @@ from vaezoo.models import LatentVariableModel
 from vaezoo.types import Batch
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
-NUM_COLUMNS = 8  # images side by side
-MIN_IMAGE_SIZE = 56  # px: smaller images are enlarged to this or a little more
-MAX_SIZE = 1280  # px: a grid's longer side, separators and labels apart
-GAP = 4  # px between images
-TITLE_HEIGHT = 26  # px: the height of a title
+NUM_COLUMNS = 8  # images in a row
+MIN_IMAGE_SIZE = 56  # pixels: smaller images are enlarged to this size or slightly more
+MAX_SIZE = 1280  # pixels: longer side of a grid, without gaps and labels
+GAP = 4  # pixels between images
+TITLE_HEIGHT = 26  # pixels: height of a title
 
 
 def to_rgb(images: Tensor) -> Picture:
-    """Images (N, C, H, W), meant to lie in [0, 1], as RGB bytes (N, H, W, 3).
+    """Convert images (N, C, H, W) with values in [0, 1] to RGB bytes (N, H, W, 3).
 
-    One channel is grey, two are red and green, three RGB, four RGB with alpha over white; of more
-    the first three are shown. What leaves [0, 1], as a Gaussian's mean may, is clamped.
+    One channel is gray, two are red and green, three RGB, four RGB with alpha over white; of more channels the first
+    three are shown. Values outside [0, 1], which the mean of a Gaussian may have, are clamped.
+
+    >>> to_rgb(torch.tensor([0.0, 0.5]).reshape(1, 1, 1, 2)).tolist()
+    [[[[0, 0, 0], [128, 128, 128]]]]
     """
     images = images.detach().cpu().float().clamp(0, 1)
     channels = images.shape[1]
@@ -39,10 +42,18 @@ def to_rgb(images: Tensor) -> Picture:
 
 
 def resize_for_grid(images: Picture, rows: int, columns: int) -> Picture:
-    """Images (N, H, W, 3) at the size that suits a grid of rows x columns: (N, H', W', 3).
+    """Resize images for a grid.
 
-    Small ones are enlarged by a whole factor, each pixel a square; where the grid would pass
-    ``LIMIT`` they are averaged over squares of pixels.
+    Small images are enlarged by a whole factor, so each pixel becomes a square. If the grid would be larger than
+    ``MAX_SIZE``, images are averaged over squares of pixels.
+
+    Args:
+        images: images (N, H, W, 3).
+        rows: rows of the grid.
+        columns: columns of the grid.
+
+    Returns:
+        Images (N, H', W', 3).
     """
     _, height, width, _ = images.shape
     longer = max(rows * height, columns * width)
@@ -54,7 +65,7 @@ def resize_for_grid(images: Picture, rows: int, columns: int) -> Picture:
 
 
 def make_grid(images: Picture, columns: int, gap: int = GAP) -> Picture:
-    """Images (N, H, W, 3) row by row in a grid on white, with ``gap`` px around each."""
+    """Place images (N, H, W, 3) row by row in a grid on white, with ``gap`` pixels around each."""
     num, height, width, _ = images.shape
     rows = -(-num // columns)
     cells = np.full((rows * columns, height + gap, width + gap, 3), 255, np.uint8)
@@ -67,34 +78,34 @@ def make_grid(images: Picture, columns: int, gap: int = GAP) -> Picture:
 def add_labels(
     picture: Picture, title: str, rows: Sequence[str] = (), columns: Sequence[str] = (), corner: str = ""
 ) -> Picture:
-    """The picture at the lower right of a white sheet with a title and evenly spaced labels.
+    """Add a title, and labels of rows and columns, around a picture.
 
     Args:
-        picture: (height, width, 3).
-        title: stands on top, from the left.
-        rows: labels at the left, right-aligned.
-        columns: labels above the picture, centred.
-        corner: stands above the row labels and says what they are.
+        picture: picture (height, width, 3).
+        title: text above the picture, left-aligned.
+        rows: evenly spaced labels at the left, right-aligned.
+        columns: evenly spaced labels above the picture, centered.
+        corner: text above the row labels that says what they are.
     """
     height, width, _ = picture.shape
     large, font = ImageFont.load_default(15), ImageFont.load_default(13)
     left = max((int(font.getlength(label)) + 12 for label in (corner, *rows) if label), default=0)
     top = TITLE_HEIGHT + 18 * bool(columns)
-    spare = max(0, int(large.getlength(title)) + 2 * GAP - left - width)  # a long title over a narrow picture
-    image_grid = Image.new("RGB", (left + width + spare, top + height), "white")
-    image_grid.paste(Image.fromarray(picture), (left, top))
-    draw = ImageDraw.Draw(image_grid)
+    spare = max(0, int(large.getlength(title)) + 2 * GAP - left - width)  # for a title that is wider than the picture
+    canvas = Image.new("RGB", (left + width + spare, top + height), "white")
+    canvas.paste(Image.fromarray(picture), (left, top))
+    draw = ImageDraw.Draw(canvas)
     draw.text((GAP, 14), title, "black", large, anchor="lm")
     draw.text((left - 6, top - 8), corner, "dimgrey", font, anchor="rm")
     for i, label in enumerate(columns):
         draw.text((left + (i + 0.5) * width / len(columns), top - 8), label, "dimgrey", font, anchor="mm")
     for i, label in enumerate(rows):
         draw.text((left - 6, top + (i + 0.5) * height / len(rows)), label, "black", font, anchor="rm")
-    return np.asarray(image_grid)
+    return np.asarray(canvas)
 
 
 def first_batches(loader: Iterable[Batch], num: int) -> Iterator[Batch]:
-    """Whole batches of the loader until they hold ``num`` examples, or all there are."""
+    """Return batches of a loader until they have at least ``num`` examples, or all batches if there are fewer."""
     for batch in loader:
         yield batch
         num -= len(batch.x)
@@ -103,11 +114,15 @@ def first_batches(loader: Iterable[Batch], num: int) -> Iterator[Batch]:
 
 
 class LatentAxes(NamedTuple):
-    """How a flat latent's D dimensions are used.
+    """The D dimensions of a flat latent, ranked by their use.
 
-    ``usage`` ranks them, by ``usage_name``: the KL where the model knows it by dimension, else the
-    variance of the codes. ``center`` and ``scale`` are the mean and standard deviation of ``source``: the
-    prior or the codes. The tensors are (D,).
+    Args:
+        usage: the larger, the more a dimension is used, (D,): its KL if the model has a KL for each dimension, else the
+            variance of its codes.
+        usage_name: "KL (nats)" or "variance".
+        center: mean of each dimension, (D,).
+        scale: standard deviation of each dimension, (D,).
+        source: what ``center`` and ``scale`` are computed from: "prior" or "codes".
     """
 
     usage: Tensor
@@ -118,7 +133,7 @@ class LatentAxes(NamedTuple):
 
 
 def measure_latent_axes(model: LatentVariableModel, batch: Batch) -> LatentAxes | None:
-    """The axes of the model's latent, measured on a batch; None without one flat latent."""
+    """Measure the use of the latent dimensions on a batch; None if the model does not have one flat latent."""
     latents = model(batch.x, batch.y, num_samples=1).latents
     shape = model.latent_shape
     if len(shape) != 1 or len(latents) > 1:
@@ -132,7 +147,7 @@ def measure_latent_axes(model: LatentVariableModel, batch: Batch) -> LatentAxes 
 
 
 def image_pairs(inputs: Tensor, outputs: Tensor, title: str) -> Picture:
-    """Images, each above what became of it, both (N, C, H, W)."""
+    """Draw each input above its output, images (N, C, H, W) each."""
     columns = min(NUM_COLUMNS, len(inputs))
     both = to_rgb(torch.cat([inputs, outputs]))
     above, below = np.split(resize_for_grid(both, 2 * -(-len(inputs) // columns), columns), 2)
@@ -141,30 +156,56 @@ def image_pairs(inputs: Tensor, outputs: Tensor, title: str) -> Picture:
 
 
 def image_grid(images: Tensor, title: str) -> Picture:
-    """Images (N, C, H, W) row by row."""
+    """Draw images (N, C, H, W) row by row."""
     columns = min(NUM_COLUMNS, len(images))
     return add_labels(make_grid(resize_for_grid(to_rgb(images), -(-len(images) // columns), columns), columns), title)
 
 
 def cycle_classes(labels: Tensor, num: int) -> Tensor:
-    """The classes that labels (N, ...) hold, one after another until there are ``num``."""
+    """Return ``num`` labels that cycle through the classes of labels (N, ...).
+
+    >>> cycle_classes(torch.tensor([3, 1, 3]), 5)
+    tensor([1, 3, 1, 3, 1])
+    """
     classes = labels.unique(dim=0)
     return classes[torch.arange(num, device=classes.device) % len(classes)]
 
 
 def reconstructions(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
-    """``num`` inputs, each above the mean of p(x | z = encode(x))."""
+    """Draw ``num`` inputs, each above its reconstruction, the mean of p(x | z = encode(x)).
+
+    Args:
+        model: the model, in evaluation mode.
+        batch: images and labels.
+        num: number of inputs.
+        when: text for the title, such as "epoch 3".
+    """
     x, y = batch.x[:num], batch.y[:num]
     return image_pairs(x, model.decode(model.encode(x, y), y).mean, f"inputs over reconstructions, {when}")
 
 
 def samples(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
-    """Means of p(x | z) for ``num`` draws z ~ p(z), given the batch's classes in turn."""
+    """Draw the means of p(x | z) for ``num`` samples z ~ p(z). A conditional model cycles through the classes.
+
+    Args:
+        model: the model, in evaluation mode.
+        batch: images and labels.
+        num: number of samples.
+        when: text for the title, such as "epoch 3".
+    """
     return image_grid(model.sample(num, cycle_classes(batch.y, num)).mean, f"samples, {when}")
 
 
 def traversals(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when: str, rows: int = 10) -> Picture:
-    """One latent dimension a row, the most used first, moved through its prior about one image's code."""
+    """Draw one latent dimension per row, moved from -3 to 3 standard deviations around the code of one image.
+
+    Args:
+        model: the model, in evaluation mode.
+        batch: images and labels; the first image gives the code.
+        axes: use, center and scale of the dimensions; the most used dimension comes first.
+        when: text for the title, such as "epoch 3".
+        rows: largest number of rows.
+    """
     steps = torch.arange(-5, 6) * 0.6
     order = axes.usage.argsort(descending=True)[:rows]
     z = model.encode(batch.x[:1], batch.y[:1]).repeat(len(order), len(steps), 1)  # (rows, columns, D)
@@ -181,9 +222,17 @@ def traversals(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when:
 
 
 def manifold(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when: str, side: int = 20) -> Picture:
-    """The plane of a 2-D latent, decoded at equally spaced quantiles of the prior.
+    """Draw the plane of a 2-D latent, decoded at equally spaced quantiles of the prior.
 
-    Kingma & Welling 2013, figure 4: z0 grows to the right, z1 upwards.
+    Kingma & Welling 2013, Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114, figure 4. z0 grows to the
+    right, z1 upwards.
+
+    Args:
+        model: the model, in evaluation mode.
+        batch: images and labels; a conditional model gets the first label.
+        axes: center and scale of the two dimensions.
+        when: text for the title, such as "epoch 3".
+        side: number of rows and columns.
     """
     steps = torch.special.ndtri((torch.arange(side) + 0.5) / side).to(axes.center)
     z = torch.stack(torch.meshgrid(steps, steps.flip(0), indexing="xy"), dim=-1).flatten(0, 1)  # (side^2, 2)
@@ -195,7 +244,13 @@ def manifold(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when: s
 
 
 def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:
-    """Codes (N, 2) as points coloured by their labels (N,)."""
+    """Plot codes (N, 2) as points, colored by their labels (N,).
+
+    Args:
+        codes: codes (N, 2).
+        labels: labels (N,); colors are continuous if there are more than 20.
+        when: text for the title, such as "epoch 3".
+    """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

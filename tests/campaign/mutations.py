@@ -599,8 +599,8 @@ MUTATIONS = (
     ),
     Mutation(
         "models/cvae.py",
-        "decoder=sees(net=decoder or MLP)",
-        "decoder=decoder or MLP",
+        "encoder=encoder, decoder=decoder, **kwargs",
+        "encoder=encoder, decoder=decoder.keywords['net'], **kwargs",
         "CVAE: the decoder does not see the label",
         "cvae",
     ),

@@ -128,7 +128,7 @@ class Last(Checkpoint):
             repeat_validation(checkpoint)
 
     def stop_requested(self, trainer: pl.Trainer) -> bool:
-        """Whether any process has received a signal to stop."""
+        """Return whether any process has received a signal to stop."""
         return trainer.strategy.reduce_boolean_decision(bool(stop_request.signum), all=False)
 
     def save_if_due(self, trainer: pl.Trainer) -> None:

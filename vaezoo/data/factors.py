@@ -89,10 +89,10 @@ class FactorData(ImageData):
         return ((self.grid_sum - held_out) / (self.num_train * 255)).float()
 
     def read(self) -> tuple[Split, Split]:
-        whole = self.grid()
-        num = len(whole.images)
+        split = self.grid()
+        num = len(split.images)
         if self.test_size >= num:
             raise ValueError(f"data.test_size={self.test_size} leaves nothing of {num} images")
         order = torch.randperm(num, generator=seeding.generator(0, "factors"))
         # Not sorted, so that the first images of a split, which pictures show, have all classes.
-        return whole.select(order[self.test_size :]), whole.select(order[: self.test_size])
+        return split.select(order[self.test_size :]), split.select(order[: self.test_size])

@@ -191,7 +191,7 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def is_unbinarized(self) -> bool:
-        """Whether the splits hold the images as they were read."""
+        """Return whether the splits hold the images as they were read."""
         return self.binary or self.binarize == "none"
 
     @property

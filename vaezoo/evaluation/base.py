@@ -53,7 +53,7 @@ class EvaluationSettings(NamedTuple):
 
 
 class EvaluationResult(NamedTuple):
-    """What a group of metrics found.
+    """The result of a group of metrics.
 
     Args:
         values: its numbers.

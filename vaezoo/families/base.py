@@ -31,7 +31,7 @@ class Family(nn.Module):
 
     @property
     def limits(self) -> dict[str, str]:
-        """What a model with this posterior cannot do (``vaezoo.models.base.CAPABILITIES``), with the reasons."""
+        """Capabilities (``vaezoo.models.base.CAPABILITIES``) that a model with this posterior lacks, and why."""
         return {}
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The zoo: one class per paper, each a LightningModule made of parts."""
+"""The models: one class for each paper, a LightningModule that is made of parts."""
 
 from vaezoo.models.annealed_vae import AnnealedVAE
 from vaezoo.models.base import LatentVariableModel

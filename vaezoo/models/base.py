@@ -106,7 +106,7 @@ class LatentVariableModel(TrainingLoop):
 
     @property
     def limits(self) -> dict[str, str]:
-        """What this model cannot do: the names in ``CAPABILITIES`` that it lacks, each with the reason."""
+        """The names in ``CAPABILITIES`` that this model lacks, each with the reason."""
         return self.objective.limits
 
     @property

@@ -1,4 +1,4 @@
-"""What a model refuses: data and settings that do not go together with it, each with what to do instead."""
+"""Checks of data and settings that do not go together with a model; each error says what to do instead."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -11,20 +11,32 @@ from vaezoo.types import NetFactory, Shape
 
 
 class CVAE(VAE):
-    """The conditional VAE: Sohn et al. 2015, https://papers.nips.cc/paper/5775.
+    """The conditional VAE: encoder and decoder are given the label y, and the ELBO is a bound on log p(x | y).
 
-    Encoder and decoder see the label y, and the bound is one of log p(x | y):
+        ELBO = E_q[log p(x | z, y)] - KL(q(z | x, y), p(z))
 
-        ELBO = E_q[log p(x | z, y)] - KL(q(z | x, y), p(z)).
+    z describes what y does not. ``sample(num, context=labels)`` draws from classes. To compare the bound with one on
+    log p(x), subtract the entropy of the label: log p(x) >= log p(x | y) + log p(y).
 
-    z is left to describe what y does not, and ``sample(num, context=labels)`` draws from a class. The
-    prior does not depend on y, as in Kingma et al. 2014 (https://arxiv.org/abs/1406.5298), where the
-    paper learns p(z | y): a decoder that sees y can make up for it. To set the bound beside one of
-    log p(x), subtract the label's entropy: log p(x) >= log p(x | y) + log p(y).
+    Reference: Sohn et al. 2015, Learning Structured Output Representation using Deep Conditional Generative Models,
+    https://papers.nips.cc/paper/5775.
+    Differs from the paper: the paper learns a prior p(z | y); here p(z) does not depend on y, as in Kingma et al. 2014,
+    Semi-Supervised Learning with Deep Generative Models, https://arxiv.org/abs/1406.5298. A decoder that is given y can
+    compensate for that.
+
+    >>> import torch
+    >>> model = CVAE((1, 28, 28), latent_dim=10, num_classes=10)
+    >>> model.sample(3, context=torch.tensor([0, 1, 2])).mean.shape
+    torch.Size([3, 1, 28, 28])
 
     Args:
-        num_classes: C; labels are 0 ... C - 1.
-        **kwargs: as ``VAE``.
+        num_classes: C, the number of classes; labels are 0, ..., C - 1.
+        encoder: makes the network of q(z | x, y), see ``VAE``; its input includes an embedding of y.
+        decoder: makes the network of p(x | z, y), see ``VAE``; its input includes an embedding of y.
+        **kwargs: arguments of ``VAE``.
+
+    Raises:
+        ValueError: the prior is a VampPrior, whose pseudo-inputs have no labels.
     """
 
     conditional = True
@@ -38,30 +50,31 @@ class CVAE(VAE):
         decoder: NetFactory | None = None,
         **kwargs,
     ):
-        sees = partial(partial, LabelConditioned, num_classes=num_classes)
-        super().__init__(data_shape, encoder=sees(net=encoder or MLP), decoder=sees(net=decoder or MLP), **kwargs)
+        encoder = partial(LabelConditioned, net=encoder or MLP, num_classes=num_classes)
+        decoder = partial(LabelConditioned, net=decoder or MLP, num_classes=num_classes)
+        super().__init__(data_shape, encoder=encoder, decoder=decoder, **kwargs)
         self.num_classes = num_classes
         if isinstance(self.prior, VampPrior):
-            raise ValueError("prior: the pseudo-inputs of a VampPrior have no label, choose another one")
+            raise ValueError("prior: the pseudo-inputs of a VampPrior have no labels, choose another prior")
 
     def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         if context is None:
-            raise ValueError("a cvae needs one class label for each example, and this data's labels are none")
+            raise ValueError("a cvae needs one class label for each example, but the data have no labels")
         self.check_labels(context)
         super().init_from_data(x, context)
 
     def check_labels(self, labels: Tensor) -> None:
-        """Refuse labels that are not one class of the model for each example."""
+        """Raise a ValueError if the labels are not one of the model's classes for each example."""
         if labels.dim() != 1:
             raise ValueError(
-                f"a cvae needs one class label for each example, and this data's labels are of shape "
+                f"a cvae needs one class label for each example, but a label of the data has the shape "
                 f"{tuple(labels.shape[1:])}"
             )
         if labels.is_floating_point():
             raise ValueError(f"class labels must be integers, got {labels.dtype}: convert them with labels.long()")
         low, high = int(labels.min()), int(labels.max())
         if low < 0:
-            raise ValueError(f"labels run from {low} to {high}: number the classes from 0")
+            raise ValueError(f"the labels run from {low} to {high}: number the classes from 0")
         if high >= self.num_classes:
             raise ValueError(
                 f"num_classes={self.num_classes}, but the labels run from {low} to {high}: "

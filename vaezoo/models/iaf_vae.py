@@ -9,24 +9,31 @@ from vaezoo.types import Shape
 
 
 class IAFVAE(VAE):
-    """The VAE with inverse autoregressive flows: Kingma et al. 2016, https://arxiv.org/abs/1606.04934.
+    """The VAE with inverse autoregressive flows as its posterior.
 
-    z_0 ~ N(mu(x), diag sigma(x)^2), and for t = 1 ... T (algorithm 1, the numerically stable form)
-
+        z_0 ~ N(mu(x), diag sigma(x)^2), and for t = 1, ..., T
         m_t, s_t = MADE_t(z_{t-1}, h(x)),  sigma_t = sigmoid(s_t),  z_t = sigma_t z_{t-1} + (1 - sigma_t) m_t
         log q(z_T | x) = log q(z_0 | x) - sum_t sum_d log sigma_{t,d}
 
-    m and sigma of a dimension depend on the dimensions before it, in an order that is reversed from
-    each layer to the next. KL(q, p) has no closed form: it is estimated at the samples. The paper's
-    ResNet VAE, which has several stochastic layers, is not this model; this is its MNIST one on any
-    network, with one stochastic layer.
+    m and sigma of a dimension depend on the dimensions before it. Their order is reversed from each layer to the next.
+    KL(q, p) has no closed form; it is estimated from the samples.
+
+    Reference: Kingma et al. 2016, Improved Variational Inference with Inverse Autoregressive Flow,
+    https://arxiv.org/abs/1606.04934, algorithm 1 in its numerically stable form.
+    Differs from the paper: this is its model for MNIST, with one stochastic layer and any network; its ResNet VAE has
+    several stochastic layers.
+
+    >>> settings = {"num_flows": 4, "flow_hidden": [320], "flow_activation": "elu", "context_planes": 1}
+    >>> model = IAFVAE((1, 28, 28), latent_dim=10, **settings)
+    >>> model.limits["kl_per_dim"]
+    'a flow does not factorize over dimensions'
 
     Args:
-        num_flows: T, number of layers; >= 0. T = 0 is the VAE.
+        num_flows: T, the number of layers; >= 0. T = 0 is the VAE.
         flow_hidden: width of each hidden layer of each MADE.
-        flow_activation: name of a function in ``torch.nn.functional``.
-        context_planes: size of the encoder's context h, in multiples of latent_dim; >= 1.
-        **kwargs: as ``VAE``.
+        flow_activation: activation of each MADE, a function of ``torch.nn.functional``.
+        context_planes: size of h(x), which the encoder returns, in multiples of latent_dim; >= 1.
+        **kwargs: arguments of ``VAE``, without posterior.
     """
 
     def __init__(

@@ -20,39 +20,50 @@ from vaezoo.types import NetFactory, Shape
 
 
 def product_of_normals(a: Normal, b: Normal) -> Normal:
-    """The normalised product of two normal densities: precisions add, means are weighted by them."""
-    share = torch.sigmoid(2 * (b.scale.log() - a.scale.log()))  # of a's precision in their sum
+    """Return the normalized product of two normal densities.
+
+    The precisions are summed; the mean is the mean of both, weighted by precision.
+    """
+    share = torch.sigmoid(2 * (b.scale.log() - a.scale.log()))  # the precision of a, divided by the sum of both
     return Normal(share * a.loc + (1 - share) * b.loc, a.scale * share.sqrt(), validate_args=False)
 
 
 class LadderVAE(LatentVariableModel):
-    """The ladder VAE: Sonderby et al. 2016, https://arxiv.org/abs/1602.02282.
+    """The ladder VAE: several stochastic layers, in which the posterior is merged with the prior.
 
-    L layers, z_L at the top. A network upwards reads x and emits a normal qhat(z_i | x) for each layer;
-    downwards, the prior p(z_i | z_{i+1}) is merged with it, weighted by precision:
+        q(z_i | z_{i+1}, x) = N(mu, sigma^2),  1/sigma^2 = 1/sigmahat^2 + 1/sigma_p^2,
+                              mu = sigma^2 (muhat / sigmahat^2 + mu_p / sigma_p^2)
+        ELBO = E_q[log p(x | z_1)] - KL(q(z_L | x), N(0, I)) - sum_i E_q KL(q(z_i | z_{i+1}, x), p(z_i | z_{i+1}))
 
-        q(z_i | z_{i+1}, x) = N with 1/sigma^2 = 1/sigmahat^2 + 1/sigma_p^2,
-                                     mu = sigma^2 (muhat / sigmahat^2 + mu_p / sigma_p^2)
-        ELBO = E_q[log p(x | z_1)] - KL(q(z_L | x), N(0, I)) - sum_i E_q KL(q(z_i | z_{i+1}, x), p(z_i | z_{i+1})).
+    z_L is the top layer. A bottom-up network reads x and returns a normal N(muhat, sigmahat^2) for each layer. On the
+    way down, it is merged with the prior p(z_i | z_{i+1}) = N(mu_p, sigma_p^2): q is their normalized product. L = 1 is
+    the VAE.
 
-    With L = 1 it is the VAE. The paper's batch normalisation is left out (it would make the bound
-    depend on the batch); its warm-up is ``callbacks/anneal=linear``. Without that, or free bits per
-    layer, the upper layers often stay unused: see ``kl_dim``.
+    z is that of the lowest layer, z_1, on which alone x depends: ``encode`` returns its mean, given the means of the
+    layers above, and ``decode`` starts from it.
 
-    Codes are of the lowest layer, z_1, on which alone x depends: ``encode`` follows the means down to
-    it, ``decode`` starts from it.
+    Reference: Sonderby et al. 2016, Ladder Variational Autoencoders, https://arxiv.org/abs/1602.02282.
+    Differs from the paper: there is no batch normalization, because the bound would depend on the batch. The paper's
+    warm-up is ``callbacks/anneal=linear``; without it, or free bits per layer, the upper layers often stay unused: see
+    the logged ``kl_dim``.
+
+    >>> import torch
+    >>> model = LadderVAE((1, 28, 28), latent_dim=20, num_layers=3, hidden=128)
+    >>> [tuple(latent.z.shape) for latent in model(torch.zeros(5, 1, 28, 28)).latents]
+    [(1, 5, 5), (1, 5, 10), (1, 5, 20)]
 
     Args:
         data_shape: shape of one example, (C, H, W).
-        latent_dim: D of the lowest layer; each layer above has half as many, rounded up.
-        num_layers: L; >= 1.
-        hidden: width of the networks between layers.
-        encoder: makes the network from x to the lowest layer; ``vaezoo.nets.MLP`` where None.
-        decoder: makes p(x | z_1)'s network; ``vaezoo.nets.MLP`` where None.
-        likelihood: family of p(x | z_1); Bernoulli where None.
-        objective: what is minimised; the negative ELBO where None.
-        num_samples: K, posterior samples per example; >= 1.
-        **kwargs: as ``LatentVariableModel``.
+        latent_dim: D, the number of dimensions of the lowest layer; >= 1. Each layer above has half as many, rounded
+            up.
+        num_layers: L, the number of stochastic layers; >= 1.
+        hidden: width of the networks between layers; >= 1.
+        encoder: makes the network from x to the lowest layer; ``vaezoo.nets.MLP`` if None.
+        decoder: makes the network of p(x | z_1); ``vaezoo.nets.MLP`` if None.
+        likelihood: family of p(x | z_1); Bernoulli if None.
+        objective: computes the loss; the negative ELBO if None.
+        num_samples: K, the number of posterior samples per example; >= 1.
+        **kwargs: arguments of ``LatentVariableModel``.
     """
 
     def __init__(
@@ -76,27 +87,27 @@ class LadderVAE(LatentVariableModel):
         self.latent_shape = (latent_dim,)
         self.latent_kind = "layers" if num_layers > 1 else "vector"
         self.num_samples = num_samples
-        self.dims = [-(-latent_dim // 2**i) for i in range(num_layers)]  # from the lowest layer upwards
-        # Each step up emits the two planes of its layer and, below the top, features for the next.
-        emitted = [2 * dim + hidden for dim in self.dims]
-        emitted[-1] -= hidden
-        between = partial(MLP, hidden=[hidden], activation="silu")
-        first = Network(self.data_shape, (emitted[0],), encoder or MLP)
-        self.upwards = nn.ModuleList([first, *(Network((hidden,), (size,), between) for size in emitted[1:])])
+        self.dims = [-(-latent_dim // 2**i) for i in range(num_layers)]  # from the lowest layer to the top
+        # Each network returns mean and log scale of its layer and, below the top, features for the next network.
+        out_sizes = [2 * dim + hidden for dim in self.dims]
+        out_sizes[-1] -= hidden
+        mlp = partial(MLP, hidden=[hidden], activation="silu")
+        first = Network(self.data_shape, (out_sizes[0],), encoder or MLP)
+        self.upwards = nn.ModuleList([first, *(Network((hidden,), (size,), mlp) for size in out_sizes[1:])])
         self.decoder = Conditional(self.latent_shape, self.data_shape, decoder or MLP, likelihood or Bernoulli())
         self.family = NormalFamily()
         self.top = StandardNormal((self.dims[-1],))
-        self.downwards = nn.ModuleList(  # p(z_i | z_{i+1}), from the lowest upwards
-            Conditional((above,), (below,), between, NormalFamily()) for below, above in pairwise(self.dims)
+        self.downwards = nn.ModuleList(  # p(z_i | z_{i+1}), from the lowest layer to the top
+            Conditional((above,), (below,), mlp, NormalFamily()) for below, above in pairwise(self.dims)
         )
 
     def bottom_up(self, x: Tensor, context: Tensor | None = None) -> list[Normal]:
-        """qhat(z_i | x) of each layer, (B, D_i), from the lowest upwards."""
+        """Return N(muhat, sigmahat^2) of each layer, with batch shape (B, D_i), from the lowest layer to the top."""
         normals, features = [], x
         for net, dim in zip(self.upwards, self.dims, strict=True):
-            planes = net(features, context)
-            planes, features = planes[:, : 2 * dim], F.silu(planes[:, 2 * dim :])
-            normals.append(self.family(*planes.chunk(2, dim=1)))
+            outputs = net(features, context)
+            params, features = outputs[:, : 2 * dim], F.silu(outputs[:, 2 * dim :])
+            normals.append(self.family(*params.chunk(2, dim=1)))
         return normals
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
@@ -112,7 +123,7 @@ class LadderVAE(LatentVariableModel):
         return Trace(x, self.decoder(z, context), tuple(latents))
 
     def top_down_means(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
-        """The mean of each layer at the means of those above it, (B, D_i), top to bottom."""
+        """Return the mean of each layer, given the means of the layers above, (B, D_i), top to bottom."""
         *lower, highest = self.bottom_up(x, context)
         means = [highest.mean]
         for qhat, down in zip(reversed(lower), reversed(self.downwards), strict=True):
@@ -123,7 +134,7 @@ class LadderVAE(LatentVariableModel):
         return self.top_down_means(x, context)[-1]
 
     def posterior_means(self, trace: Trace) -> list[Tensor]:
-        """As ``top_down_means``: q of a lower layer hangs on the samples above it, whose noise would be in its mean."""
+        """Return ``top_down_means``; the mean of a lower q is noisy, since it depends on samples from above."""
         return self.top_down_means(trace.x)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:

@@ -7,21 +7,27 @@ from vaezoo.types import Shape
 
 
 class SVAE(VAE):
-    """The hyperspherical VAE: Davidson et al. 2018, https://arxiv.org/abs/1804.00891.
+    """The hyperspherical VAE: z is a point on the unit sphere, with a von Mises-Fisher posterior and a uniform prior.
 
-    z lies on the unit sphere of R^D; q(z | x) = vMF(mu(x), kappa(x)), p(z) is uniform, and
+        q(z | x) = vMF(mu(x), kappa(x)),  p(z) uniform on the unit sphere of R^D
+        ELBO = E_q[log p(x | z)] - [kappa A(kappa) + ln C(kappa) + ln area],  A = I_{D/2} / I_{D/2-1}
 
-        ELBO = E_q[log p(x | z)] - [kappa A(kappa) + ln C(kappa) + ln area], A = I_{D/2} / I_{D/2-1},
+    C is the normalizing constant of exp(kappa mu'z). KL(q, p) depends on kappa alone and is 0 only for kappa = 0, so
+    the prior does not pull the codes to a center.
 
-    with C the normaliser of exp(kappa mu'z). The rate is 0 for kappa = 0 alone, and kappa does not
-    depend on where z lies, so the prior pulls nothing to a centre.
+    Reference: Davidson et al. 2018, Hyperspherical Variational Auto-Encoders, https://arxiv.org/abs/1804.00891.
+    Differs from the paper: the paper counts the dimensions of the sphere, D - 1, and here ``latent_dim`` is D. The
+    gradient with respect to kappa is exact (``vaezoo.distributions.VonMisesFisherDistribution``).
 
-    ``latent_dim`` is D, the dimension of the space around: the sphere S^(D-1) has one less, which is
-    the number the paper counts. The gradient for kappa is the exact one (``VonMisesFisherDistribution``).
+    >>> import torch
+    >>> model = SVAE((1, 28, 28), latent_dim=11)
+    >>> z = model.encode(torch.ones(5, 1, 28, 28))
+    >>> torch.allclose(z.norm(dim=1), torch.ones(5))
+    True
 
     Args:
-        latent_dim: D >= 2.
-        **kwargs: as ``VAE``, without prior and posterior.
+        latent_dim: D, the number of dimensions of the space around the sphere; >= 2.
+        **kwargs: arguments of ``VAE``, without prior and posterior.
     """
 
     def __init__(self, data_shape: Shape, latent_dim: int, **kwargs):

@@ -15,25 +15,37 @@ from vaezoo.types import NetFactory, Shape
 
 
 class VAE(LatentVariableModel):
-    """The variational autoencoder: Kingma & Welling 2013, https://arxiv.org/abs/1312.6114.
+    """The variational autoencoder.
 
-    q(z | x) = N(mu(x), diag sigma(x)^2), p(z) = N(0, I), and the bound
-
+        q(z | x) = N(mu(x), diag sigma(x)^2),  p(z) = N(0, I)
         ELBO = E_q[log p(x | z)] - KL(q(z | x), p(z))
 
-    is maximised by gradients through z = mu + sigma eps, eps ~ N(0, I).
+    The ELBO is maximized by gradients through z = mu + sigma eps, eps ~ N(0, I). Encoder, decoder, likelihood, prior,
+    posterior and objective can be replaced.
+
+    Reference: Kingma & Welling 2013, Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114.
+
+    >>> model = VAE((1, 28, 28), latent_dim=10)
+    >>> trace = model(torch.zeros(5, 1, 28, 28))
+    >>> trace.elbo.shape, trace.latent.z.shape  # B = 5, K = 1
+    (torch.Size([5]), torch.Size([1, 5, 10]))
+    >>> model.sample(3).mean.shape
+    torch.Size([3, 1, 28, 28])
 
     Args:
         data_shape: shape of one example, (C, H, W).
         latent_dim: D, the number of latent dimensions; >= 1.
-        encoder: makes q's network; ``vaezoo.nets.MLP`` where None.
-        decoder: makes p's network; ``vaezoo.nets.MLP`` where None.
-        likelihood: family of p(x | z); Bernoulli where None.
-        prior: makes p(z) from the latent's shape and the encoder; ``StandardNormal`` where None.
-        posterior: makes q's family from the latent's shape; the diagonal normal where None.
-        objective: what is minimised; the negative ELBO where None.
-        num_samples: K, posterior samples per example; >= 1.
-        **kwargs: free_bits, free_bits_per, optimizer, scheduler, seed (``LatentVariableModel``).
+        encoder: makes the network of q(z | x); ``vaezoo.nets.MLP`` if None.
+        decoder: makes the network of p(x | z); ``vaezoo.nets.MLP`` if None.
+        likelihood: family of p(x | z); Bernoulli if None.
+        prior: makes p(z) from the shape of z and the encoder; ``StandardNormal`` if None.
+        posterior: makes the family of q(z | x) from the shape of z; the diagonal normal if None.
+        objective: computes the loss; the negative ELBO if None.
+        num_samples: K, the number of posterior samples per example; >= 1.
+        **kwargs: arguments of ``LatentVariableModel``: free_bits, free_bits_per, seed, optimizer, scheduler, ...
+
+    Raises:
+        ValueError: a number is out of range, or z has another space in the prior than in the posterior.
     """
 
     def __init__(
@@ -62,8 +74,8 @@ class VAE(LatentVariableModel):
         self.prior = (prior or StandardNormal)(self.latent_shape, self.encoder)
         if self.prior.space != family.space:
             raise ValueError(
-                f"the prior {type(self.prior).__name__} lies in {self.prior.space} space and the posterior "
-                f"{type(family).__name__} in {family.space} space: choose both in one"
+                f"the prior {type(self.prior).__name__} is in {self.prior.space} space, but the posterior "
+                f"{type(family).__name__} in {family.space} space: choose both in the same space"
             )
         self.latent_kind = "vector" if family.space == "real" else family.space
 

@@ -1,4 +1,4 @@
-"""The VAE with a variational mixture of posteriors for its prior."""
+"""The VAE with a VampPrior."""
 
 from functools import partial
 
@@ -8,15 +8,23 @@ from vaezoo.types import Shape
 
 
 class VampVAE(VAE):
-    """The VAE with a VampPrior: Tomczak & Welling 2018, https://arxiv.org/abs/1705.07120.
+    """The VAE with a VampPrior, a mixture of the posteriors of learned pseudo-inputs.
 
-    ELBO with p(z) = 1/C sum_c q(z | u_c), u_1, ..., u_C learned: the KL has no closed form and
-    is estimated at the samples. Details, and where we deviate, are in ``vaezoo.priors.VampPrior``.
+        p(z) = 1/C sum_c q(z | u_c),  u_1, ..., u_C learned
+
+    KL(q, p) has no closed form; it is estimated from the samples.
+
+    Reference: Tomczak & Welling 2018, VAE with a VampPrior, https://arxiv.org/abs/1705.07120.
+    Differs from the paper: see ``vaezoo.priors.VampPrior``.
+
+    >>> model = VampVAE((1, 28, 28), latent_dim=10, num_components=500)
+    >>> model.prior.pseudo_inputs.shape
+    torch.Size([500, 1, 28, 28])
 
     Args:
-        num_components: C, the number of pseudo-inputs; >= 1. The encoder sees them in every step
-            beside the batch.
-        **kwargs: as ``VAE``.
+        num_components: C, the number of pseudo-inputs; >= 1. In each step the encoder processes them in addition to the
+            batch.
+        **kwargs: arguments of ``VAE``.
     """
 
     def __init__(self, data_shape: Shape, *, num_components: int, **kwargs):

@@ -1,4 +1,4 @@
-"""Objectives: each maps a ``Trace`` to the loss that is minimised and to the terms that are logged."""
+"""Objectives: each maps a ``Trace`` to the loss that is minimized and to the terms that are logged."""
 
 from vaezoo.objectives.adversarial import AdversarialTotalCorrelation
 from vaezoo.objectives.aggregate import CovariancePenalty, TotalCorrelation

@@ -20,12 +20,12 @@ def factorized_posterior(latent: Latent) -> Distribution:
     """Return the distribution of each latent dimension, q(z_d | x), with batch shape (B, *latent_shape).
 
     Raises:
-        ValueError: q does not factorise over dimensions.
+        ValueError: q does not factorize over dimensions.
     """
     q = latent.q
     if not isinstance(q, Independent) or q.base_dist.event_shape:
         raise ValueError(
-            f"this objective needs a posterior that factorises over dimensions, got {type(q).__name__}: "
+            f"this objective needs a posterior that factorizes over dimensions, got {type(q).__name__}: "
             f"use model/posterior=null, the diagonal normal"
         )
     return q.base_dist
@@ -84,12 +84,12 @@ def decompose(latent: Latent, num_train: int | None = None, estimator: str = "ms
     the sampled KL with any estimate of q(z).
 
     Args:
-        latent: a stochastic layer with a posterior that factorises over dimensions.
+        latent: a stochastic layer with a posterior that factorizes over dimensions.
         num_train: N; None if the batch is the whole data set.
         estimator: "mss" or "mws", see ``minibatch_log_weights``.
 
     Raises:
-        ValueError: the posterior does not factorise over dimensions.
+        ValueError: the posterior does not factorize over dimensions.
     """
     pairs = factorized_posterior(latent).log_prob(latent.z.unsqueeze(2)).flatten(3)  # (K, B, B, D): log q(z_id | x_j)
     batch = pairs.shape[1]
@@ -172,9 +172,9 @@ class CovariancePenalty(Objective):
         """Return C, (D, D)."""
         q = factorized_posterior(latent)
         mean = q.mean.flatten(1)
-        centred = mean - mean.mean(0)
+        centered = mean - mean.mean(0)
         # No matrix product: autocast would round it to bf16.
-        covariance = (centred.unsqueeze(2) * centred.unsqueeze(1)).mean(0)
+        covariance = (centered.unsqueeze(2) * centered.unsqueeze(1)).mean(0)
         return covariance if self.variant == "I" else covariance + torch.diag(q.variance.flatten(1).mean(0))
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:

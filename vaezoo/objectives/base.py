@@ -13,7 +13,7 @@ FREE_BITS_PER = ("dim", "layer")
 
 
 class Objective(nn.Module):
-    """Map a ``Trace`` to a dict of scalars; the one named "loss" is minimised, the others are logged.
+    """Map a ``Trace`` to a dict of scalars; the one named "loss" is minimized, the others are logged.
 
     The weights of the loss (beta, gamma, ...) are 0-dim buffers, so that a schedule can change them without compiling
     a new graph. Checkpoints do not contain them, because the config does. If an objective has parameters of its own (a
@@ -70,7 +70,7 @@ class Objective(nn.Module):
         """Set the free bits of ``kl_term``.
 
         Args:
-            nats: the value below which a KL is not minimised, in nats; >= 0.
+            nats: the value below which a KL is not minimized, in nats; >= 0.
             per: "dim" or "layer", the unit whose KL is compared with ``nats``.
 
         Raises:
@@ -111,7 +111,7 @@ class Objective(nn.Module):
         Inverse Autoregressive Flow, https://arxiv.org/abs/1606.04934, eq. 15). ``trace.elbo`` has no free bits.
 
         Raises:
-            ValueError: free bits are per dimension, but q or p does not factorise over dimensions.
+            ValueError: free bits are per dimension, but q or p does not factorize over dimensions.
         """
         if self.configured_weights["free_bits"] == 0:
             return trace.kl.sum(1).mean()
@@ -121,7 +121,7 @@ class Objective(nn.Module):
         for latent in trace.latents:
             if latent.kl_per_dim is None:
                 raise ValueError(
-                    "free bits per dimension need a posterior and a prior that factorise over dimensions: "
+                    "free bits per dimension need a posterior and a prior that factorize over dimensions: "
                     "use model.free_bits_per=layer"
                 )
             floored.append(torch.maximum(latent.kl_per_dim.mean(0), self.get_buffer("free_bits")).sum())

@@ -41,7 +41,7 @@ KERNELS: dict[str, Kernel] = {"imq": imq, "rbf": rbf}
 
 
 def sample_prior(latent: Latent) -> Tensor:
-    """Return as many samples of p(z) as there are of q, (K, B, *event), reparameterised if p can do that."""
+    """Return as many samples of p(z) as there are of q, (K, B, *event), reparameterized if p can do that."""
     p = latent.p
     shape = latent.z.shape[: latent.z.dim() - len(p.batch_shape) - len(p.event_shape)]
     return p.rsample(shape) if p.has_rsample else p.sample(shape)

@@ -56,7 +56,7 @@ class ImportanceBound(Objective):
     * "stl": through z alone. Its variance is 0 if q is the exact posterior; it is biased for K > 1. Roeder et al. 2017,
       Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference,
       https://arxiv.org/abs/1703.09194.
-    * "dreg": through z alone, with squared normalised weights. It is unbiased for each K. Tucker et al. 2019, Doubly
+    * "dreg": through z alone, with squared normalized weights. It is unbiased for each K. Tucker et al. 2019, Doubly
       Reparameterized Gradient Estimators for Monte Carlo Objectives, https://arxiv.org/abs/1810.04152.
 
     "stl" and "dreg" need a single stochastic layer with a diagonal normal posterior. If a and b differ, a hook on z
@@ -79,7 +79,7 @@ class ImportanceBound(Objective):
 
     @property
     def uses_gradient_hooks(self) -> bool:
-        """Whether the backward pass runs a hook on z."""
+        """Return whether the backward pass runs a hook on z."""
         return self.gradient == "dreg"
 
     @property
@@ -169,7 +169,7 @@ class CombinedImportanceWeighted(ImportanceBound):
 
 
 class PartiallyImportanceWeighted(ImportanceBound):
-    """The negative bound of the PIWAE: theta maximises the bound of the IWAE, phi that of the MIWAE.
+    """The negative bound of the PIWAE: theta maximizes the bound of the IWAE, phi that of the MIWAE.
 
         bound = log 1/(M K) sum_mk w_mk
         a_mk = w_mk / sum_ij w_ij

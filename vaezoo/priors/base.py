@@ -29,7 +29,7 @@ class Prior(nn.Module):
 
     @property
     def limits(self) -> dict[str, str]:
-        """What a model with this prior cannot do (``vaezoo.models.base.CAPABILITIES``), with the reasons."""
+        """Capabilities (``vaezoo.models.base.CAPABILITIES``) that a model with this prior lacks, and why."""
         return {}
 
     @abstractmethod

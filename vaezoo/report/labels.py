@@ -14,7 +14,7 @@ KEY = re.compile(r"{(\w+)}")  # of a number, in a protocol
 
 
 def varies(key: str, runs: Iterable[Run]) -> bool:
-    """Whether a setting differs between runs."""
+    """Return whether a setting differs between runs."""
     return len({run.settings.get(key) for run in runs}) > 1
 
 
@@ -38,7 +38,7 @@ def format_value(value: Any) -> str:
 
 
 def quantities(runs: Iterable[Run]) -> dict[str, Quantity]:
-    """What the numbers of runs are, in the order of their columns.
+    """Return the quantities of runs, in the order of their columns.
 
     A number that the first run does not have comes after the number before it in its own run.
     """
@@ -71,7 +71,7 @@ def fill(template: str, values: Iterable[float]) -> str:
 
 
 def protocol(column: str, runs: Sequence[Run], quantities: dict[str, Quantity]) -> str:
-    """How the numbers of a column were measured, such as "K = 500, 1,000 images"; each protocol if runs differ.
+    """Describe how the numbers of a column were measured, such as "K = 500, 1,000 images"; each way if runs differ.
 
     Their upper bound, or the reference of training images, follows if it is known and about the same in all runs.
     """

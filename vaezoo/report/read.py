@@ -69,7 +69,7 @@ class Run:
 
     @property
     def completed(self) -> bool:
-        """Whether the run ended and has test numbers."""
+        """Return whether the run ended and has test numbers."""
         return self.summary.get("status") == "completed" and "test" in self.summary
 
     @property
@@ -164,7 +164,7 @@ class Run:
 
     @cached_property
     def quantities(self) -> dict[str, Quantity]:
-        """What the numbers are, as ``units`` in the summary describes them."""
+        """The quantities of the run, as ``units`` in the summary describes them."""
         units = self.summary.get("units", {})
         described = {*QUANTITIES, *(name for name, value in units.items() if isinstance(value, dict))}
         old = {name for name in (*self.numbers, *units) if not name.endswith(("_error", *BOUNDS))} - described
@@ -278,7 +278,7 @@ def merge_evaluations(runs: dict[Path, Run]) -> list[Run]:
 
 
 def is_evaluation_of(run: Run, trained: Run) -> bool:
-    """Whether a run evaluates another one, or what that one evaluates: the same weights on the same images."""
+    """Return whether a run evaluates another one, or what that one evaluates: the same weights on the same images."""
     folder = training_folder(run.summary)
     places = {trained.folder, Path(trained.config.get("run_dir", trained.folder)), training_folder(trained.summary)}
     both_completed = run.completed and trained.completed
@@ -362,5 +362,5 @@ def parse_number(text: str) -> Any:
 
 
 def is_per_dimension(name: str) -> bool:
-    """Whether a test number is one of many, such as ``kl_dim/000``."""
+    """Return whether a test number is one of many, such as ``kl_dim/000``."""
     return "/" in name and name.rpartition("/")[2].isdigit()

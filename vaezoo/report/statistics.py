@@ -90,7 +90,7 @@ class Comparison:
 
     @cached_property
     def quantities(self) -> dict[str, Quantity]:
-        """What the numbers of the runs are, in the order of their columns."""
+        """The quantities of the runs, in the order of their columns."""
         return quantities(self.runs)
 
     @property
@@ -188,7 +188,7 @@ def variants(
 
 
 def may_match(failed: Run, run: Run, keys: Sequence[str]) -> bool:
-    """Whether a failed run may belong to the variant of a run. Settings missing after an early failure are ignored."""
+    """Return whether a failed run may belong to the variant of a run; settings missing after a failure are ignored."""
     return all(failed.settings.get(key) in (None, "", run.settings.get(key)) for key in keys)
 
 

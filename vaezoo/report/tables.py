@@ -18,7 +18,6 @@ from vaezoo.metrics.quantities import BOUNDS, Quantity
 from vaezoo.report.labels import leading_columns, protocol
 from vaezoo.report.read import Run
 from vaezoo.report.statistics import Comparison, Interval, compare, difference
-from vaezoo.runs.sweep import NUMBERS, sweep_rows, write_sweep_table
 
 if TYPE_CHECKING:
     from vaezoo.runs.comparison import ComparisonJob
@@ -169,29 +168,6 @@ def print_comparison(comparison: Comparison) -> None:
     for cells in lines:
         printed.add_row(*cells[:shown], style="bold" if "best" in cells else None)
     console.print(printed)
-
-
-def print_table(sweep_dir: Path) -> None:
-    """Write a sweep's ``summary.csv`` and print its table, with the best test ELBO of each kind in bold."""
-    write_sweep_table(sweep_dir)
-    table = Table(title=f"{sweep_dir} · nats per image", title_justify="left")
-    heads = {
-        "job": "job", "model": "model", "overrides": "overrides", "scored": "log p of", "test_elbo": "test ELBO",
-        "test_kl": "rate", "test_distortion": "distortion", "seconds": "seconds", "status": "status",
-    }  # fmt: skip
-    for name, head in heads.items():
-        numeric = name == "job" or name in NUMBERS
-        table.add_column(head, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-    data = sweep_rows(sweep_dir)
-    best: dict[str, float] = {}
-    for row in data:
-        if row["test_elbo"] is not None:
-            best[row["scored"]] = max(row["test_elbo"], best.get(row["scored"], row["test_elbo"]))
-    for row in data:
-        cells = ["" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in (row[h] for h in heads)]
-        table.add_row(*cells, style="bold" if row["test_elbo"] == best.get(row["scored"], math.nan) else None)
-    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(table)  # [400] is an override, not markup
-    print(f"table: {sweep_dir / 'summary.csv'}")
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def temporary_file(path: Path) -> Iterator[Path]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether another process has this id. An own id may be that of a predecessor, in a container."""
+    """Return whether another process has this id. An own id may be that of a predecessor, in a container."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -122,12 +122,12 @@ class CheckTestShare(pl.Callback):
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number, not true or false."""
+    """Return whether a value is a number, not true or false."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_time(value: Any) -> bool:
-    """Whether a value is a time above 0 in a form that Lightning reads."""
+    """Return whether a value is a time above 0 in a form that Lightning reads."""
     if isinstance(value, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value):
         return any(int(part) > 0 for part in value.split(":"))
     try:

@@ -32,7 +32,7 @@ class ComparisonJob(NamedTuple):
 
     @property
     def completed(self) -> bool:
-        """Whether both stages have completed."""
+        """Return whether both stages have completed."""
         return all(RunFolder(folder).is_completed for folder in self.stages)
 
     @property

@@ -61,13 +61,13 @@ class RunFolder:
 
     @property
     def has_training(self) -> bool:
-        """Whether a checkpoint, or a job of a comparison, is in the folder."""
+        """Return whether a checkpoint, or a job of a comparison, is in the folder."""
         jobs = (self.path / "runs").glob(f"*/{JOB_FILE}")
         return any(self.checkpoints.glob("*.ckpt")) or any(jobs)
 
     @property
     def has_sweep(self) -> bool:
-        """Whether the folder is that of a sweep."""
+        """Return whether the folder is that of a sweep."""
         return (self.path / OVERRIDE_FILES["sweep"]).exists()
 
     # The result.
@@ -91,12 +91,12 @@ class RunFolder:
 
     @property
     def has_summary(self) -> bool:
-        """Whether the folder has a ``summary.json``."""
+        """Return whether the folder has a ``summary.json``."""
         return (self.path / "summary.json").exists()
 
     @property
     def is_completed(self) -> bool:
-        """Whether the run has completed."""
+        """Return whether the run has completed."""
         return self.read_summary().get("status") == "completed"
 
     # The command.

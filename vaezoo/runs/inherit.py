@@ -1,4 +1,4 @@
-"""What a resumed run takes over from the record in its folder, which a stranger may have written.
+"""The overrides that a resumed run takes over from its folder, which a stranger may have written.
 
 The record must not decide which packages may be imported, how Hydra works or which task runs, and no path in it is
 followed except that of the data.
@@ -57,8 +57,8 @@ def inherited_overrides(recorded: Iterable[str], folder: RunFolder, replaced: Co
 
 
 def is_foreign(key: str, value: str) -> bool:
-    """Whether a recorded override could lead a resumed run out of its folder: a path, another variable than the folder
-    itself, a logger's setting, or the class of a logger or callback.
+    """Return whether a recorded override could lead a resumed run out of its folder: a path, another variable than the
+    folder itself, a logger's setting, or the class of a logger or callback.
     """
     root, _, rest = key.partition(".")
     is_within = value.startswith("${run_dir}/")

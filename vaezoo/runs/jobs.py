@@ -62,7 +62,7 @@ class Jobs:
         return folder
 
     def is_complete(self, folder: Path) -> bool:
-        """Whether the job in a folder has completed and is to be skipped."""
+        """Return whether the job in a folder has completed and is to be skipped."""
         return self.resume and RunFolder(folder).is_completed
 
     def run(self, overrides: Sequence[str], folder: Path) -> None:

@@ -114,7 +114,7 @@ def check_size(config: dict[str, Any], checkpoint: dict[str, Any], path: str | P
 
 
 def has_more_entries(node: Any, most: int) -> bool:
-    """Whether nested dicts and lists have more than ``most`` entries. A repeated one counts each time."""
+    """Return whether nested dicts and lists have more than ``most`` entries. A repeated one counts each time."""
     waiting = [node]
     for _ in range(most):
         if not waiting:

@@ -38,12 +38,12 @@ def training_overrides(overrides: Iterable[str]) -> list[str]:
 
 
 def same_overrides(overrides: Iterable[str], others: Iterable[str]) -> bool:
-    """Whether two commands ask for the same: they have the same relevant overrides, in any order."""
+    """Return whether two commands ask for the same: they have the same relevant overrides, in any order."""
     return sorted(relevant_overrides(overrides)) == sorted(relevant_overrides(others))
 
 
 def may_resume(overrides: Iterable[str], recorded: Iterable[str]) -> bool:
-    """Whether a command may resume the run of a recorded command: they differ only in keys that may change when
+    """Return whether a command may resume the run of a recorded command: they differ only in keys that may change when
     resuming, or the command is the same comparison with more models or seeds.
     """
     now, then = ({"task": "task=fit"} | by_key(relevant_overrides(several)) for several in (overrides, recorded))
@@ -52,7 +52,7 @@ def may_resume(overrides: Iterable[str], recorded: Iterable[str]) -> bool:
 
 
 def is_larger_comparison(now: dict[str, str], then: dict[str, str]) -> bool:
-    """Whether a comparison has all models and seeds of another one, so that it can use the trainings of that one.
+    """Return whether a comparison has all models and seeds of another one, whose trainings it can then use.
 
     Other metrics (``task.*``) are allowed, because the evaluations are run again.
 
@@ -82,7 +82,7 @@ def comparison_defaults() -> dict[str, Any]:
 
 
 def has_key(override: str, keys: Iterable[str]) -> bool:
-    """Whether an override sets one of the keys, or a key below one of them."""
+    """Return whether an override sets one of the keys, or a key below one of them."""
     return bool(re.match(rf"[+~]*({'|'.join(map(re.escape, keys))})\b", override))
 
 

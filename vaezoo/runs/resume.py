@@ -1,4 +1,4 @@
-"""How a run resumes.
+"""Resume a run.
 
 1. Every run records the overrides of its command in its folder (``runs.record``).
 2. Before Hydra composes the config, ``resolve_resume`` finds the folder in which a command continues, and replaces its
@@ -101,7 +101,8 @@ def resume_folder(command: dict[str, str]) -> list[str] | None:
         return None
     inherited = inherited_overrides(overrides, folder, replaced=command)
     inherited += [recorded["task"]] if task and "task" not in command else []  # fit, or one of the user's own
-    return continue_in(folder, "run", [*inherited, *command.values()])
+    own = [text for key, text in command.items() if key != "run"]  # hydra.run.dir takes its place
+    return continue_in(folder, "run", [*inherited, *own])
 
 
 def find_latest(command: dict[str, str], kind: Kind) -> list[str] | None:
@@ -130,7 +131,7 @@ def find_latest(command: dict[str, str], kind: Kind) -> list[str] | None:
 
 
 def continues(command: dict[str, str], folder: RunFolder, kind: Kind) -> bool:
-    """Whether a command continues the run or sweep in a folder."""
+    """Return whether a command continues the run or sweep in a folder."""
     overrides, recorded = command.values(), folder.read_overrides(kind) or []
     if same_overrides(recorded, overrides):
         return True
@@ -143,7 +144,7 @@ def continues(command: dict[str, str], folder: RunFolder, kind: Kind) -> bool:
 def continue_in(folder: RunFolder, kind: Kind, overrides: Sequence[str]) -> list[str]:
     """Return overrides that continue a run or a sweep in a folder, and print the folder."""
     print(f"resuming in {folder.path}", flush=True)
-    replaced = ("run=", "resume=", f"hydra.{kind}.dir=")
+    replaced = ("resume=", f"hydra.{kind}.dir=")
     kept = [text for text in overrides if not text.startswith(replaced)]
     return [*kept, "resume=auto", f"hydra.{kind}.dir={quote(folder.path)}"]
 
@@ -161,7 +162,7 @@ def find_folders(template: str, kind: Kind) -> list[RunFolder]:
 
 
 def is_complete(folder: RunFolder) -> bool:
-    """Whether a run has completed; of a comparison, also all of its trainings and evaluations."""
+    """Return whether a run has completed; of a comparison, also all of its trainings and evaluations."""
     trainings = list((folder.path / "runs").glob("*"))
     stages = [folder.path / part / run.name for run in trainings for part in ("runs", "evaluations")]
     return all(RunFolder(path).is_completed for path in (folder.path, *stages))

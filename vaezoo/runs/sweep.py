@@ -1,6 +1,8 @@
 """The jobs of a sweep as a table."""
 
 import csv
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +41,29 @@ def write_sweep_table(sweep_dir: Path) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(sweep_rows(sweep_dir))
+
+
+def print_sweep_table(sweep_dir: Path) -> None:
+    """Write a sweep's ``summary.csv`` and print its table, with the best test ELBO of each kind in bold."""
+    from rich.console import Console  # imported here, because Hydra imports this module at each start, for its launcher
+    from rich.table import Table
+
+    write_sweep_table(sweep_dir)
+    table = Table(title=f"{sweep_dir} · nats per image", title_justify="left")
+    heads = {
+        "job": "job", "model": "model", "overrides": "overrides", "scored": "log p of", "test_elbo": "test ELBO",
+        "test_kl": "rate", "test_distortion": "distortion", "seconds": "seconds", "status": "status",
+    }  # fmt: skip
+    for name, head in heads.items():
+        numeric = name == "job" or name in NUMBERS
+        table.add_column(head, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    rows = sweep_rows(sweep_dir)
+    best: dict[str, float] = {}
+    for row in rows:
+        if row["test_elbo"] is not None:
+            best[row["scored"]] = max(row["test_elbo"], best.get(row["scored"], row["test_elbo"]))
+    for row in rows:
+        cells = ["" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in (row[h] for h in heads)]
+        table.add_row(*cells, style="bold" if row["test_elbo"] == best.get(row["scored"], math.nan) else None)
+    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(table)  # [400] is an override, not markup
+    print(f"table: {sweep_dir / 'summary.csv'}")

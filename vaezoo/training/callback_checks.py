@@ -1,4 +1,4 @@
-"""Which of Lightning's callbacks do not work with the training loop of this package, and what to use instead."""
+"""Callbacks of Lightning that do not work with the training loop of this package, and what to use instead."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def check_callbacks(trainer: Any) -> None:
 
 
 def counts_batches(callback: pl.Callback) -> bool:
-    """Whether a callback needs a call for each batch.
+    """Return whether a callback needs a call for each batch.
 
     Callbacks of this package do not: ``on_microbatch_end`` is called for each batch. A ``ModelCheckpoint`` does if it
     counts steps.

@@ -61,7 +61,7 @@ def run_and_complete_epoch(loop: Any) -> None:
 
 
 def is_validation_next(trainer: pl.Trainer) -> bool:
-    """Whether a validation follows the present training step; to be called in ``on_train_batch_end``.
+    """Return whether a validation follows the present training step; to be called in ``on_train_batch_end``.
 
     A training that is resumed from a checkpoint of this moment does not run this validation. So ``Last`` does not save
     here, but when the validation starts. Lightning has no public function for the question.

@@ -278,11 +278,11 @@ class TrainingLoop(EvaluationLoop):
 
     @property
     def uses_grad_scaler(self) -> bool:
-        """Whether a gradient scaler is in use (fp16): it leaves out the steps that overflow by itself."""
+        """Return whether a gradient scaler is in use (fp16): it leaves out the steps that overflow by itself."""
         return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def is_finite(self) -> bool:
-        """Whether losses and gradient of the last optimizer step are finite. On a GPU this waits for the result."""
+        """Return whether the last step's losses and gradients are finite. On a GPU this waits for the result."""
         total = sum((loss for loss, _ in self.accumulated_losses), self.gradient_norm)
         return self.uses_grad_scaler or bool(torch.isfinite(total))
 

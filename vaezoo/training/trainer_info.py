@@ -1,4 +1,4 @@
-"""What a data module needs to know about the trainer."""
+"""The trainer's state that a data module needs."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ class TrainerInfo:
 
     @property
     def counts_steps(self) -> bool:
-        """Whether an option of the trainer counts steps: ``limit_train_batches``, ``val_check_interval`` or
+        """Return whether an option of the trainer counts steps: ``limit_train_batches``, ``val_check_interval`` or
         ``max_steps``. Each step must then be one batch.
         """
         if self.trainer is None:

@@ -1,8 +1,10 @@
 """The launcher of sweeps: each job is a process of its own.
 
 If a job raises, exits, is killed or crashes, its row in the table shows the reason, and the next job starts. No random
-state, cache or memory passes from one job to the next. Hydra finds launchers only in the namespace ``hydra_plugins``;
-``vaezoo.cli`` adds its folder to the path.
+state, cache or memory passes from one job to the next.
+
+Hydra finds launchers only in the namespace ``hydra_plugins``, whose folder ``vaezoo.cli`` adds to the path. It imports
+them at each start, also for ``--help``: therefore nothing here imports torch.
 """
 
 from collections.abc import Sequence
@@ -12,13 +14,12 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
-from vaezoo.report.tables import print_table
 from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.jobs import Jobs, program_command, unresolved_overrides
 from vaezoo.runs.overrides import relevant_overrides
 from vaezoo.runs.record import check_sweep
 from vaezoo.runs.signals import Stopped
-from vaezoo.runs.sweep import sweep_rows, write_sweep_table
+from vaezoo.runs.sweep import print_sweep_table, sweep_rows, write_sweep_table
 
 
 class SubprocessLauncher(Launcher):
@@ -63,7 +64,7 @@ class SubprocessLauncher(Launcher):
                         if jobs.stop_signal is None:
                             self.run_job(jobs, job, folder)
                 finally:
-                    print_table(sweep_dir)
+                    print_sweep_table(sweep_dir)
         if jobs.stop_signal is not None:
             raise Stopped(jobs.stop_signal)
         rows = sweep_rows(sweep_dir)
