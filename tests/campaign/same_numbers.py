@@ -6,9 +6,9 @@
 The second form compares with the numbers that ``--json FILE`` has kept of an earlier TREE_AFTER on the same machine.
 
 It shows that a reorganisation (modules moved, names changed) changes no number. A tree is a folder with ``run.py``,
-``conf/`` and ``vaezoo/``. The script uses nothing of the package but the command line, which must be the same in both
-trees. Both trees run the same short commands, at the same time, each command in its own folder. Then each file that
-the commands wrote is compared:
+``conf/`` and ``vaezoo/``. The script uses nothing of the package but the command line; config keys that were renamed
+are in ``OLD_KEYS``. Both trees run the same short commands, at the same time, each command in its own folder. Then each
+file that the commands wrote is compared:
 
 - ``*.ckpt``: every tensor (dtype, shape, bytes) and every number. Names may differ. The weights and the states of the
   optimizer and of the average must be in the same order; the rest (counters, scores, results) is compared as a sorted
@@ -49,7 +49,8 @@ from typing import Any
 SECONDS = 3600  # after this time, a command is killed and counts as failed
 LIBRARIES = ("torch", "lightning.pytorch", "hydra", "torchmetrics", "numpy", "sklearn.datasets", "sklearn.linear_model",
              "scipy.stats", "PIL.Image", "matplotlib.figure", "rich.console", "rich.table", "tqdm")  # fmt: skip
-LEFT_OUT = re.compile(r"git_commit|second|memory|/versions/|threads|/config/|/units/|/quantities/|/settings/")
+LEFT_OUT = re.compile(r"git_commit|second|memory|/versions/|threads|/config/|/units/|/quantities/|/settings/|/verdict/")
+OLD_KEYS = {"data.batches_per_step": "data.chunk", "callbacks.checkpoint_best": "callbacks.best"}  # of earlier versions
 IN_ORDER = ("state_dict", "optimizer_states", "lr_schedulers", "averaging_state", "current_model_state")
 
 SHORT = "logger=csv trainer.accelerator=cpu trainer.max_epochs=2 trainer.limit_train_batches=8"
@@ -69,7 +70,7 @@ OTHERS = {  # name: words besides SHORT
     "ema": "callbacks/ema=default callbacks.ema.decay=0.9",
     "anneal_linear": "model=beta_vae callbacks/anneal=linear callbacks.anneal.steps=10",
     "anneal_cyclical": "callbacks/anneal=cyclical callbacks.anneal.period=6",
-    "geco": "callbacks/anneal=geco callbacks.anneal.target=20 callbacks.best=null",
+    "geco": "callbacks/anneal=geco callbacks.anneal.target=20 callbacks.checkpoint_best=null",
     "early_stopping": "callbacks/early_stopping=default callbacks.early_stopping.patience=1 "
     "callbacks.early_stopping.min_delta=100 trainer.max_epochs=5",
     "cosine": "scheduler=cosine scheduler.warmup_steps=4",
@@ -78,11 +79,12 @@ OTHERS = {  # name: words besides SHORT
     "clip": "trainer.gradient_clip_val=0.5",
     "bf16": "trainer.precision=bf16-mixed",
     "bf16_conv_ema": "model=conv_vae trainer.precision=bf16-mixed callbacks/ema=default",
-    "chunk": "data.chunk=3",
-    "chunk_ema_accumulate": "data.chunk=3 callbacks/ema=default trainer.accumulate_grad_batches=2 scheduler=cosine",
-    "loader_workers": "data.num_workers=1 data.chunk=3",
+    "chunk": "data.batches_per_step=3",
+    "chunk_ema_accumulate": "data.batches_per_step=3 callbacks/ema=default trainer.accumulate_grad_batches=2 "
+    "scheduler=cosine",
+    "loader_workers": "data.num_workers=1 data.batches_per_step=3",
     "validation_inside_epoch": "trainer.val_check_interval=4",
-    "skip_nan": "on_nan=skip data.chunk=3",
+    "skip_nan": "on_nan=skip data.batches_per_step=3",
     "seed": "seed=7",
     "static": "data.binarize=static",
     "threshold": "data.binarize=threshold",
@@ -144,7 +146,7 @@ def run_tree(tasks: dict[str, dict[str, Any]], out: Path, fresh: bool) -> None:
     for name, task in tasks.items():
         result, log, seconds, code = out / f"{name}.json", out / f"{name}.log", 0.0, 0
         start = start_fresh if fresh or task.get("fresh") else start_here
-        calls = [partial(start, step.replace("@OUT@", str(out)).split()) for step in task["steps"]]
+        calls = [partial(start, with_tree_keys(step).replace("@OUT@", str(out)).split()) for step in task["steps"]]
         for call in [*calls, partial(write_parts, out / name, result)]:
             if code == 0:
                 code, used = in_child(call, log)
@@ -153,6 +155,15 @@ def run_tree(tasks: dict[str, dict[str, Any]], out: Path, fresh: bool) -> None:
             last = (log.read_text(errors="replace").strip() or "no output").splitlines()[-1]
             result.write_text(json.dumps({"failed": f"exit code {code}: {last}"}))
         print(name, round(seconds, 1), flush=True)
+
+
+def with_tree_keys(words: str) -> str:
+    """Return the words of a command with the config keys that the tree in the working directory has."""
+    text = "".join(path.read_text() for path in Path("conf").rglob("*.yaml"))
+    for new, old in OLD_KEYS.items():
+        if f"{new.rpartition('.')[2]}:" not in text:
+            words = words.replace(f"{new}=", f"{old}=")
+    return words
 
 
 def in_child(function: Callable[[], Any], log: Path) -> tuple[int, float]:
