@@ -53,7 +53,7 @@ def test_nan_in_validation(cli):
     assert read(run)["status"] == "failed"
     code, _out, err, run = cli(*TINY, "on_nan=skip")
     assert code == 0
-    assert "val/elbo is nan in the validation after step 20: it cannot become the best checkpoint" in err
+    assert "val/elbo is nan in the validation after step 20: these weights cannot become the best checkpoint" in err
     assert not (run / "checkpoints" / "best.ckpt").exists()
     summary = read(run)
     assert (summary["objective"], summary["last_val"]["elbo"]) == (None, None)

@@ -195,7 +195,10 @@ def test_a_run_folder_continues_with_its_own_overrides(cli, stub):
             ["run=nowhere"],
             "run=nowhere is not the folder of a run, it has no .hydra/overrides.yaml: use a folder outputs/DATE/TIME",
         ),
-        (["run=evaluated"], "run=evaluated is of task=evaluate, not of a training: use the folder of a training"),
+        (
+            ["run=evaluated"],
+            "run=evaluated is the folder of task=evaluate, not of a training: use the folder of a training",
+        ),
         (["-m", "run=evaluated"], "run=evaluated resumes a single run: remove -m"),
         (["resume=yes"], "resume=yes is not known: use resume=auto or resume=null"),
         (["resume=auto", "seed=[1"], "seed=[1 cannot be read"),

@@ -333,7 +333,7 @@ def test_nan_in_validation_may_be_skipped(tmp_path, capsys):
     trainer = Trainer(accelerator="cpu", **SAVING, max_epochs=9, callbacks=callbacks)
     trainer.fit(grey("skip"), loader(BITS), loader(broken))
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("val/elbo is nan")]
-    first = "val/elbo is nan in the validation after step 2: it cannot become the best checkpoint, the "
+    first = "val/elbo is nan in the validation after step 2: these weights cannot become the best checkpoint, the "
     assert told[0].startswith(first)
     assert len(told) == trainer.current_epoch == 2
     assert not list(tmp_path.iterdir())

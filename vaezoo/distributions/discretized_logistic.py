@@ -17,7 +17,7 @@ class DiscretizedLogisticDistribution(Distribution):
 
     The product keeps all digits; the difference can lose all of them.
 
-    Reference: Kingma et al. 2016, Improving Variational Inference with Inverse Autoregressive Flow,
+    Reference: Kingma et al. 2016, Improved Variational Inference with Inverse Autoregressive Flow,
     https://arxiv.org/abs/1606.04934.
 
     Args:

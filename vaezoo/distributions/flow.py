@@ -162,7 +162,7 @@ class IAFLayer:
     output of the network is s - 2: at the start of training a layer keeps most of z, as the paper advises. The inverse
     needs D passes of the network.
 
-    Reference: Kingma et al. 2016, Improving Variational Inference with Inverse Autoregressive Flow,
+    Reference: Kingma et al. 2016, Improved Variational Inference with Inverse Autoregressive Flow,
     https://arxiv.org/abs/1606.04934, eq. 13 and 14.
 
     Args:

@@ -39,8 +39,8 @@ def get_sample_evaluator(run: TrainedRun, inception: str | None) -> "SampleEvalu
 class SampleEvaluator:
     """Compare generated images with the test set, by the features of a network.
 
-    A model of bits is judged by bits that are drawn from its p(x | z), a model of a density by the mean of p(x | z):
-    samples of a density would add its noise to the picture.
+    A model of bits is judged by bits that are drawn from its p(x | z), all others (levels, densities) by the mean of
+    p(x | z): samples would add noise to the image.
 
     Args:
         run: the run.
@@ -57,13 +57,13 @@ class SampleEvaluator:
         self.net = feature_network(run, inception)
         kind = "drawn from p(x | z)" if self.is_binary else "means of p(x | z)"
         self.note = (
-            f"samples are {kind}, judged by {self.net.describe()}; training images: the score of as many of them in "
-            f"place of samples"
+            f"samples are {kind}, judged by {self.net.describe()}; 'training images' is the score of as "
+            f"many training images"
         )
         self.real = self.split_features("test")
 
     def split_features(self, split: str) -> Tensor:
-        """The features of a split's images as the model gets them, (N, 64), as many as the test set has."""
+        """The features of a split's images as the model gets them, (N, F), as many as the test set has."""
         return torch.cat([self.features(x) for x, _ in self.run.batches(split, self.num_images, "features")])
 
     def features(self, x: Tensor) -> Tensor:

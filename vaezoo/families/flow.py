@@ -94,7 +94,7 @@ class IAFPosterior(FlowPosterior):
     The encoder emits a context h, which all networks use. The order of the dimensions is reversed from each layer to
     the next.
 
-    Reference: Kingma et al. 2016, Improving Variational Inference with Inverse Autoregressive Flow,
+    Reference: Kingma et al. 2016, Improved Variational Inference with Inverse Autoregressive Flow,
     https://arxiv.org/abs/1606.04934.
 
     Args:

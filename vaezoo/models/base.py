@@ -28,13 +28,14 @@ CAPABILITIES = {
 class LatentVariableModel(TrainingLoop):
     """q(z | x), p(z), p(x | z) and an objective, as a LightningModule.
 
-    Its base classes are a straight line: ``TrainingLoop`` (``vaezoo.training.loop``: optimizer steps and resume),
-    ``EvaluationLoop`` (``vaezoo.training.evaluation_loop``: validation, test, what is logged) and ``LightningModule``.
+    Single inheritance: ``LatentVariableModel`` -> ``TrainingLoop`` (``vaezoo.training.loop``: optimizer steps and
+    resume) -> ``EvaluationLoop`` (``vaezoo.training.evaluation_loop``: validation, test, logging) ->
+    ``LightningModule``.
 
     Args:
         data_shape: shape of one example, (C, H, W).
-        objective: computes the loss, which is minimised.
-        free_bits: KL in nats that costs nothing, for each latent dimension or each layer.
+        objective: computes the loss, which is minimized.
+        free_bits: KL in nats below which nothing is charged, for each latent dimension or each layer.
         free_bits_per: unit that ``free_bits`` is for: each latent "dim" (its mean KL over the batch) or each "layer".
         seed: seed of all noise in training and evaluation.
         **training: arguments of ``TrainingLoop``: optimizer, scheduler, on_nan, compiled.
@@ -179,8 +180,8 @@ class LatentVariableModel(TrainingLoop):
         """Compare the data module with the model, and initialize the model from its data.
 
         On the first fit, p(x | z) starts at the mean training image, and ``init_from_data`` gets up to 1000 training
-        examples. Weights of a checkpoint are loaded after this. At last two examples pass the model, so that parts that
-        do not go together are found before the first step. A data module that is not of this package is left alone.
+        examples. Weights of a checkpoint are loaded after this. Finally, two examples pass the model, so that parts
+        that do not go together are found before the first step. A data module without ``num_train`` is not checked.
         """
         super().setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)

@@ -40,7 +40,7 @@ def format_value(value: Any) -> str:
 def quantities(runs: Iterable[Run]) -> dict[str, Quantity]:
     """Return the quantities of runs, in the order of their columns.
 
-    A number that the first run does not have comes after the number before it in its own run.
+    A quantity that only later runs have is placed after its predecessor in that run.
     """
     found: dict[str, Quantity] = {}
     order: list[str] = []

@@ -14,20 +14,18 @@ from operator import or_
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from vaezoo.errors import ConfigError
 from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity
 from vaezoo.old_names import update_config, update_override
 from vaezoo.runs.folder import JOB_FILE, RunFolder, short_error
 from vaezoo.runs.overrides import relevant_overrides
 
-TASKS = ("fit", "evaluate")  # tasks whose folders are runs; a report's own folder is none
+TASKS = ("fit", "evaluate")  # tasks whose folders are runs; the folder of a report is not a run
 PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # parts of a config that affect results
 # Keys that make no difference between variants.
-IGNORED_KEYS = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "trust", "allow_packages", "threads"}
+IGNORED_KEYS = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "allow_packages", "threads"}
 PICTURES = ("reconstructions", "samples", "traversals", "manifold", "scatter")  # in this order, then all others
-# Summaries of older versions call a reference of these a ceiling.
+# Older summaries have NAME_ceiling for these; now it is NAME_reference.
 OLD_CEILINGS = ("fid", "kid", "precision", "recall", "density", "coverage")
 
 
@@ -119,13 +117,13 @@ class Run:
 
     @property
     def data(self) -> str:
-        """Class of the data module."""
+        """Class name of the data module."""
         target = (self.config.get("data") or {}).get("_target_", self.summary.get("data", ""))
         return str(target).rpartition(".")[2] or str(self.overrides_by_key.get("data", ""))
 
     @property
     def elbo_kind(self) -> str:
-        """The data and the measure of log p(x). ELBOs can be compared only if both are the same."""
+        """The data and what log p is of (bits, levels or a density). ELBOs of different kinds cannot be compared."""
         data = self.config.get("data") or {}
         shape = "x".join(map(str, data.get("shape", ())))
         binarize = data.get("binarize", "none")
@@ -202,8 +200,8 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
         if not path.is_dir():
             raise ConfigError(f"runs={path} is not a folder: give a run's, such as outputs/DATE/TIME, or a sweep's")
         job_overrides = {folder.resolve(): job["overrides"] for folder, job in RunFolder(path).read_jobs().items()}
-        marks = ("summary.json", ".hydra/overrides.yaml", ".hydra/config.yaml")
-        folders = {file.parent if i == 0 else file.parent.parent for i, m in enumerate(marks) for file in path.rglob(m)}
+        folders = {file.parent for file in path.rglob("summary.json")}
+        folders |= {file.parent.parent for file in path.rglob(".hydra/*.yaml")}
         here = {folder.resolve() for folder in folders} | set(job_overrides)
         ordered = sorted(here, key=natural_sort_key)
         runs = [run for folder in ordered if (run := read_or_skip(folder, job_overrides.get(folder)))]
@@ -218,7 +216,7 @@ def read_or_skip(folder: Path, overrides: list[str] | None) -> Run | None:
     try:
         run = read_run(folder, overrides)
         if run is not None:
-            copy = replace(run)  # the cached values of the run itself change if an evaluation is added to it
+            copy = replace(run)  # on a copy: a later merge changes the summary, and cached values would be stale
             _ = copy.settings, copy.numbers, copy.quantities, copy.elbo_kind, copy.verdict
         return run
     except (ValueError, TypeError, AttributeError, LookupError) as error:
@@ -229,7 +227,7 @@ def read_or_skip(folder: Path, overrides: list[str] | None) -> Run | None:
 def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     """Read a run's folder; None if it belongs to another task, or to a command that was refused."""
     summary = RunFolder(folder).read_summary()
-    config = summary.get("config") or read_config(folder)
+    config = summary.get("config") or RunFolder(folder).read_config()
     task = summary.get("task") or str((config.get("task") or {}).get("_target_", "fit")).rpartition(".")[2]
     started = any((folder / part).exists() for part in ("metrics.csv", "checkpoints", JOB_FILE))
     if task not in TASKS or (summary.get("status") == "failed" and not started):
@@ -238,13 +236,11 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     if task == "evaluate" and config.get("run"):  # an incomplete evaluation has no copy of the training's config
         origin = Path(config["run"]).resolve()
         origin = origin.parent.parent if origin.is_file() else origin
-        config = RunFolder(origin).read_summary().get("config") or read_config(origin)
+        config = RunFolder(origin).read_summary().get("config") or RunFolder(origin).read_config()
         summary.pop("model", None)
-    hydra = origin / ".hydra"
     if overrides is None or origin != folder:
-        overrides = read_yaml(hydra / "overrides.yaml") or []
-    runtime = (read_yaml(hydra / "hydra.yaml") or {}).get("hydra", {}).get("runtime", {})
-    choices = runtime.get("choices", {})
+        overrides = RunFolder(origin).read_overrides() or []
+    choices = RunFolder(origin).read_hydra().get("runtime", {}).get("choices", {})
     return Run(
         folder, relevant_overrides(map(update_override, overrides)), summary, choices, update_config(config),
         read_curves(origin / "metrics.csv", summary if origin == folder else RunFolder(origin).read_summary()),
@@ -278,7 +274,7 @@ def merge_evaluations(runs: dict[Path, Run]) -> list[Run]:
 
 
 def is_evaluation_of(run: Run, trained: Run) -> bool:
-    """Return whether a run evaluates another one, or what that one evaluates: the same weights on the same images."""
+    """Return whether ``run`` evaluates ``trained`` or, if that is an evaluation too, the same weights and images."""
     folder = training_folder(run.summary)
     places = {trained.folder, Path(trained.config.get("run_dir", trained.folder)), training_folder(trained.summary)}
     both_completed = run.completed and trained.completed
@@ -286,19 +282,6 @@ def is_evaluation_of(run: Run, trained: Run) -> bool:
         return False
     keys = {key for key in (*run.settings, *trained.settings) if key.startswith(("model.", "optimizer.", "scheduler."))}
     return all(run.settings.get(key) == trained.settings.get(key) for key in ("checkpoint", "seed", *keys))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read the config that Hydra recorded; empty if it did not."""
-    return read_yaml(folder / ".hydra" / "config.yaml") or {}
-
-
-def read_yaml(file: Path) -> Any:
-    """Read a YAML file; None if it is missing or cut short."""
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return None
 
 
 def read_curves(file: Path, summary: dict[str, Any]) -> dict[str, list[Point]]:

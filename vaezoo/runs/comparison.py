@@ -84,7 +84,7 @@ def training_overrides() -> list[str]:
     for text in shared:
         if re.match(r"(model|seed)=", text):
             name, _, value = text.partition("=")
-            raise ConfigError(f"{text}: a comparison takes several, say '{name}s=[{value}]'")
+            raise ConfigError(f"{text}: task=compare takes a list: use '{name}s=[{value}]'")
         if text.startswith("run="):
             raise ConfigError(f"{text}: task=compare trains its own runs; task=report runs=PATH compares existing ones")
     return shared

@@ -28,12 +28,14 @@ JOB_FILE = "job.json"
 
 
 class RunFolder:
-    """The folder of a run, or of several: a sweep or a comparison. Every file is replaced as a whole.
+    """The folder of a run, or of several: a sweep or a comparison. Files are written atomically.
 
     ==========================  =================================================================================
     ``summary.json``            the result, or why there is none: ``status`` is completed, failed or interrupted
     ``.hydra/overrides.yaml``   the overrides of the command, and beside it ``config.yaml`` and ``hydra.yaml``
     ``checkpoints/``            ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``
+    ``metrics.csv``             the logged metrics;  ``panels/``: images
+    ``runs/``, ``evaluations/`` in the folder of a comparison: its jobs
     ``job.json``                in the folder of a job: its number and its overrides
     ``sweep.json``              in the folder of a sweep: the overrides of its command
     ``.lock``                   locked by the process that writes to the folder
@@ -152,7 +154,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def read_yaml_dict(file: Path) -> dict[str, Any]:
-    """Return the content of a YAML file; an empty dict if it holds anything else than a dict."""
+    """Return the content of a YAML file; an empty dict if it holds anything other than a dict."""
     content = read_yaml(file)
     return content if isinstance(content, dict) else {}
 
@@ -190,7 +192,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     with (folder / ".lock").open("a") as file:  # "w" would empty the file that a link of this name points to
         try:
-            # A lock of the process: its forked workers, which may outlive it for seconds, do not have it.
+            # A lock of the process: its forked workers, which may outlive it for seconds, do not inherit it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise ConfigError(f"{folder} is in use by a run that has not ended: wait for it or stop it") from error

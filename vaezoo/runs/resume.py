@@ -2,17 +2,18 @@
 
 1. Every run records the overrides of its command in its folder (``runs.record``).
 2. Before Hydra composes the config, ``resolve_resume`` finds the folder in which a command continues, and replaces its
-   overrides; from there on a resumed run is a run whose ``run_dir`` exists already.
+   overrides; after that it is an ordinary command whose ``hydra.run.dir`` is the old folder.
 
    - ``resume=auto``: the newest folder with the same overrides, or an unfinished run whose overrides differ only in
-     keys that do not affect the training (``runs.overrides``). Without such a folder a new run starts.
+     keys that do not affect the training (``runs.overrides``), or the same comparison with fewer models or seeds.
+     Without such a folder a new run starts.
    - ``run=FOLDER``: the run in this folder. Its recorded overrides come first, as far as they can be inherited from a
-     file (``runs.inherit``), then those of the command. They may change the length of the training, not the model.
+     file (``runs.inherit``), then those of the command. They may change ``CHANGEABLE_KEYS`` only.
    - A run that is complete is not started again: its result is printed.
 
 3. The process locks the folder. If the folder holds results of another command, it is refused (``runs.record``).
 4. ``tasks.fit.prepare_resume`` takes the intact checkpoint with the most steps, removes later rows from the logs, and
-   refuses a checkpoint that was trained with another model, data, optimizer or seed. Lightning loads the checkpoint.
+   refuses a checkpoint that was trained with another model, data, optimizer, scheduler or seed. Lightning loads it.
 5. The order of the examples and the noise are functions of the seed, the epoch and the batch (``vaezoo.seeding``), so
    that the resumed run computes the same numbers, to the bit, as one that was never interrupted.
 """
@@ -40,7 +41,7 @@ from vaezoo.runs.overrides import (
     training_overrides,
 )
 
-# Tasks without a training of their own: run=FOLDER does not resume them.
+# Tasks whose folder run=FOLDER cannot resume. (A comparison is resumed by the same command with resume=auto.)
 OTHER_TASKS = ("evaluate", "compare", "report", "sample", "reconstruct", "encode")
 
 
@@ -75,7 +76,7 @@ def resume_folder(command: dict[str, str]) -> list[str] | None:
     """Return the overrides that continue the run of ``run=FOLDER``.
 
     Args:
-        command: overrides by key.
+        command: the text of each override, such as ``seed=3``, by its key.
     """
     path = get_value(command, "run")
     folder = RunFolder(str(path))
@@ -86,11 +87,14 @@ def resume_folder(command: dict[str, str]) -> list[str] | None:
     recorded = by_key(overrides)
     task = get_value(recorded, "task")
     if task in OTHER_TASKS:
-        raise ConfigError(f"run={path} is of task={task}, not of a training: use the folder of a training")
+        raise ConfigError(f"run={path} is the folder of task={task}, not of a training: use the folder of a training")
     changed = [text for key, text in command.items() if key not in ("run", "task") and text != recorded.get(key)]
     for text in relevant_overrides(changed):
         if not has_key(text, CHANGEABLE_KEYS):
-            raise ConfigError(f"{text} cannot be changed: {path} is resumed with the overrides of its own command")
+            raise ConfigError(
+                f"{text} cannot be changed in a resumed run ({path}): only trainer.max_epochs, trainer.max_time and "
+                f"logging options can"
+            )
     epochs, max_epochs = folder.read_summary().get("epochs", 0), get_value(command, "trainer.max_epochs")
     if isinstance(max_epochs, int) and isinstance(epochs, int | float) and 0 <= max_epochs < epochs:
         raise ConfigError(
@@ -100,7 +104,7 @@ def resume_folder(command: dict[str, str]) -> list[str] | None:
         print_result(folder)
         return None
     inherited = inherited_overrides(overrides, folder, replaced=command)
-    inherited += [recorded["task"]] if task and "task" not in command else []  # fit, or one of the user's own
+    inherited += [recorded["task"]] if task and "task" not in command else []  # fit, or a task of your own
     own = [text for key, text in command.items() if key != "run"]  # hydra.run.dir takes its place
     return continue_in(folder, "run", [*inherited, *own])
 
@@ -109,7 +113,7 @@ def find_latest(command: dict[str, str], kind: Kind) -> list[str] | None:
     """Return the overrides that continue the newest run or sweep of a command (``resume=auto``).
 
     Args:
-        command: overrides by key.
+        command: the text of each override, such as ``seed=3``, by its key.
         kind: "run" or "sweep".
     """
     key, overrides = f"hydra.{kind}.dir", list(command.values())

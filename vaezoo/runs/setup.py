@@ -48,7 +48,7 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
 
     Returns:
         The config as it is recorded, with ``data.binarize: auto`` and a relative ``data.root`` replaced by their
-        values; the model, whose ``config`` it is; and the data module, before its ``setup``.
+        values; the model, with this config as ``model.config``; and the data module, before its ``setup``.
 
     Raises:
         ConfigError: a value of the config is wrong, or the likelihood cannot score the data.

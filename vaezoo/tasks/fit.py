@@ -45,12 +45,12 @@ def fit(config: dict[str, Any]) -> None:
     """Train a model, then test the checkpoint with the best val/elbo (the last weights if there is none).
 
     Args:
-        config: the resolved config. The values that the run settles, such as ``data.binarize: auto``, are entered.
+        config: the resolved config. ``auto`` values are replaced in place.
     """
     start = time.perf_counter()
     silence_lightning()
-    settled, model, data = build_run(config)
-    config |= settled  # in place, so that a failure is recorded with the settled config too
+    final_config, model, data = build_run(config)
+    config |= final_config  # in place, so that a failure is recorded with it too
     configure_machine(model, data, config["threads"])
     with signals.handling_signals(), open_loggers(config) as loggers:
         callbacks = [*build_callbacks(config), CheckTestShare()]
@@ -66,7 +66,7 @@ def prepare_resume(config: dict[str, Any], loggers: list) -> Path | None:
     """Return the checkpoint from which a run is resumed, after rewinding the loggers; None if there is no checkpoint.
 
     Args:
-        config: the settled config of the run.
+        config: the final config of the run.
         loggers: logs on disk lose the rows that are later than the checkpoint.
 
     Raises:
@@ -115,7 +115,7 @@ def test_and_summarize(
     """Test the best weights, write the summary and print the results.
 
     Args:
-        config: the settled config of the run.
+        config: the final config of the run.
         trainer: the trainer, after the training.
         model: the model, with the last weights.
         data: the data module.

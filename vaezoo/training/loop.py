@@ -1,4 +1,5 @@
-"""The training loop: from a batch to an optimizer step, and how a training is resumed. It is read from top to bottom.
+"""The training loop: from a batch to an optimizer step, and how a training is resumed. Its methods stand
+in the order in which they run; validation and test are in ``evaluation_loop.py``.
 
 Lightning does much work around each ``training_step``. For a small model this takes as long as the step itself. So a
 data module may pass several batches at once (a ``BatchChunk``), and this loop makes the optimizer steps of all of them
@@ -165,8 +166,8 @@ class TrainingLoop(EvaluationLoop):
                 parameter.grad = None if gradient is None else gradient.to(parameter.device)
         self.restored_gradients = []
         self.batches_per_epoch = self.count_batches()
-        # One graph for each batch size. A graph for several sizes rounds differently, and torch makes it depending on
-        # the batches before, which a resumed training has not seen.
+        # One graph for each batch size. A graph for several sizes rounds differently, and whether torch
+        # makes one depends on earlier batches, which a resumed training has not seen.
         self.loss_function = torch.compile(self.compute_loss, dynamic=False) if self.compiled else self.compute_loss
 
     # A step: Lightning calls ``training_step``.
@@ -193,8 +194,8 @@ class TrainingLoop(EvaluationLoop):
         buffers = [buffer.clone() for buffer in self.buffers()] if self.on_nan == "skip" else []
         loss, self.last_metrics = self.loss_function(batch.x, batch.y)
         values = [loss.detach(), *self.last_metrics.values()]
-        keep = self.on_nan == "stop" or bool(torch.stack(values).isfinite().all())
-        if keep:
+        counts = self.on_nan == "stop" or bool(torch.stack(values).isfinite().all())
+        if counts:  # in the means
             self.train_means.update(self.last_metrics, len(batch.x))
         self.last_batch_index = index
         done = (index + 1) / self.batches_per_epoch
@@ -210,7 +211,7 @@ class TrainingLoop(EvaluationLoop):
                 self.step_optimizer()
             elif self.on_nan == "stop" and self.device.type == "cpu":
                 self.check_finite()  # now: a codebook would carry the NaN to the next batch and to a checkpoint
-        if not keep:  # codebooks and running means, which the forward pass changes
+        if not counts:  # codebooks and running means, which the forward pass changes
             for buffer, value in zip(self.buffers(), buffers, strict=True):
                 buffer.copy_(value)
         callbacks: list = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it outside the class
@@ -231,7 +232,7 @@ class TrainingLoop(EvaluationLoop):
         return terms["loss"], {name: v.detach().mean(dtype=accumulation_dtype(v)) for name, v in values.items()}
 
     def step_optimizer(self) -> None:
-        """Make one optimizer step with the accumulated gradients. It calls ``on_before_optimizer_step``."""
+        """Make one optimizer step with the accumulated gradients. Lightning calls ``on_before_optimizer_step``."""
         optimizer: Any = self.optimizers()
         optimizer.step()
         optimizer.zero_grad()
@@ -241,7 +242,7 @@ class TrainingLoop(EvaluationLoop):
         self.num_accumulated = 0
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Measure the whole gradient, which a gradient scaler has unscaled, check it and clip it."""
+        """Compute the norm of all gradients (a gradient scaler has unscaled them), check it and clip the gradients."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
         if self.on_nan == "stop":
@@ -278,11 +279,14 @@ class TrainingLoop(EvaluationLoop):
 
     @property
     def uses_grad_scaler(self) -> bool:
-        """Return whether a gradient scaler is in use (fp16): it leaves out the steps that overflow by itself."""
+        """Return whether a gradient scaler is in use (fp16): it skips the steps that overflow."""
         return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def is_finite(self) -> bool:
-        """Return whether the last step's losses and gradients are finite. On a GPU this waits for the result."""
+        """Return whether the last step's losses and gradients are finite; always true with a gradient scaler.
+
+        On a GPU this waits for the result.
+        """
         total = sum((loss for loss, _ in self.accumulated_losses), self.gradient_norm)
         return self.uses_grad_scaler or bool(torch.isfinite(total))
 
@@ -320,10 +324,10 @@ class TrainingLoop(EvaluationLoop):
             if self.on_nan == "stop":
                 raise ValueError(f"training diverged: {what}: {ADVICE}, and look for NaN in the validation data")
             if self.trainer.is_global_zero:
-                message = f"{what}: it cannot become the best checkpoint, the training goes on"
+                message = f"{what}: these weights cannot become the best checkpoint, the training goes on"
                 print(message, file=sys.stderr, flush=True)
 
-    # After the training, and from one process to the next.
+    # After the training; saving and loading the state.
 
     def teardown(self, stage: str) -> None:
         if stage == "fit":
