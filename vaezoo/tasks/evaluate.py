@@ -19,12 +19,12 @@ from vaezoo.runs.trained import open_run
 
 def evaluate(
     config: dict[str, Any],
-    num_samples: int = 5000,
-    num_images: int | None = 1000,
-    metrics: str | list = "all",
-    annealed: int = 0,
-    outliers: str | None = None,
-    inception: str | None = None,
+    num_samples: int,
+    num_images: int | None,
+    metrics: str | list,
+    annealed: int,
+    outliers: str | None,
+    inception: str | None,
 ) -> None:
     """Test the best checkpoint of ``run``, on the data and with the settings of its own config.
 
