@@ -691,7 +691,7 @@ MUTATIONS = (
     ),
     Mutation(
         "training/loop.py",
-        "        if keep:\n",
+        "        if counts:  # in the means\n",
         "        if self.num_accumulated >= 0:\n",
         "on_nan=skip: a broken batch enters the epoch's means",
         "exact_rules loop training",
