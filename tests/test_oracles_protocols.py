@@ -123,7 +123,8 @@ def test_splits_and_spaced_examples():
     assert [len(b.x) for b in run.batches("test")] == [4, 4, 3]
     assert [len(b.x) for b in run.batches("train")] == [TRAIN]
     codes, labels = run.codes("val")
-    assert torch.equal(codes, run.model.encode(run.data.val.images / 255))
+    # Batches of other sizes round differently; an example out of place would be off by far more.
+    torch.testing.assert_close(codes, run.model.encode(run.data.val.images / 255), rtol=1e-5, atol=1e-6)
     assert torch.equal(labels, run.data.val.labels)
 
 
