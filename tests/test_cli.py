@@ -344,10 +344,13 @@ def test_no_warning_about_a_missing_gpu(monkeypatch, tmp_path, caplog):
 
 
 def test_help_is_quick_and_complete(tmp_path):
-    """The choices and five examples, for less than 1.5 s of processor time (a busy machine takes longer)."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = command("--help", cwd=tmp_path)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """The choices and five examples, for less than 1.5 s of processor time: the least of three, as others work too."""
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = command("--help", cwd=tmp_path)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert done.returncode == 0
     assert done.stdout.count("python run.py") >= 5
     for group in ("model: ", "data: ", "logger: ", "trainer: ", "model/likelihood: "):
@@ -355,7 +358,7 @@ def test_help_is_quick_and_complete(tmp_path):
     keys = yaml.safe_load(Path(config_folder(), "config.yaml").read_text()).keys() - {"defaults", "hydra"}
     for key in [*(keys - {"name", "run_dir"}), "task.num_samples"]:  # what they are follows from the others
         assert f" {key}=" in done.stdout
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
+    assert min(seconds) < 1.5
 
 
 def test_help_loads_no_torch(tmp_path):
