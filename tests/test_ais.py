@@ -110,7 +110,7 @@ def test_one_step_is_importance_sampling(start):
     z = z[:6]  # the others are pilots
     proposal = model.prior() if start == "prior" else model.encoder(x)
     log_w = model.decoder(z).log_prob(x) + model.prior().log_prob(z) - proposal.log_prob(z)
-    assert_close(result.log_px, log_w.logsumexp(0) - math.log(6), rtol=0, atol=1e-12)
+    assert_close(result.log_p, log_w.logsumexp(0) - math.log(6), rtol=0, atol=1e-12)
     w = log_w.exp()
     assert_close(result.mc_error, w.std(0) / w.mean(0) / math.sqrt(6), rtol=1e-9, atol=0)
 
@@ -122,7 +122,7 @@ def test_exact_posterior_is_exact(num_steps):
     truth = evidence.log_prob(x.flatten(1))
     for z in (None, torch.randn(12, 3, dtype=torch.float64, generator=generator(3))):
         result = annealed_importance_sampling(model, x, num_chains=3, num_steps=num_steps, start="posterior", z=z)
-        assert_close(result.log_px, truth, rtol=0, atol=1e-9)
+        assert_close(result.log_p, truth, rtol=0, atol=1e-9)
         assert_close(result.mc_error, torch.zeros_like(truth), rtol=0, atol=1e-9)
         assert_close(result.ess, torch.full_like(truth, 3), rtol=1e-9, atol=0)
 
@@ -136,7 +136,7 @@ def test_weights_are_unbiased_in_both_directions():
     gaps = []
     for num_steps in (3, 12):
         passes = partial(annealed_importance_sampling, model, x, num_chains=2, num_steps=num_steps, num_leapfrog=4)
-        low, high = passes().log_px, passes(z=z).log_px
+        low, high = passes().log_p, passes(z=z).log_p
         for d in (low - truth, truth - high):
             ratio = d.exp()
             assert float(ratio.mean()) == pytest.approx(1, abs=4 * float(ratio.std()) / math.sqrt(num))
@@ -151,7 +151,7 @@ def test_many_steps_give_log_px():
     result = annealed_importance_sampling(model, x, num_steps=250, num_leapfrog=6)
     assert result.draw_error < 0.04
     assert abs(result.mean - float(truth.mean())) < 4 * result.draw_error
-    assert (result.log_px - truth).abs().max() < 0.4
+    assert (result.log_p - truth).abs().max() < 0.4
     assert (result.ess > 10).all()
 
 
@@ -161,7 +161,7 @@ def test_error_is_the_spread_over_repetitions():
     result = annealed_importance_sampling(
         model, x[:1].expand(400, -1, -1, -1), num_chains=12, num_steps=40, num_leapfrog=4
     )
-    spread = float(result.log_px.std())
+    spread = float(result.log_p.std())
     assert spread == pytest.approx(float(result.mc_error.square().mean().sqrt()), rel=0.15)
 
 
@@ -214,7 +214,7 @@ def test_agrees_with_importance_sampling(name, start, more):
     result = annealed_importance_sampling(model, x, y, num_steps=50, num_leapfrog=3, num_chains=24, start=start)
     assert (w.std(0) > w.mean(0)).all()
     assert (exact_error < 0.05).all()
-    assert ((result.log_px - exact).abs() < 5 * (exact_error.square() + result.mc_error.square()).sqrt()).all()
+    assert ((result.log_p - exact).abs() < 5 * (exact_error.square() + result.mc_error.square()).sqrt()).all()
 
 
 @pytest.mark.parametrize("name", ["mlp_vae", "cvae"])
@@ -230,10 +230,10 @@ def test_result_does_not_depend_on_the_batch(name, reverse):
     for value, again, *pieces in zip(whole, passes(x, y, z=z), *parts, strict=True):
         assert torch.equal(value, again)
         assert_close(value, torch.cat(pieces), rtol=0, atol=1e-9)
-    assert not torch.equal(passes(x, y, z=z, seed=1).log_px, whole.log_px)
-    assert whole.log_px.dtype == torch.float64
+    assert not torch.equal(passes(x, y, z=z, seed=1).log_p, whole.log_p)
+    assert whole.log_p.dtype == torch.float64
     same = passes(x[:1].expand(4, -1, -1, -1), y[:1].expand(4), z=z if z is None else z[:1].expand(4, -1))
-    assert len(same.log_px.unique()) == 4  # each example has its own draws
+    assert len(same.log_p.unique()) == 4  # each example has its own draws
 
 
 def test_state_is_unchanged():
@@ -245,8 +245,8 @@ def test_state_is_unchanged():
         model, bits(2, 1, 9, 7), num_steps=4, num_leapfrog=2, progress=lambda r: seen.extend(r) or r
     )
     x, _ = simulate(model, 3)
-    assert result.log_px.dtype == torch.float64
-    assert not result.log_px.requires_grad
+    assert result.log_p.dtype == torch.float64
+    assert not result.log_p.requires_grad
     assert not x.requires_grad
     assert seen == [1, 2, 3]
     assert torch.equal(state, torch.get_rng_state())

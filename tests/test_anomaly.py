@@ -141,7 +141,7 @@ def test_scores_of_any_model(name):
     found = scores(model, [(x, y)], ["elbo", "log_p", "reconstruction"], num_samples=50)
     assert (found["log_p"] <= found["elbo"] + 0.5).all()
     exact = estimate_log_marginal(model, x, y, num_samples=2000)
-    assert_close(found["log_p"], -exact.log_px, rtol=0, atol=2.0)
+    assert_close(found["log_p"], -exact.log_p, rtol=0, atol=2.0)
     assert all(value.shape == (6,) and value.dtype == torch.float64 for value in found.values())
 
 

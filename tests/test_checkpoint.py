@@ -69,6 +69,16 @@ def test_last_and_previous(tmp_path):
     assert same(read_checkpoint(folder / "previous.ckpt"), 2)
 
 
+def test_a_checkpoint_of_an_earlier_version_has_the_present_names(tmp_path):
+    """Keys and classes, in both ways of reading: a resumed run compares this config with its own."""
+    old = {"data": {"chunk": 3}, "scheduler": {"_target_": "vaezoo.schedulers.cosine"}}
+    new = {"data": {"batches_per_step": 3}, "scheduler": {"_target_": "vaezoo.training.schedulers.cosine"}}
+    write_checkpoint(state(1) | {"vaezoo_config": old}, tmp_path / "last.ckpt")
+    assert read_checkpoint(tmp_path / "last.ckpt")["vaezoo_config"] == new
+    _, newest_content = newest_checkpoint(tmp_path)
+    assert newest_content["vaezoo_config"] == new
+
+
 def test_files_are_renamed_after_they_are_on_the_disk(tmp_path, monkeypatch):
     """An open file can still be read; the data are flushed before the renaming, and the folder after it."""
     save(tmp_path, 1)
@@ -206,7 +216,7 @@ def test_flipped_bits_without_sha256(tmp_path):
 
 
 def test_a_tensor_that_is_marked_as_a_folder(tmp_path):
-    """With one bit of the archive's directory flipped, torch alone returns a tensor of uninitialised memory."""
+    """With one bit of the archive's directory flipped, torch alone returns a tensor of uninitialized memory."""
     path = tmp_path / "alone.ckpt"
     content = bytearray(serialised(state(1)))
     path.write_bytes(content)

@@ -24,7 +24,7 @@ def grid(*sizes):
 
 
 def drawn(sizes, num, seed=0):
-    """Independent uniform factors (N, F) and perfect codes of them, standardised."""
+    """Independent uniform factors (N, F) and perfect codes of them, standardized."""
     v = np.random.default_rng(seed).integers(0, sizes, size=(num, len(sizes)))
     return v, (v - v.mean(0)) / v.std(0)
 
@@ -200,7 +200,7 @@ def test_explicitness_without_some_values_in_the_test_part():
 
 
 def test_scale_of_dimensions_does_not_matter(small):
-    """Where they are standardised; in the others a fixed penalty sees it."""
+    """Where they are standardized; in the others a fixed penalty sees it."""
     v, z = small
     scaled = z * [0.001, 1, 30, 1]
     a, b = (m.explicitness(x[:600], v[:600], x[600:], v[600:]) for x in (z, scaled))

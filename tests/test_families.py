@@ -293,7 +293,7 @@ def test_continuous_bernoulli_quantiles(logit, dtype):
         torch.testing.assert_close(cdf, u.double(), rtol=0, atol=1e-12 if dtype == FLOAT else 1e-5)
 
 
-# Discretised logistic.
+# Discretized logistic.
 
 EXTREMES = [(loc, s) for loc in (-50, -0.4, 0, 1 / 510, 0.37, 1, 3, 50) for s in (-30, -7, -4.5, -1, 2, 8, 20)]
 
@@ -356,7 +356,7 @@ def assert_frequencies(x, mass):
     assert float((counts - expected)[~often].sum().abs()) < 6 * math.sqrt(float(expected[~often].sum())) + 1
 
 
-# Mixture of discretised logistics.
+# Mixture of discretized logistics.
 
 
 def mixture_params(dtype=FLOAT):

@@ -21,8 +21,8 @@ def net(digits):
     return train_features(*digits, num_images=40_000)
 
 
-def test_the_network_classifies_grey_and_binarised_digits(digits, net):
-    """More than 97 % of held-out digits, as ``accuracy`` says, and more than 85 % if they are binarised."""
+def test_the_network_classifies_grey_and_binarized_digits(digits, net):
+    """More than 97 % of held-out digits, as ``accuracy`` says, and more than 85 % if they are binarized."""
     test = digits[1]
     x = test.images / 255
     accuracy = (net.logits(x)[0].argmax(1) == test.labels).double().mean()
@@ -32,7 +32,7 @@ def test_the_network_classifies_grey_and_binarised_digits(digits, net):
     assert (net.logits(bits)[0].argmax(1) == test.labels).double().mean() > 0.85
 
 
-def test_features_are_standardised_and_independent_of_the_batch(digits, net):
+def test_features_are_standardized_and_independent_of_the_batch(digits, net):
     """Mean 0 and variance 1 over the training images; values outside [0, 1] are clipped."""
     x = digits[0].images / 255
     features = net(x)

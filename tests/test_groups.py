@@ -82,7 +82,7 @@ def test_the_inference_gap():
     (x, y) = next(run.batches("test", 20))
     truth = estimate_log_marginal(run.model, x, y, num_samples=5)
     values = GROUPS["likelihood"](run, SETTINGS).values
-    gap = truth.log_px - truth.elbo
+    gap = truth.log_p - truth.elbo
     assert values["inference_gap"] == pytest.approx(float(gap.mean()), rel=1e-6)
     assert values["inference_gap_error"] == pytest.approx(float(gap.std()) / 20**0.5, rel=1e-6)
     assert "inference_gap" not in GROUPS["likelihood"](opened("vq_vae"), SETTINGS).values

@@ -465,7 +465,7 @@ def test_hierarchies_have_no_traversals():
 
 
 class Mixed(VAE):
-    """A prior that does not factorise: no KL by dimension."""
+    """A prior that does not factorize: no KL by dimension."""
 
     def forward(self, x, context=None, num_samples=None):
         trace = super().forward(x, context, num_samples)

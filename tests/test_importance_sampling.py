@@ -36,10 +36,10 @@ def test_exact_posterior_is_exact(num_samples, chunk_size):
     """Every weight is p(x), so the estimate has no error and ess = K."""
     model, x, truth = linear_gaussian(exact=True)
     result = estimate_log_marginal(model, x, num_samples=num_samples, chunk_size=chunk_size)
-    assert_close(result.log_px, truth, rtol=0, atol=1e-9)
+    assert_close(result.log_p, truth, rtol=0, atol=1e-9)
     assert_close(result.mc_error, torch.zeros_like(truth), rtol=0, atol=1e-9)
     assert_close(result.ess, torch.full_like(truth, num_samples), rtol=1e-9, atol=0)
-    assert_close(model.log_marginal(x, num_samples=num_samples, chunk_size=chunk_size), result.log_px, rtol=0, atol=0)
+    assert_close(model.log_marginal(x, num_samples=num_samples, chunk_size=chunk_size), result.log_p, rtol=0, atol=0)
 
 
 def test_gap_is_the_kl_of_the_posteriors():
@@ -48,10 +48,10 @@ def test_gap_is_the_kl_of_the_posteriors():
     exact, _, _ = linear_gaussian(exact=True)
     q, posterior = model.encoder(x), exact.encoder(x)
     result = estimate_log_marginal(model, x, num_samples=20_000)
-    assert_close(result.log_px - result.elbo, kl_divergence(q, posterior), rtol=0, atol=0.02)
+    assert_close(result.log_p - result.elbo, kl_divergence(q, posterior), rtol=0, atol=0.02)
     assert_close(result.elbo, truth - kl_divergence(q, posterior), rtol=0, atol=0.02)
     few = estimate_log_marginal(model, x, num_samples=3)
-    assert (few.log_px > few.elbo).all()
+    assert (few.log_p > few.elbo).all()
     assert_close(estimate_log_marginal(exact, x, num_samples=3).elbo, truth, rtol=0, atol=1e-9)
 
 
@@ -61,14 +61,14 @@ def test_errors_are_calibrated():
     num = 2000
     result = estimate_log_marginal(model, x[:1].expand(num, -1, -1, -1), num_samples=400)
     assert (result.ess < 350).all()  # the weights do vary
-    error = result.log_px - truth[0]
+    error = result.log_p - truth[0]
     z = (error + result.mc_error.square() / 2) / result.mc_error
     for width, share in [(1.0, 0.6827), (2.0, 0.9545)]:
         within = float((z.abs() < width).double().mean())
         assert abs(within - share) < 4 * math.sqrt(share * (1 - share) / num)
     spread = float(error.std() / result.mc_error.mean())
     assert spread == pytest.approx(1, abs=0.065)  # 4 standard errors of a standard deviation
-    assert float(result.log_px.std()) / math.sqrt(num) == pytest.approx(result.error)
+    assert float(result.log_p.std()) / math.sqrt(num) == pytest.approx(result.error)
     assert result.draw_error == pytest.approx(result.error, rel=0.065)  # one example: all spread is the draws'
     assert abs(result.mean - float(truth[0])) < 5 * result.error
 
@@ -80,7 +80,7 @@ def test_bound_rises_to_log_px():
     gaps, errors = [], []
     for num_samples in (1, 5, 25):
         result = estimate_log_marginal(model, many, num_samples=num_samples)
-        d = result.log_px - truth[0]
+        d = result.log_p - truth[0]
         gap = d.expm1() - d  # E exp(d) = 1, so that its mean is that of -d, with less noise
         gaps.append(float(gap.mean()))
         errors.append(float(gap.std()) / math.sqrt(len(many)))
@@ -106,7 +106,7 @@ def test_estimate_is_the_mean_weight(dtype):
     assert [len(log_w) for log_w in draws] == [7] * 6
     assert draws[0].dtype == dtype
     w = torch.cat(draws)[:40, 0].double().exp()
-    assert_close(result.log_px[0], w.mean().log(), rtol=0, atol=1e-12)
+    assert_close(result.log_p[0], w.mean().log(), rtol=0, atol=1e-12)
     assert_close(result.mc_error[0], w.std() / w.mean() / math.sqrt(40), rtol=1e-9, atol=0)
     assert_close(result.ess[0], w.sum() ** 2 / w.square().sum(), rtol=1e-9, atol=0)
 
@@ -131,7 +131,7 @@ def test_result_does_not_depend_on_the_batch(name):
     for value, *pieces in zip(whole, *parts, strict=True):
         assert torch.equal(value, torch.cat(pieces))
     other = passes(x, y, seed=model.seed + 1)
-    assert torch.equal(other.log_px, whole.log_px) == (name == "vq_vae")
+    assert torch.equal(other.log_p, whole.log_p) == (name == "vq_vae")
 
 
 def test_each_example_has_its_own_samples():
@@ -171,9 +171,9 @@ def test_sums_are_not_in_bfloat16():
     full = estimate_log_marginal(model, x, num_samples=50)
     with torch.autocast("cpu", torch.bfloat16):
         half = estimate_log_marginal(model, x, num_samples=50)
-    assert half.log_px.dtype == torch.float64
-    assert not torch.equal(half.log_px, full.log_px)
-    assert_close(half.log_px, full.log_px, rtol=0, atol=0.5)
+    assert half.log_p.dtype == torch.float64
+    assert not torch.equal(half.log_p, full.log_p)
+    assert_close(half.log_p, full.log_p, rtol=0, atol=0.5)
 
 
 def test_progress_wraps_the_loop():

@@ -228,7 +228,7 @@ def test_metrics_of_a_model():
     assert sum(found[name] for name in SPLIT) == pytest.approx(sampled, rel=1e-5)
 
 
-# Posteriors that do not factorise.
+# Posteriors that do not factorize.
 
 
 def test_full_covariance():

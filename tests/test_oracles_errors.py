@@ -109,7 +109,7 @@ def test_log_marginal_estimate_of_five_weights():
     assert ess == pytest.approx(w.sum() ** 2 / (w**2).sum(), rel=1e-9)
     parts = [LogMarginalEstimate(*randn(4, n, seed=n)) for n in (2, 3)]
     joined = LogMarginalEstimate.concat(parts)
-    assert joined.error == pytest.approx(standard_error([*parts[0].log_px, *parts[1].log_px]), rel=1e-12)
+    assert joined.error == pytest.approx(standard_error([*parts[0].log_p, *parts[1].log_p]), rel=1e-12)
     assert joined.draw_error == pytest.approx(math.sqrt(sum(float(e) ** 2 for p in parts for e in p.mc_error)) / 5)
 
 

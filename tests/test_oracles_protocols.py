@@ -412,8 +412,8 @@ def test_anomaly(monkeypatch):
 
 
 @pytest.mark.parametrize(("binarize", "likelihood"), [("threshold", "bernoulli"), ("none", "discretized_logistic")])
-def test_outliers_are_binarised_like_the_runs_own_images(monkeypatch, binarize, likelihood):
-    """Binarised alike, with the run's seed; the data of another choice of conf/data."""
+def test_outliers_are_binarized_like_the_runs_own_images(monkeypatch, binarize, likelihood):
+    """Binarized alike, with the run's seed; the data of another choice of conf/data."""
     monkeypatch.setattr("vaezoo.evaluation.anomaly.compose_data_config", lambda name: cfg("data", f"data={name}"))
     model = make("mlp_vae", f"model/likelihood={likelihood}", net="mlp", shape=(1, 8, 8))
     own = SimpleNamespace(data_kind="byte" if binarize == "none" else "binary")

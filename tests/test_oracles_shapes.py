@@ -251,10 +251,10 @@ def test_evidence_in_chunks_of_a_likelihood_with_two_outputs():
     for i in range(3):
         log_w = torch.cat(weights[4 * i : 4 * i + 4])[:17, 0].double()
         assert len(log_w.unique()) == 17
-        assert float(found.log_px[i]) == pytest.approx(float(log_w.logsumexp(0) - math.log(17)), rel=1e-12)
+        assert float(found.log_p[i]) == pytest.approx(float(log_w.logsumexp(0) - math.log(17)), rel=1e-12)
         assert float(found.elbo[i]) == pytest.approx(float(log_w.mean()), rel=1e-12)
     whole = estimate_log_marginal(model, x[2:], num_samples=17, chunk_size=5, start_index=2)
-    assert float(whole.log_px) == float(found.log_px[2])
+    assert float(whole.log_p) == float(found.log_p[2])
 
 
 def test_raw_outputs_are_the_parameters_of_the_family():

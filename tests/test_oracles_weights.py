@@ -278,7 +278,7 @@ def test_the_annealing_path_and_its_steps(monkeypatch):
     for (step, accepted), (after, _) in itertools.pairwise(moves):
         assert accepted.shape == (6 + 4, 3)
         torch.testing.assert_close(after, step * (0.1 * (accepted[6:].mean(0) - 0.65)).exp())
-    assert found.log_px.shape == (3,)
+    assert found.log_p.shape == (3,)
 
 
 def test_rows_while_training_are_the_batchs_own():

@@ -134,7 +134,7 @@ def test_newest_picture_of_each_kind(tmp_path):
 
 def test_means_are_over_seeds_and_best_comes_first(sweep):
     (comparison,) = compare(read_runs([sweep]))
-    assert comparison.elbo_kind == "MNIST 1x28x28, dynamic binarisation, log p of bits"
+    assert comparison.elbo_kind == "MNIST 1x28x28, dynamic binarization, log p of bits"
     assert [variant.label for variant in comparison.variants] == ["conv_vae", "mlp_vae"]
     elbo = comparison.variants[1].numbers["elbo"]
     assert (elbo.mean, elbo.num) == (-101.0, 3)
@@ -229,7 +229,7 @@ def test_an_evaluation_of_another_training_in_the_same_folder_is_not_merged(tmp_
     assert len(read_runs([tmp_path])) == 2
 
 
-def test_other_binarisations_of_the_same_images_are_not_compared():
+def test_other_binarizations_of_the_same_images_are_not_compared():
     runs = [Run(tmp, config={"data": {"binarize": "dynamic", "split_seed": seed}}) for seed in (0, 1) for tmp in "ab"]
     assert len({run.elbo_kind for run in runs}) == 2
     one, other = (Run("a", config={"data": data}) for data in ({"split_seed": 1}, {}))

@@ -88,7 +88,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}: `--help` shows how a command looks")
+        raise ConfigError(f"{message}: see `--help`")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]  # otherwise it prints seven lines and exits

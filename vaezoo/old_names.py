@@ -46,13 +46,17 @@ def update_override(override: str) -> str:
 
 
 def update_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a recorded config with the present names of its keys.
+    """Return a recorded config with the present names of its keys and of the classes in it.
 
     >>> update_config({"seed": 3, "callbacks": {"best": None, "monitor": {}}})
     {'seed': 3, 'callbacks': {'checkpoint_best': None, 'monitor': {}}}
+    >>> update_config({"scheduler": {"_target_": "vaezoo.schedulers.cosine"}})
+    {'scheduler': {'_target_': 'vaezoo.training.schedulers.cosine'}}
     """
 
     def update(node: Any, path: str) -> Any:
+        if path.endswith("_target_") and isinstance(node, str):
+            return NEW_NAMES.get(node, node)
         if not isinstance(node, dict):
             return node
         paths = {key: f"{path}.{key}" if path else str(key) for key in node}

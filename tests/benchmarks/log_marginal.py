@@ -77,7 +77,7 @@ def whole_batch(model: VAE, x: Tensor, num_samples: int, chunk: int = 100) -> Te
 def ours(model: VAE, x: Tensor, num_samples: int, compile: bool = False, bf16: bool = False) -> Tensor:
     """vaezoo.inference.importance_sampling.estimate."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return estimate_log_marginal(model, x, num_samples=num_samples, compile=compile).log_px
+        return estimate_log_marginal(model, x, num_samples=num_samples, compile=compile).log_p
 
 
 CONTENDERS = {

@@ -161,7 +161,7 @@ MUTATIONS = (
         "distributions/continuous_bernoulli.py",
         "torch.log(s / torch.tanh(s / 2))",
         "torch.log(s / torch.tanh(s))",
-        "continuous Bernoulli: the normaliser lacks a factor 1/2 in tanh",
+        "continuous Bernoulli: the normalizer lacks a factor 1/2 in tanh",
         "families",
     ),
     Mutation(
@@ -175,14 +175,14 @@ MUTATIONS = (
         "distributions/discretized_logistic.py",
         "width = torch.where(lowest | highest, torch.inf",
         "width = torch.where(lowest, torch.inf",
-        "discretised logistic: the highest level does not get the upper tail",
+        "discretized logistic: the highest level does not get the upper tail",
         "families",
     ),
     Mutation(
         "distributions/discretized_logistic.py",
         "top = self.num_levels - 1\n",
         "top = self.num_levels\n",
-        "discretised logistic: samples are k / 256, not k / 255",
+        "discretized logistic: samples are k / 256, not k / 255",
         "families",
     ),
     Mutation(
@@ -530,7 +530,7 @@ MUTATIONS = (
         "objectives/discrepancy.py",
         "device=z.device), dim=0)",
         "device=z.device), dim=1)",
-        "sliced Wasserstein: directions are normalised over the wrong axis",
+        "sliced Wasserstein: directions are normalized over the wrong axis",
         "aggregate",
     ),
     Mutation(
@@ -793,7 +793,7 @@ MUTATIONS = (
         "data/batching.py",
         ".random_(0, 255, generator=generator)",
         ".random_(0, 256, generator=generator)",
-        "binarisation: the probability is pixel / 256",
+        "binarization: the probability is pixel / 256",
         "data",
     ),
     Mutation(
@@ -814,7 +814,7 @@ MUTATIONS = (
         "data/images.py",
         'seeding.generator(self.split_seed, "binarize", name)',
         'seeding.generator(self.split_seed, "binarize")',
-        "training, validation and test are binarised by the same draws",
+        "training, validation and test are binarized by the same draws",
         "exact_rules data",
     ),
     Mutation(
@@ -828,7 +828,7 @@ MUTATIONS = (
         "data/batching.py",
         '"binarize", epoch, batch_idx, self.rank,',
         '"binarize", batch_idx, self.rank,',
-        "fresh binarisation: every epoch draws the same bits",
+        "fresh binarization: every epoch draws the same bits",
         "data",
     ),
     Mutation(
@@ -905,7 +905,7 @@ MUTATIONS = (
     ),
     Mutation(
         "inference/importance_sampling.py",
-        "float(self.mc_error.square().sum().sqrt()) / len(self.log_px)",
+        "float(self.mc_error.square().sum().sqrt()) / len(self.log_p)",
         "float(self.mc_error.mean())",
         "errors of draws are averaged, as if all were the same draw",
         "importance_sampling",
@@ -1138,8 +1138,8 @@ MUTATIONS = (
     ),
     Mutation(
         "evaluation/ais.py",
-        "upper.log_px - lower.log_px",
-        "upper.log_px - test.log_px",
+        "upper.log_p - lower.log_p",
+        "upper.log_p - test.log_p",
         "annealing: the gap of the bounds mixes the model's images with those of the test set",
         "oracles_protocols groups ais",
     ),

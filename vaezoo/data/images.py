@@ -124,7 +124,10 @@ class ImageData(pl.LightningDataModule):
         full, test = self.check_splits(self.read())
         shape = tuple(full.images.shape[1:])
         if self.shape is not None and self.shape != shape:
-            raise ValueError(f"data.shape is {self.shape}, but the images of {type(self).__name__} are {shape}")
+            raise ValueError(
+                f"data.shape is {self.shape}, but the images of {type(self).__name__} are {shape}: "
+                f"use data.shape={list(shape)}"
+            )
         self.shape = shape
         num = len(full.images)
         if self.val_size >= num:

@@ -40,9 +40,9 @@ def annealed(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
         sampled = estimate_log_marginal(run.model, x, y, max(1, settings.num_samples), start_index=start_index)
         parts.append((ais(x), sampled, ais(generated), ais(generated, z=z)))
     test, sampled, lower, upper = map(LogMarginalEstimate.concat, zip(*parts, strict=True))
-    values = mean_with_error("log_p_annealed", test.log_px)
-    values |= mean_with_error("annealed_gap", upper.log_px - lower.log_px)
+    values = mean_with_error("log_p_annealed", test.log_p)
+    values |= mean_with_error("annealed_gap", upper.log_p - lower.log_p)
     if settings.num_samples:
-        values |= mean_with_error("annealed_gain", test.log_px - sampled.log_px)
-    num = len(test.log_px)
+        values |= mean_with_error("annealed_gain", test.log_p - sampled.log_p)
+    num = len(test.log_p)
     return EvaluationResult(values, QUANTITIES, f"annealed importance sampling: {num} images, 16 chains, 1,000 steps")

@@ -61,7 +61,7 @@ def anomaly(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
 
 
 def other_data(run: TrainedRun, name: str) -> ImageData:
-    """Load another data set with the run's binarisation and data folder.
+    """Load another data set with the run's binarization and data folder.
 
     Raises:
         ConfigError: its images have another shape, or another kind of values.

@@ -27,12 +27,12 @@ BATCH_SIZE = 128
 class FeatureNet(nn.Module):
     """Compute 64 features of images: the last hidden layer of a convolutional classifier.
 
-    Images have pixels in [0, 1], grey or colour; values outside are clipped. Half of the training images are binarised
-    at random, so the network fits both binarised and grey images. Real and generated images must be of the same kind:
-    the distance between grey and binarised images says nothing about a model.
+    Images have pixels in [0, 1], grey or colour; values outside are clipped. Half of the training images are binarized
+    at random, so the network fits both binarized and grey images. Real and generated images must be of the same kind:
+    the distance between grey and binarized images says nothing about a model.
 
-    Features are taken before their activation, where none is stuck at 0. Each is standardised to mean 0 and variance 1
-    over the first 10,000 training images without binarisation, so distances are in these standard deviations. Numbers
+    Features are taken before their activation, where none is stuck at 0. Each is standardized to mean 0 and variance 1
+    over the first 10,000 training images without binarization, so distances are in these standard deviations. Numbers
     from two networks can be compared only if their digests are equal. The digest covers every bit of the weights, which
     another processor or another number of threads changes.
 
@@ -55,7 +55,7 @@ class FeatureNet(nn.Module):
         planes, height, width = self.data_shape
         blocks: list[nn.Module] = []
         for out_planes in channels:
-            # GroupNorm normalises each image by itself, so its features do not depend on the batch.
+            # GroupNorm normalizes each image by itself, so its features do not depend on the batch.
             blocks += [nn.Conv2d(planes, out_planes, 3, padding=1), nn.GroupNorm(4, out_planes), nn.ReLU()]
             blocks += [nn.MaxPool2d(2, ceil_mode=True)]
             planes = out_planes
@@ -117,7 +117,7 @@ def train_features(train: Split, test: Split, seed: int = 0, num_images: int = 1
     Args:
         train: images as bytes (N, C, H, W) with labels (N,) or factors (N, F), counted from 0.
         test: held-out images and labels, for ``accuracy``.
-        seed: seed of the first weights, the order of the images and their binarisation.
+        seed: seed of the first weights, the order of the images and their binarization.
         num_images: number of images seen in training, with repetitions; the default is three epochs of MNIST.
 
     Raises:
@@ -156,7 +156,7 @@ def train_features(train: Split, test: Split, seed: int = 0, num_images: int = 1
 def features_for(data: ImageData, folder: str | Path, seed: int = 0, num_images: int = 180_000) -> FeatureNet:
     """Load the network for a data set from ``folder``; train and save it if it is not there.
 
-    It is trained on the whole training set as it was read: bytes, whatever the run's binarisation or validation split,
+    It is trained on the whole training set as it was read: bytes, whatever the run's binarization or validation split,
     so all runs on a data set share one network. Its file name is a fingerprint of the images (up to 10,000 of each
     split), the seed and ``VERSION``. A file that cannot be read is replaced.
 

@@ -16,14 +16,14 @@ def likelihood(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResul
     if not settings.num_samples:
         raise DoesNotApply("task.num_samples=0")
     found = log_p(run, settings)
-    num = len(found.log_px)
-    values = mean_with_error("log_p", found.log_px)
+    num = len(found.log_p)
+    values = mean_with_error("log_p", found.log_p)
     values |= {"log_p_samples": float(settings.num_samples), "log_p_images": float(num)}
     draws = ""
     if settings.num_samples > 1:
         values["log_p_draw_error"] = found.draw_error
         if found.draw_error:  # 0 if all draws are equal, as in a VQ-VAE: then they say nothing about the gap
-            values |= mean_with_error("inference_gap", found.log_px - found.elbo)
+            values |= mean_with_error("inference_gap", found.log_p - found.elbo)
         draws = (
             f" ({found.draw_error:.3f} of it from the finite number of draws; effective number of draws: "
             f"{found.ess.median():,.0f} in the median image, {found.ess.min():,.0f} in the worst)"

@@ -153,7 +153,7 @@ def annealed_importance_sampling(
     num_steps and num_chains.
 
     With ``z`` the chains start there and go from beta = 1 to 0. If z ~ p(z | x), as ``simulate`` returns it,
-    E 1/w = 1/p(x), and log_px = -log 1/K sum_k 1/w_k is above log p(x) in expectation: log p(x) is between this value
+    E 1/w = 1/p(x), and log_p = -log 1/K sum_k 1/w_k is above log p(x) in expectation: log p(x) is between this value
     and the lower bound. For any other z the result has no meaning.
 
     The step size is adapted to an acceptance rate of 0.65. In Wu et al. 2017 each chain adapts to its own past, so its
@@ -192,7 +192,7 @@ def annealed_importance_sampling(
     >>> x, z = simulate(model, 3)
     >>> lower = annealed_importance_sampling(model, x, num_steps=20, num_leapfrog=3)
     >>> upper = annealed_importance_sampling(model, x, num_steps=20, num_leapfrog=3, z=z)
-    >>> lower.log_px.shape, upper.log_px.shape
+    >>> lower.log_p.shape, upper.log_p.shape
     (torch.Size([3]), torch.Size([3]))
     """
     vae = check_model(model)
@@ -251,10 +251,10 @@ def annealed_importance_sampling(
             )
             log_w += weights[t] * log_ratio.to(dtype)
             step = step * (ADAPTATION_RATE * (accepted[num_chains:].mean(0) - TARGET_ACCEPTANCE)).exp()
-    log_px, single_chain, mc_error, ess = torch.stack(
+    log_p, single_chain, mc_error, ess = torch.stack(
         [summarize_weights(log_w[:num_chains, i]) for i in range(len(x))], 1
     )
-    return LogMarginalEstimate(sign * log_px, sign * single_chain, mc_error, ess)
+    return LogMarginalEstimate(sign * log_p, sign * single_chain, mc_error, ess)
 
 
 def simulate(

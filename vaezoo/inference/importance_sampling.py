@@ -34,7 +34,7 @@ class LogMarginalEstimate(NamedTuple):
 
     With the weights w_k of K samples, and W their mean,
 
-        log_px   = log W
+        log_p   = log W
         elbo     = mean of log w
         mc_error = sd(w) / (W sqrt(K))
         ess      = (sum w)^2 / sum w^2
@@ -44,13 +44,13 @@ class LogMarginalEstimate(NamedTuple):
     is too small.
 
     Args:
-        log_px: estimate of log p(x), (B,), float64.
+        log_p: estimate of log p(x), (B,), float64.
         elbo: ELBO from the same samples, (B,), float64. For annealing: the bound from a single chain.
-        mc_error: standard error of ``log_px`` over samples (delta method), (B,), float64; nan if K = 1.
+        mc_error: standard error of ``log_p`` over samples (delta method), (B,), float64; nan if K = 1.
         ess: effective sample size, from 1 to K, (B,), float64.
     """
 
-    log_px: Tensor
+    log_p: Tensor
     elbo: Tensor
     mc_error: Tensor
     ess: Tensor
@@ -63,17 +63,17 @@ class LogMarginalEstimate(NamedTuple):
     @property
     def mean(self) -> float:
         """Mean of log p(x) over the examples."""
-        return float(self.log_px.mean())
+        return float(self.log_p.mean())
 
     @property
     def error(self) -> float:
         """Standard error of ``mean`` over examples; it includes the Monte Carlo error."""
-        return float(self.log_px.std()) / math.sqrt(len(self.log_px))
+        return float(self.log_p.std()) / math.sqrt(len(self.log_p))
 
     @property
     def draw_error(self) -> float:
         """Standard error of ``mean`` for these examples: the Monte Carlo error only."""
-        return float(self.mc_error.square().sum().sqrt()) / len(self.log_px)
+        return float(self.mc_error.square().sum().sqrt()) / len(self.log_p)
 
 
 def estimate_log_marginal(
@@ -110,7 +110,7 @@ def estimate_log_marginal(
     >>> from vaezoo.models import VAE
     >>> model, x = VAE((1, 2, 2), latent_dim=2), torch.zeros(3, 1, 2, 2)
     >>> estimate = estimate_log_marginal(model, x, num_samples=50)
-    >>> estimate.log_px.shape, bool((estimate.log_px >= estimate.elbo).all())
+    >>> estimate.log_p.shape, bool((estimate.log_p >= estimate.elbo).all())
     (torch.Size([3]), True)
     """
     if num_samples < 1 or (chunk_size is not None and chunk_size < 1):
@@ -144,7 +144,7 @@ def estimate_log_marginal(
 def summarize_weights(log_w: Tensor) -> Tensor:
     """Return the fields of ``LogMarginalEstimate`` for the log weights (K,) of one example, (4,)."""
     num = len(log_w)
-    log_px = log_w.logsumexp(0) - math.log(num)
-    ratio = (log_w - log_px).exp()  # w / W
+    log_p = log_w.logsumexp(0) - math.log(num)
+    ratio = (log_w - log_p).exp()  # w / W
     mc_error = ((ratio - 1).square().sum() / (num * (num - 1))).sqrt()  # 0 / 0 at K = 1
-    return torch.stack([log_px, log_w.mean(), mc_error, num**2 / ratio.square().sum()])
+    return torch.stack([log_p, log_w.mean(), mc_error, num**2 / ratio.square().sum()])

@@ -52,7 +52,7 @@ QUANTITIES = {
     "mutual_information": Quantity("nats", "I(x; z) = E[log q(z | x) - log q(z)], at most log N"),
     "aggregate_kl": Quantity("nats", "KL(q(z), p(z)) = total_correlation + dimension_wise_kl", -1, "aggregate KL"),
     "total_correlation": Quantity("nats", "KL(q(z), prod_d q(z_d)): the dependence between dimensions"),
-    "dimension_wise_kl": Quantity("nats", "sum_d KL(q(z_d), p(z_d)), if p(z) factorises", -1, "dimension-wise KL"),
+    "dimension_wise_kl": Quantity("nats", "sum_d KL(q(z_d), p(z_d)), if p(z) factorizes", -1, "dimension-wise KL"),
 }
 
 

@@ -12,7 +12,7 @@ from vaezoo.metrics.quantities import Quantity
 
 NUM_NEIGHBORS = 5
 QUANTITIES = {
-    "linear_probe": Quantity("accuracy", "logistic regression on the standardised code", 1, "linear probe", 3, "main"),
+    "linear_probe": Quantity("accuracy", "logistic regression on the standardized code", 1, "linear probe", 3, "main"),
     "knn": Quantity("accuracy", "majority vote of the 5 nearest neighbours of the code", 1, "kNN"),
     "chance": Quantity("accuracy", "most frequent class of the training codes"),
     "nmi": Quantity(

@@ -132,7 +132,7 @@ class LatentVariableModel(TrainingLoop):
         """
         from vaezoo.inference.importance_sampling import estimate_log_marginal
 
-        return estimate_log_marginal(self, x, context, num_samples, **settings).log_px
+        return estimate_log_marginal(self, x, context, num_samples, **settings).log_p
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # a checkpoint of a run has its settings in itself

@@ -127,7 +127,7 @@ class Run:
         data = self.config.get("data") or {}
         shape = "x".join(map(str, data.get("shape", ())))
         binarize = data.get("binarize", "none")
-        drawn = "" if binarize == "none" else f"{binarize} binarisation"
+        drawn = "" if binarize == "none" else f"{binarize} binarization"
         if drawn and data.get("split_seed"):  # another seed draws other bits
             drawn += f" {data['split_seed']}"
         scored = self.summary.get("scored", "unknown")

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.plugins import io as lightning_io
 from lightning.pytorch.utilities import rank_zero_only
 
+from vaezoo.old_names import update_config
 from vaezoo.runs.archive import find_unreadable, leaves, read_archive
 from vaezoo.runs.checkpoint_file import open_verified, remove_verified, replace_verified
 
@@ -156,7 +157,7 @@ class CheckpointIO(lightning_io.CheckpointIO):
 
 
 def read_intact(path: Path) -> dict[str, Any]:
-    """Return the verified content of a checkpoint file.
+    """Return the verified content of a checkpoint file, with the present names in its config.
 
     Raises:
         ValueError: the file is damaged, or vaezoo did not write it; the message names the file and the reason.
@@ -175,6 +176,8 @@ def read_intact(path: Path) -> dict[str, Any]:
                 f"model.load_state_dict(torch.load(FILE, weights_only=True)['state_dict'])"
             )
         raise ValueError(f"{path} {fault}")
+    if isinstance(checkpoint[CONFIG_KEY], dict):
+        checkpoint[CONFIG_KEY] = update_config(checkpoint[CONFIG_KEY])
     return checkpoint
 
 

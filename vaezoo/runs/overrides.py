@@ -63,10 +63,10 @@ def is_larger_comparison(now: dict[str, str], then: dict[str, str]) -> bool:
     if get_value(now, "task") != "compare" or get_value(then, "task") != "compare":
         return False
     has_all = all(listed(now, key) >= listed(then, key) for key in LIST_KEYS)
-    ours, theirs = (
+    rest, other_rest = (
         [text for text in overrides.values() if not has_key(text, (*LIST_KEYS, "task"))] for overrides in (now, then)
     )
-    return has_all and same_overrides(ours, theirs)
+    return has_all and same_overrides(rest, other_rest)
 
 
 def listed(overrides: dict[str, str], key: str) -> set[str]:

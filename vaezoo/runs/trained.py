@@ -16,7 +16,6 @@ from vaezoo.callbacks.progress import Progress
 from vaezoo.data import ImageData, Split
 from vaezoo.errors import ConfigError
 from vaezoo.models import LatentVariableModel
-from vaezoo.old_names import update_config
 from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
 from vaezoo.runs.load import check_config, load_weights
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, log_likelihood_kind, silence_lightning
@@ -111,7 +110,7 @@ def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = ()) -> Trained
         raise ConfigError(f"task={task} needs run=PATH, the folder of a trained run such as outputs/DATE/TIME")
     path = find_checkpoint(config["run"])
     checkpoint = read_checkpoint(path)
-    saved = update_config(check_config(checkpoint, path, tuple(config["allow_packages"])))
+    saved = check_config(checkpoint, path, tuple(config["allow_packages"]))
     for part in ("data", "trainer", "optimizer", "scheduler"):
         if not isinstance(saved.get(part), dict):
             raise ConfigError(f"{path} has no config of {part}: task={task} needs the checkpoint of a run")

@@ -26,4 +26,4 @@ def report(config: dict[str, Any], runs: str | list | None) -> None:
     write_report(found, page, ", ".join(map(str, paths)))
     figures = write_figures(found, page.parent / "figures")
     write_summary(config, task="report", runs=[str(run.folder) for run in found])
-    print(f"{len(found)} runs: {page}, and {len(figures)} figures in {page.parent / 'figures'}")
+    print(f"{len(found)} run{'s' * (len(found) != 1)}: {page}, and {len(figures)} figures in {page.parent / 'figures'}")
