@@ -9,6 +9,7 @@ from vaezoo.distributions.parameters import get_parameters, is_diagonal_normal, 
 from vaezoo.distributions.triangular_normal import TriangularNormal
 from vaezoo.distributions.vector_quantized import NearestCode, UniformCodes
 from vaezoo.distributions.von_mises_fisher import HypersphericalUniformDistribution, VonMisesFisherDistribution
+from vaezoo.distributions.wrapped import MaskedDistribution, RescaledDistribution
 
 __all__ = [
     "CategoricalDistribution",
@@ -16,8 +17,10 @@ __all__ = [
     "DiscretizedLogisticDistribution",
     "FlowDistribution",
     "HypersphericalUniformDistribution",
+    "MaskedDistribution",
     "NearestCode",
     "OptimalScaleNormalDistribution",
+    "RescaledDistribution",
     "TriangularNormal",
     "UniformCodes",
     "VonMisesFisherDistribution",

@@ -7,7 +7,13 @@ for which kinds of data it has a density or probability (``supported_data``):
 * ``binary``: 0 or 1;
 * ``byte``: k / 255 for k = 0 ... 255, as in an 8-bit image;
 * ``unit``: any number in [0, 1];
-* ``real``: any number.
+* ``real``: any number;
+* ``count``: whole numbers >= 0, as integers;
+* ``token``: words or characters of a vocabulary, as integers 0 ... V - 1;
+* ``categorical``: categories of any order, as integers 0 ... V - 1;
+* ``mixed``: a vector of several kinds, as floats; ``vaezoo.layout.Layout`` names its parts.
+
+A missing entry is NaN in floats and -1 in integers. ``Masked`` leaves missing entries out.
 """
 
 from vaezoo.families.base import Family, require_tensor
@@ -18,6 +24,7 @@ from vaezoo.families.full_covariance import FullCovarianceNormal
 from vaezoo.families.normal import FixedScaleNormal, Laplace, Normal, OptimalScaleNormal, SharedScaleNormal
 from vaezoo.families.posterior import Posterior, PosteriorFactory, diagonal_normal
 from vaezoo.families.von_mises_fisher import VonMisesFisher
+from vaezoo.families.wrapped import Masked, Rescaled, WrappedFamily
 
 __all__ = [
     "Bernoulli",
@@ -30,14 +37,17 @@ __all__ = [
     "FullCovarianceNormal",
     "IAFPosterior",
     "Laplace",
+    "Masked",
     "MixtureOfDiscretizedLogistics",
     "Normal",
     "OptimalScaleNormal",
     "PlanarPosterior",
     "Posterior",
     "PosteriorFactory",
+    "Rescaled",
     "SharedScaleNormal",
     "VonMisesFisher",
+    "WrappedFamily",
     "diagonal_normal",
     "require_tensor",
 ]
