@@ -1,9 +1,13 @@
 """Distributions: subclasses of ``torch.distributions.Distribution``. They hold tensors, no ``nn.Parameter``."""
 
+from vaezoo.distributions.categories import ColumnsDistribution, IndexCategoricalDistribution
 from vaezoo.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
+from vaezoo.distributions.counts import NegativeBinomialDistribution, PoissonDistribution
 from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution
 from vaezoo.distributions.flow import FlowDistribution
+from vaezoo.distributions.joint import JointDistribution
 from vaezoo.distributions.levels import CategoricalDistribution
+from vaezoo.distributions.log_normal import LogNormalDistribution
 from vaezoo.distributions.optimal_scale_normal import OptimalScaleNormalDistribution
 from vaezoo.distributions.parameters import get_parameters, is_diagonal_normal, with_parameters
 from vaezoo.distributions.triangular_normal import TriangularNormal
@@ -13,13 +17,19 @@ from vaezoo.distributions.wrapped import MaskedDistribution, RescaledDistributio
 
 __all__ = [
     "CategoricalDistribution",
+    "ColumnsDistribution",
     "ContinuousBernoulliDistribution",
     "DiscretizedLogisticDistribution",
     "FlowDistribution",
     "HypersphericalUniformDistribution",
+    "IndexCategoricalDistribution",
+    "JointDistribution",
+    "LogNormalDistribution",
     "MaskedDistribution",
     "NearestCode",
+    "NegativeBinomialDistribution",
     "OptimalScaleNormalDistribution",
+    "PoissonDistribution",
     "RescaledDistribution",
     "TriangularNormal",
     "UniformCodes",

@@ -18,10 +18,21 @@ A missing entry is NaN in floats and -1 in integers. ``Masked`` leaves missing e
 
 from vaezoo.families.base import Family, require_tensor
 from vaezoo.families.bernoulli import Bernoulli, ContinuousBernoulli
+from vaezoo.families.categories import Categories, IndexCategorical, Ordinal, OrdinalColumns
+from vaezoo.families.counts import NegativeBinomial, Poisson
 from vaezoo.families.discrete import Categorical, DiscretizedLogistic, MixtureOfDiscretizedLogistics
 from vaezoo.families.flow import FlowPosterior, IAFPosterior, PlanarPosterior
 from vaezoo.families.full_covariance import FullCovarianceNormal
-from vaezoo.families.normal import FixedScaleNormal, Laplace, Normal, OptimalScaleNormal, SharedScaleNormal
+from vaezoo.families.joint import Joint
+from vaezoo.families.normal import (
+    DimensionScaleNormal,
+    FixedScaleNormal,
+    Laplace,
+    LogNormal,
+    Normal,
+    OptimalScaleNormal,
+    SharedScaleNormal,
+)
 from vaezoo.families.posterior import Posterior, PosteriorFactory, diagonal_normal
 from vaezoo.families.von_mises_fisher import VonMisesFisher
 from vaezoo.families.wrapped import Masked, Rescaled, WrappedFamily
@@ -29,19 +40,28 @@ from vaezoo.families.wrapped import Masked, Rescaled, WrappedFamily
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Categories",
     "ContinuousBernoulli",
+    "DimensionScaleNormal",
     "DiscretizedLogistic",
     "Family",
     "FixedScaleNormal",
     "FlowPosterior",
     "FullCovarianceNormal",
     "IAFPosterior",
+    "IndexCategorical",
+    "Joint",
     "Laplace",
+    "LogNormal",
     "Masked",
     "MixtureOfDiscretizedLogistics",
+    "NegativeBinomial",
     "Normal",
     "OptimalScaleNormal",
+    "Ordinal",
+    "OrdinalColumns",
     "PlanarPosterior",
+    "Poisson",
     "Posterior",
     "PosteriorFactory",
     "Rescaled",
