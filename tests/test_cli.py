@@ -104,7 +104,7 @@ def test_what_a_run_writes(cli):
     assert found["elbo"] < found["log_p"] < found["elbo"] + 5
     model, data = vaezoo.load(run), Digits(val_size=180)
     data.setup()
-    log_p = model.log_marginal(data.test.images.float(), num_samples=20)
+    log_p = model.log_marginal(data.test.x.float(), num_samples=20)
     assert found["log_p"] == pytest.approx(float(log_p.mean()), rel=1e-6)  # whatever the batches
     assert 0 < found["inference_gap"] < 5
     assert found["log_p_error"] == pytest.approx(float(log_p.std()) / 360**0.5, rel=1e-4)
@@ -169,7 +169,7 @@ def test_options_of_training(cli, more):
         (["data.batch_size=5000"], "data.batch_size=5000 is larger than the 1257 training images of Digits"),
         (["data=mnist", "data.root=nowhere"], "nowhere and could not be downloaded (offline)"),
         (["model/likelihood=normal", "data.binarize=static"], "use data.binarize=none or another model/likelihood"),
-        (["data.binarize=none"], "use data.binarize=dynamic or another model/likelihood"),
+        (["data.binarize=none", "model/likelihood=bernoulli"], "use data.binarize=dynamic or another model/likelihood"),
         (["task=evaluate"], "task=evaluate needs run=PATH"),
         (["task=evaluate", "run=nowhere"], "nowhere does not exist"),
         (["model._target_=os.system"], "not in an allowed package"),

@@ -3,6 +3,7 @@
 from vaezoo.distributions.categories import ColumnsDistribution, IndexCategoricalDistribution
 from vaezoo.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
 from vaezoo.distributions.counts import NegativeBinomialDistribution, PoissonDistribution
+from vaezoo.distributions.deterministic import Deterministic
 from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution
 from vaezoo.distributions.flow import FlowDistribution
 from vaezoo.distributions.joint import JointDistribution
@@ -19,6 +20,7 @@ __all__ = [
     "CategoricalDistribution",
     "ColumnsDistribution",
     "ContinuousBernoulliDistribution",
+    "Deterministic",
     "DiscretizedLogisticDistribution",
     "FlowDistribution",
     "HypersphericalUniformDistribution",

@@ -27,6 +27,7 @@ class Family(nn.Module):
             for each dimension.
         supported_data: the kinds of data for which ``log_prob`` is a proper log density or log probability.
         is_batch_coupled: whether, in training, log p of an example depends on the other examples of its batch.
+        supports_missing: whether missing entries (``vaezoo.missing``) are left out of log p.
         space: the space of its values, "real" or "sphere". A posterior must have the space of its prior.
         fill_value: a value that the family can score; it replaces missing entries before the density is computed.
     """
@@ -34,6 +35,7 @@ class Family(nn.Module):
     num_outputs: int = 1
     supported_data: frozenset[str] = frozenset({"byte", "unit", "real"})
     is_batch_coupled: bool = False
+    supports_missing: bool = False
     space: str = "real"
     fill_value: float = 0
 

@@ -19,7 +19,7 @@ class Joint(Family):
 
         log p(x | z) = sum_j log p_j(x_j | z)
 
-    Every part is ``Masked``: missing entries, NaN, are left out. Raw output: the raw outputs of all parts, flat, one
+    Missing entries, NaN, are left out: the parts' families are ``Masked``. Raw output: the raw outputs of all parts, flat, one
     part after another. The point estimate has the mean of each part, or its most probable category.
 
     Reference: Nazabal et al. 2020, Handling incomplete heterogeneous data using VAEs, https://arxiv.org/abs/1807.03653.
@@ -38,14 +38,15 @@ class Joint(Family):
     """
 
     supported_data = frozenset({"mixed"})
+    supports_missing = True
 
     def __init__(self, layout: Mapping[str, Shape], families: Mapping[str, Family]):
         super().__init__()
         self.layout = Layout(layout)
         if families.keys() != self.layout.shapes.keys():
             raise ValueError(f"the layout has the parts {list(self.layout.shapes)}, but families are {list(families)}")
-        masked = {name: f if isinstance(f, Masked) else Masked(f) for name, f in families.items()}
-        self.families: Mapping[str, Masked] = nn.ModuleDict(masked)  # type: ignore[assignment]
+        masked = {name: family if family.supports_missing else Masked(family) for name, family in families.items()}
+        self.families: Mapping[str, Family] = nn.ModuleDict(masked)  # type: ignore[assignment]
         self.integers = frozenset(name for name, family in masked.items() if family.takes_integers)
         self.raw_layout = Layout({name: masked[name].raw_shape(shape) for name, shape in self.layout.shapes.items()})
 

@@ -23,7 +23,8 @@ class WrappedFamily(Family):
         super().__init__()
         self.family = family
         self.num_outputs, self.supported_data = family.num_outputs, family.supported_data
-        self.is_batch_coupled, self.space, self.fill_value = family.is_batch_coupled, family.space, family.fill_value
+        self.is_batch_coupled, self.supports_missing = family.is_batch_coupled, family.supports_missing
+        self.space, self.fill_value = family.space, family.fill_value
 
     @property
     def limits(self) -> dict[str, str]:
@@ -79,6 +80,7 @@ class Masked(WrappedFamily):
                 f"Masked cannot leave missing entries out of {type(family).__name__}, which is fitted to all entries "
                 f"of a batch: use SharedScaleNormal"
             )
+        self.supports_missing = True
 
     def forward(self, *params: Tensor) -> MaskedDistribution:
         return MaskedDistribution(self.family(*params), self.fill_value)

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vaezoo.callbacks.progress import Progress
-from vaezoo.data import ImageData, Split
+from vaezoo.data import DataModule, Split
 from vaezoo.errors import ConfigError
 from vaezoo.models import LatentVariableModel
 from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
@@ -21,7 +21,7 @@ from vaezoo.runs.load import check_config, load_weights
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, log_likelihood_kind, silence_lightning
 from vaezoo.types import Batch
 
-TRAINING_BATCH = 500  # training images at a time, in a pass that trains nothing
+TRAINING_BATCH = 500  # training examples at a time, in a pass that trains nothing
 # Keys that a command may set besides the run: where files are, and on which machine the task runs.
 CHANGEABLE = ("task", "run", "run_dir", "resume", "data", "trainer", "debug", "allow_packages", "threads", "compile")
 
@@ -40,7 +40,7 @@ class TrainedRun:
 
     config: dict[str, Any]
     model: LatentVariableModel
-    data: ImageData
+    data: DataModule
     trainer: pl.Trainer
     path: Path
 
@@ -60,7 +60,7 @@ class TrainedRun:
         which the first is easier.
         """
         split: Split = getattr(self.data, name)
-        size = len(split.images)
+        size = len(split.x)
         return split if num is None or num >= size else split.select(torch.arange(num) * size // num)
 
     def batches(self, name: str, num: int | None = None, what: str = "") -> Iterator[Batch]:
@@ -154,8 +154,8 @@ def load_run(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], dow
         raise ConfigError(f"{path} needs {error.filename}, which is missing: add data.root=FOLDER") from error
     if data.shape != model.data_shape:
         raise ConfigError(
-            f"{path} was trained on images of shape {model.data_shape}, but those of {type(data).__name__} have shape "
-            f"{data.shape}: choose other data"
+            f"{path} was trained on {data.noun}s of shape {model.data_shape}, but those of {type(data).__name__} have "
+            f"shape {data.shape}: choose other data"
         )
     model.to(trainer.strategy.root_device)
     model.eval()
