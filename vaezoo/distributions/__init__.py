@@ -3,6 +3,7 @@
 from vaezoo.distributions.categories import ColumnsDistribution, IndexCategoricalDistribution
 from vaezoo.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
 from vaezoo.distributions.counts import NegativeBinomialDistribution, PoissonDistribution
+from vaezoo.distributions.coupled_mixture import CoupledMixtureDistribution
 from vaezoo.distributions.deterministic import Deterministic
 from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution
 from vaezoo.distributions.flow import FlowDistribution
@@ -20,6 +21,7 @@ __all__ = [
     "CategoricalDistribution",
     "ColumnsDistribution",
     "ContinuousBernoulliDistribution",
+    "CoupledMixtureDistribution",
     "Deterministic",
     "DiscretizedLogisticDistribution",
     "FlowDistribution",

@@ -20,7 +20,12 @@ from vaezoo.families.base import Family, require_tensor
 from vaezoo.families.bernoulli import Bernoulli, ContinuousBernoulli
 from vaezoo.families.categories import Categories, IndexCategorical, Ordinal, OrdinalColumns
 from vaezoo.families.counts import NegativeBinomial, Poisson
-from vaezoo.families.discrete import Categorical, DiscretizedLogistic, MixtureOfDiscretizedLogistics
+from vaezoo.families.discrete import (
+    Categorical,
+    CoupledMixtureOfLogistics,
+    DiscretizedLogistic,
+    MixtureOfDiscretizedLogistics,
+)
 from vaezoo.families.flow import FlowPosterior, IAFPosterior, PlanarPosterior
 from vaezoo.families.full_covariance import FullCovarianceNormal
 from vaezoo.families.joint import Joint
@@ -42,6 +47,7 @@ __all__ = [
     "Categorical",
     "Categories",
     "ContinuousBernoulli",
+    "CoupledMixtureOfLogistics",
     "DimensionScaleNormal",
     "DiscretizedLogistic",
     "Family",

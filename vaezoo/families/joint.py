@@ -19,8 +19,8 @@ class Joint(Family):
 
         log p(x | z) = sum_j log p_j(x_j | z)
 
-    Missing entries, NaN, are left out: the parts' families are ``Masked``. Raw output: the raw outputs of all parts, flat, one
-    part after another. The point estimate has the mean of each part, or its most probable category.
+    Missing entries, NaN, are left out: the parts' families are ``Masked``. Raw output: the raw outputs of all parts,
+    flat, one part after another. The point estimate has the mean of each part, or its most probable category.
 
     Reference: Nazabal et al. 2020, Handling incomplete heterogeneous data using VAEs, https://arxiv.org/abs/1807.03653.
 
