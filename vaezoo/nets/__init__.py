@@ -8,6 +8,7 @@ from vaezoo.nets.codebook import Quantizer
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
 from vaezoo.nets.label_conditioned import LabelConditioned
 from vaezoo.nets.made import MADE
+from vaezoo.nets.masked_input import MaskedInput
 from vaezoo.nets.mlp import MLP
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
 
@@ -17,6 +18,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "LabelConditioned",
+    "MaskedInput",
     "Quantizer",
     "ResNetDecoder",
     "ResNetEncoder",
