@@ -11,6 +11,7 @@ from vaezoo.nets.made import MADE
 from vaezoo.nets.masked_input import MaskedInput
 from vaezoo.nets.mlp import MLP
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
+from vaezoo.nets.spatial import SpatialDecoder, SpatialEncoder
 
 __all__ = [
     "MADE",
@@ -23,4 +24,6 @@ __all__ = [
     "ResNetDecoder",
     "ResNetEncoder",
     "ResidualBlock",
+    "SpatialDecoder",
+    "SpatialEncoder",
 ]
