@@ -194,13 +194,8 @@ class Picture(NamedTuple):
 def read_header(path: str | Path) -> Header:
     """Read the mode and the size of a picture file, without decoding it."""
     with open_picture(path) as image:
-        return header_of(image)
-
-
-def header_of(image: Image.Image) -> Header:
-    """Return the mode and the size of an image that is not decoded yet."""
-    is_turned = orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"  # Pillow swaps the size of a TIFF image
-    return Header(image.mode, image.size if is_turned else image.size[::-1])
+        is_swapped = image.format == "TIFF" or not is_turned(image)  # Pillow has turned the size of a TIFF image
+        return Header(image.mode, image.size[::-1] if is_swapped else image.size)
 
 
 def decode(path: str | Path, settings: PictureSettings) -> Picture:
@@ -218,12 +213,11 @@ def decode(path: str | Path, settings: PictureSettings) -> Picture:
         if image.format == "PNG":
             with open_picture(path) as copy:
                 copy.verify()  # decoding does not compare the checksums
-        header = header_of(image)
-        tags = dict(getattr(image, "tag_v2", {}))  # copied, because decoding changes them
-        is_shrunk = settings.fit != "exact" and draft(image, settings)
-        picture = ImageOps.exif_transpose(to_eight_bits(image, settings.value_range, tags))
-        if not is_shrunk:  # EXIF data behind the pixels of a PNG file are known only now
-            header = header._replace(size=picture.size[::-1])
+        mode, tags = image.mode, dict(getattr(image, "tag_v2", {}))  # decoding changes them
+        full_size = draft(image, settings)
+        picture = to_eight_bits(image, settings.value_range, tags)
+        ImageOps.exif_transpose(picture, in_place=True)
+        header = Header(mode, full_size or picture.size[::-1])
         picture = to_channels(picture, settings)
         picture = fit_to_size(picture, settings)
         pixels = np.asarray(picture).reshape(*settings.size, settings.channels)
@@ -257,29 +251,30 @@ def describe_error(path: str | Path, error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def orientation(image: Image.Image) -> Any:
-    """Return the EXIF orientation of an image that is not decoded yet: 1 to 8, or any value in a broken file."""
-    # The method of a PNG image would decode it, in case EXIF data follow the pixels. ``decode`` finds these.
-    return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+def is_turned(image: Image.Image) -> bool:
+    """Return whether EXIF data exchange height and width of an image that is not decoded yet."""
+    # The method of a PNG image would decode it, because EXIF data may follow the pixels. ``decode`` finds these.
+    return Image.Image.getexif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
 
 
-def draft(image: Image.Image, settings: PictureSettings) -> bool:
+def draft(image: Image.Image, settings: PictureSettings) -> tuple[int, int] | None:
     """Let the decoder of a large JPEG file shrink the picture by 2, 4 or 8 if it is still ``GAP`` times too large.
 
     Sizes that are no multiples are left alone: the last column would stand for fewer pixels than the others.
 
     Returns:
-        Whether the decoder shrinks the picture.
+        Height and width of the picture before it is shrunk, after its EXIF rotation; None if it is not shrunk.
     """
-    if image.format not in ("JPEG", "MPO"):
-        return False
-    height, width = settings.size[::-1] if orientation(image) in (5, 6, 7, 8) else settings.size
-    ratios = image.width / width, image.height / height
+    if settings.fit == "exact" or image.format not in ("JPEG", "MPO"):
+        return None
+    width, height = image.size
+    full_size = (width, height) if is_turned(image) else (height, width)
+    ratios = [full / wanted for full, wanted in zip(full_size, settings.size, strict=True)]
     ratio = min(ratios) if settings.fit == "crop" else max(ratios)
     for scale in (8, 4, 2):
-        if ratio >= GAP * scale and image.width % scale == image.height % scale == 0:
-            return image.draft(None, (image.width // scale, image.height // scale)) is not None
-    return False
+        if ratio >= GAP * scale and width % scale == height % scale == 0:
+            return full_size if image.draft(None, (width // scale, height // scale)) else None
+    return None
 
 
 def to_eight_bits(
@@ -330,10 +325,10 @@ def to_channels(image: Image.Image, settings: PictureSettings) -> Image.Image:
         image.paste(rgba, mask=rgba.getchannel("A"))
     elif image.mode == "LAB":
         image = ImageCms.applyTransform(image, lab_to_rgb())
-    if settings.channels == 3:
-        return image.convert("RGB")
-    # Other modes become grey by way of RGB, so that there is one definition of grey.
-    return image if image.mode == "L" else (image if image.mode == "1" else image.convert("RGB")).convert("L")
+    if image.mode not in ("1", "L", "RGB"):
+        image = image.convert("RGB")
+    mode = "RGB" if settings.channels == 3 else "L"
+    return image if image.mode == mode else image.convert(mode)
 
 
 @cache
