@@ -40,7 +40,7 @@ class FolderData(OwnData, ImageData):
         background: color behind transparent pixels and at the sides of ``pad``: a grey level from 0 to 255, or
             [red, green, blue].
         value_range: values of black and white, [LOW, HIGH], in grey files with more than 8 bits per pixel. None: [0,
-            65535] for 16 bits; files with floats or 32 bits are bad files.
+            65535] for 16 bits and [0, 4095] for 12 bits; files with floats or 32 bits cannot be read.
         on_bad: what happens if files cannot be read. ``error``: the first 20 are named in an error; ``skip``: they are
             left out.
         in_memory: whether all pictures are held in memory. None: they are if they take less than a quarter of the free
@@ -52,6 +52,10 @@ class FolderData(OwnData, ImageData):
     Raises:
         ConfigError: an option has no possible value.
     """
+
+    files: PictureFiles
+    cache: ByteCache
+    members: tuple[Tensor, ...]  # positions of the pictures of each set among those that can be read
 
     def __init__(
         self,
@@ -83,13 +87,10 @@ class FolderData(OwnData, ImageData):
             value_range=None if value_range is None else (float(value_range[0]), float(value_range[1])),
         )
         self.on_bad, self.in_memory = on_bad, in_memory
-        self.files: PictureFiles | None = None
-        self.cache: ByteCache | None = None
-        self.members: tuple[Tensor, ...] = ()  # positions of the pictures of each set among the good ones
 
     def read_all(self) -> tuple[Split, np.ndarray]:
-        self.files = files = find_pictures(self.root)
-        self.cache = cache = load_pictures(files, self.options, cache_folder("pictures"))
+        files = self.files = find_pictures(self.root)
+        cache = self.cache = load_pictures(files, self.options, cache_folder("pictures"))
         if bad := dict(cache.record["bad"]):
             if self.on_bad == "error":
                 raise bad_files_error(files, bad)
@@ -126,18 +127,15 @@ class FolderData(OwnData, ImageData):
 
     def file_names(self, name: str) -> list[str]:
         """Return the path of each picture of a set, relative to ``root``. ``name`` is "train", "val" or "test"."""
-        assert self.files is not None and self.cache is not None
         rows = self.cache.arrays["rows"][self.members[("train", "val", "test").index(name)]]
         return [self.files.paths[row] for row in rows]
 
     def describe(self) -> dict[str, Any]:
-        assert self.files is not None
         options = {"fit": self.options.fit, "background": list(self.options.background)}
         value_range = self.options.value_range and list(self.options.value_range)
         return super().describe() | options | {"value_range": value_range, "class_names": self.files.class_names}
 
     def report(self) -> dict[str, Any]:
-        assert self.files is not None and self.cache is not None
         files, record, arrays = self.files, self.cache.record, self.cache.arrays
         sizes, counts = np.unique(arrays["sizes"], axis=0, return_counts=True)
         frequent = np.argsort(-counts, kind="stable")[:5]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -158,21 +159,21 @@ def common_size(sizes: Sequence[tuple[int, int]], files: PictureFiles) -> tuple[
 
 
 def bad_files_error(files: PictureFiles, bad: dict[int, str]) -> ConfigError:
-    """Return the error for files that cannot be read, with the first of them and their causes.
+    """Return the error for files that cannot be read, after printing the first of them with their causes.
 
     Args:
         files: all files.
         bad: number and cause of each bad file, in order.
     """
+    lines = [f"{show_path(files.paths[number])}: {cause}" for number, cause in list(bad.items())[:NUM_SHOWN]]
+    more = [f"and {len(bad) - NUM_SHOWN:,} more"] if len(bad) > NUM_SHOWN else []
+    print("\n".join(["files that cannot be read:", *(f"  {line}" for line in lines + more)]), file=sys.stderr)
     advice = "repair or remove them"
     if len(bad) < len(files.paths):
         advice += ", or leave them out with data.on_bad=skip"
-    lines = [f"  {show_path(files.paths[number])}: {cause}" for number, cause in list(bad.items())[:NUM_SHOWN]]
-    if len(bad) > NUM_SHOWN:
-        lines.append(f"  and {len(bad) - NUM_SHOWN:,} more")
     return ConfigError(
-        f"{len(bad):,} of {len(files.paths):,} picture files in data.root={show_path(files.root)} cannot be read: "
-        f"{advice}\n" + "\n".join(lines)
+        f"{len(bad):,} of {len(files.paths):,} picture files in data.root={show_path(files.root)} cannot be read "
+        f"(first {lines[0]}): {advice}"
     )
 
 

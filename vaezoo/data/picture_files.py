@@ -324,7 +324,7 @@ def to_channels(image: Image.Image, settings: PictureSettings) -> Image.Image:
         image = Image.new("RGB", image.size, settings.background)
         image.paste(rgba, mask=rgba.getchannel("A"))
     elif image.mode == "LAB":
-        image = ImageCms.applyTransform(image, lab_to_rgb())
+        image = lab_to_rgb().apply(image)
     if image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
     mode = "RGB" if settings.channels == 3 else "L"
@@ -332,7 +332,7 @@ def to_channels(image: Image.Image, settings: PictureSettings) -> Image.Image:
 
 
 @cache
-def lab_to_rgb() -> Any:
+def lab_to_rgb() -> ImageCms.ImageCmsTransform:
     """Return the transform from CIELAB to sRGB, which Pillow's ``convert`` does not have."""
     return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
 

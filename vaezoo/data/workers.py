@@ -1,5 +1,6 @@
 """Apply a function to many items in processes that may crash: a crash costs one item."""
 
+import faulthandler
 import multiprocessing
 import resource
 import signal
@@ -52,8 +53,8 @@ def map_in_processes(
                 connection, process = idle.pop() if idle else start_process(function)
                 busy[connection] = process, chunks.popleft()
                 connection.send(busy[connection][1])
-            for connection in wait(list(busy)):
-                assert isinstance(connection, Connection)
+            ready = wait(list(busy))
+            for connection in [connection for connection in busy if connection in ready]:
                 process, chunk = busy.pop(connection)
                 try:
                     results = connection.recv()
@@ -92,7 +93,8 @@ def serve(connection: Connection, function: Callable[[int], Result]) -> None:
     """Apply a function to the items that arrive, until the parent process ends or terminates this one."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to all processes, and the parent handles it
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no memory image on the disk
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no memory image on the disk,
+    faulthandler.disable()  # and no traceback on the terminal
     parent = multiprocessing.parent_process()
     assert parent is not None
     with warnings.catch_warnings():
