@@ -127,6 +127,18 @@ def png(width, height, bits, color, rows):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def interlaced_png(pixels):
+    """The bytes of a PNG file in Adam7 order, which Pillow does not write."""
+    adam7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = [b"\0" + row.tobytes() for y, x, dy, dx in adam7 for row in pixels[y::dy, x::dx] if row.size]
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, 1)
+    data = zlib.compress(b"".join(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+INTERLACED = interlaced_png(RGB)
+
+
 def bmp_claims(width, height):
     return b"BM" + struct.pack("<IIIIiiHHIIIIII", 100, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(46)
 
@@ -233,6 +245,7 @@ RIGHT = {
     ),
     "one_pixel.png": (picture(RGB[:1, :1]), RGB[:1, :1], {}, 0),
     "profile.png": (picture(RGB, icc_profile=b"a profile that is not applied"), RGB, {}, 0),
+    "interlaced.png": (INTERLACED, RGB, {}, 0),
     "tail.png": (picture(RGB) + b"bytes behind the end", RGB, {}, 0),
 }  # fmt: skip
 
@@ -311,7 +324,7 @@ REFUSED = {
     "page.jpg": (b"<!DOCTYPE html><html>404</html>", {}, BROKEN_HEADER + "<!DOCTYPE ht'"),
     "text.png": (b"a,b\n1,2\n", {}, BROKEN_HEADER),
     "postscript.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n", {}, BROKEN_HEADER),
-    "truncated.png": (truncated("png"), {}, "Truncated File Read"),
+    "truncated.png": (truncated("png"), {}, "the file is truncated"),
     "truncated.jpg": (truncated("jpg"), {}, "image file is truncated"),
     "truncated_progressive.jpg": (truncated("jpg", progressive=True), {}, "image file is truncated"),
     "last_byte.jpg": (picture(RGB, "jpg")[:-1], {}, "image file is truncated"),
@@ -322,10 +335,14 @@ REFUSED = {
     "truncated.webp": (truncated("webp"), {}, "could not create decoder object"),
     "header_only.png": (picture(RGB)[:20], {}, "Truncated File Read"),
     "header_only.jpg": (picture(RGB, "jpg")[:20], {}, BROKEN_HEADER),
-    "flipped.png": (bytes(FLIPPED), {}, "broken PNG file"),
+    "flipped.png": (bytes(FLIPPED), {}, "the checksum of its part IDAT is wrong"),
     "huge.png": (png(60_000, 60_000, 8, 2, b""), {}, "Image size (3600000000 pixels) exceeds limit"),
     "huge.bmp": (bmp_claims(2**30, 2**30), {}, "exceeds limit"),
     "no_pixels.png": (png(0, 5, 8, 2, b""), {}, BROKEN_HEADER),
+    "header_says_more.png": (
+        png(9, 6, 8, 2, b"\0" * 28), {}, "it has 28 bytes of pixels, but its header says 168"
+    ),
+    "no_data.png": (picture(RGB).replace(b"IDAT", b"IDAX"), {}, BROKEN_HEADER),
     "32_signed.tif": (tiff(UNSIGNED, sample_format=2), {}, "its 32-bit values need a range, data.value_range=[LOW"),
     "16_signed.tif": (tiff(SIGNED, sample_format=2), {}, "its 16-bit values need a range"),
     "8_signed.tif": (tiff(GREY.view(np.int8), sample_format=2), {}, "it has signed 8-bit values"),

@@ -1,6 +1,8 @@
 """Picture files of a folder: find them, and decode them with Pillow."""
 
 import os
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -203,7 +205,7 @@ def decode(path: str | Path, settings: PictureSettings) -> Picture:
 
     EXIF rotations are applied. ICC profiles are not: the numbers in the file are taken as sRGB. Pictures in color with
     16 bits per channel keep the upper 8 bits. Gray is ITU-R 601-2 luma, as in Pillow. The content decides the format,
-    not the suffix.
+    not the suffix. Only PNG files have checksums: in other formats a changed byte may lead to other pixels.
 
     Raises:
         PictureError: the picture cannot be converted.
@@ -211,8 +213,7 @@ def decode(path: str | Path, settings: PictureSettings) -> Picture:
     """
     with open_picture(path) as image:
         if image.format == "PNG":
-            with open_picture(path) as copy:
-                copy.verify()  # decoding does not compare the checksums
+            check_png(path)
         mode, tags = image.mode, dict(getattr(image, "tag_v2", {}))  # decoding changes them
         full_size = draft(image, settings)
         picture = to_eight_bits(image, settings.value_range, tags)
@@ -223,6 +224,46 @@ def decode(path: str | Path, settings: PictureSettings) -> Picture:
         pixels = np.asarray(picture).reshape(*settings.size, settings.channels)
         is_animated = getattr(image, "is_animated", False)
     return Picture(np.ascontiguousarray(pixels.transpose(2, 0, 1)), header, is_animated)
+
+
+def check_png(path: str | Path) -> None:
+    """Refuse a PNG file with a wrong checksum, or with fewer pixels than its header says: Pillow would read zeros.
+
+    Raises:
+        PictureError: the file is broken.
+    """
+    size, needed, inflate = 0, 0, zlib.decompressobj()
+    with open(path, "rb") as file:
+        file.seek(8)
+        name = b""
+        while name != b"IEND":
+            head = file.read(8)
+            length, name = struct.unpack(">I4s", head.ljust(8))
+            content, checksum = file.read(length), file.read(4)
+            if len(head) < 8 or len(content) < length or (len(checksum) < 4 and name != b"IEND"):
+                raise PictureError("the file is truncated")
+            if name != b"IEND" and zlib.crc32(head[4:] + content) != int.from_bytes(checksum, "big"):
+                raise PictureError(f"the checksum of its part {name.decode('ascii', 'replace')} is wrong")
+            if name == b"IHDR":
+                needed = png_data_size(content)
+            elif name == b"IDAT" and size < needed:
+                size += len(inflate.decompress(content, needed - size))
+    if size < needed:
+        raise PictureError(f"it has {size:,} bytes of pixels, but its header says {needed:,}")
+
+
+def png_data_size(header: bytes) -> int:
+    """Return the number of bytes of the pixels that the header of a PNG file describes.
+
+    Reference: Portable Network Graphics specification, https://www.w3.org/TR/png-3/, sections 8 and 11.2.1.
+    """
+    width, height, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
+    # First column and row and distance of columns and rows in each of the seven passes of Adam7.
+    adam7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in adam7]
+    passes = sizes if interlaced else [(width, height)]
+    return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in passes if columns > 0 and rows > 0)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import faulthandler
 import multiprocessing
+import os
 import resource
 import signal
 import warnings
@@ -93,8 +94,10 @@ def serve(connection: Connection, function: Callable[[int], Result]) -> None:
     """Apply a function to the items that arrive, until the parent process ends or terminates this one."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to all processes, and the parent handles it
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no memory image on the disk,
-    faulthandler.disable()  # and no traceback on the terminal
+    # A crash leaves no memory image on the disk, and no traceback or warnings of C libraries on the terminal.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.disable()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     parent = multiprocessing.parent_process()
     assert parent is not None
     with warnings.catch_warnings():
