@@ -5,6 +5,7 @@ from vaezoo.data.batching import Batches
 from vaezoo.data.digits import Digits
 from vaezoo.data.dsprites import DSprites
 from vaezoo.data.factors import FactorData
+from vaezoo.data.folder import FolderData
 from vaezoo.data.images import ImageData
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import LazyExamples, Split
@@ -21,6 +22,7 @@ __all__ = [
     "Digits",
     "FactorData",
     "FashionMNIST",
+    "FolderData",
     "ImageData",
     "LazyExamples",
     "OwnData",
