@@ -374,9 +374,9 @@ def number_patterns() -> dict[str, re.Pattern[str]]:
     patterns = {}
     for mark, other in ((".", ","), (",", ".")):
         groups = "|".join(rf"(?:{re.escape(g)}[0-9]{{3}})+" for g in (other, *GROUP_MARKS))
-        whole = rf"(?:[0-9]+|[1-9][0-9]{{0,2}}(?:{groups}))"
+        digits = rf"(?:[0-9]+|[1-9][0-9]{{0,2}}(?:{groups}))"
         point = re.escape(mark)
-        patterns[mark] = re.compile(rf"[+-]?(?:{whole}(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?")
+        patterns[mark] = re.compile(rf"[+-]?(?:{digits}(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?")
     return patterns
 
 
