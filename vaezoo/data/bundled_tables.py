@@ -16,7 +16,7 @@ class BundledTable(TableData):
     * ``breast_cancer``: 569 tumors with 30 measurements, 2 classes (Wolberg et al. 1995,
       https://doi.org/10.24432/C5DW2B);
     * ``wine``: 178 wines with 13 measurements, 3 classes (Aeberhard & Forina 1992, https://doi.org/10.24432/C5PC7J);
-    * ``diabetes``: 442 patients with age, sex and 8 measurements, no classes (Efron et al. 2004, Least angle regression,
+    * ``diabetes``: 442 patients with age, sex and 8 measurements, no classes (Efron et al. 2004,
       https://doi.org/10.1214/009053604000000067).
 
     Args:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaezoo.data.splits import mix_bits
 from vaezoo.data.table_files import DATE, format_value, number_patterns
 from vaezoo.errors import ConfigError, suggest
 
@@ -38,6 +39,7 @@ class Column:
         categories: the names of the categories or levels, in the order of their codes 0, 1, ...
         loc: in x, a real number is (value - loc) / scale; loc is the mean of the observed training entries.
         scale: the standard deviation of the observed training entries, in the user's units; 1 for other kinds.
+        decimals: the number of decimal places of the training entries of a real column, at most 12.
         maximum: the largest training entry of a count, for pictures.
         has_time: whether dates have a time of day.
     """
@@ -48,6 +50,7 @@ class Column:
     categories: tuple[str, ...] = ()
     loc: float = 0.0
     scale: float = 1.0
+    decimals: int = 12
     maximum: float = 1.0
     has_time: bool = False
 
@@ -321,15 +324,8 @@ def row_digests(frame: "pandas.DataFrame", columns: Sequence[Column]) -> np.ndar
             hashes = [hashlib.blake2b(str(e).encode(), digest_size=8).digest() for e in entries]
             bits = np.array([*(int.from_bytes(h, "little") for h in hashes), 0], dtype=np.uint64)[codes]
         bits = np.where(series.isna(), np.uint64(0), bits)
-        digests = mix_bits(digests + np.uint64(0x9E3779B97F4A7C15) ^ mix_bits(bits))
+        digests = mix_bits(digests ^ mix_bits(bits))
     return digests
-
-
-def mix_bits(bits: np.ndarray) -> np.ndarray:
-    """Return the finalizer of splitmix64 (Steele et al. 2014, https://doi.org/10.1145/2660193.2660195), uint64."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
 
 
 # The array x.
@@ -433,7 +429,9 @@ class TableTransform:
                     )
                 # A constant column has no scale; its standard deviation may be a rounding error above 0.
                 is_constant = scale <= 1e-12 * abs(loc)
-                fitted[column.name] = replace(column, loc=loc, scale=1.0 if is_constant else scale)
+                fitted[column.name] = replace(
+                    column, loc=loc, scale=1.0 if is_constant else scale, decimals=count_decimals(seen)
+                )
             elif column.part == "count" and len(seen):
                 fitted[column.name] = replace(column, maximum=max(1.0, float(seen.max())))
         return TableTransform([fitted.get(column.name, column) for column in self.columns])
@@ -454,7 +452,7 @@ class TableTransform:
     def inverse(self, x: Tensor) -> "pandas.DataFrame":
         """Return the table of x (N, D) in the user's units, with categories as text and columns in the table's order.
 
-        Real numbers are rounded to the digits that float32 can hold.
+        Real numbers have the decimal places of the training entries, or fewer if float32 cannot hold them.
         """
         import pandas
 
@@ -474,9 +472,18 @@ class TableTransform:
                 if column.kind == "date":
                     made[column.name] = pandas.Series(format_dates(numbers, column.has_time))
                 else:
-                    digits = math.floor(-math.log10(column.scale * 2**-21))  # for |x| < 8
-                    made[column.name] = pandas.Series(np.round(numbers, digits))
+                    digits = math.ceil(-math.log10(column.scale * 2**-21))  # the rounding error is 2^-22 for |x| < 8
+                    made[column.name] = pandas.Series(np.round(numbers, min(column.decimals, digits)))
         return pandas.DataFrame({c.name: made[c.name] for c in self.columns if c.part})
+
+
+def count_decimals(values: np.ndarray, most: int = 12) -> int:
+    """Return the number of decimal places with which all values can be written, at most ``most``.
+
+    >>> count_decimals(np.array([0.5, 1.25, 3.0]))
+    2
+    """
+    return next((digits for digits in range(most) if (np.round(values, digits) == values).all()), most)
 
 
 def format_dates(days: np.ndarray, has_time: bool) -> np.ndarray:

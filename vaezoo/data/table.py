@@ -77,13 +77,14 @@ class TableData(OwnData):
         if types is not None and not isinstance(types, Mapping):
             raise ValueError(f"data.types={types} is not a map: use 'data.types={{COLUMN: real}}'")
         self.path, self.types, self.label, self.holes = path, types, label, holes
-        self.reading = {
+        self.reading: dict[str, Any] = {
             "separator": separator,
             "encoding": encoding,
             "header": header,
             "decimal": decimal,
             "missing": [str(entry) for entry in missing],
         }
+        self.fitted: TableTransform | None = None
         self.rows: dict[str, Tensor] = {}
         self.complete: dict[str, Tensor] = {}
         self.num_duplicates = 0
@@ -107,10 +108,10 @@ class TableData(OwnData):
         self.frame, self.found = file.frame, file.found
         self.num_duplicates = len(digests) - len(np.unique(digests))
         observed = self.hide(values)
-        self.transform = transform.fit(observed[self.rows["train"].numpy()])
-        x, y = self.transform.standardize(observed), self.read_labels(file)
+        self.fitted = transform = transform.fit(observed[self.rows["train"].numpy()])
+        x, y = transform.standardize(observed), self.read_labels(file)
         if self.holes:
-            self.complete = {name: self.transform.standardize(values)[rows] for name, rows in self.rows.items()}
+            self.complete = {name: transform.standardize(values)[rows] for name, rows in self.rows.items()}
         return tuple(Split(x[rows], y[rows]) for rows in index)
 
     def hide(self, values: np.ndarray) -> np.ndarray:
@@ -128,34 +129,39 @@ class TableData(OwnData):
         column = next(column for column in self.transform.columns if column.kind == "label")
         return torch.from_numpy(np.nan_to_num(to_codes(file.frame[column.name], column, file.place), nan=-1)).long()
 
-    def inspected(self) -> TableTransform:
-        """Return the transform; the table is read if it was not."""
-        self.inspect()
-        return self.transform
+    @property
+    def transform(self) -> TableTransform:
+        """The way from the table to x and back. The table is read if it was not."""
+        if self.fitted is None:
+            self.inspect()
+        assert self.fitted is not None
+        return self.fitted
 
     # What the model and the user get.
 
     @property
     def data_kind(self) -> str:  # type: ignore[override]
         """Kind of data: ``real``, ``count``, ``categorical`` or ``mixed``; the table is read if it was not."""
-        return self.inspected().data_kind
+        return self.transform.data_kind
 
     def likelihood_config(self) -> dict[str, Any]:
         """Return the default likelihood: a normal, negative binomial, categorical or cumulative logit for each column.
 
         The normals have a learned scale for each column, and report log p(x) in the user's units.
         """
-        families, layout = {}, {}
-        for part, columns in self.inspected().parts.items():
+        families: dict[str, dict[str, Any]] = {}
+        layout = {}
+        for part, columns in self.transform.parts.items():
             sizes = [max(2, len(column.categories)) for column in columns]
             normal = {"_target_": "vaezoo.families.DimensionScaleNormal", "shape": [len(columns)]}
             scales = [column.scale for column in columns]
-            families[part] = {
+            nodes: dict[str, dict[str, Any]] = {
                 "real": {"_target_": "vaezoo.families.Rescaled", "family": normal, "scale": scales},
                 "count": {"_target_": "vaezoo.families.NegativeBinomial"},
                 "categorical": {"_target_": "vaezoo.families.Categories", "sizes": sizes},
                 "ordinal": {"_target_": "vaezoo.families.OrdinalColumns", "sizes": sizes},
-            }[part]
+            }
+            families[part] = nodes[part]
             layout[part] = [len(columns)]
         if len(families) == 1:
             return next(iter(families.values()))
@@ -163,10 +169,10 @@ class TableData(OwnData):
 
     def describe(self) -> dict[str, Any]:
         reading = self.reading | {"decimal": self.reading["decimal"] or self.found.get("decimal")}
-        return super().describe() | self.inspected().describe() | {"reading": reading}
+        return super().describe() | self.transform.describe() | {"reading": reading}
 
     def report(self) -> dict[str, Any]:
-        columns = self.inspected().columns
+        columns = self.transform.columns
         return {
             **self.found,
             "duplicate_rows": self.num_duplicates,
@@ -197,7 +203,7 @@ class TableData(OwnData):
         are on a logarithmic scale. Missing entries are blue.
         """
         grey = []
-        for value, column in zip(x.float().unbind(1), self.inspected().x_columns, strict=True):
+        for value, column in zip(x.float().unbind(1), self.transform.x_columns, strict=True):
             if column.categories:
                 grey.append(value / max(1, len(column.categories) - 1))
             elif column.kind == "count":
@@ -216,7 +222,7 @@ class TableData(OwnData):
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write rows (N, D) as .csv, in the user's units and with categories as text."""
         file = path.with_name(f"{path.name}.csv")
-        self.inspected().inverse(x).to_csv(file, index=False)
+        self.transform.inverse(x).to_csv(file, index=False)
         return [file]
 
 
