@@ -39,7 +39,7 @@ class Column:
         categories: the names of the categories or levels, in the order of their codes 0, 1, ...
         loc: in x, a real number is (value - loc) / scale; loc is the mean of the observed training entries.
         scale: the standard deviation of the observed training entries, in the user's units; 1 for other kinds.
-        decimals: the number of decimal places of the training entries of a real column, at most 12.
+        decimals: the number of decimal places of the training entries of a real column; 99 if it is above 12.
         maximum: the largest training entry of a count, for pictures.
         has_time: whether dates have a time of day.
     """
@@ -50,7 +50,7 @@ class Column:
     categories: tuple[str, ...] = ()
     loc: float = 0.0
     scale: float = 1.0
-    decimals: int = 12
+    decimals: int = 99
     maximum: float = 1.0
     has_time: bool = False
 
@@ -477,13 +477,13 @@ class TableTransform:
         return pandas.DataFrame({c.name: made[c.name] for c in self.columns if c.part})
 
 
-def count_decimals(values: np.ndarray, most: int = 12) -> int:
-    """Return the number of decimal places with which all values can be written, at most ``most``.
+def count_decimals(values: np.ndarray) -> int:
+    """Return the number of decimal places with which all values can be written; 99 if it is above 12.
 
     >>> count_decimals(np.array([0.5, 1.25, 3.0]))
     2
     """
-    return next((digits for digits in range(most) if (np.round(values, digits) == values).all()), most)
+    return next((digits for digits in range(13) if (np.round(values, digits) == values).all()), 99)
 
 
 def format_dates(days: np.ndarray, has_time: bool) -> np.ndarray:
