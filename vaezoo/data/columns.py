@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.splits import mix_bits
-from vaezoo.data.table_files import DATE, format_value, number_patterns
+from vaezoo.data.table_files import DATE, NUMBERS, format_value
 from vaezoo.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def describe_many_texts(column: "pandas.Series", distinct: int, place: Callable[
     """
     name, entries = column.name, column.dropna()
     leave_out = f"leave the column out with 'data.types={{{name}: id}}'"
-    for noun, pattern in (*(("number", pattern) for pattern in number_patterns().values()), ("date", DATE)):
+    for noun, pattern in (*(("number", pattern) for pattern in NUMBERS.values()), ("date", DATE)):
         fits = entries.str.fullmatch(pattern)
         if 0.5 <= fits.mean() < 1:
             row = int(fits.idxmin())
@@ -263,7 +263,7 @@ def to_numbers(column: "pandas.Series", kind: str, place: Callable[[int], str]) 
     if is_number(column) and (kind != "date" or column.isna().all()):
         return column.to_numpy()
     entries = column.dropna().astype(str)
-    fits = entries.str.fullmatch(DATE if kind == "date" else number_patterns()["."])
+    fits = entries.str.fullmatch(DATE if kind == "date" else NUMBERS["."])
     if kind != "date" and fits.all():  # text because of leading zeros
         return column.astype(object).where(column.notna(), math.nan).to_numpy().astype(np.float64)
     wrong, noun = int(fits.idxmin()), "date" if kind == "date" else "number"

@@ -31,8 +31,21 @@ DECIMALS = {"point": ".", "comma": ","}
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 NUM_SNIFFED = 100  # rows that the separator and the header are found by
 GROUP_MARKS = " \u00a0\u202f'"  # separators of thousands in either convention
-DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?")
-CODE = re.compile(r"[+-]?0\d+")  # a number with leading zeros, such as a post code, is text
+
+
+def number_pattern(mark: str, other: str) -> str:
+    """Return the pattern of a number with this decimal mark, with or without separators of thousands."""
+    groups = "|".join(rf"(?:{re.escape(g)}[0-9]{{3}})+" for g in (other, *GROUP_MARKS))
+    digits = rf"(?:[0-9]+|[1-9][0-9]{{0,2}}(?:{groups}))"
+    point = re.escape(mark)
+    return rf"[+-]?(?:{digits}(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+
+
+# Patterns of entries, for Python and for pyarrow.
+NUMBERS = {".": number_pattern(".", ","), ",": number_pattern(",", ".")}
+ANY_NUMBER = re.compile("|".join(NUMBERS.values()))
+DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+CODE = r"[+-]?0[0-9]+"  # a number with leading zeros, such as a post code, is text
 
 
 class TableFile(NamedTuple):
@@ -56,15 +69,28 @@ class TextColumn(NamedTuple):
 
     Args:
         codes: index of each row's entry, (N,); -1 is a missing entry.
-        entries: the distinct entries, without spaces around them.
+        entries: the distinct entries, without spaces around them, an array of pyarrow.
     """
 
     codes: np.ndarray
-    entries: list[str]
+    entries: "pyarrow.StringArray"
+
+    def all_match(self, pattern: str) -> bool:
+        """Return whether all entries match a pattern."""
+        import pyarrow.compute as pc
+
+        return bool(pc.all(pc.match_substring_regex(self.entries, f"^(?:{pattern})$"), min_count=0).as_py())
+
+    def find(self, pattern: str) -> str | None:
+        """Return the first entry in which a pattern occurs, if there is one."""
+        import pyarrow.compute as pc
+
+        place = pc.index(pc.match_substring_regex(self.entries, pattern), True).as_py()
+        return None if place < 0 else self.entries[place].as_py()
 
     def first_row(self, entry: str) -> int:
         """Return the first row with this entry."""
-        return int(np.flatnonzero(self.codes == self.entries.index(entry))[0])
+        return int(np.flatnonzero(self.codes == self.entries.index(entry).as_py())[0])
 
 
 def read_table(
@@ -153,12 +179,11 @@ def parse_text(
     if len(separator.encode()) != 1 or separator in '\r\n"':
         raise ConfigError(f"data.separator={separator} should be comma, semicolon, tab, bar or one other character")
     first_rows = [row for _line, row in text_rows(text, separator, NUM_SNIFFED)]
-    columns = split_cells(path, text, separator, len(first_rows[0]))
     if header is None:
         header = find_header(path, first_rows, missing)
     names, renamed = find_names(first_rows[0] if header else [""] * len(first_rows[0]))
-    num_rows = columns.num_rows - header
-    if num_rows < 1:
+    columns = split_cells(path, text, separator, len(names), header)
+    if columns.num_rows == 0:
         raise ConfigError(f"{path} has a header but no rows: add rows, or use data.header=false if line 1 is a row")
 
     def place(row: int) -> str:
@@ -167,9 +192,8 @@ def parse_text(
     counts: Counter[str] = Counter()
     texts = {}
     for name, column in zip(names, columns.columns, strict=True):
-        texts[name] = to_text_column(column.chunk(0), header, {"", *missing}, counts)
+        texts[name] = to_text_column(column.chunk(0), {"", *missing}, counts)
     mark = find_decimal(path, texts, separator, place) if decimal is None else DECIMALS[decimal]
-    numbers = number_patterns()[mark]
     found = {
         "file": str(path),
         "separator": next((word for word, mark in SEPARATORS.items() if mark == separator), separator),
@@ -178,7 +202,7 @@ def parse_text(
         "renamed_columns": renamed if header else {},
         "missing_entries": dict(counts),
     }
-    frame = pandas.DataFrame({n: to_values(t, n, numbers, mark, place) for n, t in texts.items()}, copy=False)
+    frame = pandas.DataFrame({n: to_values(t, n, mark, place) for n, t in texts.items()}, copy=False)
     return TableFile(frame, found, place)
 
 
@@ -241,8 +265,8 @@ def find_separator(text: str) -> str:
     return best if agreement[best] else ","
 
 
-def split_cells(path: Path, text: str, separator: str, num_cells: int) -> "pyarrow.Table":
-    """Split text into cells: a table of dictionary-encoded text columns, the header is its first row.
+def split_cells(path: Path, text: str, separator: str, num_cells: int, header: bool) -> "pyarrow.Table":
+    """Split text into cells: a table of dictionary-encoded text columns, without the header.
 
     Raises:
         ConfigError: a row has too many or too few cells, or a quote is not closed.
@@ -263,7 +287,12 @@ def split_cells(path: Path, text: str, separator: str, num_cells: int) -> "pyarr
         table = arrow_csv.read_csv(
             pyarrow.BufferReader(content),
             # Rows are numbered in one thread only; a row must fit into a block.
-            arrow_csv.ReadOptions(column_names=names, use_threads=False, block_size=min(len(content) + 1, 2**30)),
+            arrow_csv.ReadOptions(
+                column_names=names,
+                skip_rows_after_names=int(header),
+                use_threads=False,
+                block_size=min(len(content) + 1, 2**30),
+            ),
             arrow_csv.ParseOptions(
                 delimiter=separator,
                 newlines_in_values=True,
@@ -301,10 +330,10 @@ def find_header(path: Path, rows: list[list[str]], missing: Sequence[str]) -> bo
     Raises:
         ConfigError: the first row may be both, such as ``country,1990,1991``.
     """
-    patterns, holes = number_patterns().values(), {"", *missing}
+    holes = {"", *missing}
 
     def is_number(cell: str) -> bool:
-        return any(pattern.fullmatch(cell) for pattern in patterns)
+        return ANY_NUMBER.fullmatch(cell) is not None
 
     first, votes = [cell.strip() for cell in rows[0]], set()
     columns = [[row[i].strip() for row in rows[1:] if i < len(row)] for i in range(len(first))]
@@ -330,7 +359,7 @@ def find_header(path: Path, rows: list[list[str]], missing: Sequence[str]) -> bo
 
 def find_names(cells: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Return names of columns, all different, and those that were changed: the new name -> the name in the file."""
-    names: list[str] = []
+    names: dict[str, None] = {}  # a set in order
     renamed = {}
     used = {cell.strip() for cell in cells}
     for i, cell in enumerate(cells):
@@ -338,46 +367,29 @@ def find_names(cells: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         number = 2
         while name in names or (name != cell.strip() and name in used):
             name, number = f"{base}_{number}", number + 1
-        names.append(name)
+        names[name] = None
         if name != cell.strip():
             renamed[name] = cell.strip()
-    return names, renamed
+    return list(names), renamed
 
 
-def to_text_column(column: Any, header: bool, holes: set[str], counts: Counter[str]) -> TextColumn:
-    """Return a column without its header and with missing entries.
+def to_text_column(column: Any, holes: set[str], counts: Counter[str]) -> TextColumn:
+    """Return a column with missing entries.
 
     Args:
         column: a dictionary-encoded column of pyarrow.
-        header: whether its first entry is its name.
         holes: entries that stand for a missing value.
         counts: number of missing entries by their spelling, to be added to.
     """
-    codes = column.indices.to_numpy()[int(header) :]
-    raw = column.dictionary.to_pylist()
-    numbers = np.bincount(codes, minlength=len(raw)).tolist()
-    index: dict[str, int] = {}  # distinct entries without the spaces around them
-    new = np.empty(len(raw), dtype=np.int64)
-    for i, (entry, number) in enumerate(zip(raw, numbers, strict=True)):
-        entry = entry.strip()
-        if entry in holes:
-            if number:
-                counts[entry] += number
-            new[i] = -1
-        else:
-            new[i] = index.setdefault(entry, len(index)) if number else -1
-    return TextColumn(new[codes], list(index))
+    import pyarrow
+    import pyarrow.compute as pc
 
-
-def number_patterns() -> dict[str, re.Pattern[str]]:
-    """Return the pattern of a number for each decimal mark, with or without separators of thousands."""
-    patterns = {}
-    for mark, other in ((".", ","), (",", ".")):
-        groups = "|".join(rf"(?:{re.escape(g)}[0-9]{{3}})+" for g in (other, *GROUP_MARKS))
-        digits = rf"(?:[0-9]+|[1-9][0-9]{{0,2}}(?:{groups}))"
-        point = re.escape(mark)
-        patterns[mark] = re.compile(rf"[+-]?(?:{digits}(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?")
-    return patterns
+    codes, trimmed = column.indices.to_numpy(), pc.utf8_trim_whitespace(column.dictionary)
+    is_hole = pc.is_in(trimmed, pyarrow.array(sorted(holes)))
+    distinct = pc.dictionary_encode(pc.if_else(is_hole, None, trimmed))
+    for i in np.flatnonzero(is_hole.to_numpy(zero_copy_only=False)).tolist():
+        counts[trimmed[i].as_py()] += int((codes == i).sum())
+    return TextColumn(distinct.indices.fill_null(-1).to_numpy()[codes], distinct.dictionary)
 
 
 def find_decimal(path: Path, columns: dict[str, TextColumn], separator: str, place: Callable[[int], str]) -> str:
@@ -386,19 +398,18 @@ def find_decimal(path: Path, columns: dict[str, TextColumn], separator: str, pla
     Raises:
         ConfigError: numbers such as ``1,234`` may be read in two ways and no other column decides, or columns disagree.
     """
-    patterns = number_patterns()
     only: dict[str, str] = {}  # decimal mark -> a column of numbers with this mark only
     ambiguous: tuple[str, str] | None = None  # a column and an entry
     for name, column in columns.items():
-        marked = [entry for entry in column.entries if "," in entry or "." in entry]
-        if not marked or any(CODE.fullmatch(entry) for entry in column.entries):
+        entry = column.find(",") or column.find(r"\.")
+        marks = [mark for mark, pattern in NUMBERS.items() if entry and column.all_match(pattern)]
+        if not marks or column.find(f"^{CODE}$"):
             continue
-        marks = [mark for mark, pattern in patterns.items() if all(map(pattern.fullmatch, column.entries))]
         if len(marks) == 1:
             only.setdefault(marks[0], name)
         # 1.234 is read as usual, unless the file comes from a country where the comma is the decimal mark.
-        elif len(marks) == 2 and (separator == ";" or any("," in entry for entry in marked)):
-            ambiguous = ambiguous or (name, marked[0])
+        elif entry and (separator == ";" or "," in entry):
+            ambiguous = ambiguous or (name, entry)
     if len(only) == 2:
         raise ConfigError(
             f"{path} has numbers with a decimal point in column {only['.']!r} and with a "
@@ -418,9 +429,7 @@ def find_decimal(path: Path, columns: dict[str, TextColumn], separator: str, pla
     return "."
 
 
-def to_values(
-    column: TextColumn, name: str, numbers: re.Pattern[str], mark: str, place: Callable[[int], str]
-) -> np.ndarray:
+def to_values(column: TextColumn, name: str, mark: str, place: Callable[[int], str]) -> np.ndarray:
     """Return a column as numbers or dates if each entry is one, otherwise as text.
 
     Raises:
@@ -428,12 +437,13 @@ def to_values(
     """
     import pandas
 
-    codes, entries = column
-    if all(map(numbers.fullmatch, entries)) and not any(map(CODE.fullmatch, entries)):
-        remove = str.maketrans("", "", GROUP_MARKS + (",." if mark == "." else ".,")[0])
-        plain = [entry.translate(remove).replace(mark, ".") for entry in entries]
-        return np.array([*map(float, plain), math.nan])[codes]
-    if all(map(DATE.fullmatch, entries)):
+    codes, entries = column.codes, column.entries.to_pylist()
+    if column.all_match(NUMBERS[mark]) and not column.find(f"^{CODE}$"):
+        if mark == "," or column.find(f"[,{GROUP_MARKS}]"):
+            remove = str.maketrans("", "", GROUP_MARKS + (",." if mark == "." else ".,")[0])
+            entries = [entry.translate(remove).replace(mark, ".") for entry in entries]
+        return np.array([*map(float, entries), math.nan])[codes]
+    if column.all_match(DATE):
         dates = pandas.to_datetime(pandas.Series(entries), format="ISO8601", utc=True, errors="coerce")
         if dates.isna().any():
             entry = entries[int(dates.isna().argmax())]
@@ -503,8 +513,7 @@ def to_typed_frame(
     from pandas.api import types
 
     place = place or (lambda row: f"row {row + 1}")
-    patterns = number_patterns()
-    holes = [float(entry) for entry in missing if patterns["."].fullmatch(entry)]
+    holes = [float(entry) for entry in missing if re.fullmatch(NUMBERS["."], entry)]
     columns: dict[str, Any] = {}
     for name, column in frame.items():
         column = column.reset_index(drop=True)
