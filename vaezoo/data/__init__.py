@@ -2,6 +2,7 @@
 
 from vaezoo.data.base import DataModule
 from vaezoo.data.batching import Batches
+from vaezoo.data.bundled_tables import BundledTable
 from vaezoo.data.digits import Digits
 from vaezoo.data.dsprites import DSprites
 from vaezoo.data.factors import FactorData
@@ -10,6 +11,7 @@ from vaezoo.data.images import ImageData
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import LazyExamples, Split
 from vaezoo.data.sprites import Sprites
+from vaezoo.data.table import TableData
 from vaezoo.data.torchvision import CIFAR10, KMNIST, MNIST, FashionMNIST
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "KMNIST",
     "MNIST",
     "Batches",
+    "BundledTable",
     "DSprites",
     "DataModule",
     "Digits",
@@ -28,4 +31,5 @@ __all__ = [
     "OwnData",
     "Split",
     "Sprites",
+    "TableData",
 ]
