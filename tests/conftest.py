@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from vaezoo.cli import main
 from vaezoo.config_folder import config_folder
 from vaezoo.data import ImageData, Split
+from vaezoo.runs.setup import AUTO
 
 REPO = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("VAEZOO_TEST_DATA", REPO.parent / "shared" / "data"))
@@ -43,9 +44,11 @@ class RandomImages(ImageData):
 
 
 def config(node, *overrides):
-    """A node of the composed config, as plain values."""
+    """A node of the composed config, as plain values. A likelihood that follows the data is the one of bits."""
     with initialize_config_dir(config_folder(), version_base="1.3"):
         cfg = compose("config", list(overrides))
+    if cfg.model.get("likelihood") == AUTO:
+        cfg.model.likelihood = {"_target_": "vaezoo.families.Bernoulli"}
     return OmegaConf.to_container(OmegaConf.select(cfg, node), resolve=True)
 
 

@@ -38,7 +38,7 @@ def test_reconstructions_and_codes(cli, run):
     """The arrays are those of the model's encode and decode on evenly spaced images of the split."""
     model, data = vaezoo.load(run), Digits(val_size=180, binarize="dynamic")
     data.setup()
-    x = data.test.images[torch.arange(7) * 360 // 7].float()
+    x = data.test.x[torch.arange(7) * 360 // 7].float()
     _code, _out, _err, folder = cli("task=reconstruct", f"run={run}", "num=7")
     arrays = np.load(folder / "reconstructions.npz")
     assert np.array_equal(arrays["images"], x.numpy())
@@ -49,7 +49,7 @@ def test_reconstructions_and_codes(cli, run):
     arrays = np.load(folder / "codes.npz")
     assert arrays["codes"].shape == (360, 20)
     assert arrays["codes"][torch.arange(7) * 360 // 7] == pytest.approx(codes.numpy(), abs=1e-5)
-    assert np.array_equal(arrays["labels"], data.test.labels.numpy())
+    assert np.array_equal(arrays["labels"], data.test.y.numpy())
 
 
 @pytest.mark.parametrize(

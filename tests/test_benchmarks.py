@@ -21,7 +21,7 @@ def one_process(monkeypatch):
 
     def images_of(data):
         data.setup()
-        return (data.train.images > 0).to(torch.uint8)
+        return (data.train.x > 0).to(torch.uint8)
 
     monkeypatch.setattr(contenders, "images_of", images_of)
 

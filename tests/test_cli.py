@@ -104,7 +104,7 @@ def test_what_a_run_writes(cli):
     assert found["elbo"] < found["log_p"] < found["elbo"] + 5
     model, data = vaezoo.load(run), Digits(val_size=180)
     data.setup()
-    log_p = model.log_marginal(data.test.images.float(), num_samples=20)
+    log_p = model.log_marginal(data.test.x.float(), num_samples=20)
     assert found["log_p"] == pytest.approx(float(log_p.mean()), rel=1e-6)  # whatever the batches
     assert 0 < found["inference_gap"] < 5
     assert found["log_p_error"] == pytest.approx(float(log_p.std()) / 360**0.5, rel=1e-4)

@@ -64,7 +64,7 @@ def test_samples_have_their_class():
                       enable_model_summary=False, accelerator="cpu")  # fmt: skip
     trainer.fit(model, data)
     train = data.train
-    classifier = LogisticRegression(max_iter=1000).fit(train.images.flatten(1).numpy(), train.labels.numpy())
+    classifier = LogisticRegression(max_iter=1000).fit(train.x.flatten(1).numpy(), train.y.numpy())
     labels = torch.arange(500) % 10
     with torch.no_grad():
         images = model.eval().sample(500, labels).sample()

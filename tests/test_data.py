@@ -13,8 +13,8 @@ import pytest
 import torch
 from conftest import DATA, RandomImages, config, needs_mnist
 
-from vaezoo.data import CIFAR10, KMNIST, MNIST, Batches, Digits, ImageData, LazyImages, Split
-from vaezoo.data.batching import bernoulli
+from vaezoo.data import CIFAR10, KMNIST, MNIST, Batches, DataModule, Digits, ImageData, LazyExamples, Split
+from vaezoo.data.images import bernoulli
 from vaezoo.families import Bernoulli, DiscretizedLogistic
 
 
@@ -28,12 +28,12 @@ def test_digits_are_those_of_scikit_learn_and_split():
     """1,257 + 180 + 360 of 1,797 images, no image in two splits, all ten digits in each split."""
     data = ready(Digits(val_size=180, binarize="none"))
     splits = (data.train, data.val, data.test)
-    assert [len(s.images) for s in splits] == [1257, 180, 360]
-    assert all(sorted(s.labels.unique().tolist()) == list(range(10)) for s in splits)
+    assert [len(s.x) for s in splits] == [1257, 180, 360]
+    assert all(sorted(s.y.unique().tolist()) == list(range(10)) for s in splits)
     from sklearn.datasets import load_digits
 
     whole = load_digits().images.reshape(-1, 64)
-    mine = torch.cat([s.images for s in splits]).reshape(-1, 64).float() * 16 / 255
+    mine = torch.cat([s.x for s in splits]).reshape(-1, 64).float() * 16 / 255
     order = np.lexsort(whole.T), np.lexsort(mine.round().numpy().T)
     assert np.array_equal(whole[order[0]], mine.round().numpy()[order[1]])
 
@@ -42,9 +42,9 @@ def test_split_depends_on_split_seed_only():
     """The seed of the run changes the order of the examples, but neither the split nor the test bits."""
     a, b = (ready(Digits(val_size=180, seed=seed)) for seed in (0, 1))
     c = ready(Digits(val_size=180, split_seed=1))
-    assert torch.equal(a.val.images, b.val.images)
-    assert torch.equal(a.test.images, b.test.images)
-    assert not torch.equal(a.val.labels, c.val.labels)
+    assert torch.equal(a.val.x, b.val.x)
+    assert torch.equal(a.test.x, b.test.x)
+    assert not torch.equal(a.val.y, c.val.y)
     assert not torch.equal(a.train_dataloader().batches.order(0), b.train_dataloader().batches.order(0))
 
 
@@ -77,7 +77,7 @@ def test_binarization(binarize):
     else:
         assert ((first == 0) | (first == 1)).all()
     if binarize == "threshold":
-        assert torch.equal(first, (data.read()[0].images[sorted_train(data)] > 127).float())
+        assert torch.equal(first, (data.read()[0].x[sorted_train(data)] > 127).float())
     assert data.mean.allclose(first.mean(0), atol=0.15 if binarize == "dynamic" else 1e-6)
     test = data.test_dataloader()
     assert torch.equal(torch.cat([b.x for b in test]), torch.cat([b.x for b in test]))
@@ -94,7 +94,7 @@ def test_each_example_occurs_once_per_epoch():
     """The last batch may be smaller; each epoch has another order, which is the same for the same seed."""
     split = Split(torch.arange(103).reshape(-1, 1, 1, 1).to(torch.uint8), torch.arange(103))
     epoch = 0
-    batches = Batches(split, 1, 10, seed=3, shuffle=True, epoch=lambda: epoch)
+    batches = Batches(split, 10, seed=3, shuffle=True, epoch=lambda: epoch)
     assert len(batches) == 11
     orders = []
     for turn in range(3):
@@ -114,7 +114,7 @@ def test_processes_share_the_examples(world):
     split = Split(torch.zeros(103, 1, 1, 1, dtype=torch.uint8), torch.arange(103))
 
     def parts(shuffle):
-        return [Batches(split, 1, 10, shuffle=shuffle, rank=r, world_size=world) for r in range(world)]
+        return [Batches(split, 10, shuffle=shuffle, rank=r, world_size=world) for r in range(world)]
 
     for rank, part in enumerate(parts(False)):
         whole = list(torch.arange(103).split(10))[rank::world]
@@ -139,7 +139,8 @@ def test_few_examples_are_shared_in_smaller_batches(world, sizes):
 
 def test_config_has_the_defaults_of_the_class():
     """The exceptions are ``binarize`` and ``batches_per_step``, which are safe for any model and trainer in Python."""
-    defaults = {name: p.default for name, p in inspect.signature(ImageData.__init__).parameters.items()}
+    parameters = inspect.signature(DataModule.__init__).parameters | inspect.signature(ImageData.__init__).parameters
+    defaults = {name: p.default for name, p in parameters.items() if name != "kwargs"}
     node = config("data", "data=mnist")
     assert node.keys() - {"_target_"} == defaults.keys() - {"self", "seed"}
     same = node.keys() - {"_target_", "shape", "binarize", "batches_per_step"}
@@ -161,7 +162,7 @@ def test_training_set_in_its_own_order():
     data = ready(RandomImages((1, 2, 2)))
     batches = data.batches(data.train, 40, train=True)
     x = torch.cat([batch.x for batch in batches])
-    assert torch.equal(torch.cat([batch.y for batch in batches]), data.train.labels)
+    assert torch.equal(torch.cat([batch.y for batch in batches]), data.train.y)
     assert set(x.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(x, torch.cat([batch.x for batch in batches]))
 
@@ -170,8 +171,8 @@ def test_training_set_in_its_own_order():
 def test_mnist_is_the_published_one():
     """59,000 + 1,000 + 10,000 images, the published test labels, and the known log-likelihood of independent pixels."""
     data = ready(MNIST(root=str(DATA), shape=[1, 28, 28]))
-    assert [len(s.images) for s in (data.train, data.val, data.test)] == [59000, 1000, 10000]
-    assert data.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert [len(s.x) for s in (data.train, data.val, data.test)] == [59000, 1000, 10000]
+    assert data.test.y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     # Independent-pixel Bernoulli at the training mean: 206.06 nats on grey pixels, as on fair bits of them.
     p = data.mean.clamp(1e-3, 1 - 1e-3)
     x = torch.cat([b.x for b in data.test_dataloader()])
@@ -196,17 +197,17 @@ def test_idx_files_are_read(tmp_path, monkeypatch, compressed):
     monkeypatch.setattr(KMNIST, "sizes", (50, 20))
     data = ready(KMNIST(root=str(tmp_path), val_size=10, batch_size=8, binarize="none"))
     assert data.shape == (1, 28, 28)
-    assert np.array_equal(data.test.images[:, 0].numpy(), images)
+    assert np.array_equal(data.test.x[:, 0].numpy(), images)
 
 
 def test_color_images_become_channels_first():
     """torchvision's CIFAR-10 is a numpy array (N, H, W, C) with a list of labels."""
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 30, 3), dtype=np.uint8)
     split = CIFAR10.to_split(SimpleNamespace(data=images, targets=[3, 1, 4, 1, 5]))
-    assert split.images.shape == (5, 3, 32, 30)
-    assert split.images.is_contiguous()
-    assert np.array_equal(split.images[2, 1].numpy(), images[2, :, :, 1])
-    assert split.labels.tolist() == [3, 1, 4, 1, 5]
+    assert split.x.shape == (5, 3, 32, 30)
+    assert split.x.is_contiguous()
+    assert np.array_equal(split.x[2, 1].numpy(), images[2, :, :, 1])
+    assert split.y.tolist() == [3, 1, 4, 1, 5]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ class Own(ImageData):
     ("images", "words"),
     [
         (WITH_NAN, "hold NaN or infinity in row 4: repair or remove that image"),
-        (IMAGES.numpy(), "are a ndarray: give a uint8 tensor, for example torch.from_numpy"),
+        (IMAGES.numpy(), "are a ndarray: give a tensor, for example torch.from_numpy"),
         (IMAGES / 255, "are torch.float32 in [0, 0.372549]: multiply by 255 and convert to uint8, (255 * images)"),
         (IMAGES > 50, "are torch.bool in [0, 1]: multiply by 255 and convert to uint8"),
         (IMAGES / 127.5 - 1, "are torch.float32 in [-1, -0.254902]: scale to 0 ... 255 and convert to uint8"),
@@ -284,7 +285,7 @@ def test_wrong_labels_are_refused(labels, words):
     [
         (Split(IMAGES, LABELS), "training set of Own.read() is a torch.uint8 tensor of shape (6, 1, 4, 4): return"),
         (IMAGES, "Own.read() returned a torch.uint8 tensor of shape (6, 1, 4, 4): return two Split(images, labels)"),
-        ((Split(IMAGES, LABELS),) * 3, "Own.read() returned a tuple of 3: return two"),
+        ((Split(IMAGES, LABELS),) * 4, "Own.read() returned a tuple of 4: return two"),
         ((Split(IMAGES, LABELS), (IMAGES, LABELS, LABELS)), "the test set of Own.read() is a tuple of 3"),
         ((Split(IMAGES, LABELS), Split(IMAGES[..., 1:], LABELS)), "shape (1, 4, 4) and test images of shape (1, 4, 3)"),
     ],
@@ -297,7 +298,7 @@ def test_result_of_read_is_checked(parts, words):
 def test_plain_pairs_are_splits():
     data = Own((IMAGES, LABELS), [IMAGES, LABELS])
     data.setup()
-    assert [len(split.images) for split in (data.train, data.val, data.test)] == [5, 1, 6]
+    assert [len(split.x) for split in (data.train, data.val, data.test)] == [5, 1, 6]
 
 
 def test_lazy_images_are_checked_by_the_first_one():
@@ -309,7 +310,7 @@ def test_lazy_images_are_checked_by_the_first_one():
         return IMAGES[index] / 255
 
     with pytest.raises(ValueError, match=r"are torch.float32 in \[0, 0.05"):
-        Own(Split(LazyImages(make, LABELS), LABELS), Split(IMAGES, LABELS)).setup()
+        Own(Split(LazyExamples(make, LABELS), LABELS), Split(IMAGES, LABELS)).setup()
     assert set(made) == {0}
 
 
@@ -338,7 +339,7 @@ def test_images_are_copied_to_the_gpu_if_they_fit(monkeypatch, capsys):
     data, moved = ready(RandomImages((1, 6, 5))), []
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: moved.append(device) or self)
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda", 0)))
-    size = data.train.images.nbytes
+    size = data.train.x.nbytes
     for free, wish, expected in [(3 * size, None, 2), (size, None, 0), (size, True, 2), (3 * size, False, 0)]:
         moved.clear()
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
@@ -380,7 +381,7 @@ def test_broken_idx_file_is_named(tmp_path, monkeypatch, name, spoil, words):
     idx_files(file.parent)
     data = MNIST(root=str(tmp_path))
     data.prepare_data()
-    assert [split.images.shape[0] for split in data.read()] == [5, 3]
+    assert [split.x.shape[0] for split in data.read()] == [5, 3]
     file.write_bytes(spoil(file.read_bytes()))
     with pytest.raises(ValueError, match=rf"{file} is not MNIST's file, .*{words}.*: delete it, and it is downloaded"):
         data.read()
@@ -422,5 +423,5 @@ def test_download_is_complete_or_leaves_nothing(tmp_path, monkeypatch):
     (raw / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, 3) + b"\1\2\3")
     data.prepare_data()
     assert len(list(raw.iterdir())) == 4
-    assert data.read()[1].labels.tolist() == [1, 2, 3]
+    assert data.read()[1].y.tolist() == [1, 2, 3]
     assert sorted(path.name for path in (tmp_path / "a" / "root").iterdir()) == ["KMNIST"]

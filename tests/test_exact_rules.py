@@ -133,7 +133,7 @@ class Levels(ImageData):
 def test_a_pixel_above_127_is_white():
     data = Levels(binarize="threshold", val_size=10, batch_size=4)
     data.setup()
-    assert data.test.images[0].flatten().tolist() == [0] * 128 + [1] * 128
+    assert data.test.x[0].flatten().tolist() == [0] * 128 + [1] * 128
 
 
 @pytest.mark.parametrize("binarize", ["dynamic", "static"])
@@ -141,7 +141,7 @@ def test_each_split_has_draws_of_its_own(binarize):
     """Equal images of validation and test have different bits, also those of training if they are drawn once."""
     data = Levels(binarize=binarize, val_size=10, batch_size=4)
     data.setup()
-    bits = [data.val.images[0], data.test.images[0]] + ([data.train.images[0]] if binarize == "static" else [])
+    bits = [data.val.x[0], data.test.x[0]] + ([data.train.x[0]] if binarize == "static" else [])
     for i, one in enumerate(bits):
         assert all(not torch.equal(one, other) for other in bits[:i])
 
@@ -150,7 +150,7 @@ def test_levels_of_digits_are_rounded():
     """17 grey levels k as round(255 k / 16)."""
     data = Digits(binarize="none", val_size=100)
     data.setup()
-    assert data.train.images.unique().tolist() == [round(255 * k / 16) for k in range(17)]
+    assert data.train.x.unique().tolist() == [round(255 * k / 16) for k in range(17)]
 
 
 def test_a_fitted_mixture_draws_each_cluster_as_often_as_it_occurs():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import DATA, RandomImages, needs_mnist
 
-from vaezoo.data import MNIST, Digits, LazyImages, Split, Sprites
-from vaezoo.data.batching import bernoulli
+from vaezoo.data import MNIST, Digits, LazyExamples, Split, Sprites
+from vaezoo.data.images import bernoulli
 from vaezoo.evaluation.features import FeatureNet, features_for, train_features
 
 FEW = 2560  # images seen: 20 steps
@@ -24,17 +24,17 @@ def net(digits):
 def test_the_network_classifies_grey_and_binarized_digits(digits, net):
     """More than 97 % of held-out digits, as ``accuracy`` says, and more than 85 % if they are binarized."""
     test = digits[1]
-    x = test.images / 255
-    accuracy = (net.logits(x)[0].argmax(1) == test.labels).double().mean()
+    x = test.x / 255
+    accuracy = (net.logits(x)[0].argmax(1) == test.y).double().mean()
     assert float(net.accuracy) == pytest.approx(float(accuracy), abs=1e-7)
     assert accuracy > 0.97
-    bits = bernoulli(test.images, torch.Generator().manual_seed(0)).float()
-    assert (net.logits(bits)[0].argmax(1) == test.labels).double().mean() > 0.85
+    bits = bernoulli(test.x, torch.Generator().manual_seed(0)).float()
+    assert (net.logits(bits)[0].argmax(1) == test.y).double().mean() > 0.85
 
 
 def test_features_are_standardized_and_independent_of_the_batch(digits, net):
     """Mean 0 and variance 1 over the training images; values outside [0, 1] are clipped."""
-    x = digits[0].images / 255
+    x = digits[0].x / 255
     features = net(x)
     assert features.shape == (len(x), 64)
     assert features.mean(0).abs().max() < 1e-4
@@ -71,11 +71,11 @@ def test_each_factor_has_a_head():
     """On rendered images with factors as labels, each factor is learned well above chance."""
     data = Sprites()
     train, test = data.read()
-    assert isinstance(train.images, LazyImages)
+    assert isinstance(train.x, LazyExamples)
     few = [split.select(torch.arange(500)) for split in (train, test)]
     net = train_features(*few, num_images=3_000)
     assert net.classes == list(data.factor_sizes)
-    hits = [z.argmax(1) == y for z, y in zip(net.logits(few[0].images[:] / 255), few[0].labels.T, strict=True)]
+    hits = [z.argmax(1) == y for z, y in zip(net.logits(few[0].x[:] / 255), few[0].y.T, strict=True)]
     chance = sum(1 / size for size in net.classes) / len(net.classes)
     assert torch.stack(hits).double().mean() > 1.3 * chance
     assert float(net.accuracy) > chance

@@ -230,7 +230,7 @@ def test_exact_reconstructions_are_counted(monkeypatch):
 
     class Exact:
         def __init__(self, x):
-            exact = (x == run.data.test.images[3].float()).flatten(1).all(1)
+            exact = (x == run.data.test.x[3].float()).flatten(1).all(1)
             self.mean = torch.where(exact.reshape(-1, 1, 1, 1), x, 0.5)
 
     monkeypatch.setattr(type(run.model), "decode", lambda self, z, y: Exact(z))
@@ -261,7 +261,7 @@ def test_a_sampler_that_needs_more_codes_is_left_out(monkeypatch):
     """Ten normals cannot be fitted to nine codes; a flow can."""
     monkeypatch.setattr("vaezoo.inference.ex_post_density.MAX_ROUNDS", 1)
     run = shortened("mlp_vae", 9)
-    run.data.train = Split(run.data.train.images[:9], run.data.train.labels[:9])
+    run.data.train = Split(run.data.train.x[:9], run.data.train.y[:9])
     found = GROUPS["samplers"](run, SETTINGS)
     assert set(found.values) == {"fid_flow", "fid_two_stage"}
     assert "fid_gmm is left out: num_components must be from 1 to 9, the number of codes, got 10" in found.note

@@ -140,9 +140,9 @@ def test_chance_is_the_most_frequent_class_of_the_fit_split():
 def test_accuracy_of_the_feature_network_is_of_held_out_images():
     """Labels of the held-out images that mean nothing are told by chance, those of the training images well."""
     train, test = Digits().read()
-    labels = torch.randint(10, (len(test.labels),), generator=torch.Generator().manual_seed(0))
-    net = train_features(train, Split(test.images, labels), num_images=6000)
-    learned = (net.logits(train.images / 255)[0].argmax(1) == train.labels).double().mean()
+    labels = torch.randint(10, (len(test.y),), generator=torch.Generator().manual_seed(0))
+    net = train_features(train, Split(test.x, labels), num_images=6000)
+    learned = (net.logits(train.x / 255)[0].argmax(1) == train.y).double().mean()
     assert learned > 0.8
     assert float(net.accuracy) == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / len(labels)))
 

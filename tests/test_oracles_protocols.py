@@ -66,7 +66,7 @@ def opened(name="mlp_vae", *more, data=None):
 
 def rows(x, split):
     """The number of each image in the split."""
-    same = (x[:, None] - split.images / 255).flatten(2).abs().amax(2) < 1e-6
+    same = (x[:, None] - split.x / 255).flatten(2).abs().amax(2) < 1e-6
     assert (same.sum(1) == 1).all()
     return same.int().argmax(1).tolist()
 
@@ -108,7 +108,7 @@ def joined(given):
 def test_splits_and_spaced_examples():
     """So many of each split, evenly spaced; labels stay with their images; order and batches are one process's."""
     run = opened()
-    assert [len(run.split(name).images) for name in ("train", "val", "test")] == [TRAIN, VAL, TEST]
+    assert [len(run.split(name).x) for name in ("train", "val", "test")] == [TRAIN, VAL, TEST]
     for name, num, expected in (
         ("test", 6, SPACED),
         ("train", 15, CODES),
@@ -124,8 +124,8 @@ def test_splits_and_spaced_examples():
     assert [len(b.x) for b in run.batches("train")] == [TRAIN]
     codes, labels = run.codes("val")
     # Batches of other sizes round differently; an example out of place would be off by far more.
-    torch.testing.assert_close(codes, run.model.encode(run.data.val.images / 255), rtol=1e-5, atol=1e-6)
-    assert torch.equal(labels, run.data.val.labels)
+    torch.testing.assert_close(codes, run.model.encode(run.data.val.x / 255), rtol=1e-5, atol=1e-6)
+    assert torch.equal(labels, run.data.val.y)
 
 
 def test_training_validation_and_test_share_no_image():
@@ -135,13 +135,13 @@ def test_training_validation_and_test_share_no_image():
         data = Few(split_seed=seed)
         data.setup()
         full, test = data.read()
-        places = [rows(split.images / 255, full) for split in (data.train, data.val)]
+        places = [rows(split.x / 255, full) for split in (data.train, data.val)]
         assert sorted(places[0] + places[1]) == list(range(TRAIN + VAL))
         for split, place in zip((data.train, data.val), places, strict=True):
-            assert torch.equal(split.labels, full.labels[place])
-        assert torch.equal(data.test.images, test.images)
+            assert torch.equal(split.y, full.y[place])
+        assert torch.equal(data.test.x, test.x)
         found.append(places[1])
-        assert torch.equal(data.mean, (data.train.images.double() / 255).mean(0).float())
+        assert torch.equal(data.mean, (data.train.x.double() / 255).mean(0).float())
         assert data.num_train == TRAIN
     assert found[0] != found[1]
 
@@ -197,7 +197,7 @@ def test_annealed(monkeypatch):
     monkeypatch.setattr("vaezoo.evaluation.ais.estimate_log_marginal", told("estimate"))
     monkeypatch.setattr(annealed, "simulate", simulated)
     values = GROUPS["annealed"](run, SETTINGS._replace(annealed=6)).values
-    labels = run.data.test.labels[SPACED]
+    labels = run.data.test.y[SPACED]
     for part, (first, num) in enumerate([(0, 4), (4, 2)]):
         (sampled, of_data, of_own, above) = calls[4 * part : 4 * part + 4]
         assert [call[0] for call in (sampled, of_data, of_own, above)] == ["estimate", "anneal", "anneal", "anneal"]
@@ -241,7 +241,7 @@ def test_latent(monkeypatch):
     GROUPS["latent"](run, SETTINGS)
     assert rows(torch.cat([args[0] for args, _, _ in seen]), run.data.test) == list(range(TEST))
     assert all(kwargs == {"num_samples": 1} for _, kwargs, _ in seen)
-    q = run.model.encoder(run.data.test.images / 255).base_dist
+    q = run.model.encoder(run.data.test.x / 255).base_dist
     found = joined(given)
     torch.testing.assert_close(found["loc"], q.loc)
     torch.testing.assert_close(found["scale"], q.scale)
@@ -262,10 +262,10 @@ def test_probes(monkeypatch):
     found = joined(given)
     fitted, judged = found["split"] == 0, found["split"] == 1
     assert (int(fitted.sum()), int(judged.sum())) == (15, TEST)
-    images = {"train": run.data.train.images[CODES] / 255, "test": run.data.test.images / 255}
+    images = {"train": run.data.train.x[CODES] / 255, "test": run.data.test.x / 255}
     torch.testing.assert_close(found["code"][fitted], run.model.encode(images["train"]))
     torch.testing.assert_close(found["code"][judged], run.model.encode(images["test"]))
-    assert torch.equal(found["y"], torch.cat([run.data.train.labels[CODES], run.data.test.labels]))
+    assert torch.equal(found["y"], torch.cat([run.data.train.y[CODES], run.data.test.y]))
 
 
 def test_reconstruction(monkeypatch):
@@ -275,7 +275,7 @@ def test_reconstruction(monkeypatch):
     GROUPS["reconstruction"](run, SETTINGS)
     found, data = joined(given), run.data.test
     assert rows(found[0], data) == list(range(TEST))
-    x = data.images / 255
+    x = data.x / 255
     expected = run.model.decode(run.model.encode(x, data.labels), data.labels).mean
     torch.testing.assert_close(found[1], expected, rtol=1e-5, atol=1e-6)
 
@@ -359,7 +359,7 @@ def test_samplers(monkeypatch, flat):
     draws = torch.cat([trace.latent.z[0] for *_, trace in passed])
     assert all(kwargs == {"num_samples": 1} for _, kwargs, _ in passed)
     assert not torch.allclose(draws, torch.cat([trace.latent.q.mean for *_, trace in passed]), atol=1e-3)
-    real = flat(run.data.test.images / 255)
+    real = flat(run.data.test.x / 255)
     assert values.keys() == {"fid_gmm", "fid_flow", "fid_two_stage"}
     for (name, (codes, seed)), (args, _, px) in zip(fitted.items(), seen["decode"], strict=True):
         assert torch.equal(codes, draws)
@@ -377,8 +377,8 @@ def test_disentanglement(monkeypatch):
     given = keeping(monkeypatch, disentanglement, "Disentanglement")
     with pytest.raises(ValueError, match=r"factors must be \(N, F\)"):  # these labels are none
         GROUPS["disentanglement"](run, SETTINGS)
-    torch.testing.assert_close(given[0]["code"], run.model.encode(run.data.test.images / 255))
-    assert torch.equal(given[0]["factors"], run.data.test.labels)
+    torch.testing.assert_close(given[0]["code"], run.model.encode(run.data.test.x / 255))
+    assert torch.equal(given[0]["factors"], run.data.test.y)
 
 
 def test_anomaly(monkeypatch):
@@ -420,13 +420,13 @@ def test_outliers_are_binarized_like_the_runs_own_images(monkeypatch, binarize, 
     config = {"data": {"binarize": binarize, "root": "elsewhere"}, "allow_packages": [], "seed": 3}
     found = other_data(TrainedRun(config, model, own, SimpleNamespace(), Path("x")), "digits")
     assert (type(found).__name__, found.binarize, found.seed, found.data_kind) == ("Digits", binarize, 3, own.data_kind)
-    assert len(found.test.images) == 360
+    assert len(found.test.x) == 360
 
 
 def test_scores_number_their_examples():
     """An image's draws are named by its place among all batches: the ELBO and log p(x) of each, from its own draws."""
     run = opened()
-    x, y = run.data.test.images / 255, run.data.test.labels
+    x, y = run.data.test.x / 255, run.data.test.y
     parts = [Batch(x[i : i + 4], y[i : i + 4]) for i in range(0, TEST, 4)]
     names = ["elbo", "log_p", "reconstruction", "typicality"]
     found = anomaly.scores(run.model, parts, names, entropy=7.0, num_samples=5)

@@ -13,6 +13,7 @@ from vaezoo import seeding
 from vaezoo.conditional import Conditional
 from vaezoo.data import Batches, Split
 from vaezoo.data.batching import ChunkLoader
+from vaezoo.data.images import bernoulli
 from vaezoo.families import DiscretizedLogistic
 from vaezoo.inference.importance_sampling import estimate_log_marginal
 from vaezoo.metrics.latent import log_aggregate_posterior
@@ -55,14 +56,14 @@ def test_processes_take_turns_in_one_order(num, size, world):
         for rank in range(world):
             mine = filled[rank::world]
             batches = Batches(
-                numbered(num), 255, size, seed=11, shuffle=True, epoch=lambda e=epoch: e, rank=rank, world_size=world
+                numbered(num), size, seed=11, shuffle=True, epoch=lambda e=epoch: e, rank=rank, world_size=world
             )
             found = list(batches)
             assert len(batches) == len(found) == math.ceil(len(mine) / size)
             assert [len(b.x) for b in found[:-1]] == [size] * (len(found) - 1)
             x, y = torch.cat([b.x for b in found]), torch.cat([b.y for b in found])
             assert y.tolist() == [3 * i for i in mine]
-            torch.testing.assert_close(x, (y / 3 / 255).reshape(-1, 1, 1, 1).expand_as(x))  # images keep their labels
+            assert torch.equal(x, (y // 3).to(torch.uint8).reshape(-1, 1, 1, 1).expand_as(x))
             for chunk in (1, 2, 5):
                 for first in (0, 1):
                     chunks = ChunkLoader(batches, chunk, first_chunk=lambda first=first: first)
@@ -80,7 +81,14 @@ def test_bits_of_a_batch_are_drawn_by_process_and_batch():
 
     def drawn(rank=0, epoch=0, seed=0):
         batches = Batches(
-            split, 1, 10, seed=seed, binarize=True, shuffle=False, epoch=lambda: epoch, rank=rank, world_size=2
+            split,
+            10,
+            to_model=lambda x, draw: bernoulli(x, draw()).float(),
+            seed=seed,
+            shuffle=False,
+            epoch=lambda: epoch,
+            rank=rank,
+            world_size=2,
         )
         return torch.cat([b.x for b in batches])
 

@@ -150,9 +150,9 @@ def test_digits():
     data.setup("fit")
     parts = (data.train, data.test)
     values = {
-        "code": torch.cat([part.images for part in parts]) / 255,
-        "y": torch.cat([part.labels for part in parts]),
-        "split": torch.cat([torch.full((len(part.labels),), i) for i, part in enumerate(parts)]),
+        "code": torch.cat([part.x for part in parts]) / 255,
+        "y": torch.cat([part.y for part in parts]),
+        "split": torch.cat([torch.full((len(part.y),), i) for i, part in enumerate(parts)]),
     }
     found = measure(values)
     assert 0.94 < found["linear_probe"] < 0.99

@@ -67,11 +67,11 @@ def test_grid_has_the_order_of_dsprites():
     assert data.factor_names == ("shape", "scale", "orientation", "x", "y")
     assert data.factor_sizes == (3, 6, 40, 32, 32)
     whole = data.grid()
-    assert whole.images.shape == (737280, 1, 64, 64)
+    assert whole.x.shape == (737280, 1, 64, 64)
     rows = torch.tensor(list(product(range(3), range(6), [0, 7, 39], [0, 31], [0, 5])))
     places = (((rows[:, 0] * 6 + rows[:, 1]) * 40 + rows[:, 2]) * 32 + rows[:, 3]) * 32 + rows[:, 4]
-    assert torch.equal(whole.labels[places], rows)
-    assert torch.equal(whole.images[places].float() / 255, data.render(rows))
+    assert torch.equal(whole.y[places], rows)
+    assert torch.equal(whole.x[places].float() / 255, data.render(rows))
     values = dict(zip(data.factor_names, data.factor_values, strict=True))
     assert values["scale"].tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
     assert values["orientation"][[0, 1, -1]].tolist() == pytest.approx([0, 2 * pi / 39, 2 * pi])
@@ -118,14 +118,14 @@ def test_binarization_changes_nothing(small, binarize):
 def test_split_is_fixed(small):
     """Each image is in one of the splits; the test split is the same for all seeds."""
     other = ready(Sprites(size=32, seed=1, split_seed=1, val_size=50))
-    assert torch.equal(small.test.labels, other.test.labels)
-    assert [len(s.images) for s in (small.train, small.val, small.test)] == [173_320, 1000, 10_000]
-    places = torch.cat([s.images.index for s in (small.train, small.val, small.test)])
+    assert torch.equal(small.test.y, other.test.y)
+    assert [len(s.x) for s in (small.train, small.val, small.test)] == [173_320, 1000, 10_000]
+    places = torch.cat([s.x.index for s in (small.train, small.val, small.test)])
     assert torch.equal(places.sort().values, torch.arange(184_320))
     assert small.num_train == 173_320
     for split in (small.train, small.val, small.test):  # mixed: a first page of pictures shows all shapes
-        assert len(split.labels[:32, 0].unique()) == 3
-    share = small.test.labels[:, 0].bincount() / 10_000
+        assert len(split.y[:32, 0].unique()) == 3
+    share = small.test.y[:, 0].bincount() / 10_000
     assert (share - 1 / 3).abs().max() < 0.02
 
 
@@ -133,7 +133,7 @@ def test_split_is_fixed(small):
 def test_mean_is_exact(colors):
     """The mean from the sum of the grid equals the mean from the sum of the training images."""
     data = ready(Sprites(size=32, colors=colors, test_size=150_000, val_size=5_000))
-    brute = pixel_sum(data.train.images).double() / 255 / data.num_train
+    brute = pixel_sum(data.train.x).double() / 255 / data.num_train
     torch.testing.assert_close(data.mean.double(), brute, rtol=1e-6, atol=0)
 
 
@@ -221,8 +221,8 @@ def test_published_file(tmp_path):
 def test_sprites_in_the_published_format_are_the_same_data(tmp_path, small):
     """Sprites written to a file of the published format give the same data set and splits."""
     whole = small.grid()
-    images = np.concatenate([whole.images[i : i + 10_000][:, 0].numpy() // 255 for i in range(0, 184_320, 10_000)])
-    classes = np.pad(whole.labels.numpy(), ((0, 0), (1, 0)))
+    images = np.concatenate([whole.x[i : i + 10_000][:, 0].numpy() // 255 for i in range(0, 184_320, 10_000)])
+    classes = np.pad(whole.y.numpy(), ((0, 0), (1, 0)))
     published(tmp_path, imgs=images, latents_classes=classes, latents_values=classes * 1.0)
     data = ready(DSprites(root=str(tmp_path)))
     assert torch.equal(data.mean, small.mean)

@@ -97,6 +97,15 @@ class Conditional(Network):
         first, *rest = self.family.params_for_mean(mean.to(self.offset))
         self.offset.copy_(torch.cat([first, *rest]))
 
+    def init_from_data(self, mean: Tensor, x: Tensor) -> None:
+        """Set the offset from the mean of the training data, and from examples of them if the family needs more.
+
+        Args:
+            mean: the mean of y, shape ``out_shape``.
+            x: examples, (N, *out_shape).
+        """
+        self.init_mean(mean)
+
     def params(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the raw parameters of the family, each (*batch, *out_shape). Arguments as in ``raw_outputs``."""
         outputs = self.raw_outputs(inputs, context) + self.offset

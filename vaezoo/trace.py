@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from vaezoo.distributions import Deterministic
+
 T = TypeVar("T")
 
 
@@ -82,11 +84,17 @@ class Latent:
         """
         if self.kl_per_dim is not None:
             return self.kl_per_dim.flatten(1).sum(1)
+        kl = self.kl_of_samples
+        return kl.mean(0) if kl.dim() > 1 else kl
+
+    @property
+    def kl_of_samples(self) -> Tensor:
+        """KL(q, p) without the mean over K, (K, B); or (B,) if no sample of another layer or of this one is needed."""
         try:
             kl = kl_divergence(self.q, self.p)
         except NotImplementedError:
-            kl = self.log_q - self.log_p
-        return kl.mean(0) if kl.dim() > 1 else kl
+            return self.log_q - self.log_p
+        return kl
 
 
 @dataclass
@@ -108,15 +116,40 @@ class Trace:
     >>> trace.latent.kl  # 1/2 for each of the 3 dimensions
     tensor([1.5000, 1.5000, 1.5000, 1.5000, 1.5000])
 
+    The K samples weigh alike, unless ``weights`` says otherwise: if a discrete latent is enumerated, sample k is its
+    k-th value and the weights are q(k | x); if the posterior is a mixture of K components with one sample each, they
+    are the mixture's weights. Expectations over q are then weighted sums.
+
+    A code without a density (``distributions.Deterministic``) has no KL, so the trace has no ELBO: ``elbo``, ``kl`` and
+    ``log_w`` raise an error. A model with an exact likelihood and no latent has KL 0.
+
     Args:
         x: data, (B, *data_shape).
         px: likelihood p(x | z), batch shape (K, B).
         latents: the stochastic layers, from top to bottom.
+        context: labels or whatever else the model was given, (B, ...); None if nothing was given.
+        weights: weights of the K samples, (K, B), which sum to 1 over K; None: 1 / K each.
     """
 
     x: Tensor
     px: Distribution
     latents: tuple[Latent, ...]
+    context: Tensor | None = None
+    weights: Tensor | None = None
+
+    @property
+    def has_bound(self) -> bool:
+        """Return whether all codes have a density, so that there is an ELBO."""
+        return not any(isinstance(latent.q, Deterministic) for latent in self.latents)
+
+    def require_bound(self) -> None:
+        """Raise a ValueError if there is no ELBO."""
+        if not self.has_bound:
+            raise ValueError("this model has no ELBO: its code has no density, use log_px")
+
+    def expectation(self, values: Tensor) -> Tensor:
+        """Return the mean of values (K, B) over the K samples of q, (B,)."""
+        return values.mean(0) if self.weights is None else (self.weights * values).sum(0)
 
     @cached_property
     def log_px(self) -> Tensor:
@@ -124,26 +157,42 @@ class Trace:
         return self.px.log_prob(self.x)
 
     @cached_property
+    def mean_log_px(self) -> Tensor:
+        """E_q[log p(x | z)], the mean over the batch, ()."""
+        return self.log_px.mean() if self.weights is None else self.expectation(self.log_px).mean()
+
+    @cached_property
     def kl(self) -> Tensor:
         """KL(q, p) of each layer, (B, L). The sum over the layers is the rate."""
-        return torch.stack([latent.kl for latent in self.latents], dim=1)
+        self.require_bound()
+        if not self.latents:
+            return self.log_px.new_zeros(len(self.x), 0)
+        return torch.stack([self.kl_of_layer(latent) for latent in self.latents], dim=1)
+
+    def kl_of_layer(self, latent: Latent) -> Tensor:
+        """Return KL(q, p) of one layer, (B,)."""
+        if self.weights is None:
+            return latent.kl
+        kl = latent.kl_of_samples
+        return self.expectation(kl) if kl.dim() > 1 else kl
 
     @cached_property
     def elbo(self) -> Tensor:
         """The evidence lower bound, (B,)."""
-        return self.log_px.mean(0) - self.kl.sum(1)
+        return self.expectation(self.log_px) - self.kl.sum(1)
 
     @cached_property
     def log_w(self) -> Tensor:
-        """Log importance weights log p(x, z) - log q(z | x), (K, B).
+        """Log importance weights log p(x, z) - log q(z | x), (K, B); with ``weights`` w, plus log K w.
 
         ``log_w.logsumexp(0) - log K`` is the importance-weighted bound (Burda et al. 2016, Importance Weighted
-        Autoencoders, https://arxiv.org/abs/1509.00519).
+        Autoencoders, https://arxiv.org/abs/1509.00519). For an enumerated latent, it is the exact sum over its values.
         """
+        self.require_bound()
         log_w = self.log_px
         for latent in self.latents:
             log_w = log_w + latent.log_p - latent.log_q
-        return log_w
+        return log_w if self.weights is None else log_w + (len(log_w) * self.weights).log()
 
     @property
     def latent(self) -> Latent:

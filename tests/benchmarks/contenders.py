@@ -118,7 +118,7 @@ def save_images(data: ImageData, path: str) -> None:
     """The training images of a data module, as bits."""
     data.prepare_data()
     data.setup()
-    images = data.train.images
+    images = data.train.x
     held = images if isinstance(images, Tensor) else images[:HELD]
     torch.save((held > 0).to(torch.uint8), path)
 

@@ -416,7 +416,7 @@ MUTATIONS = (
     # Objectives
     Mutation(
         "objectives/elbo.py",
-        "self.kl_term(trace) - trace.log_px.mean()",
+        "self.kl_term(trace) - trace.mean_log_px",
         "self.kl_term(trace) - trace.log_px.sum(0).mean()",
         "the loss sums the reconstruction over the posterior samples",
         "trace bounds",
@@ -798,8 +798,8 @@ MUTATIONS = (
     ),
     Mutation(
         "data/images.py",
-        "(split.images > 127)",
-        "(split.images >= 127)",
+        "(split.x > 127)",
+        "(split.x >= 127)",
         "threshold: 127 is white",
         "oracles_protocols exact_rules data",
     ),
@@ -847,8 +847,8 @@ MUTATIONS = (
     ),
     Mutation(
         "data/factors.py",
-        "held_out = pixel_sum(self.val.images) + pixel_sum(self.test.images)",
-        "held_out = pixel_sum(self.test.images)",
+        "held_out = pixel_sum(self.val.x) + pixel_sum(self.test.x)",
+        "held_out = pixel_sum(self.test.x)",
         "factors: the mean image is of validation too, divided by the number of training images",
         "sprites",
     ),

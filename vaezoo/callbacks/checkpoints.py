@@ -18,22 +18,26 @@ class Best(Checkpoint):
 
     Args:
         dirpath: folder of the checkpoint.
-        monitor: name of the metric.
+        monitor: name of the metric; None: ``val/elbo``, or what a model without an ELBO monitors.
         mode: "max" if larger values are better, "min" if smaller ones are.
 
     Attributes:
         score: the best value so far; None before the first one. NaN and infinity are never the best.
     """
 
-    def __init__(self, dirpath: str, monitor: str = "val/elbo", mode: str = "max"):
+    def __init__(self, dirpath: str, monitor: str | None = None, mode: str = "max"):
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be max or min, got {mode}")
         self.path, self.monitor, self.mode = Path(dirpath, "best.ckpt"), monitor, mode
         self.score: float | None = None
 
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        self.monitor = self.monitor or f"val/{pl_module.monitored}"
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
+        assert self.monitor is not None  # by ``setup``
         check_monitor(trainer, "checkpoint_best", self.monitor)
         if self.monitor not in trainer.callback_metrics:  # a metric of a training epoch, and the first has not ended
             return

@@ -16,17 +16,21 @@ class EarlyStopping(early_stopping.EarlyStopping):
     resume counts once.
 
     Args:
-        monitor: name of the metric.
+        monitor: name of the metric; None: ``val/elbo``, or what a model without an ELBO monitors.
         patience: validations without a better value after which the training stops; >= 0.
         min_delta: least improvement that counts as a better value; >= 0.
         **kwargs: further arguments of Lightning's ``EarlyStopping``.
     """
 
-    def __init__(self, monitor: str, patience: int = 3, min_delta: float = 0.0, **kwargs: Any):
+    def __init__(self, monitor: str | None = None, patience: int = 3, min_delta: float = 0.0, **kwargs: Any):
         for name, value in {"patience": patience, "min_delta": min_delta}.items():
             if value < 0:
                 raise ValueError(f"callbacks.early_stopping.{name} must be >= 0, got {value}")
-        super().__init__(monitor=monitor, patience=patience, min_delta=min_delta, **kwargs)
+        super().__init__(monitor=monitor or "", patience=patience, min_delta=min_delta, **kwargs)
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        self.monitor = self.monitor or f"val/{pl_module.monitored}"
+        super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.stopping_reason != early_stopping.EarlyStoppingReason.NOT_STOPPED:  # before this resume

@@ -58,10 +58,11 @@ class Progress(TQDMProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, int | str | float | dict]:
         shown: dict[str, int | str | float | dict] = {}
+        name = pl_module.monitored
         if pl_module.last_metrics:
-            shown["batch elbo"] = f"{float(pl_module.last_metrics['elbo']):.2f}"
-        if "val/elbo" in trainer.callback_metrics:
-            shown["val elbo"] = f"{float(trainer.callback_metrics['val/elbo']):.2f}"
+            shown[f"batch {name}"] = f"{float(pl_module.last_metrics[name]):.2f}"
+        if f"val/{name}" in trainer.callback_metrics:
+            shown[f"val {name}"] = f"{float(trainer.callback_metrics[f'val/{name}']):.2f}"
         return shown
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -86,7 +87,8 @@ class Progress(TQDMProgressBar):
         model: Any = trainer.lightning_module
         results: dict[str, dict[str, float]] = model.results
         if self.prints_lines and trainer.is_global_zero and "train" in results:
-            means = (f"{stage} elbo {results[stage]['elbo']:.2f}" for stage in ("train", "val") if stage in results)
+            name = model.monitored
+            means = (f"{stage} {name} {results[stage][name]:.2f}" for stage in ("train", "val") if stage in results)
             self.print_line(f"epoch {format_epochs(model.epochs)} of {describe_plan(trainer)}  {'  '.join(means)}")
 
     def print_line(self, text: str) -> None:

@@ -1,11 +1,13 @@
-"""Data modules: images and their labels in ready-made batches."""
+"""Data modules: examples and their labels in ready-made batches."""
 
+from vaezoo.data.base import DataModule
 from vaezoo.data.batching import Batches
 from vaezoo.data.digits import Digits
 from vaezoo.data.dsprites import DSprites
 from vaezoo.data.factors import FactorData
 from vaezoo.data.images import ImageData
-from vaezoo.data.splits import LazyImages, Split
+from vaezoo.data.own import OwnData
+from vaezoo.data.splits import LazyExamples, Split
 from vaezoo.data.sprites import Sprites
 from vaezoo.data.torchvision import CIFAR10, KMNIST, MNIST, FashionMNIST
 
@@ -15,11 +17,13 @@ __all__ = [
     "MNIST",
     "Batches",
     "DSprites",
+    "DataModule",
     "Digits",
     "FactorData",
     "FashionMNIST",
     "ImageData",
-    "LazyImages",
+    "LazyExamples",
+    "OwnData",
     "Split",
     "Sprites",
 ]

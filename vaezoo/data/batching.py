@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 
 import torch
@@ -12,54 +13,53 @@ from vaezoo import seeding
 from vaezoo.data.splits import Split
 from vaezoo.types import Batch, BatchChunk, IndexedBatch
 
+ToModel = Callable[[Tensor, Callable[[], torch.Generator]], Tensor]
 
 class Batches:
     """Iterate over a split once per epoch, in ready-made batches.
 
-    The order of epoch e is a function of (seed, e), and the bits of a fresh binarization are a function of
-    (seed, e, batch, process). There is no other state, so any epoch can be repeated.
+    The order of epoch e is a function of (seed, e), and the random numbers of a batch, such as the bits of a fresh
+    binarization, are a function of (seed, e, batch, process). There is no other state, so any epoch can be repeated.
 
     With several processes and ``shuffle``, each process takes every ``world_size``-th example of the order; the first
     examples are repeated at the end so that all processes have equally many. Without ``shuffle``, the processes take
     whole batches in turn: the batches are those of a single process, and each example occurs once.
 
     Args:
-        split: N images, uint8, and their labels.
-        max_value: largest pixel value: 255 for bytes, 1 for bits. Pixels are divided by it.
+        split: N examples as they are stored, and their labels.
         batch_size: examples per batch and process; the last batch may be smaller.
-        seed: seed of the order and of fresh bits.
+        to_model: returns the examples of a batch as the model sees them, from the stored ones and a function that makes
+            the batch's random generator.
+        seed: seed of the order and of the batches' random numbers.
         shuffle: whether each epoch has a new order; if False, examples keep the order of the split.
-        binarize: whether each pixel is drawn as a bit, 1 with probability pixel / 255, anew in each epoch.
         epoch: returns the epoch; called when a pass begins.
         rank: number of this process.
         world_size: number of processes.
 
-    >>> images, labels = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1), torch.tensor([7, 8, 9])
-    >>> for x, y in Batches(Split(images, labels), max_value=255, batch_size=2):
+    >>> for x, y in Batches(Split(torch.tensor([[0.5], [1.5], [2.5]]), torch.tensor([7, 8, 9])), batch_size=2):
     ...     print(x.flatten(), y)
-    tensor([0.0000, 0.2000]) tensor([7, 8])
-    tensor([1.]) tensor([9])
+    tensor([0.5000, 1.5000]) tensor([7, 8])
+    tensor([2.5000]) tensor([9])
     """
 
     def __init__(
         self,
         split: Split,
-        max_value: int,
         batch_size: int,
+        to_model: ToModel = lambda x, draw: x,
         seed: int = 0,
         shuffle: bool = False,
-        binarize: bool = False,
         epoch: Callable[[], int] = lambda: 0,
         rank: int = 0,
         world_size: int = 1,
     ):
-        self.split, self.max_value, self.batch_size, self.seed = split, max_value, batch_size, seed
-        self.shuffle, self.binarize, self.epoch = shuffle, binarize, epoch
+        self.split, self.batch_size, self.to_model, self.seed = split, batch_size, to_model, seed
+        self.shuffle, self.epoch = shuffle, epoch
         self.rank, self.world_size = rank, world_size
 
     def order(self, epoch: int) -> Tensor:
         """Return the indices of this process's examples in an epoch, in order."""
-        num = len(self.split.images)
+        num = len(self.split.x)
         if not self.shuffle:
             return torch.cat(torch.arange(num).split(self.batch_size)[self.rank :: self.world_size])
         order = torch.randperm(num, generator=seeding.generator(self.seed, "order", epoch))
@@ -67,7 +67,7 @@ class Batches:
         return torch.cat([order, order[:missing]])[self.rank :: self.world_size]
 
     def __len__(self) -> int:
-        num, size = len(self.split.images), self.batch_size
+        num, size = len(self.split.x), self.batch_size
         if self.shuffle:
             return math.ceil(math.ceil(num / self.world_size) / size)
         return len(range(self.rank, math.ceil(num / size), self.world_size))
@@ -85,13 +85,9 @@ class Batches:
             batch_idx: number of the batch in the epoch, counted from 0.
             index: indices of its examples, (B,).
         """
-        images = self.split.images.index_select(0, index)  # twice as fast as images[index]
-        if self.binarize:
-            draw = seeding.generator(self.seed, "binarize", epoch, batch_idx, self.rank, device=images.device)
-            x = bernoulli(images, draw).float()
-        else:
-            x = images.float() if self.max_value == 1 else images.float().div_(self.max_value)
-        return Batch(x, self.split.labels.index_select(0, index))
+        x = self.split.x.index_select(0, index)  # twice as fast as x[index]
+        draw = partial(seeding.generator, self.seed, "binarize", epoch, batch_idx, self.rank, device=x.device)
+        return Batch(self.to_model(x, draw), self.split.y.index_select(0, index))
 
 
 class EpochBatches(Dataset[IndexedBatch]):
@@ -99,7 +95,7 @@ class EpochBatches(Dataset[IndexedBatch]):
 
     def __init__(self, batches: Batches, epoch: int):
         self.batches, self.epoch = batches, epoch
-        order = batches.order(epoch).to(batches.split.labels.device)
+        order = batches.order(epoch).to(batches.split.y.device)
         self.index = order.split(batches.batch_size)
 
     def __len__(self) -> int:
@@ -149,9 +145,3 @@ class ChunkLoader:
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Load nothing."""
-
-
-def bernoulli(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw bits that are 1 with probability pixel / 255, exactly: bool, of the images' shape."""
-    # A draw is uniform over the 255 values 0 ... 254, of which exactly `pixel` are below the pixel.
-    return images > torch.empty_like(images).random_(0, 255, generator=generator)

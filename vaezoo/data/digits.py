@@ -15,6 +15,7 @@ class Digits(ImageData):
     drawn once, the same for all seeds.
     """
 
+    default_binarize = "dynamic"
     test_size = 360
 
     def read(self) -> tuple[Split, Split]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.data.images import ImageData
-from vaezoo.data.splits import LazyImages, Split, pixel_sum
+from vaezoo.data.splits import LazyExamples, Split, pixel_sum
 
 
 class FactorData(ImageData):
@@ -36,6 +36,7 @@ class FactorData(ImageData):
     """
 
     binary = True
+    default_binarize = "dynamic"
     factor_names: tuple[str, ...]
     factor_sizes: tuple[int, ...]
     factor_values: tuple[Tensor, ...]
@@ -80,17 +81,17 @@ class FactorData(ImageData):
     def grid(self) -> Split:
         """Return all images, which are made when they are indexed, and their factors."""
         index = torch.arange(prod(self.factor_sizes))
-        return Split(LazyImages(self.make, index), torch.stack(torch.unravel_index(index, self.factor_sizes), 1))
+        return Split(LazyExamples(self.make, index), torch.stack(torch.unravel_index(index, self.factor_sizes), 1))
 
     @property
     def mean(self) -> Tensor:
         # The sum over the grid minus the other splits: making all training images would take many seconds.
-        held_out = pixel_sum(self.val.images) + pixel_sum(self.test.images)
+        held_out = pixel_sum(self.val.x) + pixel_sum(self.test.x)
         return ((self.grid_sum - held_out) / (self.num_train * 255)).float()
 
     def read(self) -> tuple[Split, Split]:
         split = self.grid()
-        num = len(split.images)
+        num = len(split.x)
         if self.test_size >= num:
             raise ValueError(f"data.test_size={self.test_size} leaves nothing of {num} images")
         order = torch.randperm(num, generator=seeding.generator(0, "factors"))

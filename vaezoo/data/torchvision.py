@@ -71,6 +71,7 @@ class IdxData(TorchvisionData):
         sizes: published numbers of training and of test images.
     """
 
+    default_binarize = "dynamic"
     sizes = (60_000, 10_000)
 
     def __init_subclass__(cls) -> None:

@@ -1,6 +1,7 @@
 """Distributions: subclasses of ``torch.distributions.Distribution``. They hold tensors, no ``nn.Parameter``."""
 
 from vaezoo.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
+from vaezoo.distributions.deterministic import Deterministic
 from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution
 from vaezoo.distributions.flow import FlowDistribution
 from vaezoo.distributions.levels import CategoricalDistribution
@@ -13,6 +14,7 @@ from vaezoo.distributions.von_mises_fisher import HypersphericalUniformDistribut
 __all__ = [
     "CategoricalDistribution",
     "ContinuousBernoulliDistribution",
+    "Deterministic",
     "DiscretizedLogisticDistribution",
     "FlowDistribution",
     "HypersphericalUniformDistribution",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from vaezoo import seeding
-from vaezoo.data import ImageData
+from vaezoo.data import DataModule
 from vaezoo.distributions import is_diagonal_normal
 from vaezoo.errors import ConfigError, DoesNotApply
 from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, compose_data_config
@@ -47,7 +47,7 @@ def anomaly(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
             quantities[f"{key}_{name}"] = quantity._replace(
                 meaning=f"{quantity.meaning}; by {score.meaning}", label=f"{quantity.title(key)} {score.title(name)}"
             )
-    num_inliers, num_outliers = (len(part.split("test", num).images) for part in (run, outlier_run))
+    num_inliers, num_outliers = (len(part.split("test", num).x) for part in (run, outlier_run))
     note = (
         f"outliers: {num_outliers:,} images of {type(outlier_run.data).__name__}; inliers: {num_inliers:,} of "
         f"{type(run.data).__name__}; AUROC < 0.5: the model finds the outliers more likely"
@@ -60,7 +60,7 @@ def anomaly(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     return EvaluationResult(values, quantities, note)
 
 
-def other_data(run: TrainedRun, name: str) -> ImageData:
+def other_data(run: TrainedRun, name: str) -> DataModule:
     """Load another data set with the run's binarization and data folder.
 
     Raises:
@@ -69,7 +69,7 @@ def other_data(run: TrainedRun, name: str) -> ImageData:
     config = compose_data_config(name)
     own = run.config["data"]
     config |= {key: own[key] for key in ("binarize", "root") if key in own and key in config}
-    data: ImageData = build(config, "data", tuple(run.config["allow_packages"]), seed=run.config["seed"])
+    data: DataModule = build(config, "data", tuple(run.config["allow_packages"]), seed=run.config["seed"])
     data.prepare_data()
     data.setup()
     if data.shape != run.model.data_shape or data.data_kind != run.data.data_kind:

@@ -101,10 +101,10 @@ def as_factors(labels: Tensor) -> Tensor:
 
 def new_feature_net(train: Split) -> FeatureNet:
     """An untrained network for a split's images and labels, with one head for each factor."""
-    classes = [int(largest) + 1 for largest in as_factors(train.labels).amax(0)]
+    classes = [int(largest) + 1 for largest in as_factors(train.y).amax(0)]
     if max(classes) < 2:
         raise ValueError("sample features need a classifier, but all images have the same label")
-    return FeatureNet(train.images.shape[1:], classes)
+    return FeatureNet(train.x.shape[1:], classes)
 
 
 @torch.enable_grad()
@@ -126,7 +126,7 @@ def train_features(train: Split, test: Split, seed: int = 0, num_images: int = 1
     if num_images < 1:
         raise ValueError(f"num_images must be >= 1, got {num_images}")
     num_steps = ceil(num_images / BATCH_SIZE)
-    split = partial(Batches, max_value=255, batch_size=BATCH_SIZE)
+    split = partial(Batches, to_model=lambda x, draw: x.float().div_(255), batch_size=BATCH_SIZE)
     epochs = (split(train, seed=seed, shuffle=True, epoch=partial(int, number)) for number in count())
     batches = islice(chain.from_iterable(epochs), num_steps)
     with seeding.isolated(CPU, seed, "features"):
@@ -166,7 +166,7 @@ def features_for(data: ImageData, folder: str | Path, seed: int = 0, num_images:
         seed: as in ``train_features``.
         num_images: as in ``train_features``.
     """
-    train, test = data.read()
+    train, *_, test = data.read()
     path = Path(folder, f"{type(data).__name__}-{fingerprint(train, test, VERSION, seed, num_images)[:16]}.pt")
     if (saved := load_feature_net(path, train, seed)) is not None:
         return saved

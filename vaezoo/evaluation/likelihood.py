@@ -40,7 +40,7 @@ def likelihood(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResul
 def log_p(run: TrainedRun, settings: EvaluationSettings) -> LogMarginalEstimate:
     """Estimate the importance-weighted bound of log p(x) for each test image, with a progress bar."""
     parts: list[LogMarginalEstimate] = []
-    with tqdm(total=len(run.split("test", settings.num_images).images), desc="log p(x)", disable=None) as bar:
+    with tqdm(total=len(run.split("test", settings.num_images).x), desc="log p(x)", disable=None) as bar:
 
         def progress(images: range) -> Iterator[int]:
             for image in images:

@@ -13,9 +13,9 @@ def probes(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
 
     if run.model.conditional:
         raise DoesNotApply(f"the encoder of {type(run.model).__name__} gets the labels that a probe would look for")
-    if run.data.test.labels.dim() != 1:
+    if run.data.test.y.dim() != 1:
         raise DoesNotApply("the data have factors in place of labels: see the group disentanglement")
-    if len(run.data.test.labels.unique()) < 2:
+    if len(run.data.test.y.unique()) < 2:
         raise DoesNotApply("the test set has fewer than two classes")
     metric = metrics.Probes()
     for is_test, (name, num) in enumerate((("train", CODES), ("test", None))):

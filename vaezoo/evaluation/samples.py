@@ -11,6 +11,8 @@ from torch.distributions import Distribution
 from tqdm import tqdm
 
 from vaezoo import seeding
+from vaezoo.data import ImageData
+from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import BATCH, EvaluationResult, EvaluationSettings
 from vaezoo.pictures import cycle_classes
 from vaezoo.runs.trained import TrainedRun
@@ -51,8 +53,10 @@ class SampleEvaluator:
         from vaezoo.metrics import samples
 
         data = run.data
+        if not isinstance(data, ImageData):
+            raise DoesNotApply(f"{type(data).__name__} has no images, and features of {data.noun}s are not known")
         self.metrics = samples
-        self.run, self.labels, self.num_images = run, data.test.labels, len(data.test.images)
+        self.run, self.labels, self.num_images = run, data.test.y, len(data.test.x)
         self.is_binary = data.data_kind == "binary"
         self.net = feature_network(run, inception)
         kind = "drawn from p(x | z)" if self.is_binary else "means of p(x | z)"
@@ -94,4 +98,5 @@ def feature_network(run: TrainedRun, inception: str | None) -> Any:
     from vaezoo.evaluation.features import features_for
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vaezoo" / "features"
+    assert isinstance(run.data, ImageData)  # by ``SampleEvaluator``
     return features_for(run.data, cache)

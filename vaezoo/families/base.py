@@ -21,12 +21,14 @@ class Family(nn.Module):
         num_outputs: n, the number of raw tensors. The network must emit n numbers for each dimension.
         supported_data: the kinds of data for which ``log_prob`` is a proper log density or log probability.
         is_batch_coupled: whether, in training, log p of an example depends on the other examples of its batch.
+        supports_missing: whether missing entries (``vaezoo.missing``) are left out of log p.
         space: the space of its values, "real" or "sphere". A posterior must have the space of its prior.
     """
 
     num_outputs: int = 1
     supported_data: frozenset[str] = frozenset({"byte", "unit", "real"})
     is_batch_coupled: bool = False
+    supports_missing: bool = False
     space: str = "real"
 
     @property

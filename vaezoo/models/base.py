@@ -42,12 +42,14 @@ class LatentVariableModel(TrainingLoop):
 
     Attributes:
         latent_shape: shape of one z; the model's class sets it.
-        latent_kind: what one z is: a "vector" of R^D, a point on the unit "sphere" of R^D, a grid of "codes" from a
-            codebook, or the lowest of several "layers".
+        latent_kind: what one z is: a "vector" of R^D, a "map" of any other shape, a point on the unit "sphere" of R^D,
+            a grid of "codes" from a codebook, or the lowest of several "layers".
         decoder: p(x | z); the model's class sets it.
         conditional: whether p(x | z) and the bound depend on a context, such as labels.
         started: 1 after the data-dependent initialization; a buffer, so that a checkpoint holds it.
         config: the run's config, which checkpoints carry; None outside a run.
+        data_description: what the data module says of the data (``DataModule.describe``), which checkpoints carry;
+            empty before the first fit.
     """
 
     latent_shape: tuple[int, ...]
@@ -72,6 +74,7 @@ class LatentVariableModel(TrainingLoop):
         self.objective.set_free_bits(free_bits, free_bits_per)
         self.register_buffer("started", torch.zeros((), dtype=torch.long))
         self.config: dict[str, Any] | None = None
+        self.data_description: dict[str, Any] = {}
 
     # What a model's class defines.
 
@@ -109,6 +112,11 @@ class LatentVariableModel(TrainingLoop):
     def limits(self) -> dict[str, str]:
         """The names in ``CAPABILITIES`` that this model lacks, each with the reason."""
         return self.objective.limits
+
+    @property
+    def monitored(self) -> str:  # type: ignore[override]  # it depends on the parts
+        """Name of the value that shows how well the model is trained: ``elbo``; ``log_px`` if there is no ELBO."""
+        return "log_px" if "elbo" in self.limits else "elbo"
 
     @property
     def likelihood(self) -> Family:
@@ -189,12 +197,14 @@ class LatentVariableModel(TrainingLoop):
         if self.objective.num_train is None:
             return
         checks.check_data_module(self, data)
+        describe = getattr(data, "describe", None)
+        self.data_description = describe() if describe else {}
         if stage != "fit":
             return
         x, y = (part.to(self.device) for part in data.examples(2 if self.started else 1000))
         with seeding.isolated(self.device, self.seed, "start"):
             if not self.started:
-                self.decoder.init_mean(data.mean)
+                self.decoder.init_from_data(data.mean, x)
                 self.init_from_data(x, y)
                 self.started.fill_(1)
             with evaluating(self):
@@ -216,3 +226,4 @@ class LatentVariableModel(TrainingLoop):
         super().on_save_checkpoint(checkpoint)
         if self.config is not None:
             checkpoint["vaezoo_config"] = self.config  # vaezoo.load reads it
+            checkpoint["vaezoo_data"] = self.data_description

@@ -12,13 +12,23 @@ if TYPE_CHECKING:
 
 def check_data_kind(model: "LatentVariableModel", data: Any) -> None:
     """Raise a ValueError if the likelihood cannot score the kind of data that a data module makes."""
-    supported = model.likelihood.supported_data
-    if data.data_kind not in supported:
+    supported, name = model.likelihood.supported_data, type(model.likelihood).__name__
+    kinds = " or ".join(sorted(supported))
+    if data.data_kind not in supported and hasattr(data, "binarize") and supported & {"binary", "byte"}:
         fix = "data.binarize=dynamic" if "binary" in supported else "data.binarize=none"
         raise ValueError(
-            f"the likelihood {type(model.likelihood).__name__} scores {' or '.join(sorted(supported))} "
-            f"data, but data.binarize={data.binarize} makes {data.data_kind} data: "
-            f"use {fix} or another model/likelihood"
+            f"the likelihood {name} scores {kinds} data, but data.binarize={data.binarize} makes {data.data_kind} "
+            f"data: use {fix} or another model/likelihood"
+        )
+    if data.data_kind not in supported:
+        raise ValueError(
+            f"the likelihood {name} scores {kinds} data, but {type(data).__name__} makes {data.data_kind} data: leave "
+            f"model/likelihood out, so that it follows the data, or use another one"
+        )
+    if getattr(data, "has_missing", False) and not model.likelihood.supports_missing:
+        raise ValueError(
+            f"entries of {type(data).__name__} are missing, but the likelihood {name} needs all of them: use "
+            f"vaezoo.families.Masked, and vaezoo.nets.MaskedInput for the encoder"
         )
 
 
@@ -26,7 +36,8 @@ def check_data_module(model: "LatentVariableModel", data: Any) -> None:
     """Raise a ValueError if the model cannot take the examples of a data module: their kind or their shape."""
     check_data_kind(model, data)
     if tuple(data.shape) != model.data_shape:
-        raise ValueError(f"data_shape is {model.data_shape}, but {type(data).__name__}'s images are {data.shape}")
+        noun = getattr(data, "noun", "example")
+        raise ValueError(f"data_shape is {model.data_shape}, but {type(data).__name__}'s {noun}s are {data.shape}")
 
 
 def check_batch(model: "LatentVariableModel", batch: Any) -> None:

@@ -120,7 +120,7 @@ class LadderVAE(LatentVariableModel):
             q = Independent(product_of_normals(qhat, p.base_dist), 1, validate_args=False)  # batch shape (K, B)
             z = q.rsample()
             latents.append(Latent(q, p, z))
-        return Trace(x, self.decoder(z, context), tuple(latents))
+        return Trace(x, self.decoder(z, context), tuple(latents), context)
 
     def top_down_means(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
         """Return the mean of each layer, given the means of the layers above, (B, D_i), top to bottom."""

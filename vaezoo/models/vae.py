@@ -34,7 +34,7 @@ class VAE(LatentVariableModel):
 
     Args:
         data_shape: shape of one example, (C, H, W).
-        latent_dim: D, the number of latent dimensions; >= 1.
+        latent_dim: D, the number of latent dimensions, >= 1; or the shape of one z, such as (C, H, W) for a map.
         encoder: makes the network of q(z | x); ``vaezoo.nets.MLP`` if None.
         decoder: makes the network of p(x | z); ``vaezoo.nets.MLP`` if None.
         likelihood: family of p(x | z); Bernoulli if None.
@@ -51,7 +51,7 @@ class VAE(LatentVariableModel):
     def __init__(
         self,
         data_shape: Shape,
-        latent_dim: int,
+        latent_dim: int | Shape,
         encoder: NetFactory | None = None,
         decoder: NetFactory | None = None,
         likelihood: Family | None = None,
@@ -61,12 +61,13 @@ class VAE(LatentVariableModel):
         num_samples: int = 1,
         **kwargs,
     ):
-        if latent_dim < 1:
+        latent_shape = (latent_dim,) if isinstance(latent_dim, int) else tuple(latent_dim)
+        if len(latent_shape) == 0 or min(latent_shape) < 1:
             raise ValueError(f"latent_dim must be >= 1, got {latent_dim}")
         if num_samples < 1:
             raise ValueError(f"num_samples must be >= 1, got {num_samples}")
         super().__init__(data_shape, objective or ELBO(), **kwargs)
-        self.latent_shape = (latent_dim,)
+        self.latent_shape = latent_shape
         self.num_samples = num_samples
         family = (posterior or diagonal_normal)(self.latent_shape)
         self.encoder = Conditional(self.data_shape, self.latent_shape, encoder or MLP, family)
@@ -77,7 +78,7 @@ class VAE(LatentVariableModel):
                 f"the prior {type(self.prior).__name__} is in {self.prior.space} space, but the posterior "
                 f"{type(family).__name__} in {family.space} space: choose both in the same space"
             )
-        self.latent_kind = "vector" if family.space == "real" else family.space
+        self.latent_kind = family.space if family.space != "real" else "vector" if len(latent_shape) == 1 else "map"
 
     @property
     def limits(self) -> dict[str, str]:
@@ -89,7 +90,7 @@ class VAE(LatentVariableModel):
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
         q = self.encoder(x, context)
         z = q.rsample(torch.Size([self.num_samples if num_samples is None else num_samples]))  # (K, B, D)
-        return Trace(x, self.decoder(z, context), (Latent(q, self.prior(context), z),))
+        return Trace(x, self.decoder(z, context), (Latent(q, self.prior(context), z),), context)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.encoder.point_estimate(x, context)

@@ -95,7 +95,7 @@ class VQVAE(LatentVariableModel):
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
         q = self.quantizer(self.encoder(x, context))
         z = q.rsample(torch.Size([num_samples or 1]))  # (K, B, n, D), K equal samples
-        return Trace(x, self.decoder(z, context), (Latent(q, self.prior(), z),))
+        return Trace(x, self.decoder(z, context), (Latent(q, self.prior(), z),), context)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         codebook = self.quantizer.codebook

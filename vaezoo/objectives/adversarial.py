@@ -66,5 +66,5 @@ class AdversarialTotalCorrelation(Objective):
         product = self.critic(permute_dims(z)).to(z.dtype)
         critic_loss = (F.softplus(-joint).mean() + F.softplus(product).mean()) / 2
 
-        loss = self.kl_term(trace) - trace.log_px.mean() + self.get_buffer("gamma") * tc
+        loss = self.kl_term(trace) - trace.mean_log_px + self.get_buffer("gamma") * tc
         return {"loss": loss + (critic_loss - critic_loss.detach()), "tc": tc, "critic_loss": critic_loss}

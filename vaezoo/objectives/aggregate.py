@@ -137,7 +137,7 @@ class TotalCorrelation(Objective):
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         mi, tc, dwkl = decompose(trace.latent, self.num_train, self.estimator)
         alpha, beta, gamma = self.get_buffer("alpha"), self.get_buffer("beta"), self.get_buffer("gamma")
-        loss = self.kl_term(trace) - trace.log_px.mean() + (alpha - 1) * mi + (beta - 1) * tc + (gamma - 1) * dwkl
+        loss = self.kl_term(trace) - trace.mean_log_px + (alpha - 1) * mi + (beta - 1) * tc + (gamma - 1) * dwkl
         return {"loss": loss, "mi": mi, "tc": tc, "dwkl": dwkl}
 
 
@@ -183,5 +183,5 @@ class CovariancePenalty(Objective):
         off_diagonal = covariance.square().sum() - variance.square().sum()
         diagonal = (variance - 1).square().sum()
         penalty = self.get_buffer("lambda_od") * off_diagonal + self.get_buffer("lambda_d") * diagonal
-        loss = self.kl_term(trace) - trace.log_px.mean() + penalty
+        loss = self.kl_term(trace) - trace.mean_log_px + penalty
         return {"loss": loss, "dip_od": off_diagonal, "dip_d": diagonal}

@@ -38,4 +38,4 @@ class Capacity(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         distance = (self.kl_term(trace) - self.get_buffer("capacity")).abs()
-        return {"loss": self.get_buffer("gamma") * distance - trace.log_px.mean(), "capacity_distance": distance}
+        return {"loss": self.get_buffer("gamma") * distance - trace.mean_log_px, "capacity_distance": distance}

@@ -129,7 +129,7 @@ class MMD(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         discrepancy = mmd(trace.latent.z, sample_prior(trace.latent), self.kernel)
-        return {"loss": self.get_buffer("lambda_mmd") * discrepancy - trace.log_px.mean(), "mmd": discrepancy}
+        return {"loss": self.get_buffer("lambda_mmd") * discrepancy - trace.mean_log_px, "mmd": discrepancy}
 
 
 class InfoMMD(Objective):
@@ -159,7 +159,7 @@ class InfoMMD(Objective):
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         discrepancy = mmd(trace.latent.z, sample_prior(trace.latent), self.kernel)
         alpha, lambda_mmd = self.get_buffer("alpha"), self.get_buffer("lambda_mmd")
-        loss = (1 - alpha) * self.kl_term(trace) - trace.log_px.mean() + (alpha + lambda_mmd - 1) * discrepancy
+        loss = (1 - alpha) * self.kl_term(trace) - trace.mean_log_px + (alpha + lambda_mmd - 1) * discrepancy
         return {"loss": loss, "mmd": discrepancy}
 
 
@@ -188,4 +188,4 @@ class SlicedWasserstein(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         distance = sliced_wasserstein(trace.latent.z, sample_prior(trace.latent), self.num_projections)
-        return {"loss": self.get_buffer("lambda_sw") * distance - trace.log_px.mean(), "sw": distance}
+        return {"loss": self.get_buffer("lambda_sw") * distance - trace.mean_log_px, "sw": distance}

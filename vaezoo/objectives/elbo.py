@@ -26,4 +26,4 @@ class ELBO(Objective):
         self.set_weight("beta", beta)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        return {"loss": self.get_buffer("beta") * self.kl_term(trace) - trace.log_px.mean()}
+        return {"loss": self.get_buffer("beta") * self.kl_term(trace) - trace.mean_log_px}

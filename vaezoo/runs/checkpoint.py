@@ -16,6 +16,7 @@ from vaezoo.old_names import update_config
 from vaezoo.runs.checkpoint_file import open_verified, remove_verified, replace_verified
 
 CONFIG_KEY = "vaezoo_config"
+DATA_KEY = "vaezoo_data"
 NEEDED_TO_RESUME = ("global_step", "loops", "optimizer_states")
 # The parts that must be finite. With weight averaging, the average is in state_dict.
 FINITE_PARTS = ("state_dict", "current_model_state", "optimizer_states")

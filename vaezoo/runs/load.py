@@ -11,7 +11,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from vaezoo.archive import leaves
 from vaezoo.instantiate import build
 from vaezoo.models import LatentVariableModel
-from vaezoo.runs.checkpoint import CONFIG_KEY, find_checkpoint, read_checkpoint
+from vaezoo.runs.checkpoint import CONFIG_KEY, DATA_KEY, find_checkpoint, read_checkpoint
 
 LARGE = 10**7  # an integer in a model's config may be at most this large, or as large as the checkpoint
 LARGEST_CONFIG = 100_000  # entries
@@ -28,7 +28,8 @@ def load(path: str | Path, allow_packages: str | Sequence[str] = ()) -> LatentVa
         allow_packages: packages of your own that the model's config may name.
 
     Returns:
-        The model, with ``encode``, ``decode``, ``sample`` and ``log_marginal``.
+        The model, with ``encode``, ``decode``, ``sample``, ``log_marginal``, and with ``data_description``, which says
+        what the data were: column names and scales, vocabulary, class names.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -40,6 +41,10 @@ def load(path: str | Path, allow_packages: str | Sequence[str] = ()) -> LatentVa
     config = check_config(checkpoint, path, allow_packages)
     model = build_model(config, path, allow_packages)
     model.config = config
+    description = checkpoint.get(DATA_KEY, {})  # checkpoints of earlier versions have none
+    if not isinstance(description, dict):
+        raise ValueError(f"{path} describes its data by a {type(description).__name__}, not by a dict")
+    model.data_description = description
     load_weights(model, checkpoint, path)
     return model.eval()
 

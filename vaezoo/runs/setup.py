@@ -11,13 +11,16 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from vaezoo.data import ImageData
+from vaezoo.data import DataModule
 from vaezoo.errors import ConfigError
+from vaezoo.families import Family
 from vaezoo.instantiate import build
 from vaezoo.loggers import WandB, call_or_disable
 from vaezoo.models import LatentVariableModel
 from vaezoo.runs.checks import check_optimizer, check_trainer
 from vaezoo.training.machine import keep_freed_memory, set_threads, skip_gpu_probe
+
+AUTO = {"_target_": "auto"}  # conf/model/likelihood/auto.yaml
 
 
 def silence_lightning() -> None:
@@ -40,23 +43,25 @@ def silence_lightning() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableModel, ImageData]:
+def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableModel, DataModule]:
     """Build the model and the data module of a config, and check that they fit together.
 
     Args:
         config: the resolved config of a run. It is not changed.
 
     Returns:
-        The config as it is recorded, with ``data.binarize: auto`` and a relative ``data.root`` replaced by their
-        values; the model, with this config as ``model.config``; and the data module, before its ``setup``.
+        The config as it is recorded, in which everything that follows the data has its value (``match_data``); the
+        model, with this config as ``model.config``; and the data module, before its ``setup`` if the config has the
+        shape of the data.
 
     Raises:
         ConfigError: a value of the config is wrong, or the likelihood cannot score the data.
     """
-    allow_packages, seed, data_config = tuple(config["allow_packages"]), config["seed"], dict(config["data"])
+    allow_packages, seed = tuple(config["allow_packages"]), config["seed"]
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r} should be an integer from 0 to {2**32 - 1}")
     check_optimizer(config["optimizer"] or {})
+    config, data = match_data(config)
     pl.seed_everything(seed, verbose=False)  # before the model is built: its initial weights are random
     model: LatentVariableModel = build(
         config["model"],
@@ -68,19 +73,64 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
         on_nan=config["on_nan"],
         compiled=config["compile"],
     )
-    if not isinstance(data_config.get("root", ""), str):
-        raise ConfigError(f"data.root={data_config['root']} should be the name of a folder")
-    if "root" in data_config:  # absolute, so that the run can be evaluated from another working directory
-        data_config["root"] = os.path.abspath(os.path.expanduser(data_config["root"]))
-    data: ImageData = build(data_config, "data", allow_packages, seed=seed)
-    if data_config.get("binarize") == "auto":  # so that it is recorded
-        data_config["binarize"] = data.resolve_binarize(model.likelihood.supported_data)
+    if config["data"].get("binarize") == "auto":  # so that it is recorded
+        binarize = data.resolve_binarize(model.likelihood.supported_data)  # type: ignore[attr-defined]  # of images
+        config["data"]["binarize"] = binarize
     model.check_data_kind(data)
-    model.config = config | {"data": data_config}
-    return model.config, model, data
+    model.config = config
+    return config, model, data
 
 
-def configure_machine(model: LatentVariableModel, data: ImageData, threads: int | None) -> None:
+def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
+    """Build the data module, and replace what follows the data in the config by its value.
+
+    * ``data.root`` and ``data.path`` become absolute, so that the run can be evaluated from another working directory.
+    * ``data.shape: null``: the data are read now, and data and model get their shape.
+    * ``model/likelihood=auto``: the default likelihood of the kind of data.
+    * If entries are missing: a likelihood that leaves them out, and an encoder that sees which they are.
+
+    Args:
+        config: the resolved config of a run. It is not changed.
+
+    Returns:
+        The new config, and the data module.
+    """
+    allow_packages = tuple(config["allow_packages"])
+    data_config, model_config = dict(config["data"]), dict(config["model"])
+    for key, noun in {"root": "folder", "path": "file"}.items():
+        if not isinstance(path := data_config.get(key, ""), str):
+            raise ConfigError(f"data.{key}={path} should be the name of a {noun}")
+        if path:
+            data_config[key] = os.path.abspath(os.path.expanduser(path))
+    data: DataModule = build(data_config, "data", allow_packages, seed=config["seed"])
+    if data.shape is None:
+        data.prepare_data()
+        data.inspect()
+        data_config["shape"] = list(data.shape or ())
+        if model_config.get("data_shape", ...) is None:
+            model_config["data_shape"] = data_config["shape"]
+    if model_config.get("likelihood") == AUTO:
+        if data_config.get("binarize") == "auto":
+            data_config["binarize"] = data.resolve_binarize(None)  # type: ignore[attr-defined]  # of images
+        model_config["likelihood"] = data.likelihood_config()
+    if data.has_missing:
+        mask_missing(model_config, allow_packages)
+    return config | {"data": data_config, "model": model_config}, data
+
+
+def mask_missing(model_config: dict[str, Any], allow_packages: tuple[str, ...]) -> None:
+    """Wrap likelihood and encoder in a model's config, so that missing entries are left out and seen as missing."""
+    if "likelihood" not in model_config or "encoder" not in model_config:
+        return  # the class has its own parts
+    family: Family = build(model_config["likelihood"], "model.likelihood", allow_packages)
+    if not family.supports_missing:
+        model_config["likelihood"] = {"_target_": "vaezoo.families.Masked", "family": model_config["likelihood"]}
+    masked = {"_target_": "vaezoo.nets.MaskedInput", "_partial_": True, "net": model_config["encoder"]}
+    if model_config["encoder"].get("_target_") != masked["_target_"]:  # a config of a run has it already
+        model_config["encoder"] = masked
+
+
+def configure_machine(model: LatentVariableModel, data: DataModule, threads: int | None) -> None:
     """Set the number of threads and the layout of the memory, for speed.
 
     Args:
@@ -126,13 +176,13 @@ def build_trainer(config: dict[str, Any], loggers: list, callbacks: list, **sett
     return build(trainer, "trainer", logger=loggers, callbacks=callbacks, default_root_dir=config["run_dir"])
 
 
-def test(trainer: pl.Trainer, model: LatentVariableModel, data: ImageData) -> dict[str, float]:
+def test(trainer: pl.Trainer, model: LatentVariableModel, data: DataModule) -> dict[str, float]:
     """Return the test numbers: exact means over the test images, in float64."""
     trainer.test(model, data, verbose=False)
     return model.results["test"]
 
 
-def log_likelihood_kind(model: LatentVariableModel, data: ImageData) -> str:
+def log_likelihood_kind(model: LatentVariableModel, data: DataModule) -> str:
     """Return the measure of log p(x): "bits", "levels" (8-bit) or "density". ELBOs compare only within one.
 
     For a model that is given labels, " given y" is added.

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vaezoo.callbacks.progress import Progress
-from vaezoo.data import ImageData, Split
+from vaezoo.data import DataModule, Split
 from vaezoo.errors import ConfigError
 from vaezoo.models import LatentVariableModel
 from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
@@ -40,7 +40,7 @@ class TrainedRun:
 
     config: dict[str, Any]
     model: LatentVariableModel
-    data: ImageData
+    data: DataModule
     trainer: pl.Trainer
     path: Path
 
@@ -60,7 +60,7 @@ class TrainedRun:
         which the first is easier.
         """
         split: Split = getattr(self.data, name)
-        size = len(split.images)
+        size = len(split.x)
         return split if num is None or num >= size else split.select(torch.arange(num) * size // num)
 
     def batches(self, name: str, num: int | None = None, what: str = "") -> Iterator[Batch]:

@@ -27,7 +27,7 @@ def sample(config: dict[str, Any], num: int) -> None:
         num: number of images, at least 1.
     """
     run = load_run_for_images(config, num)
-    context = cycle_classes(run.data.test.labels, num).to(run.model.device)
+    context = cycle_classes(run.data.test.y, num).to(run.model.device)
     with torch.no_grad(), seeding.isolated(run.model.device, config["seed"], "sample"):
         images = run.model.sample(num, context).mean
     picture = image_grid(images, f"samples, seed {config['seed']}")

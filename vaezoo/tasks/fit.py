@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from vaezoo.callbacks.checkpoints import Best
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.callbacks.progress import describe_training
-from vaezoo.data import ImageData
+from vaezoo.data import DataModule
 from vaezoo.errors import ConfigError
 from vaezoo.loggers import CSV, TensorBoard
 from vaezoo.metrics.quantities import QUANTITIES
@@ -42,7 +42,7 @@ ABSENT = "no value"  # stands for a key that only one of two configs has
 
 
 def fit(config: dict[str, Any]) -> None:
-    """Train a model, then test the checkpoint with the best val/elbo (the last weights if there is none).
+    """Train a model, then test the checkpoint with the best validation (the last weights if there is none).
 
     Args:
         config: the resolved config. ``auto`` values are replaced in place.
@@ -110,7 +110,7 @@ def config_differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[s
 
 
 def test_and_summarize(
-    config: dict[str, Any], trainer: pl.Trainer, model: LatentVariableModel, data: ImageData, start: float
+    config: dict[str, Any], trainer: pl.Trainer, model: LatentVariableModel, data: DataModule, start: float
 ) -> None:
     """Test the best weights, write the summary and print the results.
 
@@ -122,7 +122,7 @@ def test_and_summarize(
         start: when the run started, by ``time.perf_counter``.
 
     Raises:
-        ValueError: the test ELBO is not finite.
+        ValueError: the test ELBO (of a model without one: log p(x | z)) is not finite.
     """
     callbacks: list = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it at run time
     best = next((c for c in callbacks if isinstance(c, Best) and c.score is not None), None)
@@ -135,8 +135,8 @@ def test_and_summarize(
     values = test(trainer, model, data)
     if not trainer.is_global_zero:
         return
-    if not math.isfinite(values["elbo"]):
-        raise divergence_error(values["elbo"])
+    if not math.isfinite(values[model.monitored]):
+        raise divergence_error(model.monitored, values[model.monitored])
     summary = write_summary(
         config,
         task="fit",
@@ -144,7 +144,7 @@ def test_and_summarize(
         scored=log_likelihood_kind(model, data),
         test=values,
         last_val=validation,
-        objective=best.score if best else validation.get("elbo"),
+        objective=best.score if best else validation.get(model.monitored),
         **progress,
         wall_seconds=round(time.perf_counter() - start, 2),
         train_images_per_second=round(monitor.images / monitor.seconds, 1) if monitor and monitor.seconds else None,
@@ -162,10 +162,10 @@ def test_and_summarize(
     print_results(title, values, QUANTITIES, notes)
 
 
-def divergence_error(elbo: Any) -> ValueError:
-    """Return the error of a run whose ELBO is not finite."""
+def divergence_error(name: str, value: float) -> ValueError:
+    """Return the error of a run whose test number is not finite."""
     return ValueError(
-        f"training diverged (ELBO {float(elbo)}): try a smaller optimizer.lr or trainer.gradient_clip_val=1"
+        f"training diverged (test {name} {value}): try a smaller optimizer.lr or trainer.gradient_clip_val=1"
     )
 
 

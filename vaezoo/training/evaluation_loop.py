@@ -26,9 +26,13 @@ def batch_values(trace: Trace, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         terms: the objective's scalars.
 
     Returns:
-        ``elbo`` (B,), ``log_px`` (K, B) and ``kl`` (B,), in nats, and each of the terms, ().
+        ``elbo`` (B,), ``log_px`` (K, B) and ``kl`` (B,), in nats, and each of the terms, (). Without a bound, there is
+        no ``elbo`` and no ``kl``. If the samples have weights, ``log_px`` is (B,).
     """
-    return {"elbo": trace.elbo, "log_px": trace.log_px, "kl": trace.kl.sum(1), **terms}
+    log_px = trace.log_px if trace.weights is None else trace.expectation(trace.log_px)
+    if not trace.has_bound:
+        return {"log_px": log_px, **terms}
+    return {"elbo": trace.elbo, "log_px": log_px, "kl": trace.kl.sum(1), **terms}
 
 
 class EvaluationLoop(pl.LightningModule):
@@ -66,6 +70,7 @@ class EvaluationLoop(pl.LightningModule):
     # What a model defines.
 
     data_shape: tuple[int, ...]
+    monitored: str = "elbo"  # name of the value that shows how well the model is trained
 
     @property
     @abstractmethod
@@ -116,7 +121,8 @@ class EvaluationLoop(pl.LightningModule):
             name: (value.mean(0) if value.dim() == 2 else value).expand(len(batch.x))
             for name, value in batch_values(trace, self.objective(trace)).items()
         }
-        values["elbo_square"] = values["elbo"].to(accumulation_dtype(values["elbo"])).square()
+        if (value := values.get(self.monitored)) is not None:
+            values[f"{self.monitored}_square"] = value.to(accumulation_dtype(value)).square()
         self.stage_metrics(stage).update(values | self.latent_statistics(trace))
 
     def check_first_batch(self, stage: str, batch: Any) -> None:
@@ -202,12 +208,13 @@ class EvaluationLoop(pl.LightningModule):
         metrics = self.stage_metrics(stage)
         means = {name: value.cpu() for name, value in metrics.values().items()}
         values = {name: float(value) for name, value in means.items() if value.dim() == 0}
-        if "elbo_square" in values:
-            variance = values.pop("elbo_square") - values["elbo"] ** 2
+        name = self.monitored
+        if f"{name}_square" in values:
+            variance = values.pop(f"{name}_square") - values[name] ** 2
             if metrics.num > 1:  # one example has no spread
-                values["elbo_error"] = math.sqrt(max(variance, 0.0) / (metrics.num - 1))
+                values[f"{name}_error"] = math.sqrt(max(variance, 0.0) / (metrics.num - 1))
         values |= self.reduce_latent_statistics(means)
-        if self.likelihood.supported_data == {"byte"}:
+        if self.likelihood.supported_data == {"byte"} and "elbo" in values:
             values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))
         return values
 

@@ -318,9 +318,10 @@ class TrainingLoop(EvaluationLoop):
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
-        elbo = self.results["val"].get("elbo", 0.0)
-        if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(elbo):
-            what = f"val/elbo is {elbo} in the validation after step {self.trainer.global_step}"
+        name = self.monitored
+        value = self.results["val"].get(name, 0.0)
+        if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(value):
+            what = f"val/{name} is {value} in the validation after step {self.trainer.global_step}"
             if self.on_nan == "stop":
                 raise ValueError(f"training diverged: {what}: {ADVICE}, and look for NaN in the validation data")
             if self.trainer.is_global_zero:

@@ -1,0 +1,329 @@
+"""The data module that all kinds of data share."""
+
+import math
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from vaezoo import seeding
+from vaezoo.data.batching import Batches, ChunkLoader
+from vaezoo.data.splits import Split, check_split, check_values, describe_value
+from vaezoo.errors import ConfigError
+from vaezoo.missing import fill_missing, is_observed
+from vaezoo.training.trainer_info import TrainerInfo
+from vaezoo.types import Batch, Shape
+
+NO_TRAINER = TrainerInfo()
+# The default likelihood of each kind of data (``vaezoo.families``). Tokens, categories and mixed data need sizes: the
+# classes of such data define ``likelihood_config``.
+DEFAULT_LIKELIHOODS = {
+    "binary": "Bernoulli",
+    "byte": "MixtureOfDiscretizedLogistics",
+    "unit": "ContinuousBernoulli",
+    "real": "SharedScaleNormal",
+    "count": "NegativeBinomial",
+}
+
+
+class DataModule(pl.LightningDataModule):
+    """Provide training, validation and test examples of any shape. A subclass defines ``read`` and ``data_kind``.
+
+    The test split is the published one if there is one. The validation split is ``val_size`` examples of the training
+    set that depend on ``split_seed`` only, so runs with different seeds stay comparable.
+
+    Attributes:
+        noun: the word for one example in messages; its plural has an s.
+        data_kind: kind of data in the batches (``vaezoo.families``).
+        has_missing: whether entries of the examples are missing (``vaezoo.missing``); known after ``setup``.
+        eval_batch_size: examples per batch in evaluation. It is no option: the noise of a batch is drawn together, so
+            another size would give other numbers. A class of larger examples may set its own.
+
+    Args:
+        shape: shape of one example, checked when the data are read. None: the shape of the examples that are read.
+        root: folder of the data set's files.
+        batch_size: examples per training batch and process.
+        val_size: number of validation examples; or their share of the training set, in (0, 1).
+        split_seed: seed of the validation split and of everything that is drawn once.
+        seed: seed of the order of examples and of everything that is drawn in each epoch.
+        batches_per_step: training batches per Lightning step. Lightning's callbacks and checkpoints happen between
+            steps. It is 1 if the trainer counts steps (``limit_train_batches``, ``val_check_interval``, ``max_steps``).
+        num_workers: processes that make training batches ahead. None: up to 4 if a GPU trains and the examples are not
+            on it, else 0.
+        on_device: whether the training examples are copied to the GPU that trains; without effect on a CPU or with
+            workers. None: they are if they take less than half of its free memory; the choice is printed.
+
+    Raises:
+        ValueError: a number is too small.
+    """
+
+    noun = "example"
+    data_kind: str
+    has_missing = False
+    eval_batch_size = 100
+
+    def __init__(
+        self,
+        shape: Shape | None = None,
+        root: str = "data",
+        batch_size: int = 128,
+        val_size: int | float = 1000,
+        split_seed: int = 0,
+        seed: int = 0,
+        batches_per_step: int = 1,
+        num_workers: int | None = None,
+        on_device: bool | None = None,
+    ):
+        super().__init__()
+        least = {"batch_size": 1, "val_size": 1, "batches_per_step": 1, "num_workers": 0}
+        given = (batch_size, val_size, batches_per_step, num_workers or 0)
+        for (name, bound), value in zip(least.items(), given, strict=True):
+            if value < bound and not (name == "val_size" and value > 0):
+                raise ValueError(f"data.{name} must be >= {bound}, got {value}")
+        self.shape = None if shape is None else tuple(shape)
+        self.root, self.batch_size = root, batch_size
+        self.val_size, self.split_seed, self.seed = val_size, split_seed, seed
+        self.batches_per_step, self.num_workers, self.on_device = batches_per_step, num_workers, on_device
+        self.train: Split | None = None
+        self.splits_as_read: list[Split] = []  # between ``inspect`` and ``setup``
+
+    # What a subclass defines.
+
+    @abstractmethod
+    def read(self) -> tuple[Split, ...]:
+        """Return the training set and the test set, or the training, validation and test sets.
+
+        With two sets, ``val_size`` examples of the training set become the validation set.
+        """
+
+    def to_model(self, x: Tensor, draw: Callable[[], torch.Generator], train: bool = False) -> Tensor:
+        """Return examples as the model sees them.
+
+        Args:
+            x: examples as they are stored, (B, *shape).
+            draw: makes the random generator of the batch.
+            train: whether they are training examples.
+        """
+        return x
+
+    def prepare_split(self, split: Split, name: str) -> Split:
+        """Return a split as it is kept in memory. ``name`` is "train", "val" or "test"."""
+        return split
+
+    def likelihood_config(self) -> dict[str, Any]:
+        """Return the config node of the default likelihood for this kind of data."""
+        return {"_target_": f"vaezoo.families.{DEFAULT_LIKELIHOODS[self.data_kind]}"}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a trained model must know about its data, as plain values. Checkpoints carry it."""
+        return {"noun": self.noun, "kind": self.data_kind, "shape": list(self.shape or ())}
+
+    def report(self) -> dict[str, Any]:
+        """Return what ``task=check`` prints about this class of data only, as plain values by name."""
+        return {}
+
+    def to_images(self, x: Tensor) -> Tensor | None:
+        """Return examples (N, *shape), as the model sees them, as pictures (N, C, H, W) in [0, 1]; None if there are
+        none.
+        """
+        return x if len(x.shape) == 4 and x.shape[1] in (1, 3) else None
+
+    def save_examples(self, x: Tensor, path: Path) -> list[Path]:
+        """Write examples (N, *shape), as the model sees them, in a form for people, and return the files.
+
+        Args:
+            x: the examples.
+            path: file without suffix.
+        """
+        return []
+
+    # Splits.
+
+    def check_options(self) -> None:
+        """Raise a ValueError if options contradict each other, before the data are read."""
+
+    def check_examples(self, split: Split, name: str) -> None:
+        """Raise a ValueError if the examples of a split that was read are not of the kind that this class states."""
+        self.has_missing |= check_values(split.x, self.data_kind, f"the {self.noun}s of {name}")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, check and split the data, once.
+
+        Raises:
+            ValueError: the data and the options contradict each other.
+        """
+        if self.train is not None:
+            return
+        self.check_options()
+        self.inspect()
+        train, *val, test = self.splits_as_read
+        self.splits_as_read = []
+        nouns = f"{self.noun}s"
+        if not val:
+            full, num = train, len(train.x)
+            num_val = self.val_size if isinstance(self.val_size, int) else max(1, round(self.val_size * num))
+            if num_val >= num:
+                raise ValueError(f"data.val_size={self.val_size} leaves nothing of {num} training {nouns}")
+            order = torch.randperm(num, generator=seeding.generator(self.split_seed, "split"))
+            val = [full.select(order[:num_val].sort().values)]
+            train = full.select(order[num_val:].sort().values)
+        if self.batch_size > len(train.x):
+            raise ValueError(
+                f"data.batch_size={self.batch_size} is larger than the {len(train.x)} training {nouns} of "
+                f"{type(self).__name__}: use data.batch_size={len(train.x)} or less"
+            )
+        self.train = self.prepare_split(train, "train")
+        self.val = self.prepare_split(val[0], "val")
+        self.test = self.prepare_split(test, "test")
+
+    def inspect(self) -> None:
+        """Read and check the data, once, so that shape, kind and missing entries are known before ``setup``.
+
+        Raises:
+            ValueError: the data are not what this class can use.
+        """
+        if self.splits_as_read or self.train is not None:
+            return
+        self.splits_as_read = self.check_splits(self.read())
+        shape = tuple(self.splits_as_read[0].x.shape[1:])
+        if self.shape is not None and self.shape != shape:
+            raise ValueError(
+                f"data.shape is {self.shape}, but the {self.noun}s of {type(self).__name__} are {shape}: "
+                f"use data.shape={list(shape)}"
+            )
+        self.shape = shape
+
+    def check_splits(self, splits: Any) -> list[Split]:
+        """Return the sets if this class can use what ``read`` returned.
+
+        Raises:
+            ValueError: ``splits`` is not two or three pairs of examples and labels that fit each other.
+        """
+        owner, nouns = f"{type(self).__name__}.read()", f"{self.noun}s"
+        if not isinstance(splits, tuple | list) or len(splits) not in (2, 3):
+            raise ValueError(
+                f"{owner} returned {describe_value(splits)}: return two Split({nouns}, labels), training and test"
+            )
+        names = ["training", *["validation"] * (len(splits) - 2), "test"]
+        checked = []
+        for split, name in zip(splits, names, strict=True):
+            checked.append(check_split(split, f"the {name} set of {owner}", self.noun))
+            self.check_examples(checked[-1], f"the {name} set of {owner}")
+        shapes = [tuple(split.x.shape[1:]) for split in checked]
+        for shape, name in zip(shapes, names, strict=True):
+            if shape != shapes[0]:
+                raise ValueError(
+                    f"{owner} returned training {nouns} of shape {shapes[0]} and {name} {nouns} of shape {shape}: "
+                    f"give all {nouns} one shape"
+                )
+        return checked
+
+    # What a model reads.
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over the observed entries of the training examples, as the model sees them, (*shape).
+
+        Entries that are never observed have the mean 0.
+        """
+        total, count = torch.zeros(self.shape or (), dtype=torch.float64), torch.zeros(self.shape or ())
+        for batch in self.batches(self.training_split, 1000, train=True):
+            total += fill_missing(batch.x).double().sum(0)
+            count += is_observed(batch.x).sum(0)
+        return (total / count.clamp(min=1)).float()
+
+    @property
+    def training_split(self) -> Split:
+        """The training split.
+
+        Raises:
+            ConfigError: the data were not read.
+        """
+        if self.train is None:
+            raise ConfigError(f"the {self.noun}s of {type(self).__name__} were not read: call setup() first")
+        return self.train
+
+    @property
+    def num_train(self) -> int:
+        """Number of training examples."""
+        return len(self.training_split.x)
+
+    def examples(self, num: int) -> Batch:
+        """Return ``num`` training examples, or all if there are fewer, as the model sees them: always the same ones."""
+        return next(iter(self.batches(self.training_split, num, train=True, shuffle=True)))
+
+    # Batches.
+
+    def batches(
+        self, split: Split, batch_size: int, train: bool = False, shuffle: bool = False, info: TrainerInfo = NO_TRAINER
+    ) -> Batches:
+        """Return an iterable over a split.
+
+        Args:
+            split: training, validation or test split, or examples of it.
+            batch_size: examples per batch and process.
+            train: whether it is the training split, of which a part may be drawn anew in each epoch.
+            shuffle: whether each epoch has a new order.
+            info: epoch and process.
+        """
+        return Batches(
+            split,
+            batch_size=batch_size,
+            to_model=partial(self.to_model, train=train),
+            seed=self.seed,
+            shuffle=shuffle,
+            epoch=lambda: info.epoch,
+            rank=info.rank,
+            world_size=info.world_size,
+        )
+
+    @property
+    def trainer_info(self) -> TrainerInfo:
+        """Epoch, process and device of the trainer that this module is attached to, if any."""
+        return TrainerInfo(self.trainer)
+
+    @property
+    def effective_batches_per_step(self) -> int:
+        """Training batches per Lightning step: ``batches_per_step``, or 1 if the trainer counts steps."""
+        return 1 if self.trainer_info.counts_steps else self.batches_per_step
+
+    def train_dataloader(self) -> ChunkLoader:
+        info = self.trainer_info
+        split, workers = self.to_training_device(self.training_split), self.num_workers
+        if workers is None:
+            copies = info.device.type == "cuda" and split is self.train  # each batch is copied to the GPU
+            workers = min(4, (os.cpu_count() or 1) - 1) if copies else 0
+        batches = self.batches(split, self.batch_size, train=True, shuffle=True, info=info)
+        return ChunkLoader(batches, self.effective_batches_per_step, lambda: info.next_step, workers)
+
+    def val_dataloader(self) -> Batches:
+        return self.evaluation_batches(self.val)
+
+    def test_dataloader(self) -> Batches:
+        return self.evaluation_batches(self.test)
+
+    def evaluation_batches(self, split: Split) -> Batches:
+        """Return an iterable over a split for evaluation: smaller batches if a process would have none otherwise."""
+        info, num, size = self.trainer_info, len(split.x), self.eval_batch_size
+        if math.ceil(num / size) < info.world_size:
+            size = max(1, num // info.world_size)
+        return self.batches(split, size, info=info)
+
+    def to_training_device(self, split: Split) -> Split:
+        """Return the split on the GPU that trains, if ``on_device`` says so."""
+        device = self.trainer_info.device
+        if device.type != "cuda" or not isinstance(split.x, Tensor) or self.num_workers or self.on_device is False:
+            return split
+        size, free = split.x.nbytes, torch.cuda.mem_get_info(device)[0]
+        where = f"the training {self.noun}s ({size / 1e6:,.0f} MB)"
+        if self.on_device is None and size > free / 2:
+            print(f"{where} stay in memory: {device} has {free / 1e6:,.0f} MB free")
+            return split
+        print(f"{where} are on {device}")
+        return Split(split.x.to(device), split.y.to(device))
