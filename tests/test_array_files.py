@@ -17,8 +17,8 @@ from vaezoo.data.array_values import (
     Conversion,
     convert_array,
     convert_labels,
+    convert_numbered,
     convert_rows,
-    convert_when_needed,
     find_conversion,
     find_layout,
     to_channels_first,
@@ -354,8 +354,8 @@ def test_files_that_do_not_fit_into_memory(tmp_path, monkeypatch):
     assert re.search(r"x of \S+a.npz needs 0.0 GB of memory and 0.0 GB are available", refusal(path))
     monkeypatch.setattr("vaezoo.data.array_files.available_memory", lambda: 700)
     assert isinstance(read_array_file(saved(tmp_path, BYTES)).x, np.memmap)
-    with pytest.raises(ConfigError, match=r"use data.memory_map=true"):
-        read_array_file(saved(tmp_path, BYTES), memory_map=False)
+    with pytest.raises(ConfigError, match=r"use data.in_memory=false"):
+        read_array_file(saved(tmp_path, BYTES), in_memory=True)
     monkeypatch.undo()
     assert not isinstance(read_array_file(saved(tmp_path, BYTES)).x, np.memmap)
     assert memory.available_memory() > 10**8
@@ -363,11 +363,11 @@ def test_files_that_do_not_fit_into_memory(tmp_path, monkeypatch):
 
 def test_rows_on_the_disk_are_those_in_memory(tmp_path):
     """A batch of a memory map, in any order and with repeats, equals the same rows of the array."""
-    array = read_array_file(saved(tmp_path, RAMP.astype("f4") / 300), memory_map=True).x
+    array = read_array_file(saved(tmp_path, RAMP.astype("f4") / 300), in_memory=False).x
     rows = to_channels_first(array, "NHWC")
     conversion, _ = find_conversion(rows, "NHWC", "a.npy")
     index = torch.tensor([7, 0, 3, 3])
-    batch = convert_when_needed(rows, conversion)(index)
+    batch = convert_numbered(rows, conversion, index)
     assert torch.equal(batch, convert_array(rows, conversion)[index])
     assert batch[0, 0, 1, 5] == np.float32(RAMP[7, 1, 5, 0]) / np.float32(300)
 

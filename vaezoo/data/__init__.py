@@ -1,5 +1,6 @@
 """Data modules: examples and their labels in ready-made batches."""
 
+from vaezoo.data.array import ArrayData
 from vaezoo.data.base import DataModule
 from vaezoo.data.batching import Batches
 from vaezoo.data.digits import Digits
@@ -15,6 +16,7 @@ __all__ = [
     "CIFAR10",
     "KMNIST",
     "MNIST",
+    "ArrayData",
     "Batches",
     "DSprites",
     "DataModule",

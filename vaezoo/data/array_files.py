@@ -36,7 +36,7 @@ class ArrayFile(NamedTuple):
 
 
 def read_array_file(
-    path: str | Path, key: str | None = None, labels_key: str | None = None, memory_map: bool | None = None
+    path: str | Path, key: str | None = None, labels_key: str | None = None, in_memory: bool | None = None
 ) -> ArrayFile:
     """Read an array and its labels from a file.
 
@@ -45,8 +45,9 @@ def read_array_file(
         key: name of the array in the file. None: the only one that is none of the labels, or the only one of
             ``DATA_KEYS``.
         labels_key: name of the labels. None: the only one of ``LABEL_KEYS``, if there is one.
-        memory_map: whether a .npy file stays on the disk and its rows are read when they are needed. None: it does if
-            it takes more than a quarter of the available memory.
+        in_memory: whether the array is held in memory. Otherwise it stays on the disk, which only .npy files can, and
+            its rows are read when they are needed. None: it is, unless a .npy file takes more than a quarter of the
+            available memory.
 
     Raises:
         ConfigError: the file does not exist, cannot be read, does not fit into memory or needs a key.
@@ -62,8 +63,8 @@ def read_array_file(
         raise ConfigError(f"data.path={path} is none of .npy, {', '.join(readers)}: {advice}")
     if not path.is_file():
         raise ConfigError(f"data.path={path} is no file: give the path of an array")
-    if memory_map and suffix != ".npy":
-        raise ConfigError(f"data.memory_map=true needs a .npy file, but data.path={path} is none: leave it out")
+    if in_memory is False and suffix != ".npy":
+        raise ConfigError(f"data.in_memory=false needs a .npy file, but data.path={path} is none: leave it out")
     try:
         if suffix != ".npy":
             return readers[suffix](path, key, labels_key)
@@ -75,11 +76,11 @@ def read_array_file(
             shape, dtype = read_header(stream)
             check_type(dtype, str(path))
             check_size(size - stream.tell(), shape, dtype)
-        if memory_map is None:
-            memory_map = size > available_memory() / 4
-        if not memory_map:
-            check_memory(str(path), size, "use data.memory_map=true")
-        return ArrayFile(str(path), np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False))
+        if in_memory is None:
+            in_memory = size <= available_memory() / 4
+        if in_memory:
+            check_memory(str(path), size, "use data.in_memory=false")
+        return ArrayFile(str(path), np.load(path, mmap_mode=None if in_memory else "r", allow_pickle=False))
     except ConfigError:
         raise
     except MemoryError as error:

@@ -4,7 +4,7 @@ Nothing is guessed silently: what an array does not tell is asked for in one sen
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -377,13 +377,9 @@ def convert_array(array: NDArray, conversion: Conversion) -> Tensor:
     return torch.cat([convert_rows(rows, conversion) for _, rows in row_chunks(array)])
 
 
-def convert_when_needed(array: NDArray, conversion: Conversion) -> Callable[[Tensor], Tensor]:
-    """Return a function that reads and converts examples by their numbers, for an array that stays on the disk."""
-
-    def make(index: Tensor) -> Tensor:
-        return convert_rows(array[index.numpy()], conversion)
-
-    return make
+def convert_numbered(array: NDArray, conversion: Conversion, index: Tensor) -> Tensor:
+    """Return the examples with the numbers ``index`` (B,) as the data set stores them."""
+    return convert_rows(array[index.numpy()], conversion)
 
 
 # Labels.

@@ -8,7 +8,7 @@ CODE = re.compile(r"[=<>{}|^~\\]|\.\.\.")  # what programs and grammars have and
 
 
 def extract_sentences(texts: Iterable[str], fewest: int = 4, most: int = 30) -> list[str]:
-    """Return the sentences of texts with headings, lists and programs, each one once, in order.
+    r"""Return the sentences of texts with headings, lists and programs, each one once, in order.
 
     A sentence begins with a capital letter, ends with a period, an exclamation mark or a question mark, and has no
     signs of a program.
@@ -18,10 +18,10 @@ def extract_sentences(texts: Iterable[str], fewest: int = 4, most: int = 30) -> 
         fewest: least number of words.
         most: largest number of words.
 
-    >>> extract_sentences(["Names\\n*****\\n\\nNames refer to\\nobjects. They are short.\\n\\n   x = 1\\n"])
+    >>> extract_sentences(["Names\n*****\n\nNames refer to\nobjects. They are short.\n\n   x = 1\n"])
     ['Names refer to objects.']
     """
-    found = {}
+    found: dict[str, None] = {}
     for text in texts:
         for paragraph in re.split(r"\n\s*\n", text):
             # A line may end at the hyphen of a word.
