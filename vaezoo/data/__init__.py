@@ -10,6 +10,8 @@ from vaezoo.data.images import ImageData
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import LazyExamples, Split
 from vaezoo.data.sprites import Sprites
+from vaezoo.data.text import TextData
+from vaezoo.data.topics import Topics
 from vaezoo.data.torchvision import CIFAR10, KMNIST, MNIST, FashionMNIST
 
 __all__ = [
@@ -28,4 +30,6 @@ __all__ = [
     "OwnData",
     "Split",
     "Sprites",
+    "TextData",
+    "Topics",
 ]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vaezoo.data.memory import check_memory
@@ -247,6 +248,6 @@ def pad_sentences(sentences: Sequence[Sequence[int]], max_tokens: int) -> Tensor
     return torch.from_numpy(x)
 
 
-def typical_length(lengths: Sequence[int], share: float = 0.99) -> int:
+def typical_length(lengths: Sequence[int] | NDArray, share: float = 0.99) -> int:
     """Return the length that a share of the sentences do not exceed."""
     return int(np.quantile(np.asarray(lengths), share, method="inverted_cdf"))

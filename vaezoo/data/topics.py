@@ -1,7 +1,13 @@
 """Sentences of Python's own documentation, which is part of Python."""
 
+import hashlib
+import platform
 import re
 from collections.abc import Iterable
+from typing import Any
+
+from vaezoo.data.text import TextData
+from vaezoo.data.text_files import Lines
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 CODE = re.compile(r"[=<>{}|^~\\]|\.\.\.")  # what programs and grammars have and sentences have not
@@ -32,3 +38,24 @@ def extract_sentences(texts: Iterable[str], fewest: int = 4, most: int = 30) -> 
                 if is_whole and fewest <= len(sentence.split()) <= most:
                     found[sentence] = None
     return list(found)
+
+
+class Topics(TextData):
+    """Provide the sentences of Python's help on its language, ``pydoc_data.topics``; no download.
+
+    About 1,700 sentences. They change with the version of Python: compare models of one version only (the report has
+    the version and a hash of the sentences).
+
+    Args:
+        **kwargs: arguments of ``TextData``.
+    """
+
+    def read_text(self) -> Lines:
+        from pydoc_data.topics import topics
+
+        return Lines(extract_sentences(topics.values()), num_empty=0, num_control=0)
+
+    def report(self) -> dict[str, Any]:
+        content = "\n".join(self.read_text().lines)
+        version = {"Python": platform.python_version(), "sentences' hash": hashlib.sha256(content.encode()).hexdigest()}
+        return version | super().report()
