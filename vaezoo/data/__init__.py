@@ -1,11 +1,13 @@
 """Data modules: examples and their labels in ready-made batches."""
 
 from vaezoo.data.array import ArrayData
+from vaezoo.data.audio import AudioData
 from vaezoo.data.base import DataModule
 from vaezoo.data.batching import Batches
 from vaezoo.data.digits import Digits
 from vaezoo.data.dsprites import DSprites
 from vaezoo.data.factors import FactorData
+from vaezoo.data.glyphs import Glyphs
 from vaezoo.data.images import ImageData
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import LazyExamples, Split
@@ -19,12 +21,14 @@ __all__ = [
     "KMNIST",
     "MNIST",
     "ArrayData",
+    "AudioData",
     "Batches",
     "DSprites",
     "DataModule",
     "Digits",
     "FactorData",
     "FashionMNIST",
+    "Glyphs",
     "ImageData",
     "LazyExamples",
     "OwnData",

@@ -1,6 +1,5 @@
 """Arrays of your own: images, vectors and other shapes, from .npy, .npz, .pt and .h5 files."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from vaezoo.data.array_values import (
 from vaezoo.data.base import DataModule
 from vaezoo.data.images import ImageData
 from vaezoo.data.own import OwnData
-from vaezoo.data.splits import LazyExamples, Split, digest_rows
+from vaezoo.data.splits import LazyExamples, Split, count_labels, digest_rows
 from vaezoo.errors import ConfigError
 
 
@@ -206,11 +205,3 @@ class ArrayData(OwnData, ImageData):
             file = path.with_name(f"{path.name}.npy")
             np.save(file, array)
         return [file]
-
-
-def count_labels(y: Tensor, names: Sequence[str] | None, most: int = 20) -> dict[str, int]:
-    """Return the number of examples of each class, the most frequent ones first; missing labels are not counted."""
-    if y.ndim > 1:
-        return {}
-    counts = Counter(y[y >= 0].tolist())
-    return {names[label] if names else str(label): count for label, count in counts.most_common(most)}

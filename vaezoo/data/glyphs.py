@@ -1,11 +1,18 @@
 """Letters of the fonts that are part of matplotlib, with their names in Unicode."""
 
 import unicodedata
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from vaezoo.data.images import ImageData
+from vaezoo.data.own import OwnData
+from vaezoo.data.splits import Split, digest_rows
+from vaezoo.errors import ConfigError, suggest
 
 STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
 FONTS = (
@@ -54,3 +61,65 @@ def draw(font: str, texts: list[str], size: int) -> Tensor:
         ImageDraw.Draw(picture).text((size // 2, size * 23 // 32), text, 255, face, anchor="ms")
         image[0] = np.asarray(picture)
     return torch.from_numpy(images)
+
+
+class Glyphs(OwnData, ImageData):
+    """Provide about 20,000 images of letters and digits: Latin, Greek and Cyrillic, in 16 fonts of matplotlib.
+
+    A letter is in as many images as there are fonts that have it; equal images, such as the Latin and the Greek A of a
+    font, are in one set. No download. The images change with the versions of matplotlib (its fonts), Pillow and Python
+    (the names of the letters).
+
+    Args:
+        size: height and width of the images in pixels; >= 8.
+        label: what the labels are: ``letter`` or ``font``. The names of both are in ``describe``.
+        **kwargs: arguments of ``OwnData`` and ``ImageData``.
+
+    Raises:
+        ConfigError: an option has no possible value.
+    """
+
+    def __init__(self, size: int = 32, label: str = "letter", **kwargs: Any):
+        super().__init__(**kwargs)
+        if size < 8:
+            raise ConfigError(f"data.size={size} should be >= 8")
+        if label not in ("letter", "font"):
+            raise ConfigError(f"data.label={label} is unknown: {suggest(label, ('letter', 'font'), 'data.label=')}")
+        self.size, self.label = size, label
+
+    @cached_property
+    def texts(self) -> dict[str, list[str]]:
+        """The letters of each font."""
+        return {font: characters(font) for font in FONTS}
+
+    @cached_property
+    def letters(self) -> list[str]:
+        """All letters in the order of Unicode."""
+        return sorted(set().union(*self.texts.values()))
+
+    def read_all(self) -> tuple[Split, np.ndarray]:
+        x = torch.cat([draw(font, texts, self.size) for font, texts in self.texts.items()])
+        if self.label == "font":
+            y = [number for number, texts in enumerate(self.texts.values()) for _ in texts]
+        else:
+            numbers = {letter: number for number, letter in enumerate(self.letters)}
+            y = [numbers[text] for texts in self.texts.values() for text in texts]
+        drawn = (x > 0).flatten(1).any(1)  # a font may have an empty glyph
+        x, labels = x[drawn], torch.tensor(y)[drawn]
+        return Split(x, labels), digest_rows(x.numpy())
+
+    def describe(self) -> dict[str, Any]:
+        names = [unicodedata.name(letter) for letter in self.letters]
+        class_names = names if self.label == "letter" else list(FONTS)
+        return super().describe() | {"class_names": class_names, "letters": names, "fonts": list(FONTS)}
+
+    def report(self) -> dict[str, Any]:
+        import matplotlib
+        import PIL
+
+        versions = {
+            "matplotlib": matplotlib.__version__,
+            "Pillow": PIL.__version__,
+            "Unicode": unicodedata.unidata_version,
+        }
+        return versions | {"fonts": len(FONTS), "letters": len(self.letters)}

@@ -106,6 +106,17 @@ def read_sound(path: str | Path) -> Sound:
     return Sound(samples.mean(1).astype(np.float32), rate, samples.shape[1], num_clipped)
 
 
+def count_samples(path: str | Path) -> int:
+    """Return the number of samples of one channel that the header of a file states; 0 if it cannot be read."""
+    import soundfile
+
+    try:
+        frames = soundfile.info(path).frames
+    except Exception:  # ``read_sound`` tells the cause
+        return 0
+    return frames if frames <= LONGEST else 0
+
+
 def check_complete(path: Path) -> None:
     """Raise a ValueError if a .wav file is shorter than its headers say, or an .ogg file is not what was written."""
     with open(path, "rb") as stream:
