@@ -169,7 +169,7 @@ def test_options_of_training(cli, more):
         (["data.batch_size=5000"], "data.batch_size=5000 is larger than the 1257 training images of Digits"),
         (["data=mnist", "data.root=nowhere"], "nowhere and could not be downloaded (offline)"),
         (["model/likelihood=normal", "data.binarize=static"], "use data.binarize=none or another model/likelihood"),
-        (["data.binarize=none"], "use data.binarize=dynamic or another model/likelihood"),
+        (["data.binarize=none", "model/likelihood=bernoulli"], "use data.binarize=dynamic or another model/likelihood"),
         (["task=evaluate"], "task=evaluate needs run=PATH"),
         (["task=evaluate", "run=nowhere"], "nowhere does not exist"),
         (["model._target_=os.system"], "not in an allowed package"),

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -218,9 +219,27 @@ def test_wrong_numbers_are_refused(kwargs, message):
         Images("unused", **kwargs)
 
 
-def test_what_cannot_be_drawn_is_refused_before_training():
-    with pytest.raises(ValueError, match=r"use callbacks\.images=null"):
-        Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), VAE((64,), latent_dim=20), "fit")
+def test_examples_that_are_no_images_give_no_pictures():
+    """Vectors have no picture; a data module that draws them gives all of the pictures."""
+    model = VAE((64,), latent_dim=3).eval()
+    batch = Batch(torch.rand(5, 64).round(), torch.zeros(5))
+    callback = Images("unused")
+    callback.data = SimpleNamespace()
+    assert callback.pictures(model, [batch], "epoch 1") == {}
+    drawn = SimpleNamespace(represent=lambda px: px.mean, to_images=lambda x: x.reshape(-1, 1, 8, 8))
+    callback.data = drawn
+    pictures = callback.pictures(model, [batch], "epoch 1")
+    assert pictures.keys() == {"reconstructions", "samples", "traversals"}
+    callback.data = None
+    whole = VAE((1, 8, 8), latent_dim=3).eval()
+    shapes = {name: value.shape for name, value in whole.state_dict().items()}
+    whole.load_state_dict({name: value.reshape(shapes[name]) for name, value in model.state_dict().items()})
+    callback.batch = None
+    expected = callback.pictures(whole, [Batch(batch.x.reshape(-1, 1, 8, 8), batch.y)], "epoch 1")
+    assert all(np.array_equal(pictures[kind], expected[kind]) for kind in pictures)
+
+
+def test_a_training_without_a_data_module_is_refused():
     with pytest.raises(ValueError, match="data module"):
         Images("unused").setup(pl.Trainer(logger=False, accelerator="cpu"), small_vae(), "fit")
 

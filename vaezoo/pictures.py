@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaezoo.models import LatentVariableModel
 from vaezoo.types import Batch
@@ -146,6 +147,30 @@ def measure_latent_axes(model: LatentVariableModel, batch: Batch) -> LatentAxes 
     return LatentAxes(codes.var(0), "variance", codes.mean(0), codes.std(0), "codes")
 
 
+class Display:
+    """Make images (N, C, H, W) with values in [0, 1] of examples, or of distributions p(x | z).
+
+    Args:
+        data: a data module with ``represent`` and ``to_images``. Of any other, examples and means are images.
+    """
+
+    def __init__(self, data: Any = None):
+        self.represent: Any = getattr(data, "represent", lambda px: px.mean)
+        self.to_images: Any = getattr(data, "to_images", lambda x: x if x.dim() == 4 else None)
+
+    def can_draw(self, x: Tensor) -> bool:
+        """Return whether there are images of examples x (N, *shape)."""
+        return self.to_images(x) is not None
+
+    def __call__(self, examples: Tensor | Distribution) -> Tensor:
+        """Return the images of examples (N, *shape) or of what represents distributions over them."""
+        images: Tensor = self.to_images(examples if isinstance(examples, Tensor) else self.represent(examples))
+        return images
+
+
+IMAGES = Display()
+
+
 def image_pairs(inputs: Tensor, outputs: Tensor, title: str) -> Picture:
     """Draw each input above its output, images (N, C, H, W) each."""
     columns = min(NUM_COLUMNS, len(inputs))
@@ -171,7 +196,9 @@ def cycle_classes(labels: Tensor, num: int) -> Tensor:
     return classes[torch.arange(num, device=classes.device) % len(classes)]
 
 
-def reconstructions(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
+def reconstructions(
+    model: LatentVariableModel, batch: Batch, num: int, when: str, display: Display = IMAGES
+) -> Picture:
     """Draw ``num`` inputs, each above its reconstruction, the mean of p(x | z = encode(x)).
 
     Args:
@@ -179,12 +206,14 @@ def reconstructions(model: LatentVariableModel, batch: Batch, num: int, when: st
         batch: images and labels.
         num: number of inputs.
         when: text for the title, such as "epoch 3".
+        display: makes images of the examples.
     """
     x, y = batch.x[:num], batch.y[:num]
-    return image_pairs(x, model.decode(model.encode(x, y), y).mean, f"inputs over reconstructions, {when}")
+    outputs = model.decode(model.encode(x, y), y)
+    return image_pairs(display(x), display(outputs), f"inputs over reconstructions, {when}")
 
 
-def samples(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Picture:
+def samples(model: LatentVariableModel, batch: Batch, num: int, when: str, display: Display = IMAGES) -> Picture:
     """Draw the means of p(x | z) for ``num`` samples z ~ p(z). A conditional model cycles through the classes.
 
     Args:
@@ -192,11 +221,14 @@ def samples(model: LatentVariableModel, batch: Batch, num: int, when: str) -> Pi
         batch: images and labels.
         num: number of samples.
         when: text for the title, such as "epoch 3".
+        display: makes images of the examples.
     """
-    return image_grid(model.sample(num, cycle_classes(batch.y, num)).mean, f"samples, {when}")
+    return image_grid(display(model.sample(num, cycle_classes(batch.y, num))), f"samples, {when}")
 
 
-def traversals(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when: str, rows: int = 10) -> Picture:
+def traversals(
+    model: LatentVariableModel, batch: Batch, axes: LatentAxes, when: str, rows: int = 10, display: Display = IMAGES
+) -> Picture:
     """Draw one latent dimension per row, moved from -3 to 3 standard deviations around the code of one image.
 
     Args:
@@ -205,13 +237,14 @@ def traversals(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when:
         axes: use, center and scale of the dimensions; the most used dimension comes first.
         when: text for the title, such as "epoch 3".
         rows: largest number of rows.
+        display: makes images of the examples.
     """
     steps = torch.arange(-5, 6) * 0.6
     order = axes.usage.argsort(descending=True)[:rows]
     z = model.encode(batch.x[:1], batch.y[:1]).repeat(len(order), len(steps), 1)  # (rows, columns, D)
     for row, d in enumerate(order):
         z[row, :, d] = axes.center[d] + steps.to(axes.scale) * axes.scale[d]
-    images = to_rgb(model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0)).mean)
+    images = to_rgb(display(model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0))))
     return add_labels(
         make_grid(resize_for_grid(images, len(order), len(steps)), len(steps)),
         f"traversals of one image, in standard deviations of the {axes.source}, {when}",
@@ -221,7 +254,9 @@ def traversals(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when:
     )
 
 
-def manifold(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when: str, side: int = 20) -> Picture:
+def manifold(
+    model: LatentVariableModel, batch: Batch, axes: LatentAxes, when: str, side: int = 20, display: Display = IMAGES
+) -> Picture:
     """Draw the plane of a 2-D latent, decoded at equally spaced quantiles of the prior.
 
     Kingma & Welling 2013, Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114, figure 4. z0 grows to the
@@ -233,11 +268,12 @@ def manifold(model: LatentVariableModel, batch: Batch, axes: LatentAxes, when: s
         axes: center and scale of the two dimensions.
         when: text for the title, such as "epoch 3".
         side: number of rows and columns.
+        display: makes images of the examples.
     """
     steps = torch.special.ndtri((torch.arange(side) + 0.5) / side).to(axes.center)
     z = torch.stack(torch.meshgrid(steps, steps.flip(0), indexing="xy"), dim=-1).flatten(0, 1)  # (side^2, 2)
     context = batch.y[:1].repeat_interleave(len(z), 0)
-    images = to_rgb(model.decode(axes.center + axes.scale * z, context).mean)
+    images = to_rgb(display(model.decode(axes.center + axes.scale * z, context)))
     return add_labels(
         make_grid(resize_for_grid(images, side, side), side, gap=2), f"manifold, z0 to the right, z1 upwards, {when}"
     )

@@ -217,7 +217,7 @@ def write_parts(folder: Path, result: Path) -> None:
 
             rest: list[tuple[str, str]] = []
             for key, value in torch.load(path, weights_only=True, map_location="cpu").items():
-                if not key.endswith("config"):
+                if not key.endswith(("config", "vaezoo_data")):
                     place = parts.setdefault(f"{name} {key}", []) if key in IN_ORDER else rest
                     place.extend(leaves(value, key))
             parts[f"{name} rest"] = sorted(rest, key=lambda leaf: leaf[1])

@@ -14,6 +14,7 @@ from vaezoo.callbacks.progress import describe_training
 from vaezoo.loggers import call_or_disable
 from vaezoo.models import LatentVariableModel
 from vaezoo.pictures import (
+    Display,
     Picture,
     first_batches,
     manifold,
@@ -57,6 +58,8 @@ class Images(pl.Callback):
     * ``manifold``: the plane of a latent with two dimensions, decoded;
     * ``scatter``: the codes of validation images in this plane.
 
+    Examples that are no images are drawn as the data module says (``to_images``), if at all.
+
     Pictures are drawn after the first epoch, after every ``every_n_epochs``-th and after the last one. The random state
     of the training is restored afterwards, so a training with pictures is equal to one without.
 
@@ -85,12 +88,6 @@ class Images(pl.Callback):
         self.batch: Batch | None = None  # the validation images that are reconstructed, the same every time
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        shape = pl_module.data_shape
-        if len(shape) != 3:
-            raise ValueError(
-                f"the callback Images draws images (C, H, W), but data_shape is {tuple(shape)}: "
-                f"use callbacks.images=null"
-            )
         self.data = getattr(trainer, "datamodule", None)
         if stage == "fit" and self.data is None:
             raise ValueError(
@@ -152,18 +149,21 @@ class Images(pl.Callback):
         """
 
         def to_model(batch: Batch) -> Batch:
-            return Batch(batch.x.to(model.device).type(model.dtype), batch.y.to(model.device))
+            x = batch.x.to(model.device)
+            return Batch(x.type(model.dtype) if x.is_floating_point() else x, batch.y.to(model.device))
 
         if self.batch is None:
             self.batch = Batch(*map(torch.cat, zip(*first_batches(loader, self.num_images), strict=True)))
-        batch = to_model(self.batch)
-        pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, caption)}
+        batch, display = to_model(self.batch), Display(self.data)
+        if not display.can_draw(batch.x):
+            return {}
+        pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, caption, display)}
         with isolated(model.device, self.seed, "samples"):
-            pictures["samples"] = samples(model, batch, self.num_images, caption)
+            pictures["samples"] = samples(model, batch, self.num_images, caption, display)
         if axes := measure_latent_axes(model, batch):
-            pictures["traversals"] = traversals(model, batch, axes, caption)
+            pictures["traversals"] = traversals(model, batch, axes, caption, display=display)
             if len(axes.usage) == 2:
-                pictures["manifold"] = manifold(model, batch, axes, caption)
+                pictures["manifold"] = manifold(model, batch, axes, caption, display=display)
                 batches = [to_model(part) for part in first_batches(loader, 5000)]
                 codes = torch.cat([model.encode(part.x, part.y).cpu() for part in batches])[:5000]
                 labels = torch.cat([part.y.cpu().reshape(len(part.y), -1)[:, 0] for part in batches])[:5000]

@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaezoo import seeding
 from vaezoo.data.batching import Batches, ChunkLoader
@@ -128,11 +129,16 @@ class DataModule(pl.LightningDataModule):
         """Return what ``task=check`` prints about this class of data only, as plain values by name."""
         return {}
 
+    def represent(self, px: Distribution) -> Tensor:
+        """Return the examples that represent p(x | z): its means; the modes of tokens and categories."""
+        return px.mode if self.data_kind in ("token", "categorical") else px.mean
+
     def to_images(self, x: Tensor) -> Tensor | None:
-        """Return examples (N, *shape), as the model sees them, as pictures (N, C, H, W) in [0, 1]; None if there are
-        none.
+        """Return examples (N, *shape), as the model sees them, as images (N, C, H, W) in [0, 1], to be looked at.
+
+        None: examples of this shape cannot be drawn.
         """
-        return x if len(x.shape) == 4 and x.shape[1] in (1, 3) else None
+        return x if x.dim() == 4 else None
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write examples (N, *shape), as the model sees them, in a form for people, and return the files.

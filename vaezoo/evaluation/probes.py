@@ -15,10 +15,12 @@ def probes(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
         raise DoesNotApply(f"the encoder of {type(run.model).__name__} gets the labels that a probe would look for")
     if run.data.test.y.dim() != 1:
         raise DoesNotApply("the data have factors in place of labels: see the group disentanglement")
-    if len(run.data.test.y.unique()) < 2:
+    classes = run.data.test.y.unique()
+    if len(classes[classes >= 0]) < 2:
         raise DoesNotApply("the test set has fewer than two classes")
     metric = metrics.Probes()
     for is_test, (name, num) in enumerate((("train", CODES), ("test", None))):
         codes, labels = run.codes(name, num)
+        codes, labels = codes[labels >= 0], labels[labels >= 0]  # -1: the label is missing
         metric.update(code=codes, y=labels, split=torch.full((len(labels),), is_test))
     return EvaluationResult(metric.compute(), metrics.QUANTITIES)

@@ -2,6 +2,8 @@
 
 import torch
 
+from vaezoo.data import ImageData
+from vaezoo.errors import DoesNotApply
 from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings
 from vaezoo.runs.trained import TrainedRun
 
@@ -10,6 +12,8 @@ def reconstruction(run: TrainedRun, settings: EvaluationSettings) -> EvaluationR
     """Compare the test images with the means of p(x | z = encode(x))."""
     from vaezoo.metrics import samples as metrics
 
+    if not isinstance(run.data, ImageData):
+        raise DoesNotApply(f"the similarities are those of images, and {type(run.data).__name__} has none")
     metric = metrics.ReconstructionMetrics()
     with torch.no_grad():
         for x, y in run.batches("test", what="reconstruction"):

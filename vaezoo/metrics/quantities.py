@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, NamedTuple
 
 # Endings of numbers that belong to another number: the words before an upper bound, and before what training images
@@ -69,6 +70,28 @@ class Quantity(NamedTuple):
         if type(read.digits) is not int and read.digits is not None:
             raise ValueError(f"units: digits must be an integer, got {read.digits!r}")
         return read
+
+
+def use_noun(text: str, noun: str) -> str:
+    """Return a text about images with the data's own word for an example.
+
+    >>> use_noun("nats per image, over 3 images", "row")
+    'nats per row, over 3 rows'
+    """
+    return re.sub(r"\bimage(s?)\b", rf"{noun}\1", text)
+
+
+def with_noun(quantities: dict[str, Quantity], noun: str) -> dict[str, Quantity]:
+    """Return quantities, which are written for images, with the data's own word for an example."""
+    return {
+        name: quantity._replace(
+            unit=use_noun(quantity.unit, noun),
+            meaning=use_noun(quantity.meaning, noun),
+            label=use_noun(quantity.label, noun),
+            protocol=use_noun(quantity.protocol, noun),
+        )
+        for name, quantity in quantities.items()
+    }
 
 
 # The numbers that every run may have: those of each test (models, importance sampling) and its cost.

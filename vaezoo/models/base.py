@@ -208,7 +208,7 @@ class LatentVariableModel(TrainingLoop):
                 self.init_from_data(x, y)
                 self.started.fill_(1)
             with evaluating(self):
-                self.objective(self(x[:2].type(self.dtype), y[:2]))
+                self.objective(self(x[:2].type(self.dtype) if x.is_floating_point() else x[:2], y[:2]))
 
     def on_fit_start(self) -> None:
         checks.check_objective(self, self.trainer.world_size)

@@ -163,7 +163,8 @@ def curves(comparison: Comparison, figure: Figure) -> bool:
     values = [p.elbo for run in comparison.runs for p in run.curves.get("val", [])]
     if not values:
         return False
-    axes = figure.add_subplot(xlabel="epoch (thick: validation, thin: training)", ylabel="ELBO (nats per image)")
+    unit = f"nats per {comparison.runs[0].noun}"
+    axes = figure.add_subplot(xlabel="epoch (thick: validation, thin: training)", ylabel=f"ELBO ({unit})")
     for variant, (colour, dash, _) in styled(comparison.variants):
         for i, run in enumerate(variant.runs):
             for split, look in {"val": (1.6, 1.0), "train": (0.7, 0.45)}.items():

@@ -35,7 +35,7 @@ def workspace(entity: str, project: str = "vaezoo") -> Any:
 
     sections = [
         ws.Section(
-            name="Bound (nats per image)",
+            name="Bound (nats per example)",
             is_open=True,
             panels=[
                 curves("val/elbo", "train/elbo", title="ELBO"),
@@ -71,7 +71,7 @@ def workspace(entity: str, project: str = "vaezoo") -> Any:
                 curves("step/loss", title="loss"),
                 curves("step/gradient_norm", title="gradient norm"),
                 curves("step/learning_rate", title="learning rate"),
-                curves("step/images_per_second", title="images/s"),
+                curves("step/images_per_second", title="examples/s"),
             ],
         ),
     ]  # fmt: skip

@@ -30,7 +30,7 @@ CURVE_POINTS = 150  # of one curve, at most
 PICTURE_BYTES = 40_000  # of one picture, at most
 WIDEST, NARROWEST = 800, 160  # px that a picture is shrunk to
 DIFFERENCE = Quantity(
-    "nats per image",
+    "nats per example",
     "the test ELBO minus the best model's, seed by seed: negative for the worse",
     label="difference to the best",
     digits=2,

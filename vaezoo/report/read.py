@@ -35,7 +35,7 @@ class Point(NamedTuple):
     Args:
         epoch: epochs trained.
         step: optimizer steps trained.
-        elbo: the ELBO, nats per image.
+        elbo: the ELBO, nats per example.
     """
 
     epoch: float
@@ -104,6 +104,11 @@ class Run:
         settings = self.choices | self.overrides_by_key | values | known
         checkpoint = Path(self.summary.get("checkpoint", "best.ckpt")).name
         return settings if checkpoint == "best.ckpt" else settings | {"checkpoint": checkpoint}
+
+    @property
+    def noun(self) -> str:
+        """The word for one example of its data."""
+        return str(self.summary.get("noun", "image"))  # older summaries are all of images
 
     @property
     def model(self) -> str:

@@ -108,7 +108,7 @@ class Comparison:
         first, *others = ranked
         best = first.numbers["elbo"]
         seeds = f"95 % interval over {best.num} seeds" if best.num > 1 else "one seed, so without an interval"
-        text = f"Best test ELBO: {first.label} {best} nats per image ({seeds})"
+        text = f"Best test ELBO: {first.label} {best} nats per {first.runs[0].noun} ({seeds})"
         if others and (gap := difference(first, others[0])) and gap.half > 0:
             low, high = gap.mean - gap.half, gap.mean + gap.half
             text += f"; {others[0].label} is next, "

@@ -28,10 +28,10 @@ EXPLANATION = (
     "Means over seeds ± half the width of the 95 % confidence interval (Student's t). Differences are taken seed by "
     "seed, so an effect that a seed has on both models cancels: if the interval contains 0, these seeds do not "
     "distinguish the two models. The intervals are not corrected for the number of comparisons. log p(x) is an "
-    "importance-weighted bound on as many test images as its head says; the inference gap is log p(x) minus the ELBO "
-    "of the same images and draws. These, rate and distortion are in nats per image of the test set. 'At best' is the "
-    "score of perfect codes; 'training images' is the score of as many training images in place of generated ones, a "
-    "reference that a model may surpass. Costs are means; the time is that of the training."
+    "importance-weighted bound on as many test examples as its head says; the inference gap is log p(x) minus the "
+    "ELBO of the same examples and draws. These, rate and distortion are in nats per example of the test set. 'At "
+    "best' is the score of perfect codes; 'training images' is the score of as many training images in place of "
+    "generated ones, a reference that a model may surpass. Costs are means; the time is that of the training."
 )
 
 
@@ -176,7 +176,7 @@ def live_status_table(members: Sequence["ComparisonJob"]) -> Iterator[Console]:
 
     def status_table() -> Table:
         heads = ("model", "seed", "status", "test ELBO")
-        table = Table(*heads, title="test ELBO in nats per image", title_justify="left")
+        table = Table(*heads, title="test ELBO in nats per example", title_justify="left")
         for member in members:
             table.add_row(*member.status())
         return table

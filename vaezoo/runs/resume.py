@@ -174,7 +174,8 @@ def is_complete(folder: RunFolder) -> bool:
 
 def print_result(folder: RunFolder) -> None:
     """Print that a run is complete, and its test ELBO if it has one."""
-    test = folder.read_summary().get("test")
+    summary = folder.read_summary()
+    test = summary.get("test")
     elbo = test.get("elbo") if isinstance(test, dict) else None
-    result = f": test ELBO {elbo:.3f} nats per image" if isinstance(elbo, float) else ""
+    result = f": test ELBO {elbo:.3f} nats per {summary.get('noun', 'image')}" if isinstance(elbo, float) else ""
     print(f"{folder.path} is complete{result}", flush=True)

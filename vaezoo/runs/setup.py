@@ -183,12 +183,14 @@ def test(trainer: pl.Trainer, model: LatentVariableModel, data: DataModule) -> d
 
 
 def log_likelihood_kind(model: LatentVariableModel, data: DataModule) -> str:
-    """Return the measure of log p(x): "bits", "levels" (8-bit) or "density". ELBOs compare only within one.
+    """Return the measure of log p(x): "bits", "levels" (8-bit), "counts", "tokens", "categories", "columns of several
+    kinds" or "density". ELBOs compare only within one.
 
     For a model that is given labels, " given y" is added.
     """
-    supported = model.likelihood.supported_data
-    kind = "bits" if data.data_kind == "binary" else "levels" if supported == {"byte"} else "density"
+    discrete = {"binary": "bits", "count": "counts", "token": "tokens", "categorical": "categories"}
+    kinds = discrete | {"mixed": "columns of several kinds"}
+    kind = "levels" if model.likelihood.supported_data == {"byte"} else kinds.get(data.data_kind, "density")
     return f"{kind} given y" if model.conditional else kind
 
 

@@ -12,26 +12,28 @@ import numpy as np
 import torch
 
 import vaezoo
-from vaezoo.metrics.quantities import QUANTITIES, Quantity
+from vaezoo.metrics.quantities import QUANTITIES, Quantity, with_noun
 from vaezoo.runs.folder import RunFolder
 
 
 def write_summary(
-    config: dict[str, Any], quantities: dict[str, Quantity] = QUANTITIES, **values: Any
+    config: dict[str, Any], quantities: dict[str, Quantity] = QUANTITIES, noun: str = "image", **values: Any
 ) -> dict[str, Any]:
     """Write the summary of a completed task into the run's folder, and return it.
 
     Args:
         config: the config of the run, as ``build_run`` returns it.
         quantities: unit and meaning of each number.
+        noun: the word for one example of the data.
         **values: the numbers and further entries.
     """
     summary = {
         "status": "completed",
         "model": config["name"],
         "seed": config["seed"],
+        "noun": noun,
         **values,
-        "units": {name: quantity.to_json() for name, quantity in quantities.items()},
+        "units": {name: quantity.to_json() for name, quantity in with_noun(quantities, noun).items()},
         "peak_memory_mb": peak_memory_mb(),
         "versions": {
             "vaezoo": vaezoo.__version__,

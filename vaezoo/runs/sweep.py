@@ -49,7 +49,7 @@ def print_sweep_table(sweep_dir: Path) -> None:
     from rich.table import Table
 
     write_sweep_table(sweep_dir)
-    table = Table(title=f"{sweep_dir} · nats per image", title_justify="left")
+    table = Table(title=f"{sweep_dir} · nats per example", title_justify="left")
     heads = {
         "job": "job", "model": "model", "overrides": "overrides", "scored": "log p of", "test_elbo": "test ELBO",
         "test_kl": "rate", "test_distortion": "distortion", "seconds": "seconds", "status": "status",

@@ -21,7 +21,7 @@ from vaezoo.runs.load import check_config, load_weights
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, log_likelihood_kind, silence_lightning
 from vaezoo.types import Batch
 
-TRAINING_BATCH = 500  # training images at a time, in a pass that trains nothing
+TRAINING_BATCH = 500  # training examples at a time, in a pass that trains nothing
 # Keys that a command may set besides the run: where files are, and on which machine the task runs.
 CHANGEABLE = ("task", "run", "run_dir", "resume", "data", "trainer", "debug", "allow_packages", "threads", "compile")
 
@@ -154,8 +154,8 @@ def load_run(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], dow
         raise ConfigError(f"{path} needs {error.filename}, which is missing: add data.root=FOLDER") from error
     if data.shape != model.data_shape:
         raise ConfigError(
-            f"{path} was trained on images of shape {model.data_shape}, but those of {type(data).__name__} have shape "
-            f"{data.shape}: choose other data"
+            f"{path} was trained on {data.noun}s of shape {model.data_shape}, but those of {type(data).__name__} have "
+            f"shape {data.shape}: choose other data"
         )
     model.to(trainer.strategy.root_device)
     model.eval()

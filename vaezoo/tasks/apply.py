@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.errors import ConfigError
-from vaezoo.pictures import Picture, cycle_classes, image_grid, image_pairs
+from vaezoo.pictures import Display, Picture, cycle_classes, image_grid, image_pairs
 from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import TrainedRun, open_run
 
@@ -18,38 +18,44 @@ SPLITS = ("train", "val", "test")
 
 
 def sample(config: dict[str, Any], num: int) -> None:
-    """Draw images: write ``samples.npz`` with the means of p(x | z) for z ~ p(z), and ``samples.png``.
+    """Draw examples: write ``samples.npz`` with the means of p(x | z) for z ~ p(z), and ``samples.png``.
 
-    A conditional model gets the classes in turn. The same ``seed`` gives the same images.
+    Of tokens and categories, the modes take the place of the means. A conditional model gets the classes in turn. The
+    same ``seed`` gives the same examples. The data module also writes them in a form for people, such as a text.
 
     Args:
         config: the resolved config.
-        num: number of images, at least 1.
+        num: number of examples, at least 1.
     """
-    run = load_run_for_images(config, num)
+    run = load_run_for_examples(config, num)
     context = cycle_classes(run.data.test.y, num).to(run.model.device)
     with torch.no_grad(), seeding.isolated(run.model.device, config["seed"], "sample"):
-        images = run.model.sample(num, context).mean
-    picture = image_grid(images, f"samples, seed {config['seed']}")
-    save(run, config, "samples", picture, images=images, **({"labels": context} if run.model.conditional else {}))
+        x = run.data.represent(run.model.sample(num, context)).cpu()
+    display = Display(run.data)
+    picture = image_grid(display(x), f"samples, seed {config['seed']}") if display.can_draw(x) else None
+    labels = {"labels": context} if run.model.conditional else {}
+    save(run, config, "samples", picture, {f"{run.data.noun}s": x} | labels, x)
 
 
 def reconstruct(config: dict[str, Any], num: int, split: str = "test") -> None:
-    """Reconstruct images of a split: write ``reconstructions.npz`` with the images and the means of
+    """Reconstruct examples of a split: write ``reconstructions.npz`` with the examples and the means of
     p(x | z = encode(x)), and ``reconstructions.png``.
 
     Args:
         config: the resolved config.
-        num: number of images, evenly spaced over the split, at least 1.
+        num: number of examples, evenly spaced over the split, at least 1.
         split: "train", "val" or "test".
     """
-    run = load_run_for_images(config, num)
+    run = load_run_for_examples(config, num)
     batches = list(run.batches(check_split(split), num))
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
     with torch.no_grad():
-        means = run.model.decode(run.model.encode(x, y), y).mean
-    picture = image_pairs(x, means, f"inputs over reconstructions, {split} set")
-    save(run, config, "reconstructions", picture, images=x, reconstructions=means, labels=y)
+        means = run.data.represent(run.model.decode(run.model.encode(x, y), y))
+    display = Display(run.data)
+    title = f"inputs over reconstructions, {split} set"
+    picture = image_pairs(display(x), display(means), title) if display.can_draw(x) else None
+    arrays = {f"{run.data.noun}s": x, "reconstructions": means, "labels": y}
+    save(run, config, "reconstructions", picture, arrays, means)
 
 
 def encode(config: dict[str, Any], split: str = "test") -> None:
@@ -63,11 +69,11 @@ def encode(config: dict[str, Any], split: str = "test") -> None:
     """
     run = open_run(config, ("split",))
     codes, labels = run.codes(check_split(split))
-    save(run, config, "codes", None, codes=codes, labels=labels)
+    save(run, config, "codes", None, {"codes": codes, "labels": labels})
 
 
-def load_run_for_images(config: dict[str, Any], num: int) -> TrainedRun:
-    """Load the run of a task that takes a number of images.
+def load_run_for_examples(config: dict[str, Any], num: int) -> TrainedRun:
+    """Load the run of a task that takes a number of examples.
 
     Raises:
         ConfigError: the number is wrong, or the run cannot be loaded.
@@ -88,7 +94,14 @@ def check_split(split: str) -> str:
     return split
 
 
-def save(run: TrainedRun, config: dict[str, Any], name: str, picture: Picture | None, **arrays: Tensor) -> None:
+def save(
+    run: TrainedRun,
+    config: dict[str, Any],
+    name: str,
+    picture: Picture | None,
+    arrays: dict[str, Tensor],
+    examples: Tensor | None = None,
+) -> None:
     """Write arrays as ``NAME.npz``, a picture as ``NAME.png`` and a summary into the task's folder; print their paths.
 
     Args:
@@ -96,7 +109,8 @@ def save(run: TrainedRun, config: dict[str, Any], name: str, picture: Picture | 
         config: the resolved config.
         name: the name of the files, without ending.
         picture: None: there is no picture.
-        **arrays: tensors by name.
+        arrays: tensors by name.
+        examples: examples that the data module writes in a form for people, if it has one.
     """
     folder = Path(config["run_dir"])
     contents: dict[str, Any] = {key: value.cpu().numpy() for key, value in arrays.items()}
@@ -106,5 +120,7 @@ def save(run: TrainedRun, config: dict[str, Any], name: str, picture: Picture | 
     if picture is not None:
         Image.fromarray(picture).save(folder / f"{name}.png")
         files.append(f"{folder / name}.png")
+    if examples is not None:
+        files += map(str, run.data.save_examples(examples.cpu(), folder / name))
     write_summary(run.config, task=name, checkpoint=str(run.path), files=files)
     print("\n".join([run.title(name), *files]))

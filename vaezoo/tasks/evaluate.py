@@ -10,7 +10,7 @@ from tqdm import tqdm
 from vaezoo.errors import ConfigError
 from vaezoo.evaluation.base import EvaluationSettings
 from vaezoo.evaluation.groups import GROUPS, select_groups
-from vaezoo.metrics.quantities import QUANTITIES
+from vaezoo.metrics.quantities import QUANTITIES, use_noun, with_noun
 from vaezoo.report.tables import print_results
 from vaezoo.runs.setup import test
 from vaezoo.runs.summary import write_summary
@@ -64,7 +64,7 @@ def evaluate(
         except ConfigError:
             raise
         except ValueError as reason:  # DoesNotApply, or inputs that the metric cannot handle, such as NaN
-            left_out[name] = str(reason)
+            left_out[name] = use_noun(str(reason), run.data.noun)
             continue
         broken = [key for key, value in result.values.items() if not math.isfinite(value)]
         values |= {key: value for key, value in result.values.items() if key not in broken}
@@ -75,8 +75,10 @@ def evaluate(
             verdict = {"verdict": result.verdict._asdict()}
     seconds = round(time.perf_counter() - start, 2)
     origin = {"checkpoint": str(run.path), "data": type(run.data).__name__, "scored": run.log_likelihood_kind}
+    noun = run.data.noun
+    notes = [use_noun(note, noun) for note in notes]
     found = {"left_out": left_out, "notes": notes, **verdict, "wall_seconds": seconds}
-    write_summary(run.config, quantities, task="evaluate", **origin, test=values, **found)
+    write_summary(run.config, quantities, noun, task="evaluate", **origin, test=values, **found)
     notes += [f"left out: {name} ({reason})" for name, reason in left_out.items()]
     title = run.title(f"test set, log p of {run.log_likelihood_kind}")
-    print_results(title, values, quantities, [*notes, f"run folder: {config['run_dir']}"])
+    print_results(title, values, with_noun(quantities, noun), [*notes, f"run folder: {config['run_dir']}"])

@@ -14,7 +14,7 @@ from vaezoo.callbacks.progress import describe_training
 from vaezoo.data import DataModule
 from vaezoo.errors import ConfigError
 from vaezoo.loggers import CSV, TensorBoard
-from vaezoo.metrics.quantities import QUANTITIES
+from vaezoo.metrics.quantities import QUANTITIES, with_noun
 from vaezoo.models import LatentVariableModel
 from vaezoo.report.tables import print_results
 from vaezoo.runs import signals
@@ -139,6 +139,7 @@ def test_and_summarize(
         raise divergence_error(model.monitored, values[model.monitored])
     summary = write_summary(
         config,
+        noun=data.noun,
         task="fit",
         data=type(data).__name__,
         scored=log_likelihood_kind(model, data),
@@ -154,12 +155,12 @@ def test_and_summarize(
     title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set, log p of {summary['scored']}"
     notes = [
         f"{describe_training(progress['steps'], progress['epochs'])} in {summary['wall_seconds']:.0f} s"
-        + (f", {speed:,.0f} images/s in training" if speed else ""),  # a complete run that is resumed trains no more
+        + (f", {speed:,.0f} {data.noun}s/s in training" if speed else ""),  # a resumed complete run trains no more
         f"run folder: {config['run_dir']}",
     ]
     if "wandb" in config["logger"]:
         notes.append(dashboard_hint())
-    print_results(title, values, QUANTITIES, notes)
+    print_results(title, values, with_noun(QUANTITIES, data.noun), notes)
 
 
 def divergence_error(name: str, value: float) -> ValueError:

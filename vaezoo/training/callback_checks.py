@@ -16,7 +16,7 @@ REFUSED: dict[type[pl.Callback], str] = {
     callbacks.OnExceptionCheckpoint: "use callbacks.checkpoint_last (vaezoo.callbacks.checkpoints.Last)",
     callbacks.SpikeDetection: "use on_nan=skip or trainer.gradient_clip_val",
     callbacks.StochasticWeightAveraging: "use callbacks/ema=default (vaezoo.callbacks.ema.EMA)",
-    callbacks.ThroughputMonitor: "use callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs images/s",
+    callbacks.ThroughputMonitor: "use callbacks.monitor (vaezoo.callbacks.monitor.Monitor), which logs the speed",
 }
 # These count batches or look at single ones, and Lightning calls them once in ``data.batches_per_step`` batches.
 NEED_EVERY_BATCH: dict[type[pl.Callback], str] = {
