@@ -120,7 +120,7 @@ def test_text_for_people(tmp_path):
     (file,) = data.save_examples(batch.x, tmp_path / "samples")
     assert file.read_text(encoding="utf-8").splitlines() == texts(data, data.val)
     pictures = data.to_images(batch.x)
-    assert pictures.shape[:2] == (len(batch.x), 1)
+    assert pictures.shape == (len(batch.x), 1, 64, 256)
     assert 0 <= pictures.min() < 0.2 < pictures.max() == 1
     assert (1 - pictures).sum((1, 2, 3)).gt(50).all()
     assert (1 - data.to_images(data.encode_line("cat")[None])).sum() < (1 - data.to_images(x[None])).sum()

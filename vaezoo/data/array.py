@@ -193,7 +193,7 @@ class ArrayData(OwnData, ImageData):
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write examples in the layout and the units of the file: vectors as .csv, others as .npy."""
         start, width = self.scale
-        array = (x.double() * width + start).numpy() if (start, width) != (0, 1) else x.numpy()
+        array = (x.cpu().double() * width + start if x.is_floating_point() else x.cpu()).numpy()
         if self.layout == "NHWC":
             array = array.transpose(0, 2, 3, 1)
         if self.layout == "NHW":

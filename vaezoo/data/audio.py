@@ -156,7 +156,7 @@ class AudioData(OwnData):
 
     def to_images(self, x: Tensor) -> Tensor:
         """Return waves as pictures, (N, 1, 64, 256): the range of the samples in each column, from -1 to 1."""
-        return draw_waves(x.squeeze(1))
+        return draw_waves(x.squeeze(1).float())
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write each sound as .wav, 16 bits; samples outside of [-1, 1] are clipped."""

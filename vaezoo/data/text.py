@@ -15,7 +15,7 @@ from vaezoo.data.splits import Split, content_split
 from vaezoo.data.text_files import TOKENS, Lines, Vocabulary, pad_sentences, read_lines, typical_length
 from vaezoo.errors import ConfigError, suggest
 
-PICTURE_WIDTH, LINE_HEIGHT, FONT_SIZE = 256, 16, 12  # of a sentence as a picture, in pixels
+PICTURE_SIZE, FONT_SIZE = (256, 64), 12  # of a sentence as a picture, in pixels
 
 
 class TextData(OwnData):
@@ -129,7 +129,7 @@ class TextData(OwnData):
 
     def decode_tokens(self, x: Tensor) -> str:
         """Return the text of one example (T,)."""
-        return self.vocabulary.decode(x.tolist())
+        return self.vocabulary.decode(x.long().tolist())
 
     def likelihood_config(self) -> dict[str, Any]:
         return {"_target_": "vaezoo.families.TokenSequence", "num_tokens": len(self.vocabulary)}
@@ -145,7 +145,7 @@ class TextData(OwnData):
         return self.found
 
     def to_images(self, x: Tensor) -> Tensor:
-        """Return the texts as pictures, black on white, (N, 1, H, 256)."""
+        """Return the texts as pictures, black on white, (N, 1, 64, 256)."""
         return draw_texts([self.decode_tokens(row) for row in x])
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
@@ -167,7 +167,7 @@ def digest_line(line: str) -> int:
 
 
 def draw_texts(texts: Sequence[str]) -> Tensor:
-    """Draw texts, black on white, (N, 1, H, 256); H is that of the longest one.
+    """Draw texts, black on white, (N, 1, 64, 256), in up to four lines. The rest of a longer text is left out.
 
     Args:
         texts: the texts; a line is broken between words if it is too long.
@@ -175,23 +175,19 @@ def draw_texts(texts: Sequence[str]) -> Tensor:
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
+    width, height = PICTURE_SIZE
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     font = ImageFont.truetype(str(file), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
-    broken = []
-    for text in texts:
+    pictures = np.empty((len(texts), 1, height, width), np.uint8)
+    for picture, text in zip(pictures, texts, strict=True):
         lines = [""]
         for word in text.split(" "):
             longer = f"{lines[-1]} {word}".strip()
-            if font.getlength(longer) <= PICTURE_WIDTH - 8:
+            if not lines[-1] or font.getlength(longer) <= width - 8:
                 lines[-1] = longer
             else:
                 lines.append(word)
-        broken.append([line for line in lines if line])
-    height = LINE_HEIGHT * max(1, *map(len, broken), 1)
-    pictures = []
-    for lines in broken:
-        picture = Image.new("L", (PICTURE_WIDTH, height), 255)
-        for number, line in enumerate(lines):
-            ImageDraw.Draw(picture).text((4, LINE_HEIGHT * number), line, 0, font)
-        pictures.append(torch.from_numpy(np.array(picture)))
-    return torch.stack(pictures).unsqueeze(1).float() / 255
+        image = Image.new("L", (width, height), 255)
+        ImageDraw.Draw(image).multiline_text((4, 0), "\n".join(lines[:4]), 0, font, spacing=2)
+        picture[0] = np.asarray(image)
+    return torch.from_numpy(pictures).float() / 255
