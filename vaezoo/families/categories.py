@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -143,17 +144,15 @@ class ColumnFamily(Family):
         self.sizes = list(sizes)
         groups = sorted(set(sizes))
         self.families = nn.ModuleList(family(size) for size in groups)
-        lengths = torch.tensor([family(size).raw_shape((1,))[-1] for size in groups])
-        numbers = torch.tensor(self.sizes)
-        length = lengths[torch.bucketize(numbers, torch.tensor(groups))]  # of each column's raw outputs
-        ends = length.cumsum(0)
-        self.length = int(ends[-1])
-        columns = [(numbers == size).nonzero()[:, 0] for size in groups]
-        for i, group in enumerate(columns):
-            self.register_buffer(f"columns{i}", group, persistent=False)
-            places = (ends - length)[group, None] + torch.arange(int(lengths[i]))
-            self.register_buffer(f"places{i}", places, persistent=False)
-        self.register_buffer("order", torch.cat(columns).argsort(), persistent=False)
+        # Plain numbers: a check of a checkpoint builds the model on torch's meta device, where tensors have no values.
+        lengths = {size: family(size).raw_shape((1,))[-1] for size in groups}
+        *starts, self.length = accumulate((lengths[size] for size in sizes), initial=0)
+        columns = [[column for column, size in enumerate(sizes) if size == group] for group in groups]
+        for i, (size, group) in enumerate(zip(groups, columns, strict=True)):
+            self.register_buffer(f"columns{i}", torch.tensor(group), persistent=False)
+            places = [[starts[column] + j for j in range(lengths[size])] for column in group]
+            self.register_buffer(f"places{i}", torch.tensor(places), persistent=False)
+        self.register_buffer("order", torch.tensor(sum(columns, [])).argsort(), persistent=False)
 
     @property
     def columns(self) -> list[Tensor]:
