@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate, chain
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -144,7 +143,7 @@ class ColumnFamily(Family):
             raise ValueError(f"sizes must be a list of the numbers of categories of the columns, all >= 2, got {sizes}")
         self.sizes = list(sizes)
         groups = sorted(set(sizes))
-        self.families: Any = nn.ModuleList(family(size) for size in groups)
+        self.families: Sequence[CategoryFamily] = nn.ModuleList(family(size) for size in groups)  # type: ignore[assignment]
         # Plain numbers: a check of a checkpoint builds the model on torch's meta device, where tensors have no values.
         lengths = {size: family(size).raw_shape((1,))[-1] for size in groups}
         *starts, self.length = accumulate((lengths[size] for size in sizes), initial=0)
@@ -153,7 +152,7 @@ class ColumnFamily(Family):
             self.register_buffer(f"columns{i}", torch.tensor(group), persistent=False)
             places = [[starts[column] + j for j in range(lengths[size])] for column in group]
             self.register_buffer(f"places{i}", torch.tensor(places), persistent=False)
-        self.register_buffer("order", torch.tensor(list(chain.from_iterable(columns))).argsort(), persistent=False)
+        self.register_buffer("order", torch.tensor([*chain(*columns)]).argsort(), persistent=False)
 
     @property
     def columns(self) -> list[Tensor]:
