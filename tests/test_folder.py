@@ -63,6 +63,15 @@ def by_path(data):
     return found
 
 
+def check_all(data, pixels):
+    """Each picture is in one of the sets, with its own path, pixels and label."""
+    found = by_path(data)
+    assert found.keys() == pixels.keys()
+    for path, (_, x, y) in found.items():
+        assert np.array_equal(x, pixels[path])
+        assert y == path.startswith("dog")
+
+
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_each_picture_once_with_its_path_and_label(photos, in_memory):
     root, pixels = photos
@@ -70,11 +79,7 @@ def test_each_picture_once_with_its_path_and_label(photos, in_memory):
     assert isinstance(data.train.x, torch.Tensor if in_memory else LazyExamples)
     assert data.shape == (3, 6, 5)
     assert data.data_kind == "byte"
-    found = by_path(data)
-    assert found.keys() == pixels.keys()
-    for path, (_, x, y) in found.items():
-        assert np.array_equal(x, pixels[path])
-        assert y == path.startswith("dog")
+    check_all(data, pixels)
     assert data.describe()["class_names"] == ["cat", "dog"]
     batch = next(iter(data.batches(data.val, 2)))
     assert torch.equal(batch.x, data.val.x[:][:2].float() / 255)
@@ -128,7 +133,8 @@ def test_bad_files_stop_or_are_left_out(photos, capsys):
     assert lines[21:] == ["  and 3 more"]
     data = ready(root, on_bad="skip")
     assert capsys.readouterr().out == "23 of 83 picture files cannot be read and are left out\n"
-    assert by_path(data).keys() == pixels.keys()
+    check_all(data, pixels)
+    check_all(ready(root, on_bad="skip", in_memory=False), pixels)
     assert data.report()["bad files"]["'cat/line\\nbreak.png'"] == "the file is empty"
     assert len(data.report()["bad files"]) == 23
 
@@ -143,7 +149,7 @@ def test_a_file_that_crashes_its_decoder_costs_a_line(photos, monkeypatch):
 
     monkeypatch.setattr(picture_cache, "decode", decode_or_abort)
     data = ready(root, on_bad="skip")
-    assert by_path(data).keys() == pixels.keys() - {"cat/07.png"}
+    check_all(data, {path: content for path, content in pixels.items() if path != "cat/07.png"})
     assert data.report()["bad files"] == {"cat/07.png": "the process that read it crashed (SIGABRT)"}
 
 
