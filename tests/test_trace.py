@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from ppca import generator, trace_at
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import (
     Categorical,
     Independent,
@@ -20,12 +20,14 @@ from torch.distributions import (
 
 from vaezoo import seeding
 from vaezoo.conditional import Conditional
+from vaezoo.distributions import Deterministic
 from vaezoo.families import FixedScaleNormal
 from vaezoo.families import Normal as NormalFamily
 from vaezoo.models import VAE, BetaVAE
 from vaezoo.nets import MLP
 from vaezoo.objectives import ELBO
 from vaezoo.trace import Latent, Trace
+from vaezoo.training.evaluation_loop import batch_values
 from vaezoo.training.means import ExampleMean
 from vaezoo.types import Batch
 
@@ -465,3 +467,98 @@ def test_isolated_restores_the_generators():
     with pytest.raises(KeyError):
         fail()
     assert torch.equal(torch.cat([first, torch.rand(4)]), expected)
+
+
+# Weights of the samples, and codes without a density.
+
+
+def mixture_trace(x: Tensor, q: Tensor, exact: bool = True) -> tuple[Trace, Tensor]:
+    """A mixture of three normals whose class is an enumerated latent: the trace, and log p(x) in closed form.
+
+    Args:
+        x: data, (B, 1).
+        q: q(k | x), (B, 3).
+    """
+    means, scale = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64), 0.7
+    prior = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    classes = torch.arange(3).unsqueeze(1).expand(3, len(x))  # sample k is class k
+    px = Independent(Normal(means[classes].unsqueeze(-1), scale), 1)
+    latent = Latent(Categorical(q), Categorical(prior), classes)
+    log_joint = Normal(means, scale).log_prob(x) + prior.log()
+    return Trace(x, px, (latent,), weights=q.T), log_joint.logsumexp(1)
+
+
+def test_enumerated_latent_is_the_closed_mixture():
+    """With the exact q(k | x), the ELBO is log p(x); with any q, the bound of K samples is log p(x), the ELBO below."""
+    x = torch.linspace(-2, 3, 7, dtype=torch.float64).unsqueeze(1)
+    uniform = torch.full((7, 3), 1 / 3, dtype=torch.float64)
+    trace, log_p = mixture_trace(x, uniform)
+    log_joint = trace.log_px + trace.latent.log_p
+    exact, _ = mixture_trace(x, log_joint.softmax(0).T)
+    torch.testing.assert_close(exact.elbo, log_p, rtol=1e-14, atol=1e-14)
+    skewed = torch.tensor([0.7, 0.1, 0.2], dtype=torch.float64).expand(7, 3)
+    for q in (uniform, skewed):
+        trace, _ = mixture_trace(x, q)
+        torch.testing.assert_close(trace.log_w.logsumexp(0) - math.log(3), log_p, rtol=1e-14, atol=1e-14)
+        posterior = Categorical(log_joint.softmax(0).T)
+        torch.testing.assert_close(trace.elbo, log_p - kl_divergence(Categorical(q), posterior), rtol=1e-12, atol=1e-12)
+        assert torch.equal(trace.mean_log_px, (q.T * trace.log_px).sum(0).mean())
+
+
+def test_uniform_weights_are_no_weights():
+    x = torch.randn(5, 2, dtype=torch.float64)
+    loc = torch.randn(5, 3, dtype=torch.float64)
+    q, p = Independent(Normal(loc, 0.5), 1), Independent(Normal(torch.zeros_like(loc[0]), 1.0), 1)
+    z = q.sample((4,))
+    px = Independent(Normal(z[..., :2], 1.0), 1)
+    plain = Trace(x, px, (Latent(q, p, z),))
+    weighted = Trace(x, px, (Latent(q, p, z),), weights=torch.full((4, 5), 0.25, dtype=torch.float64))
+    for name in ("elbo", "log_w", "kl", "mean_log_px"):
+        torch.testing.assert_close(getattr(weighted, name), getattr(plain, name), rtol=1e-13, atol=1e-13)
+
+
+def test_mixture_posterior_with_one_sample_of_each_component():
+    """Stratified sampling: the weighted mean of log p(x, z_k) - log q(z_k) is unbiased for the ELBO of the mixture."""
+    num, w = 200_000, torch.tensor([0.3, 0.7], dtype=torch.float64)
+    loc, scale = torch.tensor([-1.0, 2.0], dtype=torch.float64), torch.tensor([0.5, 0.8], dtype=torch.float64)
+    mixture = MixtureSameFamily(Categorical(w), Normal(loc, scale))
+    generator = torch.Generator().manual_seed(0)
+    z = (loc + scale * torch.randn(num, 2, generator=generator, dtype=torch.float64)).T  # (K, B): component k
+    q = MixtureSameFamily(Categorical(w.expand(num, 2)), Normal(loc.expand(num, 2), scale.expand(num, 2)))
+    p = Normal(torch.zeros(num, dtype=torch.float64), 1.0)
+    x = torch.zeros(num, 1, dtype=torch.float64)
+    px = Independent(Normal(z.unsqueeze(-1), 1.0), 1)
+    trace = Trace(x, px, (Latent(q, p, z),), weights=w.unsqueeze(1).expand(2, num))
+    grid = torch.linspace(-12, 12, 20_001, dtype=torch.float64)
+    log_joint = Normal(grid, 1.0).log_prob(torch.zeros(())) + Normal(0.0, 1.0).log_prob(grid)
+    density = mixture.log_prob(grid)
+    elbo = torch.trapezoid(density.exp() * (log_joint - density), grid)
+    error = float(trace.elbo.std()) / num**0.5
+    assert abs(float(trace.elbo.mean() - elbo)) < 4 * error < 0.02
+    evidence = torch.trapezoid(log_joint.exp(), grid)
+    weights = trace.log_w.exp().mean(0)  # unbiased for p(x)
+    assert abs(float(weights.mean() - evidence)) < 4 * float(weights.std()) / num**0.5 < 0.02 * float(evidence)
+
+
+def test_code_without_density_has_no_bound():
+    """log p(x | z) is there; asking for a bound raises an error, it is never invented."""
+    code = Deterministic(torch.ones(5, 3), event_dims=1)
+    p = Independent(Normal(torch.zeros(3), 1.0), 1)
+    z = code.rsample((2,))
+    trace = Trace(torch.zeros(5, 2), Independent(Normal(z[..., :2], 1.0), 1), (Latent(code, p, z),))
+    assert not trace.has_bound
+    torch.testing.assert_close(trace.log_px, torch.full((2, 5), -1 - math.log(2 * math.pi)))
+    for name in ("elbo", "kl", "log_w"):
+        with pytest.raises(ValueError, match="no ELBO: its code has no density"):
+            getattr(trace, name)
+    with pytest.raises(ValueError, match="no density"):
+        trace.latent.log_q.sum()
+    values = batch_values(trace, {"loss": -trace.mean_log_px})
+    assert values.keys() == {"log_px", "loss"}
+
+
+def test_model_without_latents_has_kl_zero():
+    trace = Trace(torch.zeros(5, 2), Independent(Normal(torch.ones(1, 5, 2), 1.0), 1), ())
+    assert trace.kl.shape == (5, 0)
+    assert torch.equal(trace.elbo, trace.log_px[0])
+    assert torch.equal(trace.log_w, trace.log_px)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from vaezoo.families import Family, require_tensor
+from vaezoo.missing import to_float
 from vaezoo.types import NetFactory, Shape
 
 
@@ -18,7 +19,8 @@ class Network(nn.Module):
         in_shape: shape of one input.
         out_shape: shape of one output.
         net: makes the network, as ``net(in_shape, out_shape)``. The forward method of the network,
-            ``forward(inputs, context)``, maps (N, *in_shape) to (N, *out_shape).
+            ``forward(inputs, context)``, maps (N, *in_shape) to (N, *out_shape). Integer inputs are converted to
+            floats, in which NaN marks a missing entry, unless the network has an attribute ``takes_integers = True``.
     """
 
     def __init__(self, in_shape: Shape, out_shape: Shape, net: NetFactory):
@@ -45,7 +47,9 @@ class Network(nn.Module):
             raise ValueError(f"expected a batch of shape (*batch, {str(self.in_shape)[1:]}, got {tuple(inputs.shape)}")
         if context is not None and len(batch) > 1:
             context = context.expand(*batch, *context.shape[1:]).flatten(0, len(batch) - 1)
-        inputs = inputs.reshape(prod(batch), *self.in_shape).to(next(self.parameters(), inputs).dtype)
+        inputs = inputs.reshape(prod(batch), *self.in_shape)
+        if inputs.is_floating_point() or not getattr(self.net, "takes_integers", False):
+            inputs = to_float(inputs, next(self.parameters(), inputs).dtype)
         outputs = self.net(inputs, context)
         # Densities and their sums need float32 at least, also under autocast.
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
@@ -59,7 +63,7 @@ class Network(nn.Module):
 class Conditional(Network):
     """p(y | c) = family(net(c) + offset): the encoder q(z | x) and the decoder p(x | z) are both of this class.
 
-    The offset is 0 until ``init_mean`` is called.
+    The offset is 0 until ``init_mean`` or ``init_from_data`` is called.
 
     >>> from vaezoo.families import Bernoulli
     >>> from vaezoo.nets import MLP
@@ -79,8 +83,7 @@ class Conditional(Network):
 
     def __init__(self, in_shape: Shape, out_shape: Shape, net: NetFactory, family: Family):
         self.out_shape = tuple(out_shape)
-        first, *rest = self.out_shape
-        raw_shape = (family.num_outputs * first, *rest)
+        raw_shape = tuple(family.raw_shape(self.out_shape))
         super().__init__(in_shape, raw_shape, net)
         self.family = family
         self.register_buffer("offset", torch.zeros(raw_shape))
@@ -94,22 +97,21 @@ class Conditional(Network):
         Args:
             mean: the mean of y, shape ``out_shape``.
         """
-        first, *rest = self.family.params_for_mean(mean.to(self.offset))
-        self.offset.copy_(torch.cat([first, *rest]))
+        self.offset.copy_(torch.cat(self.family.params_for_mean(mean.to(self.offset))))
 
     def init_from_data(self, mean: Tensor, x: Tensor) -> None:
-        """Set the offset from the mean of the training data, and from examples of them if the family needs more.
+        """Set the offset so that a network with output 0 gives a distribution that fits the data, as ``init_mean``.
 
         Args:
             mean: the mean of y, shape ``out_shape``.
-            x: examples, (N, *out_shape).
+            x: examples of y, (N, *out_shape), for families that need more than the mean.
         """
-        self.init_mean(mean)
+        x = x.to(self.offset.device)
+        self.offset.copy_(torch.cat(self.family.params_for_data(mean.to(self.offset), x)))
 
     def params(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return the raw parameters of the family, each (*batch, *out_shape). Arguments as in ``raw_outputs``."""
-        outputs = self.raw_outputs(inputs, context) + self.offset
-        return outputs.chunk(self.family.num_outputs, dim=-len(self.out_shape))
+        """Return the raw parameters of the family (``Family.split``). Arguments as in ``raw_outputs``."""
+        return self.family.split(self.raw_outputs(inputs, context) + self.offset, self.out_shape)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Distribution:
         """Return p(y | inputs), batch shape (*batch,). Arguments as in ``raw_outputs``."""

@@ -1,31 +1,45 @@
 """Data modules: examples and their labels in ready-made batches."""
 
+from vaezoo.data.array import ArrayData
+from vaezoo.data.audio import AudioData
 from vaezoo.data.base import DataModule
 from vaezoo.data.batching import Batches
+from vaezoo.data.bundled_tables import BundledTable
 from vaezoo.data.digits import Digits
 from vaezoo.data.dsprites import DSprites
 from vaezoo.data.factors import FactorData
 from vaezoo.data.folder import FolderData
+from vaezoo.data.glyphs import Glyphs
 from vaezoo.data.images import ImageData
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import LazyExamples, Split
 from vaezoo.data.sprites import Sprites
+from vaezoo.data.table import TableData
+from vaezoo.data.text import TextData
+from vaezoo.data.topics import Topics
 from vaezoo.data.torchvision import CIFAR10, KMNIST, MNIST, FashionMNIST
 
 __all__ = [
     "CIFAR10",
     "KMNIST",
     "MNIST",
+    "ArrayData",
+    "AudioData",
     "Batches",
+    "BundledTable",
     "DSprites",
     "DataModule",
     "Digits",
     "FactorData",
     "FashionMNIST",
     "FolderData",
+    "Glyphs",
     "ImageData",
     "LazyExamples",
     "OwnData",
     "Split",
     "Sprites",
+    "TableData",
+    "TextData",
+    "Topics",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 from vaezoo import seeding
 from vaezoo.data.base import DataModule
 from vaezoo.data.splits import LazyExamples, Split, pixel_sum
+from vaezoo.errors import ConfigError
 from vaezoo.types import Shape
 
 BINARIZE_MODES = ("auto", "dynamic", "static", "threshold", "none")
@@ -87,7 +88,11 @@ class ImageData(DataModule):
         """
         if self.is_unbinarized or (self.binarize == "dynamic" and name == "train"):
             return split
-        assert isinstance(split.x, Tensor)
+        if not isinstance(split.x, Tensor):
+            raise ConfigError(
+                f"data.binarize={self.binarize} needs the {self.noun}s in memory: use data.binarize=none, or "
+                f"data.in_memory=true if there is enough of it"
+            )
         if self.binarize == "threshold":
             return Split((split.x > 127).to(torch.uint8), split.y)
         draw = seeding.generator(self.split_seed, "binarize", name)

@@ -1,6 +1,7 @@
 """Examples, in memory or made on demand, with their labels; and how they are divided into three sets."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -221,3 +222,11 @@ def pixel_sum(images: Tensor | LazyExamples) -> Tensor:
     # Sums below 2^24 of whole numbers are exact in float32, and ten times faster than in int64.
     parts = [images[i : i + 1000].float().sum(0).long() for i in range(0, len(images), 1000)]
     return torch.stack(parts).sum(0)
+
+
+def count_labels(y: Tensor, names: Sequence[str] | None, most: int = 20) -> dict[str, int]:
+    """Return the number of examples of each class, the most frequent ones first; missing labels are not counted."""
+    if y.ndim > 1:
+        return {}
+    counts = Counter(y[y >= 0].tolist())
+    return {names[label] if names else str(label): count for label, count in counts.most_common(most)}

@@ -12,6 +12,16 @@ def soft_floor(x: Tensor, floor: float) -> Tensor:
     return floor + F.softplus(x - floor)
 
 
+def inverse_soft_floor(y: Tensor, floor: float) -> Tensor:
+    """Return the x with ``soft_floor(x, floor)`` = y, for y > floor."""
+    return y + torch.log(-torch.expm1(floor - y))
+
+
+def accumulation_dtype(value: Tensor) -> torch.dtype:
+    """Return the dtype for sums of many or large terms: float64, or float32 on MPS, which has no float64."""
+    return torch.float32 if value.device.type == "mps" else torch.float64
+
+
 def bisect(increasing: Callable[[Tensor], Tensor], target: Tensor, limit: float) -> Tensor:
     """Return the x in [-limit, limit] at which an increasing elementwise function is ``target``.
 

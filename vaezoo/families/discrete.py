@@ -5,9 +5,14 @@ from torch import Tensor
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import MixtureSameFamily
 
-from vaezoo.distributions import CategoricalDistribution, DiscretizedLogisticDistribution
+from vaezoo.distributions import (
+    CategoricalDistribution,
+    CoupledMixtureDistribution,
+    DiscretizedLogisticDistribution,
+)
 from vaezoo.distributions.numerics import bisect, soft_floor
 from vaezoo.families.base import Family
+from vaezoo.types import Shape
 
 
 class DiscretizedLogistic(Family):
@@ -69,6 +74,65 @@ class MixtureOfDiscretizedLogistics(Family):
         # As for a single logistic. The network makes the components differ.
         loc, log_scale = mean, torch.full_like(mean, -2.0)
         return (*same, *[loc] * self.num_components, *[log_scale] * self.num_components)
+
+
+class CoupledMixtureOfLogistics(Family):
+    """A mixture of discretized logistics for each pixel, with one component for all channels of the pixel.
+
+        P(x) = sum_i pi_i prod_c DiscretizedLogistic(x_c; loc_ic + sum_{d < c} a_icd (x_d - 1/2), scale_ic)
+
+    The channels depend on each other given z: for RGB, the mean of green on red, that of blue on red and green, with
+    coefficients a = tanh(raw). With one channel it is ``MixtureOfDiscretizedLogistics``. Raw outputs: n logits, n C
+    locations, n C log scales and n C (C - 1) / 2 coefficients for each pixel, 10 n channels for RGB.
+
+    Reference: Salimans et al. 2017, PixelCNN++, https://arxiv.org/abs/1701.05517, section 2.1 and 2.2. Differs from the
+    paper: the data are in [0, 1] instead of [-1, 1], which changes no probability; the log scale has a soft floor of
+    -7 in these units, -6.3 in those of the paper, which clips it at -7; and the probability of a level is computed
+    from two log-sigmoids, without the paper's approximation for small values.
+
+    Args:
+        num_components: n, the number of components; >= 1.
+        min_log_scale: floor of each log scale, with the scale in the units of the data, [0, 1].
+    """
+
+    supported_data = frozenset({"byte"})
+
+    def __init__(self, num_components: int = 10, min_log_scale: float = -7.0):
+        super().__init__()
+        if num_components < 1:
+            raise ValueError(f"num_components must be >= 1, got {num_components}")
+        self.num_components, self.min_log_scale = num_components, min_log_scale
+
+    def sizes(self, channels: int) -> list[int]:
+        """Return the numbers of channels of the logits, locations, log scales and coefficients."""
+        n = self.num_components
+        return [n, n * channels, n * channels, n * channels * (channels - 1) // 2]
+
+    def raw_shape(self, shape: Shape) -> tuple[int, ...]:
+        if len(shape) != 3:
+            raise ValueError(
+                f"CoupledMixtureOfLogistics needs images (C, H, W), got examples of shape {tuple(shape)}: use "
+                f"MixtureOfDiscretizedLogistics"
+            )
+        return (sum(self.sizes(shape[0])), *shape[1:])
+
+    def split(self, raw: Tensor, shape: Shape) -> tuple[Tensor, ...]:
+        return raw.split(self.sizes(shape[0]), dim=-3)
+
+    def forward(self, *params: Tensor) -> CoupledMixtureDistribution:
+        n = self.num_components
+        logits, loc, log_scale, coefficients = params
+        loc, log_scale = loc.unflatten(-3, (n, -1)), soft_floor(log_scale, self.min_log_scale).unflatten(-3, (n, -1))
+        num_coefficients = coefficients.shape[-3] // n
+        coefficients = coefficients.tanh().unflatten(-3, (n, num_coefficients))
+        return CoupledMixtureDistribution(logits, loc, log_scale, coefficients)
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        sizes = self.sizes(len(mean))
+        # As for a single logistic. The network makes the components differ.
+        loc = mean.repeat(self.num_components, 1, 1)
+        logits, coefficients = (mean.new_zeros(size, *mean.shape[1:]) for size in (sizes[0], sizes[3]))
+        return logits, loc, torch.full_like(loc, -2.0), coefficients
 
 
 class Categorical(Family):

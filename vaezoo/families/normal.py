@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Normal as TorchNormal
 
-from vaezoo.distributions import OptimalScaleNormalDistribution
-from vaezoo.distributions.numerics import soft_floor
+from vaezoo.distributions import LogNormalDistribution, OptimalScaleNormalDistribution
+from vaezoo.distributions.numerics import inverse_soft_floor, soft_floor
 from vaezoo.families.base import Family
+from vaezoo.missing import fill_missing, to_float
+from vaezoo.types import Shape
 
 
 class Normal(Family):
@@ -61,14 +63,15 @@ class FixedScaleNormal(Family):
 
 
 class SharedScale(Family):
-    """The base class of families with one learned scale for all dimensions.
+    """The base class of families with a learned scale that is the same for all z, of all dimensions or of each.
 
     Args:
         initial_scale: the scale at the start of training, in the units of the data; > exp(min_log_scale).
         min_log_scale: floor of the log scale.
+        shape: shape of the scale, () for all dimensions together.
     """
 
-    def __init__(self, initial_scale: float = 1.0, min_log_scale: float = -7.0):
+    def __init__(self, initial_scale: float = 1.0, min_log_scale: float = -7.0, *, shape: Shape = ()):
         super().__init__()
         if not math.exp(min_log_scale) < initial_scale < math.inf:
             raise ValueError(
@@ -78,12 +81,24 @@ class SharedScale(Family):
         self.min_log_scale = min_log_scale
         above = math.log(initial_scale) - min_log_scale
         # The inverse of soft_floor.
-        self.log_scale = nn.Parameter(torch.tensor(min_log_scale + math.log(math.expm1(above))))
+        self.log_scale = nn.Parameter(torch.full(tuple(shape), min_log_scale + math.log(math.expm1(above))))
 
     @property
     def scale(self) -> Tensor:
-        """The current scale, ()."""
+        """The current scale, in the shape of ``log_scale``."""
         return soft_floor(self.log_scale, self.min_log_scale).exp()
+
+    def raw_shape(self, shape: Shape) -> tuple[int, ...]:
+        try:
+            fits = torch.broadcast_shapes(self.log_scale.shape, tuple(shape)) == tuple(shape)
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{type(self).__name__} has scales of shape {tuple(self.log_scale.shape)}, but x has the shape "
+                f"{tuple(shape)}: use shape={list(shape)}"
+            )
+        return super().raw_shape(shape)
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
         return (mean,)
@@ -95,6 +110,71 @@ class SharedScaleNormal(SharedScale):
     def forward(self, *params: Tensor) -> TorchNormal:
         (loc,) = params
         return TorchNormal(loc, self.scale.expand_as(loc), validate_args=False)
+
+
+class DimensionScaleNormal(SharedScale):
+    """N(loc, diag(scale)^2) with one learned scale for each dimension, the same for all z. Raw output: the mean.
+
+    It is for the real columns of a table, which can be predicted with unequal errors.
+
+    Args:
+        shape: shape of one x, or a shape that broadcasts against it, such as (C, 1, 1) for one scale per channel.
+        initial_scale: the scales at the start of training, in the units of the data; > exp(min_log_scale).
+        min_log_scale: floor of the log scales.
+    """
+
+    def __init__(self, shape: Shape, initial_scale: float = 1.0, min_log_scale: float = -7.0):
+        super().__init__(initial_scale, min_log_scale, shape=shape)
+
+    def forward(self, *params: Tensor) -> TorchNormal:
+        (loc,) = params
+        return TorchNormal(loc, self.scale.expand_as(loc), validate_args=False)
+
+
+class LogNormal(Family):
+    """The log-normal distribution of positive numbers: ln x ~ N(loc, scale^2), with its density of x.
+
+        log p(x) = log N(ln x; loc, scale^2) - ln x
+
+    Raw outputs: loc and the log scale, which has a soft floor. The point estimate is the mean, exp(loc + scale^2 / 2).
+
+    Args:
+        min_log_scale: floor of the log scale.
+    """
+
+    num_outputs = 2
+    supported_data = frozenset({"real"})
+    fill_value = 1
+
+    def __init__(self, min_log_scale: float = -7.0):
+        super().__init__()
+        self.min_log_scale = min_log_scale
+
+    def forward(self, *params: Tensor) -> LogNormalDistribution:
+        loc, log_scale = params
+        return LogNormalDistribution(loc, soft_floor(log_scale, self.min_log_scale).exp())
+
+    def params(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+        """Return the raw outputs for this mean and standard deviation of ln x."""
+        least = math.exp(self.min_log_scale + 1e-3)
+        return loc, inverse_soft_floor(scale.clamp(min=least).log(), self.min_log_scale)
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return self.params(mean.clamp(min=1e-6).log() - 0.5, torch.ones_like(mean))
+
+    def params_for_data(self, mean: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the raw parameters with the mean and the standard deviation of ln x."""
+        logs = to_float(x, mean.dtype).log()
+        loc = fill_missing(logs.nanmean(0))
+        return self.params(loc, fill_missing((logs - loc).square().nanmean(0), 1).sqrt())
+
+    def check(self, x: Tensor) -> None:
+        super().check(x)
+        if not (x > 0).all():
+            raise ValueError(
+                f"LogNormal takes numbers > 0, got values in [{x.min()}, {x.max()}]: choose a likelihood of real "
+                f"numbers such as Normal, or of counts such as NegativeBinomial"
+            )
 
 
 class Laplace(SharedScale):

@@ -118,7 +118,7 @@ def estimate_log_marginal(
     likelihood = model.likelihood
     likelihood.check(x)
     parameters = PARAMETERS_PER_CHUNK_ON_CPU if x.device.type == "cpu" else PARAMETERS_PER_CHUNK
-    budget = parameters // (math.prod(model.data_shape) * likelihood.num_outputs)
+    budget = parameters // math.prod(likelihood.raw_shape(model.data_shape))
     num_chunks = math.ceil(num_samples / (chunk_size or max(1, budget)))
     # Chunks of one size need one compiled graph; the samples beyond num_samples are dropped.
     size = math.ceil(num_samples / num_chunks)

@@ -8,8 +8,10 @@ from vaezoo.nets.codebook import Quantizer
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
 from vaezoo.nets.label_conditioned import LabelConditioned
 from vaezoo.nets.made import MADE
+from vaezoo.nets.masked_input import MaskedInput
 from vaezoo.nets.mlp import MLP
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
+from vaezoo.nets.spatial import SpatialDecoder, SpatialEncoder
 
 __all__ = [
     "MADE",
@@ -17,8 +19,11 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "LabelConditioned",
+    "MaskedInput",
     "Quantizer",
     "ResNetDecoder",
     "ResNetEncoder",
     "ResidualBlock",
+    "SpatialDecoder",
+    "SpatialEncoder",
 ]

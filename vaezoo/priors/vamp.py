@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily
 
 from vaezoo.conditional import Conditional
+from vaezoo.missing import fill_missing, is_observed, to_float
 from vaezoo.priors.base import Prior
 from vaezoo.priors.mixture import check_components
 from vaezoo.types import Shape
@@ -19,9 +20,9 @@ class VampPrior(Prior):
     uniformly, then z.
 
     The pseudo-inputs are u = sigmoid(v), in [0, 1] like the data. ``init_from_data`` sets u to training examples, with
-    values clipped to [margin, 1 - margin], and adds noise to v. If there are fewer than C examples, they are repeated
-    with other noise. log p(z) for z (K, B, D) needs memory for (K, B, C, D) numbers: 80 MB in float32 for K = 1,
-    B = 1000, C = 500, D = 40.
+    values clipped to [margin, 1 - margin], and adds noise to v. A missing entry starts at the mean of the observed
+    ones. If there are fewer than C examples, they are repeated with other noise. log p(z) for z (K, B, D) needs memory
+    for (K, B, C, D) numbers: 80 MB in float32 for K = 1, B = 1000, C = 500, D = 40.
 
     Reference: Tomczak & Welling 2018, VAE with a VampPrior, https://arxiv.org/abs/1705.07120. Differs from the paper:
     there, u is clipped to [0, 1]. A clipped pixel has no gradient, and every pixel of a binary example would start
@@ -63,6 +64,8 @@ class VampPrior(Prior):
     @torch.no_grad()
     def init_from_data(self, x: Tensor) -> None:
         index = torch.arange(len(self.pixels), device=x.device) % len(x)
+        x = to_float(x, self.pixels.dtype)
+        x = fill_missing(torch.where(is_observed(x), x, x.nanmean(0)), 0.5)  # 0.5 if an entry is never observed
         examples = torch.logit(x[index].to(self.pixels), eps=self.margin)
         self.pixels.copy_(examples + self.noise * torch.randn_like(examples))
 

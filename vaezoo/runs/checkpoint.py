@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.plugins import io as lightning_io
 from lightning.pytorch.utilities import rank_zero_only
 
+from vaezoo.archive import find_unreadable, leaves, read_archive
 from vaezoo.old_names import update_config
-from vaezoo.runs.archive import find_unreadable, leaves, read_archive
 from vaezoo.runs.checkpoint_file import open_verified, remove_verified, replace_verified
 
 CONFIG_KEY = "vaezoo_config"

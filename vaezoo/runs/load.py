@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from vaezoo.archive import leaves
 from vaezoo.instantiate import build
 from vaezoo.models import LatentVariableModel
-from vaezoo.runs.archive import leaves
 from vaezoo.runs.checkpoint import CONFIG_KEY, DATA_KEY, find_checkpoint, read_checkpoint
 
 LARGE = 10**7  # an integer in a model's config may be at most this large, or as large as the checkpoint

@@ -4,10 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-
-def accumulation_dtype(value: Tensor) -> torch.dtype:
-    """Return the dtype for sums over many examples: float64, or float32 on MPS, which has no float64."""
-    return torch.float32 if value.device.type == "mps" else torch.float64
+from vaezoo.distributions.numerics import accumulation_dtype
 
 
 class ExampleMean(Metric):

@@ -1,0 +1,273 @@
+"""Tests of the data modules of tables: splits, units, missing entries, new rows, and what people see of them."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import config
+
+from vaezoo.data import BundledTable, TableData
+from vaezoo.data.table import MISSING_COLOR, prepare_rows
+from vaezoo.errors import ConfigError
+from vaezoo.missing import is_observed
+
+
+def people(num=200, seed=0):
+    """A table with every kind of column, missing entries and equal rows."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "person": [f"person {i}" for i in range(num)],
+            "city": rng.choice(["Rome", "Oslo", "Cork"], num),
+            "visits": rng.poisson(9, num),
+            "height": rng.normal(170, 9, num).round(1),
+            "size": rng.choice(["S", "M", "L"], num),
+            "joined": np.datetime64("2020-01-01") + rng.integers(0, 900, num),
+            "income": rng.lognormal(10, 1, num).round(2),
+            "country": "Atlantis",
+            "paid": rng.choice(["yes", "no"], num),
+        }
+    )
+    content = [c for c in frame if c != "person"]
+    frame = frame.mask((rng.random(frame.shape) < 0.1) & (frame.columns != "person"))
+    frame.loc[10:39, content] = np.tile(frame.loc[:9, content].to_numpy(), (3, 1))  # the same under other names
+    return frame
+
+
+OPTIONS = {"types": {"size": ["S", "M", "L"]}, "label": "paid", "batch_size": 16}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write a table as .csv and return its data module after ``setup``."""
+
+    def make(frame, name="people.csv", **options):
+        frame.to_csv(tmp_path / name, index=False)
+        data = TableData(str(tmp_path / name), **(OPTIONS | options))
+        data.setup()
+        return data
+
+    return make
+
+
+def test_rows_are_those_of_the_file(make):
+    frame = people()
+    data = make(frame)
+    assert data.data_kind == "mixed"
+    assert data.shape == (6,)
+    assert data.has_missing
+    assert [column.name for column in data.transform.x_columns] == [
+        "height", "joined", "income", "visits", "city", "size",
+    ]  # fmt: skip
+    assert sorted(torch.cat(list(data.rows.values())).tolist()) == list(range(len(frame)))
+    for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
+        rows = frame.iloc[data.rows[name].numpy()].reset_index(drop=True)
+        back = data.transform.inverse(split.x)
+        for column in ("visits", "height", "income", "city", "size"):
+            expected, found = rows[column], back[column].astype(rows[column].dtype)
+            pd.testing.assert_series_equal(found, expected, rtol=1e-5)
+        classes = {"no": 0, "yes": 1}
+        assert split.y.tolist() == [classes.get(paid, -1) for paid in rows["paid"]]
+
+
+def test_equal_rows_are_in_one_set_and_stay_there(make):
+    """Rows that differ in their id only are equal; a larger table leaves each row in its set."""
+    frame = people()
+    data = make(frame)
+    sets = {int(row): name for name, rows in data.rows.items() for row in rows}
+    assert all(sets[row] == sets[row % 10] for row in range(10, 40))
+    assert data.report()["duplicate_rows"] == 30
+    more = pd.concat([frame, people(100, seed=1).assign(person=[f"other {i}" for i in range(100)])])
+    larger = make(more, "more.csv")
+    assert {int(r): name for name, rows in larger.rows.items() for r in rows if r < len(frame)} == sets
+    other = make(frame, split_seed=1)
+    assert not torch.equal(other.rows["train"], data.rows["train"])
+
+
+def test_validation_and_test_rows_have_no_part_in_the_scales(make):
+    frame = people()
+    data = make(frame)
+    real = data.train.x[:, :3].double()
+    assert real.nanmean(0).abs().max() < 1e-6
+    std = torch.stack([column[~column.isnan()].std(correction=0) for column in real.unbind(1)])
+    torch.testing.assert_close(std, torch.ones(3, dtype=torch.float64), rtol=1e-6, atol=0)
+    held_out = torch.cat([data.rows["val"], data.rows["test"]]).numpy()
+    seen = frame["height"].drop(index=held_out)
+    column = data.transform.x_columns[0]
+    assert (column.loc, column.scale) == pytest.approx((seen.mean(), seen.std(ddof=0)), rel=1e-12)
+
+
+def test_every_column_is_reported_with_its_kind_and_reason(make):
+    report = make(people()).report()
+    assert report["separator"] == "comma"
+    assert report["kinds"] == {
+        "id": 1, "categorical": 1, "count": 1, "real": 2, "ordinal": 1, "date": 1, "constant": 1, "label": 1,
+    }  # fmt: skip
+    lines = report["columns"]
+    assert lines["person"] == "id (text, all different)"
+    assert lines["country"].startswith("constant (its only value is Atlantis)")
+    assert re.fullmatch(r"categorical \(text with 3 values\), \d+ missing: Cork, Oslo, Rome", lines["city"])
+    assert re.fullmatch(r"ordinal \(asked for\), \d+ missing: S, M, L", lines["size"])
+    assert re.fullmatch(r"date \(all entries are dates\), \d+ missing: 2020-01-\d\d ... 2022-06-\d\d", lines["joined"])
+    assert re.fullmatch(r"count \(whole numbers >= 0 with \d+ values\), \d+ missing: \d ... \d\d", lines["visits"])
+    json.dumps(report)
+
+
+def test_likelihood_follows_the_kinds(make):
+    data = make(people())
+    node = data.likelihood_config()
+    assert node["layout"] == {"real": [3], "count": [1], "categorical": [1], "ordinal": [1]}
+    assert list(node["families"]) == list(node["layout"])
+    assert node["families"]["real"]["scale"] == [column.scale for column in data.transform.x_columns[:3]]
+    assert node["families"]["categorical"] == {"_target_": "vaezoo.families.Categories", "sizes": [3]}
+    one = make(people()[["visits"]], types=None, label=None)
+    assert (one.data_kind, one.train.x.dtype) == ("count", torch.int64)
+    assert one.likelihood_config() == {"_target_": "vaezoo.families.NegativeBinomial"}
+    json.dumps(node)
+
+
+def test_new_rows_are_prepared_as_the_training_rows(make, tmp_path):
+    """From a description that has been through JSON, for a file and for a table in memory."""
+    frame = people()
+    data = make(frame)
+    description = json.loads(json.dumps(data.describe()))
+    rows = data.rows["test"].numpy()
+    new = frame.iloc[rows].drop(columns=["paid", "person"])[::-1]
+    new.to_csv(tmp_path / "new.csv", index=False, sep=";")
+    for table in (new, str(tmp_path / "new.csv")):
+        x = prepare_rows(table, description)
+        assert torch.equal(x.nan_to_num(-7), data.test.x.flip(0).nan_to_num(-7))
+    new.iloc[1, new.columns.get_loc("city")] = "Paris"
+    new.to_csv(tmp_path / "new.csv", index=False)
+    with pytest.raises(ConfigError, match=r"new.csv line 3: 'Paris' in column 'city' is not one of its 3 categories"):
+        prepare_rows(tmp_path / "new.csv", description)
+    assert prepare_rows(new, description, unseen="missing")[1].isnan().any()
+
+
+def test_hidden_entries(make):
+    """``holes`` hides a share of the entries, by ``split_seed``, before the scales are computed; the truth is kept."""
+    frame = people(400)
+    full, data, again = make(frame), make(frame, holes=0.5), make(frame, holes=0.5, seed=3)
+    assert not full.complete
+    for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
+        observed, truth = is_observed(split.x), data.complete[name]
+        assert torch.equal(torch.where(observed, split.x, 0), torch.where(observed, truth, 0))
+        assert torch.equal(is_observed(truth), is_observed(getattr(full, name).x))
+        hidden = is_observed(truth) & ~observed
+        share = hidden.sum() / is_observed(truth).sum()
+        assert abs(share - 0.5) < 5 * 0.5 / is_observed(truth).sum().sqrt()
+    assert torch.equal(is_observed(again.train.x), is_observed(data.train.x))
+    assert data.train.x[:, :3].nanmean(0).abs().max() < 1e-5
+    assert data.complete["train"][:, :3].nanmean(0).abs().max() > 1e-3
+
+
+def test_pictures_of_rows(make):
+    data = make(people())
+    x = data.train.x
+    images = data.to_images(x)
+    assert images.shape == (len(x), 3, 1, 6)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    missing = (images[:, :, 0, :] == torch.tensor(MISSING_COLOR)[:, None]).all(1)
+    assert torch.equal(missing, x.isnan())
+    sizes = images[:, :, 0, 5][~x[:, 5].isnan()]
+    assert set(sizes.flatten().tolist()) == {0.0, 0.5, 1.0}
+    wide = make(pd.DataFrame(np.random.default_rng(0).normal(size=(80, 70))), types=None, label=None)
+    assert wide.to_images(wide.train.x).shape == (len(wide.train.x), 3, 3, 32)
+
+
+def test_examples_are_saved_in_the_users_units(make, tmp_path):
+    frame = people()
+    data = make(frame)
+    files = data.save_examples(data.test.x, tmp_path / "samples-1.5")
+    assert files == [tmp_path / "samples-1.5.csv"]
+    saved = pd.read_csv(files[0])
+    expected = frame.iloc[data.rows["test"].numpy()].reset_index(drop=True)[list(saved)]
+    assert list(saved) == ["city", "visits", "height", "size", "joined", "income"]
+    assert saved["height"].tolist() == pytest.approx(expected["height"].tolist(), nan_ok=True)
+    assert saved["joined"].dropna().tolist() == expected["joined"].dropna().dt.strftime("%Y-%m-%d").tolist()
+    pd.testing.assert_series_equal(saved["city"], expected["city"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"path": ""}, "data.path is missing: name the file"),
+        ({"holes": 1.0}, "data.holes=1.0 is not a share"),
+        ({"missing": "NA"}, "data.missing=NA is not a list: use data.missing=[NA]"),
+        ({"types": "real"}, "data.types=real is not a map"),
+        ({"types": {"size": "ordinal"}}, "column 'size' has levels without a known order"),
+        ({"val_size": 1000}, "data.val_size"),
+        ({"shape": [5]}, "data.shape is (5,), but the rows of TableData are (6,)"),
+    ],
+)
+def test_bad_options(tmp_path, options, words):
+    people().to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        TableData(**({"path": str(tmp_path / "a.csv")} | OPTIONS | options)).setup()
+
+
+def test_nothing_is_read_before_it_is_needed(tmp_path):
+    data = TableData(str(tmp_path / "none.csv"))
+    with pytest.raises(ConfigError, match=r"none.csv does not exist"):
+        data.data_kind  # noqa: B018
+
+
+def test_importing_the_data_modules_is_light():
+    """pandas and pyarrow take half a second."""
+    code = "import sys, vaezoo.data; print([m for m in ('pandas', 'pyarrow', 'sklearn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "kinds", "classes"),
+    [
+        ("breast_cancer", 569, {"real": 30, "label": 1}, 2),
+        ("wine", 178, {"real": 13, "label": 1}, 3),
+        ("diabetes", 442, {"real": 6, "count": 3, "categorical": 1}, 0),
+    ],
+)
+def test_bundled_tables(name, rows, kinds, classes):
+    from sklearn import datasets
+
+    data = BundledTable(name, batch_size=16)
+    data.setup()
+    assert sum(len(split.x) for split in (data.train, data.val, data.test)) == rows
+    assert data.report()["kinds"] == kinds
+    y = torch.cat([data.train.y, data.val.y, data.test.y])
+    assert y.unique().tolist() == (list(range(classes)) if classes else [-1])
+    options = {"scaled": False} if name == "diabetes" else {}
+    source = getattr(datasets, f"load_{name}")(as_frame=True, **options)
+    back = data.transform.inverse(data.test.x)
+    expected = source.data.iloc[data.rows["test"].numpy()]
+    np.testing.assert_allclose(back[list(expected)].astype(float), expected, rtol=1e-5, atol=1e-5)
+    if classes:
+        labels = np.array(source.target_names)[source.target.iloc[data.rows["test"].numpy()]]
+        classes_of_data = next(c.categories for c in data.transform.columns if c.kind == "label")
+        assert [classes_of_data[i] for i in data.test.y] == labels.tolist()
+
+
+def test_there_is_no_other_bundled_table():
+    with pytest.raises(ConfigError, match=r"data.name=wines is no bundled table, did you mean wine\?"):
+        BundledTable("wines")
+
+
+def test_config_has_the_defaults_of_the_class():
+    """The exceptions are ``batch_size``, since tables are often small, and ``batches_per_step``."""
+    defaults = {}
+    for parent in reversed(TableData.__mro__):
+        if parent.__module__.startswith("vaezoo.data"):
+            defaults |= {name: p.default for name, p in inspect.signature(parent.__init__).parameters.items()}
+    node = config("data", "data=table", "data.path=a.csv")
+    assert node.keys() - {"_target_"} == defaults.keys() - {"self", "seed", "kwargs", "root"}
+    same = node.keys() - {"_target_", "path", "batch_size", "batches_per_step", "missing"}
+    assert {name: node[name] for name in same} == {name: defaults[name] for name in same}
+    assert node["missing"] == list(defaults["missing"])
+    assert config("data", "data=tables/wine")["name"] == "wine"

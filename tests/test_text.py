@@ -1,0 +1,181 @@
+"""Tests of the data module of texts: vocabulary, splits, long lines, and what a model and a user get."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import config
+
+from vaezoo.data import TextData, Topics
+from vaezoo.data.text import vocabulary_of
+from vaezoo.data.text_files import tokenize
+from vaezoo.errors import ConfigError
+
+SENTENCES = [f"the {animal} number {i} sat, and {'slept ' * (i % 5)}!" for i, animal in enumerate(["cat", "dog"] * 60)]
+
+
+def make(folder, lines=SENTENCES, **options):
+    (folder / "a.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return TextData(path=str(folder / "a.txt"), **{"batch_size": 16, **options})
+
+
+def ready(data):
+    data.setup()
+    return data
+
+
+def splits_of(data):
+    return data.train, data.val, data.test
+
+
+def texts(data, split):
+    return [data.decode_tokens(row) for row in split.x]
+
+
+@pytest.mark.parametrize("tokens", ["word", "character", "byte"])
+def test_each_line_is_in_one_split(tokens, tmp_path):
+    """All lines of the file, each once, with the tokens that the test finds by itself."""
+    lines = [*SENTENCES, "Größe 😀 one"]
+    data = ready(make(tmp_path, lines, tokens=tokens, max_tokens=80))
+    rows = {tuple(row.tolist()) for split in splits_of(data) for row in split.x}
+    names = data.vocabulary.names
+    expected = set()
+    for line in lines:
+        numbers = [names.index(piece) if piece in names else 0 for piece in tokenize(line, tokens)]
+        expected.add((*numbers, 1, *[-1] * (79 - len(numbers))))
+    assert rows == expected
+    assert sum(len(split.x) for split in splits_of(data)) == len(lines)
+    assert data.train.x.dtype == torch.int64
+    assert data.train.y.unique().tolist() == [-1]
+    assert (data.noun, data.data_kind, data.shape) == ("sentence", "token", (80,))
+
+
+def test_the_vocabulary_is_that_of_the_training_lines(tmp_path):
+    """A word that only the other lines have is unknown."""
+    data = ready(make(tmp_path))
+    seen = {piece for text in texts(data, data.train) for piece in text.split(" ")}
+    numbers = {str(i) for i in range(120)}
+    assert numbers & set(data.vocabulary.names) == numbers & seen
+    assert len(numbers & seen) < 120
+    assert (data.train.x != 0).all()
+    assert (data.test.x == 0).any()
+    unknown = torch.cat([data.val.x, data.test.x])
+    words = unknown[(unknown >= 0) & (unknown != 1)]
+    assert data.report()["unknown tokens in validation and test"] == round(float((words == 0).float().mean()), 4)
+
+
+def test_vocabulary_and_split_are_functions_of_the_text_and_the_seed(tmp_path):
+    """The same for another seed of the run; another one for another ``split_seed``."""
+    a, b, c = (ready(make(tmp_path, **seeds)) for seeds in ({}, {"seed": 1}, {"split_seed": 1}))
+    assert a.vocabulary.hash == b.vocabulary.hash != c.vocabulary.hash
+    assert all(torch.equal(x.x, y.x) for x, y in zip(splits_of(a), splits_of(b), strict=True))
+    assert texts(a, a.test) != texts(c, c.test)
+
+
+def test_equal_lines_are_on_one_side(tmp_path):
+    """Also lines that differ in upper and lower case only, if case is left out."""
+    data = ready(make(tmp_path, [*SENTENCES, *map(str.upper, SENTENCES)], lower_case=True, max_tokens=20))
+    sets = [{tuple(row.tolist()) for row in split.x if (row != 0).all()} for split in splits_of(data)]
+    assert not sets[0] & sets[1]
+    assert not sets[0] & sets[2]
+    assert data.report()["duplicate lines"] == 120
+    assert all(name == name.lower() for name in data.vocabulary.names)
+
+
+def test_lines_that_are_too_long(tmp_path):
+    """Cut to their first tokens without an end, or left out; both are counted."""
+    cut, drop = (ready(make(tmp_path, max_tokens=10, long=long)) for long in ("cut", "drop"))
+    lengths = np.array([len(tokenize(line, "word")) + 1 for line in SENTENCES])
+    num_long = int((lengths > 10).sum())
+    assert 0 < num_long < 120
+    rows = torch.cat([split.x for split in splits_of(cut)])
+    assert len(rows) == 120
+    assert int((rows == 1).any(1).logical_not().sum()) == num_long
+    rows = torch.cat([split.x for split in splits_of(drop)])
+    assert len(rows) == 120 - num_long
+    assert (rows == 1).sum(1).eq(1).all()
+    assert cut.report()["lines of more than 10 tokens, cut"] == num_long
+    assert drop.report()["lines of more than 10 tokens, left out"] == num_long
+    assert cut.report()["tokens per sentence"] == pytest.approx(np.minimum(lengths, 10).mean(), abs=1e-4)
+    assert drop.report()["tokens per sentence"] == pytest.approx(lengths[lengths <= 10].mean(), abs=1e-4)
+
+
+def test_the_length_fits_nearly_all_lines(tmp_path):
+    """One very long line does not decide the length of all."""
+    lines = [*SENTENCES, *(f"{line} yes" for line in SENTENCES)]
+    data = ready(make(tmp_path, [*lines, "word " * 5000]))
+    longest = max(len(tokenize(line, "word")) + 1 for line in lines)
+    assert data.shape == (longest,)
+    assert data.report()["longest line in tokens"] == 5001
+
+
+def test_text_for_people(tmp_path):
+    """Encoding and decoding, a file of samples, and pictures of the words."""
+    data = ready(make(tmp_path))
+    x = data.encode_line("the cat sat, and slept")
+    assert x.shape == data.shape
+    assert data.decode_tokens(x) == "the cat sat, and slept"
+    batch = next(iter(data.val_dataloader()))
+    (file,) = data.save_examples(batch.x, tmp_path / "samples")
+    assert file.read_text(encoding="utf-8").splitlines() == texts(data, data.val)
+    pictures = data.to_images(batch.x)
+    assert pictures.shape == (len(batch.x), 1, 64, 256)
+    assert 0 <= pictures.min() < 0.2 < pictures.max() == 1
+    assert (1 - pictures).sum((1, 2, 3)).gt(50).all()
+    assert (1 - data.to_images(data.encode_line("cat")[None])).sum() < (1 - data.to_images(x[None])).sum()
+    letters = ready(make(tmp_path, tokens="byte"))
+    (file,) = letters.save_examples(torch.tensor([[2 + 65, 2 + 10, 2 + 66, 1]]), tmp_path / "samples")
+    assert file.read_text() == "A B\n"
+
+
+def test_a_trained_model_knows_the_vocabulary(tmp_path):
+    """The description is plain values, and gives back the vocabulary."""
+    data = ready(make(tmp_path, lower_case=True))
+    description = json.loads(json.dumps(data.describe()))
+    vocabulary = vocabulary_of(description)
+    assert vocabulary.hash == data.vocabulary.hash == description["vocabulary_hash"]
+    assert vocabulary.encode("The DOG") == data.vocabulary.encode("the dog")
+    assert json.dumps(data.report())
+    assert data.likelihood_config()["num_tokens"] == len(data.vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tokens": "words"}, "did you mean data.tokens=word"),
+        ({"long": "crop"}, "did you mean data.long=drop|choose from cut, drop"),
+        ({"max_tokens": 1}, "data.max_tokens=1 should be >= 2"),
+        ({"max_tokens": 3, "long": "drop"}, "data.max_tokens=3 leaves nothing"),
+        ({"path": ""}, "data.path is missing"),
+    ],
+)
+def test_options_that_are_refused(options, words, tmp_path):
+    path = make(tmp_path).path
+    with pytest.raises(ConfigError, match=words):
+        ready(TextData(**{"path": path, "batch_size": 16, **options}))
+
+
+@pytest.mark.parametrize("name", ["text", "topics"])
+def test_config_has_the_defaults_of_the_class(name):
+    node = config("data", f"data={name}", *["data.path=a.txt"] * (name == "text"))
+    kind = {"text": TextData, "topics": Topics}[name]
+    assert node.pop("_target_") == f"vaezoo.data.{kind.__name__}"
+    data, default = kind(**node), kind(path="a.txt" if name == "text" else "", batch_size=64, batches_per_step=8)
+    for option in node:
+        assert getattr(data, option) == getattr(default, option), option
+
+
+def test_topics_are_sentences():
+    """Sentences of Python's help; their number may change with the version."""
+    data = ready(Topics())
+    sentences = data.read_text().lines
+    assert 1500 <= len(sentences) <= 2500
+    assert len(set(sentences)) == len(sentences)
+    assert all(4 <= len(sentence.split()) <= 30 for sentence in sentences)
+    assert all(sentence[0].isupper() and sentence[-1] in ".!?" for sentence in sentences)
+    assert "Assignment of an object to a single target is recursively defined as follows." in sentences
+    assert not any(">>>" in sentence or " = " in sentence for sentence in sentences)
+    assert 1000 <= len(data.vocabulary) <= 4000
+    assert data.report()["Python"].startswith("3.")
+    assert len(data.report()["sentences' hash"]) == 64

@@ -1,0 +1,185 @@
+"""Sounds of your own: .wav, .flac and .ogg files."""
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaezoo.data.memory import check_memory
+from vaezoo.data.own import OwnData
+from vaezoo.data.sound_files import (
+    Sound,
+    SoundFiles,
+    choose_rate,
+    count_samples,
+    cut_frames,
+    find_sounds,
+    read_sound,
+    resample,
+)
+from vaezoo.data.splits import Split, count_labels, digest_rows
+from vaezoo.errors import ConfigError, suggest
+
+PICTURE_SIZE = (64, 256)  # height and width of a sound as a picture, in pixels
+MOST_NAMED = 20  # bad files in one message
+
+
+class AudioData(OwnData):
+    """Provide frames of sounds: parts of equal length, float32 (1, T), as real numbers.
+
+    Whole numbers in a file are scaled to [-1, 1) exactly. Channels are mixed to one. The rest of a file after its last
+    whole frame is left out. The sets consist of whole files, so no file has frames in two sets. If at least two
+    sub-folders have sounds, their names are the classes; the label of a sound outside of them is -1.
+
+    Args:
+        root: folder of .wav, .flac and .ogg files, also in sub-folders.
+        frame: length T of a frame in samples.
+        seconds: length of a frame in seconds, in place of ``frame``.
+        rate: samples per second; files with another rate are resampled. None: the rate of the files, which must be the
+            same for all.
+        on_bad: what happens if files cannot be read. ``error``: the first 20 are named in an error; ``skip``: they are
+            left out.
+        **kwargs: arguments of ``OwnData`` and ``DataModule``.
+
+    Raises:
+        ConfigError: an option has no possible value.
+    """
+
+    noun = "sound"
+    data_kind = "real"
+
+    def __init__(
+        self,
+        root: str = "data",
+        frame: int = 1024,
+        seconds: float | None = None,
+        rate: int | None = None,
+        on_bad: str = "error",
+        **kwargs: Any,
+    ):
+        super().__init__(root=root, **kwargs)
+        if on_bad not in ("error", "skip"):
+            raise ConfigError(f"data.on_bad={on_bad} is unknown: {suggest(on_bad, ('error', 'skip'), 'data.on_bad=')}")
+        for name, value in {"frame": frame, "seconds": seconds, "rate": rate}.items():
+            if value is not None and value <= 0:
+                raise ConfigError(f"data.{name}={value} should be a number above 0")
+        self.frame, self.seconds, self.rate, self.on_bad = frame, seconds, rate, on_bad
+        self.class_names: list[str] = []
+
+    # Reading.
+
+    def read_all(self) -> tuple[Split, np.ndarray]:
+        files = find_sounds(self.root)
+        recordings, bad = self.read_sounds(files)
+        self.rate = rate = choose_rate(
+            Counter(recording.rate for recording in recordings.values()), self.rate, self.root
+        )
+        length = self.frame if self.seconds is None else max(1, round(self.seconds * rate))
+        labels = self.read_labels(list(recordings))
+        digests = np.concatenate([digest_rows(recording.samples[None]) for recording in recordings.values()])
+        frames = {
+            path: cut_frames(resample(recording.samples, recording.rate, rate), length)
+            for path, recording in recordings.items()
+        }
+        numbers = np.array([len(parts) for parts in frames.values()])  # of frames of each file
+        if not numbers.any():
+            longest = max(len(recording.samples) / recording.rate for recording in recordings.values())
+            raise ConfigError(
+                f"no sound in data.root={self.root} is as long as a frame, {length / rate:g} s; the longest has "
+                f"{longest:g} s: use a smaller {'data.frame' if self.seconds is None else 'data.seconds'}"
+            )
+        x = torch.from_numpy(np.concatenate(list(frames.values()))).unsqueeze(1)
+        y = torch.from_numpy(np.repeat([labels[path] for path in recordings], numbers))
+        total = sum(len(recording.samples) / recording.rate for recording in recordings.values())
+        self.found = {
+            "sound files": len(files.paths),
+            "bad files": {self.show_path(path): cause for path, cause in bad.items()},
+            "hidden files": files.num_hidden,
+            "other files": files.num_others,
+            "duplicate files": len(recordings) - len(np.unique(digests)),
+            "rate": rate,
+            "resampled files": sum(recording.rate != rate for recording in recordings.values()),
+            "files with several channels, mixed": sum(recording.channels > 1 for recording in recordings.values()),
+            "files shorter than a frame, left out": int((numbers == 0).sum()),
+            "seconds of sound": round(total, 3),
+            "seconds left out at the ends": round(total - x.numel() / rate, 3),
+            "samples in a frame": length,
+            "silent frames": int((x == x[..., :1]).all(-1).sum()),
+            "samples at full scale": sum(recording.num_clipped for recording in recordings.values()),
+            "classes": count_labels(y, self.class_names),
+        }
+        return Split(x, y), np.repeat(digests, numbers)  # a frame has the digest of its file
+
+    def read_sounds(self, files: SoundFiles) -> tuple[dict[Path, Sound], dict[Path, str]]:
+        """Read all files: return the good ones, and the causes of the bad ones.
+
+        Raises:
+            ConfigError: files are bad and ``on_bad`` is ``error``, none is good, or they do not fit into memory.
+        """
+        # The samples as float32, and the frames.
+        check_memory(f"data.root={self.root}", 8 * sum(map(count_samples, files.paths)), "use a part of the sounds")
+        recordings: dict[Path, Sound] = {}
+        bad: dict[Path, str] = {}
+        for path in files.paths:
+            try:
+                recordings[path] = read_sound(path)
+            except Exception as error:  # soundfile raises errors of several classes for broken files
+                bad[path] = str(error).replace(str(path), path.name).strip().split("\n")[0] or type(error).__name__
+        if bad and (self.on_bad == "error" or not recordings):
+            named = "; ".join(f"{self.show_path(path)} ({cause})" for path, cause in list(bad.items())[:MOST_NAMED])
+            raise ConfigError(
+                f"{len(bad):,} of {len(files.paths):,} sounds in data.root={self.root} cannot be read, "
+                f"{named}{'; ...' * (len(bad) > MOST_NAMED)}: repair them, or leave them out with data.on_bad=skip"
+            )
+        if bad:
+            print(f"{len(bad):,} of {len(files.paths):,} sound files cannot be read and are left out")
+        return recordings, bad
+
+    def show_path(self, path: Path) -> str:
+        """Return the path of a file in the folder, with forward slashes."""
+        return path.relative_to(self.root).as_posix()
+
+    def read_labels(self, paths: list[Path]) -> dict[Path, int]:
+        """Return the number of the sub-folder of each file: -1 if it is in none, or if there is only one."""
+        parts = {path: path.relative_to(self.root).parts for path in paths}
+        names = sorted({part[0] for part in parts.values() if len(part) > 1})
+        self.class_names = names if len(names) > 1 else []
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        return {path: numbers.get(part[0], -1) if len(part) > 1 else -1 for path, part in parts.items()}
+
+    # For people.
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"rate": self.rate, "class_names": self.class_names}
+
+    def report(self) -> dict[str, Any]:
+        return self.found
+
+    def to_images(self, x: Tensor) -> Tensor:
+        """Return waves as pictures, (N, 1, 64, 256): the range of the samples in each column, from -1 to 1."""
+        return draw_waves(x.squeeze(1).float())
+
+    def save_examples(self, x: Tensor, path: Path) -> list[Path]:
+        """Write each sound as .wav, 16 bits; samples outside of [-1, 1] are clipped."""
+        import soundfile
+
+        assert self.rate is not None
+        files = [path.with_name(f"{path.name}-{number}.wav") for number in range(len(x))]
+        for file, samples in zip(files, x.squeeze(1).float().cpu().numpy(), strict=True):
+            soundfile.write(file, samples.clip(-1, 1), self.rate, subtype="PCM_16")
+        return files
+
+
+def draw_waves(x: Tensor) -> Tensor:
+    """Draw waves (N, T), white on black, (N, 1, 64, 256): a column is lit from its least to its largest sample."""
+    height, width = PICTURE_SIZE
+    edges = torch.linspace(0, x.shape[1], width + 1).long()
+    columns = [x[:, start : max(int(end), int(start) + 1)] for start, end in pairwise(edges)]
+    low, high = (torch.stack([getattr(column, name)(1) for column in columns], 1) for name in ("amin", "amax"))
+    row = torch.arange(height, device=x.device)[:, None]
+    top, bottom = (((1 - value.clamp(-1, 1)) / 2 * (height - 1)).round()[:, None] for value in (high, low))
+    return ((top <= row) & (row <= bottom)).float().unsqueeze(1)

@@ -1,0 +1,246 @@
+"""Tables of the user: the data module, and new rows for a trained model."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaezoo import seeding
+from vaezoo.data.columns import TableTransform, find_columns, row_digests, to_codes
+from vaezoo.data.own import OwnData
+from vaezoo.data.splits import Split, content_split
+from vaezoo.data.table_files import MISSING, TableFile, format_value, read_table, to_typed_frame
+from vaezoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas
+
+PICTURE_WIDTH = 32  # columns of a table in one row of a picture
+MISSING_COLOR = (0.2, 0.35, 0.75)
+
+
+class TableData(OwnData):
+    """A table: one example is one row, from a file .csv, .tsv, .txt (also .gz) or .parquet.
+
+    The kinds of the columns are found (``vaezoo.data.columns.find_columns``), and ``task=check`` prints them. Real
+    columns are standardized by the observed entries of the training rows, and log p(x) is reported in the user's units.
+    Missing entries stay missing.
+
+    Attributes:
+        rows: the row numbers in the table, counted from 0, of the examples of the sets "train", "val" and "test".
+        frame: the table itself, with the columns that are not modelled.
+        complete: the sets without the entries that ``holes`` has hidden; empty if ``holes`` is 0.
+
+    Args:
+        path: the file.
+        separator: what separates the cells: ``comma``, ``semicolon``, ``tab``, ``bar``, or any other character. None:
+            it is found.
+        encoding: the encoding of the text.
+        header: whether the first row has the names of the columns. None: it is found.
+        decimal: the decimal mark, ``point`` or ``comma``. None: it is found.
+        missing: entries that stand for a missing value, apart from the empty one.
+        types: the kinds of columns that are not to be found, by name: ``real``, ``date``, ``count``, ``categorical``,
+            ``ordinal``, ``id`` or ``ignore``; or a list of ordinal levels from the lowest to the highest.
+        label: the column with the class, which becomes y. None: there is none.
+        holes: share of the observed entries that are hidden at random, in [0, 1), for experiments with missing data.
+        **kwargs: arguments of ``OwnData``.
+
+    Raises:
+        ValueError: ``holes`` is out of range.
+    """
+
+    noun = "row"
+
+    def __init__(
+        self,
+        path: str = "",
+        separator: str | None = None,
+        encoding: str = "utf-8",
+        header: bool | None = None,
+        decimal: str | None = None,
+        missing: Sequence[str] = MISSING,
+        types: Mapping[str, str | Sequence[str]] | None = None,
+        label: str | None = None,
+        holes: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if not 0 <= holes < 1:
+            raise ValueError(f"data.holes={holes} is not a share: use a number in [0, 1)")
+        if not isinstance(missing, Sequence) or isinstance(missing, str):
+            raise ValueError(f"data.missing={missing} is not a list: use data.missing=[{missing}]")
+        if types is not None and not isinstance(types, Mapping):
+            raise ValueError(f"data.types={types} is not a map: use 'data.types={{COLUMN: real}}'")
+        self.path, self.types, self.label, self.holes = path, types, label, holes
+        self.reading: dict[str, Any] = {
+            "separator": separator,
+            "encoding": encoding,
+            "header": header,
+            "decimal": decimal,
+            "missing": [str(entry) for entry in missing],
+        }
+        self.fitted: TableTransform | None = None
+        self.rows: dict[str, Tensor] = {}
+        self.complete: dict[str, Tensor] = {}
+        self.num_duplicates = 0
+
+    # Reading.
+
+    def read_file(self) -> TableFile:
+        """Read the table."""
+        if not self.path:
+            raise ConfigError("data.path is missing: name the file of the table, data.path=FILE.csv")
+        return read_table(self.path, **self.reading)
+
+    def read(self) -> tuple[Split, ...]:
+        file = self.read_file()
+        columns = find_columns(file.frame, self.types, self.label, file.place)
+        transform = TableTransform(columns)
+        values = transform.to_values(file.frame, file.place)
+        digests = row_digests(file.frame, columns)
+        index = content_split(digests, self.val_size, self.test_size, self.split_seed)
+        self.rows = dict(zip(("train", "val", "test"), index, strict=True))
+        self.frame, self.found = file.frame, file.found
+        self.num_duplicates = len(digests) - len(np.unique(digests))
+        observed = self.hide(values)
+        self.fitted = transform = transform.fit(observed[self.rows["train"].numpy()])
+        x, y = transform.standardize(observed), self.read_labels(file)
+        if self.holes:
+            self.complete = {name: transform.standardize(values)[rows] for name, rows in self.rows.items()}
+        return tuple(Split(x[rows], y[rows]) for rows in index)
+
+    def hide(self, values: np.ndarray) -> np.ndarray:
+        """Return the values with NaN for a share ``holes`` of the entries, which depends on ``split_seed`` only."""
+        if not self.holes:
+            return values
+        generator = seeding.generator(self.split_seed, "holes")
+        hidden = torch.rand(values.shape, generator=generator, dtype=torch.float64).numpy() < self.holes
+        return np.where(hidden, math.nan, values)
+
+    def read_labels(self, file: TableFile) -> Tensor:
+        """Return the classes, int64 (N,); -1 if there is none."""
+        if self.label is None:
+            return torch.full((len(file.frame),), -1)
+        column = next(column for column in self.transform.columns if column.kind == "label")
+        return torch.from_numpy(np.nan_to_num(to_codes(file.frame[column.name], column, file.place), nan=-1)).long()
+
+    @property
+    def transform(self) -> TableTransform:
+        """The way from the table to x and back. The table is read if it was not."""
+        if self.fitted is None:
+            self.inspect()
+        assert self.fitted is not None
+        return self.fitted
+
+    # What the model and the user get.
+
+    @property
+    def data_kind(self) -> str:  # type: ignore[override]
+        """Kind of data: ``real``, ``count``, ``categorical`` or ``mixed``; the table is read if it was not."""
+        return self.transform.data_kind
+
+    def likelihood_config(self) -> dict[str, Any]:
+        """Return the default likelihood: a normal, negative binomial, categorical or cumulative logit for each column.
+
+        The normals have a learned scale for each column, and report log p(x) in the user's units.
+        """
+        families: dict[str, dict[str, Any]] = {}
+        layout = {}
+        for part, columns in self.transform.parts.items():
+            sizes = [max(2, len(column.categories)) for column in columns]
+            normal = {"_target_": "vaezoo.families.DimensionScaleNormal", "shape": [len(columns)]}
+            scales = [column.scale for column in columns]
+            nodes: dict[str, dict[str, Any]] = {
+                "real": {"_target_": "vaezoo.families.Rescaled", "family": normal, "scale": scales},
+                "count": {"_target_": "vaezoo.families.NegativeBinomial"},
+                "categorical": {"_target_": "vaezoo.families.Categories", "sizes": sizes},
+                "ordinal": {"_target_": "vaezoo.families.OrdinalColumns", "sizes": sizes},
+            }
+            families[part] = nodes[part]
+            layout[part] = [len(columns)]
+        if len(families) == 1:
+            return next(iter(families.values()))
+        return {"_target_": "vaezoo.families.Joint", "layout": layout, "families": families}
+
+    def describe(self) -> dict[str, Any]:
+        reading = self.reading | {"decimal": self.reading["decimal"] or self.found.get("decimal")}
+        return super().describe() | self.transform.describe() | {"reading": reading}
+
+    def report(self) -> dict[str, Any]:
+        columns = self.transform.columns
+        return {
+            **self.found,
+            "duplicate_rows": self.num_duplicates,
+            "kinds": dict(Counter(column.kind for column in columns)),
+            "columns": {column.name: self.describe_column(column.name) for column in columns},
+        }
+
+    def describe_column(self, name: str) -> str:
+        """Return the kind of a column, the reason, the missing entries and the range, for people."""
+        column = next(column for column in self.transform.columns if column.name == name)
+        entries, text = self.frame[name], f"{column.kind} ({column.reason})"
+        if num := int(entries.isna().sum()):
+            text += f", {num:,} missing"
+        if column.categories:
+            return f"{text}: {', '.join(column.categories[:8])}{', ...' * (len(column.categories) > 8)}"
+        if column.part:
+            low, high = entries.min(), entries.max()
+            dates = column.kind == "date"
+            return f"{text}: {low.date() if dates else format_value(low)} ... " + (
+                str(high.date()) if dates else format_value(high)
+            )
+        return text
+
+    def to_images(self, x: Tensor) -> Tensor:
+        """Return rows as pictures (N, 3, H, W): one pixel for each column, from left to right.
+
+        Black is 3 standard deviations below the mean, or the first category; white is 3 above, or the last one. Counts
+        are on a logarithmic scale. Missing entries are blue.
+        """
+        grey = []
+        for value, column in zip(x.float().unbind(1), self.transform.x_columns, strict=True):
+            if column.categories:
+                grey.append(value / max(1, len(column.categories) - 1))
+            elif column.kind == "count":
+                grey.append(value.clamp(min=-0.5).log1p() / math.log1p(column.maximum))
+            else:
+                grey.append((value + 3) / 6)
+        is_hole = x.isnan() if x.is_floating_point() else x < 0
+        colors = torch.tensor(MISSING_COLOR, device=x.device)
+        rgb = torch.where(is_hole[..., None], colors, torch.stack(grey, 1).clamp(0, 1)[..., None])  # (N, D, 3)
+        num, dims = x.shape
+        width = min(dims, PICTURE_WIDTH)
+        height = -(-dims // width)
+        rgb = torch.cat([rgb, rgb.new_zeros(num, height * width - dims, 3)], 1)
+        return rgb.reshape(num, height, width, 3).movedim(-1, 1)
+
+    def save_examples(self, x: Tensor, path: Path) -> list[Path]:
+        """Write rows (N, D) as .csv, in the user's units and with categories as text."""
+        file = path.with_name(f"{path.name}.csv")
+        self.transform.inverse(x).to_csv(file, index=False)
+        return [file]
+
+
+def prepare_rows(
+    table: "str | Path | pandas.DataFrame", description: Mapping[str, Any], unseen: str = "error"
+) -> Tensor:
+    """Return x, (N, D), of new rows, prepared exactly as the rows that a model was trained with.
+
+    Args:
+        table: a file, or a table of pandas, with the columns of the training table; other columns are ignored.
+        description: what ``TableData.describe`` returned for the training table.
+        unseen: what becomes of a category that the training table does not have: ``error`` or ``missing``.
+
+    Raises:
+        ConfigError: the table does not fit the description.
+    """
+    transform, reading = TableTransform.from_description(description), description["reading"]
+    if isinstance(table, str | Path):
+        file = read_table(table, **reading)
+        return transform.transform(file.frame, file.place, unseen)
+    return transform.transform(to_typed_frame(table, reading["missing"]), unseen=unseen)

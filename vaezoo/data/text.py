@@ -1,0 +1,193 @@
+"""Sentences or documents of your own, one per line of a text file."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaezoo.data.own import OwnData
+from vaezoo.data.splits import Split, content_split
+from vaezoo.data.text_files import TOKENS, Lines, Vocabulary, pad_sentences, read_lines, typical_length
+from vaezoo.errors import ConfigError, suggest
+
+PICTURE_SIZE, FONT_SIZE = (256, 64), 12  # of a sentence as a picture, in pixels
+
+
+class TextData(OwnData):
+    """Provide the lines of a text file as sequences of tokens.
+
+    x is (B, T) int64: the numbers of the tokens, then ``<end>``, then padding (-1). The vocabulary has the tokens of
+    the training lines; all others are ``<unk>``.
+
+    Args:
+        path: a text file in UTF-8, one sentence or document per line; empty lines are left out.
+        tokens: ``word``, ``character`` or ``byte`` (``tokenize``).
+        lower_case: whether the text is converted to lower case.
+        max_tokens: length T of x, ``<end>`` included. None: 99 % of the training lines fit.
+        long: what happens to lines that do not fit. ``cut``: the first T tokens are kept, without ``<end>``; ``drop``:
+            they are left out.
+        vocabulary_size: largest number of tokens, ``<unk>`` and ``<end>`` included. None: all.
+        **kwargs: arguments of ``OwnData`` and ``DataModule``.
+
+    Raises:
+        ConfigError: an option has no possible value.
+    """
+
+    noun = "sentence"
+    data_kind = "token"
+
+    def __init__(
+        self,
+        path: str = "",
+        tokens: str = "word",
+        lower_case: bool = False,
+        max_tokens: int | None = None,
+        long: str = "cut",
+        vocabulary_size: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        for name, value, choices in (("tokens", tokens, TOKENS), ("long", long, ("cut", "drop"))):
+            if value not in choices:
+                raise ConfigError(f"data.{name}={value} is unknown: {suggest(value, choices, f'data.{name}=')}")
+        if max_tokens is not None and max_tokens < 2:
+            raise ConfigError(f"data.max_tokens={max_tokens} should be >= 2: a token and <end>")
+        self.path, self.tokens, self.lower_case, self.long = path, tokens, lower_case, long
+        self.max_tokens, self.vocabulary_size = max_tokens, vocabulary_size
+        self.found_vocabulary: Vocabulary | None = None
+
+    # Reading.
+
+    def read_text(self) -> Lines:
+        """Return the lines of the text."""
+        if not self.path:
+            raise ConfigError("data.path is missing: name the text file, data.path=FILE.txt")
+        return read_lines(self.path)
+
+    def read(self) -> tuple[Split, ...]:
+        text = self.read_text()
+        lines = [line.lower() for line in text.lines] if self.lower_case else text.lines
+        digests = np.array([digest_line(line) for line in lines], dtype=np.uint64)
+        sets = content_split(digests, self.val_size, self.test_size, self.split_seed)
+        train = sets[0].tolist()
+        vocabulary = Vocabulary.build((lines[row] for row in train), self.tokens, self.lower_case, self.vocabulary_size)
+        sentences = [np.array(vocabulary.encode(line), dtype=np.int32) for line in lines]
+        lengths = np.array([len(sentence) + 1 for sentence in sentences])  # with <end>
+        length = self.max_tokens or max(2, typical_length(lengths[train]))
+        fits = torch.from_numpy(lengths <= length)
+        if self.long == "drop":
+            sets = tuple(rows[fits[rows]] for rows in sets)  # type: ignore[assignment]
+        if min(len(rows) for rows in sets) == 0:
+            raise ConfigError(f"data.max_tokens={length} leaves nothing of a set: use a larger one, or data.long=cut")
+        self.found_vocabulary = vocabulary
+        kept = torch.cat(sets).numpy()
+        self.found = {
+            "lines": len(lines),
+            "empty lines left out": text.num_empty,
+            "control characters": text.num_control,
+            "duplicate lines": len(digests) - len(np.unique(digests)),
+            f"lines of more than {length} tokens, {'cut' if self.long == 'cut' else 'left out'}": int((~fits).sum()),
+            "longest line in tokens": int(lengths.max()),
+            "tokens per sentence": round(float(np.minimum(lengths[kept], length).mean()), 4),
+            "vocabulary": len(vocabulary),
+            "vocabulary's hash": vocabulary.hash,
+            "unknown tokens in validation and test": self.unknown_share(sentences, sets[1:]),
+        }
+        return tuple(self.make_split([sentences[row] for row in rows.tolist()], length) for rows in sets)
+
+    @staticmethod
+    def make_split(sentences: Sequence[np.ndarray], length: int) -> Split:
+        """Return sentences as rows of one length, without labels."""
+        return Split(pad_sentences([row.tolist() for row in sentences], length), torch.full((len(sentences),), -1))
+
+    @staticmethod
+    def unknown_share(sentences: Sequence[np.ndarray], sets: Sequence[Tensor]) -> float:
+        """Return the share of ``<unk>`` among the tokens of the given sets."""
+        tokens = np.concatenate([sentences[row] for rows in sets for row in rows.tolist()])
+        return round(float((tokens == 0).mean()), 4) if len(tokens) else math.nan
+
+    # Tokens.
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens by their numbers. The text is read if it was not."""
+        if self.found_vocabulary is None:
+            self.inspect()
+        assert self.found_vocabulary is not None
+        return self.found_vocabulary
+
+    def encode_line(self, line: str) -> Tensor:
+        """Return a text as the model sees it, int64 (T,)."""
+        numbers = self.vocabulary.encode(line)
+        assert self.shape is not None
+        return pad_sentences([numbers], self.shape[0])[0]
+
+    def decode_tokens(self, x: Tensor) -> str:
+        """Return the text of one example (T,)."""
+        return self.vocabulary.decode(x.long().tolist())
+
+    def likelihood_config(self) -> dict[str, Any]:
+        return {"_target_": "vaezoo.families.TokenSequence", "num_tokens": len(self.vocabulary)}
+
+    # For people.
+
+    def describe(self) -> dict[str, Any]:
+        vocabulary = self.vocabulary
+        options = {"tokens": self.tokens, "lower_case": self.lower_case, "vocabulary_hash": vocabulary.hash}
+        return super().describe() | options | {"vocabulary": vocabulary.names}
+
+    def report(self) -> dict[str, Any]:
+        return self.found
+
+    def to_images(self, x: Tensor) -> Tensor:
+        """Return the texts as pictures, black on white, (N, 1, 64, 256)."""
+        return draw_texts([self.decode_tokens(row) for row in x])
+
+    def save_examples(self, x: Tensor, path: Path) -> list[Path]:
+        """Write the texts as .txt, one per line."""
+        file = path.with_name(f"{path.name}.txt")
+        texts = [" ".join(self.decode_tokens(row).splitlines()) for row in x]  # bytes may be the end of a line
+        file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+        return [file]
+
+
+def vocabulary_of(description: Mapping[str, Any]) -> Vocabulary:
+    """Return the vocabulary of a trained model from what ``TextData.describe`` returned for its data."""
+    return Vocabulary(description["vocabulary"], description["tokens"], description["lower_case"])
+
+
+def digest_line(line: str) -> int:
+    """Return a digest of a text of 64 bits."""
+    return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
+
+
+def draw_texts(texts: Sequence[str]) -> Tensor:
+    """Draw texts, black on white, (N, 1, 64, 256), in up to four lines. The rest of a longer text is left out.
+
+    Args:
+        texts: the texts; a line is broken between words if it is too long.
+    """
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    width, height = PICTURE_SIZE
+    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    font = ImageFont.truetype(str(file), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
+    pictures = np.empty((len(texts), 1, height, width), np.uint8)
+    for picture, text in zip(pictures, texts, strict=True):
+        lines = [""]
+        for word in text.split(" "):
+            longer = f"{lines[-1]} {word}".strip()
+            if not lines[-1] or font.getlength(longer) <= width - 8:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+        image = Image.new("L", (width, height), 255)
+        ImageDraw.Draw(image).multiline_text((4, 0), "\n".join(lines[:4]), 0, font, spacing=2)
+        picture[0] = np.asarray(image)
+    return torch.from_numpy(pictures).float() / 255

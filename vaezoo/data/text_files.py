@@ -1,0 +1,253 @@
+"""Read sentences from text files and turn them into tokens and back."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vaezoo.data.memory import check_memory
+from vaezoo.errors import ConfigError, suggest
+
+TOKENS = ("word", "character", "byte")
+UNKNOWN, END = "<unk>", "<end>"  # tokens 0 and 1 of every vocabulary
+PADDING = -1  # what follows the end of a sentence
+FEWEST_TOKENS = 2
+
+
+class Lines(NamedTuple):
+    """The lines of a text.
+
+    Args:
+        lines: the lines that are not empty, without white space at both ends.
+        num_empty: number of empty lines, which are left out.
+        num_control: number of control characters other than tabs. They are kept; many of them are a sign of a file that
+            is no text.
+    """
+
+    lines: list[str]
+    num_empty: int
+    num_control: int
+
+
+def read_lines(path: str | Path) -> Lines:
+    """Read a text file in UTF-8, with or without a byte order mark. A line ends with LF, CR LF or CR.
+
+    Raises:
+        ConfigError: the file does not exist, is not UTF-8, does not fit into memory, or has no text.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"data.path={path} is no file: give the path of a text in UTF-8")
+    # Python keeps a text in up to four bytes per character, and a line's object besides.
+    check_memory(str(path), 8 * path.stat().st_size, "split the file")
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{path} is in UTF-16: convert it to UTF-8, iconv -f UTF-16 -t UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        raise ConfigError(
+            f"{path} is not UTF-8, line {before.count(10) + 1} has the byte 0x{error.object[error.start]:02x}: convert "
+            f"it, for example with iconv -f LATIN1 -t UTF-8"
+        ) from error
+    if "\0" in text:
+        raise ConfigError(f"{path} has NUL characters, so it is no text in UTF-8: convert it, or give another file")
+    return split_lines(text, str(path))
+
+
+def split_lines(text: str, name: str) -> Lines:
+    """Return the lines of a text that are not empty.
+
+    Args:
+        text: the text.
+        name: where it comes from, for messages.
+
+    Raises:
+        ConfigError: no line is left.
+    """
+    # str.splitlines would also split at other separators, which text files have inside of lines.
+    rows = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+    lines = [line for line in (row.strip() for row in rows) if line]
+    if not lines:
+        raise ConfigError(f"{name} has no text in {len(rows):,} lines: give one sentence or document per line")
+    num_control = sum(len(CONTROL.findall(line)) for line in lines)
+    return Lines(lines, len(rows) - len(lines), num_control)
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+# Tokens.
+
+
+class Separators(dict):
+    """A table for ``str.translate`` that puts spaces around each punctuation mark and symbol, except apostrophes."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        apart = unicodedata.category(char)[0] in "PS" and char not in "'\u2019"
+        self[code] = f" {char} " if apart else char
+        return self[code]
+
+
+SEPARATORS = Separators()
+QUOTES = re.compile(r"(?<!\w)(['\u2019])|(['\u2019])(?!\w)")  # an apostrophe that is not inside of a word
+
+
+def tokenize(line: str, tokens: str, lower_case: bool = False) -> list[str]:
+    """Split a line into tokens.
+
+    * ``word``: words are separated by white space; each punctuation mark and symbol is a token of its own, except
+      apostrophes inside of words;
+    * ``character``: each character (Unicode code point);
+    * ``byte``: each byte of the UTF-8 encoding, written as the character with this number.
+
+    Args:
+        line: the text of one line.
+        tokens: ``word``, ``character`` or ``byte``.
+        lower_case: whether the text is converted to lower case before.
+
+    >>> tokenize("Don't stop: 'go'!", "word")
+    ["Don't", 'stop', ':', "'", 'go', "'", '!']
+    >>> tokenize("né", "byte")
+    ['n', 'Ã', '©']
+    """
+    if lower_case:
+        line = line.lower()
+    if tokens == "word":
+        return QUOTES.sub(r" \1\2 ", line.translate(SEPARATORS)).split()
+    return list(line if tokens == "character" else line.encode().decode("latin-1"))
+
+
+NO_SPACE_BEFORE = re.compile(r" ([.,;:!?%)\]}\u2026])")
+NO_SPACE_AFTER = re.compile(r"([(\[{]) ")
+
+
+def join_tokens(pieces: Sequence[str], tokens: str) -> str:
+    """Join tokens to a text. Splitting it gives the same tokens again.
+
+    Args:
+        pieces: the tokens.
+        tokens: ``word``, ``character`` or ``byte``.
+
+    >>> join_tokens(["Hello", "(", "world", ")", "!"], "word")
+    'Hello (world)!'
+    """
+    if tokens == "word":
+        return NO_SPACE_AFTER.sub(r"\1", NO_SPACE_BEFORE.sub(r"\1", " ".join(pieces)))
+    text = "".join(pieces)
+    if tokens == "byte":
+        # A model may write the unknown token, which is no byte, and bytes that are no UTF-8.
+        text = text.encode("latin-1", "replace").decode("utf-8", "replace")
+    return text
+
+
+class Vocabulary:
+    """The tokens of a text by their numbers, and how a text is split into them.
+
+    Token 0 is ``<unk>``, for all tokens that are not in the vocabulary; token 1 is ``<end>``, which follows a sentence.
+
+    Args:
+        names: all tokens in the order of their numbers.
+        tokens: ``word``, ``character`` or ``byte``.
+        lower_case: whether texts are converted to lower case.
+
+    >>> vocabulary = Vocabulary(["<unk>", "<end>", "a", "dog"], "word")
+    >>> vocabulary.encode("a dog barks")
+    [2, 3, 0]
+    >>> vocabulary.decode([2, 3, 1, -1])
+    'a dog'
+    """
+
+    def __init__(self, names: Sequence[str], tokens: str, lower_case: bool = False):
+        if tokens not in TOKENS:
+            raise ConfigError(f"data.tokens={tokens} is unknown: {suggest(tokens, TOKENS, 'data.tokens=')}")
+        self.names, self.tokens, self.lower_case = list(names), tokens, lower_case
+        self.numbers = {name: number for number, name in enumerate(self.names)}
+
+    @classmethod
+    def build(
+        cls, lines: Iterable[str], tokens: str, lower_case: bool = False, size: int | None = None
+    ) -> "Vocabulary":
+        """Return the vocabulary of a text: its most frequent tokens, equally frequent ones in alphabetical order.
+
+        Bytes are the exception: the vocabulary has all 256 of them, so no text has unknown tokens.
+
+        Args:
+            lines: lines of the training set.
+            tokens: ``word``, ``character`` or ``byte``.
+            lower_case: whether texts are converted to lower case.
+            size: largest number of tokens, ``<unk>`` and ``<end>`` included. None: all.
+
+        Raises:
+            ConfigError: ``tokens`` is unknown or ``size`` too small.
+        """
+        empty = cls([UNKNOWN, END], tokens, lower_case)
+        if tokens == "byte":
+            names = [chr(number) for number in range(256)]
+            if size not in (None, 258):
+                raise ConfigError(f"data.vocabulary_size={size}, but bytes have 258 tokens: leave it out")
+        else:
+            counts = Counter(piece for line in lines for piece in empty.split(line))
+            names = sorted(counts, key=lambda name: (-counts[name], name))
+            if size is not None and size <= FEWEST_TOKENS:
+                raise ConfigError(f"data.vocabulary_size={size} should be > {FEWEST_TOKENS}: {UNKNOWN} and {END} count")
+        return cls([*empty.names, *names[: None if size is None else size - FEWEST_TOKENS]], tokens, lower_case)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the tokens and of how a text is split: two vocabularies with the same hash are the same."""
+        content = json.dumps([self.names, self.tokens, self.lower_case], ensure_ascii=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def split(self, line: str) -> list[str]:
+        """Return the tokens of a line as texts."""
+        return tokenize(line, self.tokens, self.lower_case)
+
+    def encode(self, line: str) -> list[int]:
+        """Return the numbers of a line's tokens; unknown ones are 0. The end is not added."""
+        return [self.numbers.get(piece, 0) for piece in self.split(line)]
+
+    def decode(self, numbers: Iterable[int]) -> str:
+        """Return the text of tokens up to the first ``<end>`` or padding."""
+        pieces = []
+        for number in numbers:
+            if number in (PADDING, 1):
+                break
+            pieces.append(self.names[number])
+        return join_tokens(pieces, self.tokens)
+
+
+def pad_sentences(sentences: Sequence[Sequence[int]], max_tokens: int) -> Tensor:
+    """Return sentences as rows of one length (N, max_tokens), int64.
+
+    A sentence is followed by ``<end>`` and then by padding (-1). Of a sentence that is too long for its ``<end>``, the
+    first ``max_tokens`` tokens are kept; it has no end, since it goes on.
+
+    Args:
+        sentences: numbers of the tokens of each sentence, without ``<end>``.
+        max_tokens: length of a row, ``<end>`` included.
+    """
+    x = np.full((len(sentences), max_tokens), PADDING, dtype=np.int64)
+    for row, numbers in zip(x, sentences, strict=True):
+        kept = [*numbers[:max_tokens], 1][:max_tokens]
+        row[: len(kept)] = kept
+    return torch.from_numpy(x)
+
+
+def typical_length(lengths: Sequence[int] | NDArray, share: float = 0.99) -> int:
+    """Return the length that a share of the sentences do not exceed."""
+    return int(np.quantile(np.asarray(lengths), share, method="inverted_cdf"))
