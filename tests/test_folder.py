@@ -112,7 +112,7 @@ def test_sets_are_stable_and_have_no_common_pictures(photos):
     assert {path: after[path] for path in before} == before
     for path in list(pixels)[:20]:
         assert after[f"copies/{path}.bmp"] == after[path]
-    assert data.report()["duplicates"] == 20
+    assert data.report()["duplicate files"] == 20
     assert len(set(before.values())) == 3
     assert {path: name for path, (name, *_) in by_path(ready(root, split_seed=1)).items()} != after
 
@@ -207,9 +207,15 @@ def test_bits_are_a_kind_of_their_own(tmp_path):
 
 def test_bits_that_are_drawn_need_memory(photos):
     data = FolderData(str(photos[0]), batch_size=1, in_memory=False, binarize="dynamic")
-    words = r"data.binarize=dynamic needs the pictures in memory: use data.binarize=none, or data.in_memory=true if"
+    words = r"data.binarize=dynamic needs the images in memory: use data.binarize=none, or data.in_memory=true if"
     with pytest.raises(ConfigError, match=words):
         data.setup()
+
+
+def test_too_little_memory_is_a_sentence(photos, monkeypatch):
+    monkeypatch.setattr("vaezoo.data.memory.available_memory", lambda: 60 * 90 - 1)
+    with pytest.raises(ConfigError, match=r"data.root=.*photos needs 0.0 GB of memory .*: use data.in_memory=false"):
+        ready(photos[0], in_memory=True)
 
 
 def test_large_sets_stay_on_the_disk(photos, monkeypatch, capsys):
@@ -300,7 +306,8 @@ def test_values_are_plain(photos):
     for values in (data.describe(), data.report()):
         assert json.loads(json.dumps(values)) == values
     report = data.report()
-    assert (report["picture files"], report["duplicates"], report["cache in bytes"]) == (60, 0, 60 * 90)
+    assert report["classes"] == {"cat": 30, "dog": 30}
+    assert (report["picture files"], report["duplicate files"], report["cache in bytes"]) == (60, 0, 60 * 90)
 
 
 @pytest.mark.parametrize("bits", [False, True])
