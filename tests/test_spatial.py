@@ -64,9 +64,7 @@ def test_model_with_a_map():
 def test_a_latent_of_another_shape(latent_dim):
     """The error names the shape to use."""
     for parts in ({"encoder": SpatialEncoder, "decoder": SpatialDecoder}, {"decoder": SpatialDecoder}):
-        with pytest.raises(
-            ValueError, match=r"28 x 20 pixels to 4 x 3, .*latent_dim=\[CHANNELS,4,3\]"
-        ):
+        with pytest.raises(ValueError, match=r"28 x 20 pixels to 4 x 3, .*latent_dim=\[CHANNELS,4,3\]"):
             VAE((1, 28, 20), latent_dim=latent_dim, **parts)
     with pytest.raises(ValueError, match=r"needs images \(C, H, W\), got \(8,\): use model/encoder=mlp"):
         VAE((8,), latent_dim=(2, 4, 3), encoder=SpatialEncoder)

@@ -113,7 +113,7 @@ class ArrayData(OwnData, ImageData):
 
     @property
     def rule(self) -> Conversion:
-        """How values of the file become values of x. The file is read if it was not."""
+        """The rule that turns values of the file into values of x. The file is read if it was not."""
         if self.conversion is None:
             self.inspect()
         assert self.conversion is not None
@@ -121,7 +121,7 @@ class ArrayData(OwnData, ImageData):
 
     @property
     def is_bytes(self) -> bool:
-        """Whether the values are pixels from 0 to 255, the only ones that can be binarized."""
+        """Return whether the values are pixels from 0 to 255, the only ones that can be binarized."""
         return self.rule.kind == "byte"
 
     @property

@@ -87,7 +87,7 @@ def to_channels_first(array: NDArray, layout: str) -> NDArray:
 
 
 class Values(NamedTuple):
-    """What is true of all values of an array, after ``value_range`` became [0, 1] if one was given.
+    """Facts that hold for all values of an array, after ``value_range`` became [0, 1] if one was given.
 
     Args:
         low: least value; NaN if all values are missing.
@@ -109,7 +109,7 @@ class Values(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """How values of a file become values of a data set.
+    """A rule for turning values of a file into values of a data set.
 
     Args:
         kind: kind of data: ``binary``, ``byte``, ``unit``, ``real`` or ``count``.

@@ -74,37 +74,42 @@ class AudioData(OwnData):
 
     def read_all(self) -> tuple[Split, np.ndarray]:
         files = find_sounds(self.root)
-        sounds, bad = self.read_sounds(files)
-        self.rate = rate = choose_rate(Counter(sound.rate for sound in sounds.values()), self.rate, self.root)
+        recordings, bad = self.read_sounds(files)
+        self.rate = rate = choose_rate(
+            Counter(recording.rate for recording in recordings.values()), self.rate, self.root
+        )
         length = self.frame if self.seconds is None else max(1, round(self.seconds * rate))
-        labels = self.read_labels(list(sounds))
-        digests = np.concatenate([digest_rows(sound.samples[None]) for sound in sounds.values()])
-        frames = {path: cut_frames(resample(sound.samples, sound.rate, rate), length) for path, sound in sounds.items()}
+        labels = self.read_labels(list(recordings))
+        digests = np.concatenate([digest_rows(recording.samples[None]) for recording in recordings.values()])
+        frames = {
+            path: cut_frames(resample(recording.samples, recording.rate, rate), length)
+            for path, recording in recordings.items()
+        }
         numbers = np.array([len(parts) for parts in frames.values()])  # of frames of each file
         if not numbers.any():
-            longest = max(len(sound.samples) / sound.rate for sound in sounds.values())
+            longest = max(len(recording.samples) / recording.rate for recording in recordings.values())
             raise ConfigError(
                 f"no sound in data.root={self.root} is as long as a frame, {length / rate:g} s; the longest has "
                 f"{longest:g} s: use a smaller {'data.frame' if self.seconds is None else 'data.seconds'}"
             )
         x = torch.from_numpy(np.concatenate(list(frames.values()))).unsqueeze(1)
-        y = torch.from_numpy(np.repeat([labels[path] for path in sounds], numbers))
-        total = sum(len(sound.samples) / sound.rate for sound in sounds.values())
+        y = torch.from_numpy(np.repeat([labels[path] for path in recordings], numbers))
+        total = sum(len(recording.samples) / recording.rate for recording in recordings.values())
         self.found = {
             "sound files": len(files.paths),
             "bad files": {self.show_path(path): cause for path, cause in bad.items()},
             "hidden files": files.num_hidden,
             "other files": files.num_others,
-            "duplicate files": len(sounds) - len(np.unique(digests)),
+            "duplicate files": len(recordings) - len(np.unique(digests)),
             "rate": rate,
-            "resampled files": sum(sound.rate != rate for sound in sounds.values()),
-            "files with several channels, mixed": sum(sound.channels > 1 for sound in sounds.values()),
+            "resampled files": sum(recording.rate != rate for recording in recordings.values()),
+            "files with several channels, mixed": sum(recording.channels > 1 for recording in recordings.values()),
             "files shorter than a frame, left out": int((numbers == 0).sum()),
             "seconds of sound": round(total, 3),
             "seconds left out at the ends": round(total - x.numel() / rate, 3),
             "samples in a frame": length,
             "silent frames": int((x == x[..., :1]).all(-1).sum()),
-            "samples at full scale": sum(sound.num_clipped for sound in sounds.values()),
+            "samples at full scale": sum(recording.num_clipped for recording in recordings.values()),
             "classes": count_labels(y, self.class_names),
         }
         return Split(x, y), np.repeat(digests, numbers)  # a frame has the digest of its file
@@ -117,14 +122,14 @@ class AudioData(OwnData):
         """
         # The samples as float32, and the frames.
         check_memory(f"data.root={self.root}", 8 * sum(map(count_samples, files.paths)), "use a part of the sounds")
-        sounds: dict[Path, Sound] = {}
+        recordings: dict[Path, Sound] = {}
         bad: dict[Path, str] = {}
         for path in files.paths:
             try:
-                sounds[path] = read_sound(path)
+                recordings[path] = read_sound(path)
             except Exception as error:  # soundfile raises errors of several classes for broken files
                 bad[path] = str(error).replace(str(path), path.name).strip().split("\n")[0] or type(error).__name__
-        if bad and (self.on_bad == "error" or not sounds):
+        if bad and (self.on_bad == "error" or not recordings):
             named = "; ".join(f"{self.show_path(path)} ({cause})" for path, cause in list(bad.items())[:MOST_NAMED])
             raise ConfigError(
                 f"{len(bad):,} of {len(files.paths):,} sounds in data.root={self.root} cannot be read, "
@@ -132,7 +137,7 @@ class AudioData(OwnData):
             )
         if bad:
             print(f"{len(bad):,} of {len(files.paths):,} sound files cannot be read and are left out")
-        return sounds, bad
+        return recordings, bad
 
     def show_path(self, path: Path) -> str:
         """Return the path of a file in the folder, with forward slashes."""

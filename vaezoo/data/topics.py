@@ -31,9 +31,9 @@ def extract_sentences(texts: Iterable[str], fewest: int = 4, most: int = 30) -> 
     for text in texts:
         for paragraph in re.split(r"\n\s*\n", text):
             # A line may end at the hyphen of a word.
-            joined = re.sub(r"(?<=\w-)\n\s*", "", paragraph.strip())
-            joined = re.sub(r"^(\*|\d+\.) ", "", " ".join(joined.split()))
-            for sentence in SENTENCE_END.split(joined):
+            text_line = re.sub(r"(?<=\w-)\n\s*", "", paragraph.strip())
+            text_line = re.sub(r"^(\*|\d+\.) ", "", " ".join(text_line.split()))
+            for sentence in SENTENCE_END.split(text_line):
                 is_whole = sentence[:1].isupper() and sentence[-1:] in ".!?" and not CODE.search(sentence)
                 if is_whole and fewest <= len(sentence.split()) <= most:
                     found[sentence] = None

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from vaezoo.models.vae import VAE
 from vaezoo.nets import MLP, LabelConditioned
+from vaezoo.nets.label_conditioned import check_class_labels
 from vaezoo.priors import VampPrior
 from vaezoo.types import NetFactory, Shape
 
@@ -65,18 +66,5 @@ class CVAE(VAE):
 
     def check_labels(self, labels: Tensor) -> None:
         """Raise a ValueError if the labels are not one of the model's classes for each example."""
-        if labels.dim() != 1:
-            raise ValueError(
-                f"a cvae needs one class label for each example, but a label of the data has the shape "
-                f"{tuple(labels.shape[1:])}"
-            )
-        if labels.is_floating_point():
-            raise ValueError(f"class labels must be integers, got {labels.dtype}: convert them with labels.long()")
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0:
-            raise ValueError(f"the labels run from {low} to {high}: number the classes from 0")
-        if high >= self.num_classes:
-            raise ValueError(
-                f"num_classes={self.num_classes}, but the labels run from {low} to {high}: "
-                f"use model.num_classes={high + 1}"
-            )
+        check_class_labels(labels, self.num_classes, "a cvae", "model.num_classes")
+        super().check_labels(labels)

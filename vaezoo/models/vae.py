@@ -78,6 +78,7 @@ class VAE(LatentVariableModel):
                 f"the prior {type(self.prior).__name__} is in {self.prior.space} space, but the posterior "
                 f"{type(family).__name__} in {family.space} space: choose both in the same space"
             )
+        self.conditional = self.conditional or self.prior.conditional
         self.latent_kind = family.space if family.space != "real" else "vector" if len(latent_shape) == 1 else "map"
 
     @property
@@ -86,6 +87,9 @@ class VAE(LatentVariableModel):
 
     def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         self.prior.init_from_data(x)
+
+    def check_labels(self, labels: Tensor) -> None:
+        self.prior.check_labels(labels)
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
         q = self.encoder(x, context)
@@ -99,4 +103,4 @@ class VAE(LatentVariableModel):
         return self.decoder(z, context)
 
     def sample(self, num: int, context: Tensor | None = None) -> Distribution:
-        return self.decode(self.prior(context).sample(torch.Size([num])), context)
+        return self.decode(self.prior.sample(num, context), context)

@@ -8,6 +8,29 @@ from torch import Tensor, nn
 from vaezoo.types import NetFactory, Shape
 
 
+def check_class_labels(labels: Tensor, num_classes: int, owner: str, key: str) -> None:
+    """Raise a ValueError if labels are not one of the classes 0 ... num_classes - 1 for each example.
+
+    Args:
+        labels: the labels, (B,).
+        num_classes: number of classes.
+        owner: what needs the labels, for the message.
+        key: name of the option ``num_classes``, for the message.
+    """
+    if labels.dim() != 1:
+        raise ValueError(
+            f"{owner} needs one class label for each example, but a label of the data has the shape "
+            f"{tuple(labels.shape[1:])}"
+        )
+    if labels.is_floating_point():
+        raise ValueError(f"class labels must be integers, got {labels.dtype}: convert them with labels.long()")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0:
+        raise ValueError(f"the labels run from {low} to {high}: number the classes from 0")
+    if high >= num_classes:
+        raise ValueError(f"num_classes={num_classes}, but the labels run from {low} to {high}: use {key}={high + 1}")
+
+
 class LabelConditioned(nn.Module):
     """A network with a class label as an additional input.
 

@@ -64,9 +64,7 @@ class MLP(nn.Module):
         activation: name of a function in ``torch.nn.functional``.
     """
 
-    def __init__(
-        self, in_shape: Shape, out_shape: Shape, hidden: Sequence[int] = (200, 200), activation: str = "tanh"
-    ):
+    def __init__(self, in_shape: Shape, out_shape: Shape, hidden: Sequence[int] = (200, 200), activation: str = "tanh"):
         super().__init__()
         self.out_shape = tuple(out_shape)
         widths = [prod(in_shape), *check_widths("hidden", hidden), prod(out_shape)]

@@ -3,12 +3,14 @@
 from vaezoo.priors.base import Prior, PriorFactory, StandardNormal
 from vaezoo.priors.flow import FlowPrior
 from vaezoo.priors.hypersphere import HypersphericalUniform
+from vaezoo.priors.label_normal import LabelNormal
 from vaezoo.priors.mixture import MixtureOfNormals
 from vaezoo.priors.vamp import VampPrior
 
 __all__ = [
     "FlowPrior",
     "HypersphericalUniform",
+    "LabelNormal",
     "MixtureOfNormals",
     "Prior",
     "PriorFactory",

@@ -20,9 +20,11 @@ class Prior(nn.Module):
 
     Attributes:
         space: the space of z, "real" or "sphere".
+        conditional: whether p(z) depends on the context.
     """
 
     space: str = "real"
+    conditional: bool = False
 
     def __init__(self, shape: Shape, posterior: Conditional | None = None):
         super().__init__()
@@ -34,11 +36,28 @@ class Prior(nn.Module):
 
     @abstractmethod
     def forward(self, context: Tensor | None = None) -> Distribution:
-        """Return p(z), with batch shape () and event shape ``shape``.
+        """Return p(z), with batch shape () and event shape ``shape``; batch shape (B,) if it is conditional.
 
         Args:
             context: labels or another condition, (B, *shape); priors that are not conditional ignore it.
         """
+
+    def sample(self, num: int, context: Tensor | None = None) -> Tensor:
+        """Draw ``num`` samples, (num, *shape).
+
+        Args:
+            num: number of samples.
+            context: labels or another condition, (num, *shape): one for each sample of a conditional prior.
+        """
+        p = self(context)
+        if not p.batch_shape:
+            return p.sample(torch.Size([num]))
+        if p.batch_shape != (num,):
+            raise ValueError(f"{num} samples need as many labels, got {p.batch_shape[0]}: pass one for each sample")
+        return p.sample()
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise a ValueError for labels that the prior cannot take. Only a conditional prior looks at them."""
 
     def init_from_data(self, x: Tensor) -> None:
         """Initialize the prior from training examples x, (N, *data_shape). Does nothing by default."""

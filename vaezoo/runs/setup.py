@@ -130,6 +130,21 @@ def mask_missing(model_config: dict[str, Any], allow_packages: tuple[str, ...]) 
         model_config["encoder"] = masked
 
 
+def describe_choice(model: LatentVariableModel, data: DataModule) -> str:
+    """Describe the kind of data, the likelihood and how to choose another one: the first line of a run."""
+    family: Any = model.likelihood
+    names = [type(family).__name__]
+    while isinstance(family := getattr(family, "family", None), Family):  # a wrapper, such as Masked
+        names.append(type(family).__name__)
+    binarize = getattr(data, "binarize", "none")
+    drawn = f", data.binarize={binarize}" if binarize != "none" else ""
+    shape = "x".join(map(str, data.shape or ()))
+    return (
+        f"{type(data).__name__}: {data.noun}s of shape {shape}, {data.data_kind} data{drawn}; "
+        f"log p(x | z): {' of '.join(names)} (model/likelihood=NAME changes it)"
+    )
+
+
 def configure_machine(model: LatentVariableModel, data: DataModule, threads: int | None) -> None:
     """Set the number of threads and the layout of the memory, for speed.
 

@@ -29,6 +29,7 @@ from vaezoo.runs.setup import (
     build_run,
     build_trainer,
     configure_machine,
+    describe_choice,
     log_likelihood_kind,
     open_loggers,
     silence_lightning,
@@ -51,6 +52,7 @@ def fit(config: dict[str, Any]) -> None:
     silence_lightning()
     final_config, model, data = build_run(config)
     config |= final_config  # in place, so that a failure is recorded with it too
+    print_once(describe_choice(model, data))
     configure_machine(model, data, config["threads"])
     with signals.handling_signals(), open_loggers(config) as loggers:
         callbacks = [*build_callbacks(config), CheckTestShare()]

@@ -1,0 +1,157 @@
+"""Look at the data and at the model that would be trained, before training."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from PIL import Image
+
+from vaezoo.data import DataModule
+from vaezoo.data.statistics import describe_data
+from vaezoo.errors import ConfigError
+from vaezoo.models import LatentVariableModel
+from vaezoo.pictures import Display, image_grid
+from vaezoo.runs.folder import write_atomic
+from vaezoo.runs.setup import build_run, build_trainer, configure_machine, describe_choice, silence_lightning
+from vaezoo.runs.summary import peak_memory_mb, write_summary
+
+SHEET = 32  # examples on the sheet
+TRIAL_STEPS = 12  # optimizer steps that are timed
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+MOST_LINES = 12  # of a long list on the terminal
+
+
+def check(config: dict[str, Any]) -> None:
+    """Print what the data are and what a training of this command would cost, and train nothing.
+
+    The run's folder gets ``check.json`` with all numbers, ``check.png`` with 32 training examples as the model sees
+    them, and the same examples in a form for people if the data module writes one. The time of an epoch is measured in
+    a few steps of a model that is thrown away.
+
+    Args:
+        config: the resolved config of a training.
+    """
+    silence_lightning()
+    final_config, model, data = build_run(config)
+    data.prepare_data()
+    start = time.perf_counter()
+    data.setup()
+    seconds = time.perf_counter() - start
+    found = describe_data(data) | {"seconds_to_read": round(seconds, 2), "about_these_data": data.report()}
+    found["choice"] = describe_choice(model, data)
+    found |= measure_epoch(final_config, model, data)
+    folder = Path(config["run_dir"])
+    files = draw_sheet(data, folder)
+    write_atomic(folder / "check.json", json.dumps(found, indent=1, ensure_ascii=False))
+    write_summary(final_config, noun=data.noun, task="check", files=[str(file) for file in files])
+    print("\n".join(lines(found, [folder / "check.json", *files])))
+
+
+def draw_sheet(data: DataModule, folder: Path) -> list[Path]:
+    """Draw and write training examples as the model sees them, and return the files."""
+    x = data.examples(SHEET).x
+    display, files = Display(data), []
+    if display.can_draw(x):
+        file = folder / "check.png"
+        Image.fromarray(image_grid(display(x), f"{len(x)} training {data.noun}s of {type(data).__name__}")).save(file)
+        files.append(file)
+    return files + data.save_examples(x, folder / "check-examples")
+
+
+def measure_epoch(config: dict[str, Any], model: LatentVariableModel, data: DataModule) -> dict[str, Any]:
+    """Train a few steps, and return the speed, the time of an epoch and the memory that is used.
+
+    Args:
+        config: the final config of the run.
+        model: the model. Its weights change.
+        data: the data module, after its ``setup``.
+    """
+    configure_machine(model, data, config["threads"])
+    stopwatch = Stopwatch()
+    settings = {"max_epochs": 1, "limit_train_batches": TRIAL_STEPS, "limit_val_batches": 0, "max_time": None}
+    short = config | {"trainer": config["trainer"] | settings | {"enable_progress_bar": False}}
+    try:
+        build_trainer(short, [], [stopwatch], enable_checkpointing=False).fit(model, data)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"the first steps of the training fail: {error}") from error
+    rate = stopwatch.rate
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        f"{data.noun}s_per_second": round(rate, 1) if rate else None,
+        "seconds_per_epoch": round(data.num_train / rate, 1) if rate else None,
+        "epochs": config["trainer"]["max_epochs"],
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+class Stopwatch(pl.Callback):
+    """Measures the speed of training steps, without the first third of them, which are slower.
+
+    Attributes:
+        rate: examples per second; None before two steps.
+    """
+
+    def __init__(self) -> None:
+        self.rate: float | None = None
+        self.marks: list[tuple[float, int]] = []
+
+    def on_microbatch_end(self, trainer: pl.Trainer, pl_module: Any, item: Any) -> None:
+        """Note the time after a batch."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.marks.append((time.perf_counter(), len(item.batch.x) * trainer.world_size))
+        (start, _), *later = self.marks[len(self.marks) // 3 :]
+        if later:
+            self.rate = sum(num for _, num in later) / max(later[-1][0] - start, 1e-9)
+
+
+def lines(found: dict[str, Any], files: list[Path]) -> list[str]:
+    """Return the numbers as lines of text: one screen."""
+    noun, numbers = found["noun"], found["numbers"]
+    sizes = ", ".join(f"{numbers[name]:,} {word}" for name, word in SPLITS.items())
+    shape = "x".join(map(str, found["shape"]))
+    text = [f"{found['class']}: {sum(numbers.values()):,} {noun}s of shape {shape} ({sizes})", found["choice"]]
+    looked = "" if found["looked_at"] == sum(numbers.values()) else f", of {found['looked_at']:,} {noun}s"
+    if found["range"]:
+        low, high = found["range"]
+        spread = "" if found["std"] is None else f", standard deviation {found['std']:.4g}"
+        text.append(f"values: {low:.4g} to {high:.4g}, mean {found['mean']:.4g}{spread}{looked}")
+    if found["missing"]:
+        share, rows = f"{found['missing']:.2%}", f"{found['missing_examples']:.2%}"
+        text.append(f"missing: {share} of the entries, in {rows} of the {noun}s")
+    text.append(
+        f"duplicates: {found['duplicates']:,}; test {noun}s that are also training {noun}s: {found['shared']:,}; "
+        f"constant entries: {found['constant_entries']:,}"
+    )
+    if found["classes"]:
+        text.append(f"classes of the training {noun}s: {shorten(found['classes'])}")
+    for name, value in found["about_these_data"].items():
+        if value not in (0, "", None, {}, []):
+            text.append(f"{name}: {shorten(value)}")
+    rate, seconds = found[f"{noun}s_per_second"], found["seconds_per_epoch"]
+    memory = found["peak_memory_mb"]["process"]
+    text.append(
+        f"model: {found['parameters']:,} parameters, {rate:,.0f} {noun}s/s, {seconds:,.1f} s for an epoch and "
+        f"{seconds * found['epochs'] / 60:,.1f} min for {found['epochs']} epochs; {memory:,.0f} MB of memory"
+        if rate
+        else f"model: {found['parameters']:,} parameters; {memory:,.0f} MB of memory"
+    )
+    return [*text, *map(str, files)]
+
+
+def shorten(value: Any) -> str:
+    """Return a value as text of limited length: only the first entries of a long list or dict."""
+    if isinstance(value, dict):
+        parts = [f"{key} {item}" if isinstance(item, int | float) else f"{key}: {item}" for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [str(item) for item in value]
+    else:
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    more = [f"... ({len(parts) - MOST_LINES:,} more in check.json)"] if len(parts) > MOST_LINES else []
+    separator = "\n  " if any(len(part) > 30 for part in parts) else ", "
+    return (separator if separator != ", " else "") + separator.join([*parts[:MOST_LINES], *more])
