@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import re
 import subprocess
 import sys
@@ -11,11 +12,17 @@ import pandas as pd
 import pytest
 import torch
 from conftest import config
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from vaezoo import load
+from vaezoo.config_folder import config_folder
 from vaezoo.data import BundledTable, TableData
 from vaezoo.data.table import MISSING_COLOR, prepare_rows
 from vaezoo.errors import ConfigError
+from vaezoo.families import DimensionScaleNormal
 from vaezoo.missing import is_observed
+from vaezoo.runs.setup import build_run
 
 
 def people(num=200, seed=0):
@@ -271,3 +278,106 @@ def test_config_has_the_defaults_of_the_class():
     assert {name: node[name] for name in same} == {name: defaults[name] for name in same}
     assert node["missing"] == list(defaults["missing"])
     assert config("data", "data=tables/wine")["name"] == "wine"
+
+
+# Models of tables.
+
+
+def build(data_config):
+    """Build mlp_vae for a table as a run does: its likelihood follows the data."""
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        cfg = compose("config", ["data=table", "data.path=a.csv", "model.latent_dim=2"])
+    names = ("model", "data", "optimizer", "scheduler", "allow_packages", "seed", "on_nan", "compile")
+    node = {name: OmegaConf.to_container(OmegaConf.select(cfg, name), resolve=True) for name in names[:5]}
+    node |= {name: cfg[name] for name in names[5:]}
+    _, model, data = build_run(node | {"data": node["data"] | data_config})
+    data.setup()
+    return model, data
+
+
+@pytest.mark.parametrize("holes", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("columns", "kind"),
+    [
+        (["height", "income", "joined"], "real"),
+        (["visits"], "count"),
+        (["city", "paid"], "categorical"),
+        (["size"], "categorical"),
+        (["size", "height", "city", "visits"], "mixed"),
+    ],
+)
+def test_a_model_scores_the_observed_entries_only(tmp_path, columns, kind, holes):
+    """log p(x | z) is the sum over the observed entries, in the user's units; a missing one has gradient 0."""
+    frame = people()[columns]
+    frame = frame if holes else frame.dropna()
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    types = {"size": ["S", "M", "L"]} if "size" in columns else None
+    model, data = build({"path": str(tmp_path / "a.csv"), "types": types, "holes": holes, "batch_size": 8})
+    assert data.data_kind == kind
+    assert data.has_missing == (holes > 0)
+    batch = data.examples(64)
+    model.likelihood.check(batch.x)
+    model.decoder.init_from_data(data.mean, batch.x)
+    trace = model(batch.x, batch.y)
+    assert trace.elbo.isfinite().all()
+    trace.elbo.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+    shape, observed = data.shape, is_observed(batch.x)
+    raw = torch.randn(len(batch.x), *model.likelihood.raw_shape(shape), requires_grad=True)
+    px = model.likelihood(*model.likelihood.split(raw, shape))
+    px.log_prob(batch.x).sum().backward()
+    columns = data.transform.x_columns
+    num_real = sum(column.part == "real" for column in columns)
+    means = slice(0, num_real)  # the raw outputs that come first are the means of the real columns
+    assert torch.equal(raw.grad[:, means] != 0, observed[:, means])
+    if kind == "real":
+        normal = next(m for m in model.likelihood.modules() if isinstance(m, DimensionScaleNormal))
+        z = (batch.x - raw) / normal.scale
+        exact = -0.5 * z**2 - (normal.scale * math.sqrt(2 * math.pi)).log() - torch.tensor(data.transform.scale).log()
+        torch.testing.assert_close(px.log_prob(batch.x), torch.where(observed, exact, 0).float(), rtol=1e-5, atol=1e-5)
+    if holes:
+        x = torch.full_like(batch.x, torch.nan if batch.x.is_floating_point() else -1)
+        nothing = model(x, batch.y)
+        assert torch.equal(nothing.log_px, torch.zeros_like(nothing.log_px))
+        assert torch.equal(nothing.elbo, -nothing.kl.sum(-1))
+
+
+@pytest.mark.parametrize("factor", [1000, 1024])
+def test_the_unit_of_a_column_changes_the_elbo_by_its_logarithm_only(tmp_path, monkeypatch, cli, factor):
+    """-ln(factor) for each observed entry: to 1e-4 nats, and to the rounding of sums for a power of two."""
+    monkeypatch.setattr("vaezoo.data.table.row_digests", lambda frame, columns: np.arange(len(frame), dtype=np.uint64))
+    frame = people()[["height", "income", "city"]]
+    results = []
+    for name, table in (("a", frame), ("b", frame.assign(height=frame["height"] * factor))):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        code, _, err, run = cli(
+            "data=table", f"data.path={name}.csv", "data.types={height: real}", "data.batch_size=16", "logger=none", "trainer.max_epochs=3",
+            "model.latent_dim=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "callbacks.images=null",
+        )  # fmt: skip
+        assert code == 0, err
+        results.append(json.loads((run / "summary.json").read_text())["test"])
+    data = TableData(str(tmp_path / "a.csv"), batch_size=16)
+    data.setup()
+    expected = math.log(factor) * float(is_observed(data.test.x[:, 0]).double().mean())
+    assert results[0]["elbo"] - results[1]["elbo"] == pytest.approx(expected, abs=1e-4 if factor == 1000 else 1e-5)
+    assert results[0]["kl"] == pytest.approx(results[1]["kl"], rel=1e-4 if factor == 1000 else 0)
+
+
+def test_a_trained_model_prepares_new_rows(tmp_path, cli):
+    """What a checkpoint says about its table is enough."""
+    frame = people()
+    frame.to_csv(tmp_path / "people.csv", index=False)
+    code, _, err, run = cli(
+        "data=table", "data.path=people.csv", "data.types={size: [S, M, L]}", "logger=none", "trainer.max_epochs=1",
+        "model.latent_dim=2",
+    )  # fmt: skip
+    assert code == 0, err
+    model = load(run)
+    x = prepare_rows(frame.head(7), model.data_description)
+    assert model.encode(x).shape == (7, 2)
+    assert model(x).elbo.isfinite().all()
+    assert len(list((run / "panels").glob("*.png"))) > 0
+    code, _, err, task = cli("task=sample", f"run={run}", "task.num=5")
+    assert code == 0, err
+    assert len(pd.read_csv(task / "samples.csv")) == 5
