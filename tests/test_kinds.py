@@ -10,7 +10,7 @@ from test_contract import MODELS
 
 from vaezoo.data import DataModule, Split
 from vaezoo.instantiate import build
-from vaezoo.runs.setup import mask_missing
+from vaezoo.runs.setup import wrap_parts
 
 LABELS = torch.arange(90) % 10
 HOLES = torch.rand(90, 6, generator=torch.Generator().manual_seed(3)) < 0.3
@@ -85,8 +85,7 @@ def test_model_and_kind(name, kind):
     node = config("model", f"model={name}", "data.shape=[6]", *nets, "model.latent_dim=3")
     if "likelihood" in node:
         node["likelihood"] = data.likelihood_config()
-    if data.has_missing:
-        mask_missing(node, ())
+    wrap_parts(node, data, ())
     model = build(node, "model", optimizer=lambda p: torch.optim.Adam(p, 1e-2))
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     trainer = pl.Trainer(max_epochs=2, enable_model_summary=False, **quiet)
@@ -114,7 +113,7 @@ def test_values_under_holes_do_not_matter(kind):
     data.setup()
     node = config("model", "model=mlp_vae", "data.shape=[6]", "model.latent_dim=3")
     node["likelihood"] = data.likelihood_config()
-    mask_missing(node, ())
+    wrap_parts(node, data, ())
     model = build(node, "model").eval()
     x = next(iter(data.test_dataloader())).x
     all_missing = torch.full_like(x, math.nan if x.is_floating_point() else -1)

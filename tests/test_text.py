@@ -11,6 +11,7 @@ from vaezoo.data import TextData, Topics
 from vaezoo.data.text import vocabulary_of
 from vaezoo.data.text_files import tokenize
 from vaezoo.errors import ConfigError
+from vaezoo.instantiate import build
 
 SENTENCES = [f"the {animal} number {i} sat, and {'slept ' * (i % 5)}!" for i, animal in enumerate(["cat", "dog"] * 60)]
 
@@ -137,7 +138,10 @@ def test_a_trained_model_knows_the_vocabulary(tmp_path):
     assert vocabulary.hash == data.vocabulary.hash == description["vocabulary_hash"]
     assert vocabulary.encode("The DOG") == data.vocabulary.encode("the dog")
     assert json.dumps(data.report())
-    assert data.likelihood_config()["num_tokens"] == len(data.vocabulary)
+    likelihood = build(data.likelihood_config(), "model.likelihood")
+    assert (likelihood.num_tokens, likelihood.length) == (len(data.vocabulary), *data.shape)
+    likelihood.check(data.train.x)  # nothing follows the end of a sentence
+    assert data.input_config()["num_tokens"] == len(data.vocabulary)
 
 
 @pytest.mark.parametrize(

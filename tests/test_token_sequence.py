@@ -9,9 +9,9 @@ import torch
 from ppca import generator
 
 from vaezoo.conditional import Conditional
-from vaezoo.families import IndexCategorical, Joint, TokenSequence
+from vaezoo.families import Bernoulli, IndexCategorical, Joint, TokenSequence
 from vaezoo.models import VAE
-from vaezoo.nets import MLP
+from vaezoo.nets import MLP, LabelConditioned, TokenInput
 
 FLOAT = torch.float64
 END = 1
@@ -131,21 +131,12 @@ def test_model_of_sentences():
     """One graph, K samples, its own start; the bound of a sequence alone and as a part of a mixed x."""
     x = sequences(4)[torch.tensor([0, 5, 30, 60, 100])]
 
-    class Encoder(torch.nn.Module):
-        takes_integers = True
-
-        def __init__(self, in_shape, out_shape):
-            super().__init__()
-            self.embedding = torch.nn.EmbeddingBag(5, out_shape[0], mode="mean")
-
-        def forward(self, inputs, context=None):
-            return self.embedding(inputs + 1)
-
+    encoder = partial(TokenInput, net=partial(MLP, hidden=[5]), num_tokens=4, embedding=3)
     results = []
     for compiler in (lambda f: f, partial(torch.compile, backend="aot_eager", fullgraph=True)):
         torch.manual_seed(0)
         made = TokenSequence(4, 4, hidden=6, embedding=5, end_token=END)
-        model = VAE((4,), latent_dim=2, encoder=Encoder, decoder=partial(MLP, hidden=[]), likelihood=made)
+        model = VAE((4,), latent_dim=2, encoder=encoder, decoder=partial(MLP, hidden=[]), likelihood=made)
         model.decoder.init_from_data(x.float().mean(0), x)
         torch.manual_seed(0)
         loss = compiler(lambda x, model=model: model.objective(model(x, num_samples=3))["loss"])(x)
@@ -161,6 +152,20 @@ def test_model_of_sentences():
     torch.testing.assert_close(joint(raw).log_prob(flat), expected, rtol=0, atol=1e-12)
     joint.check(flat)
     joint.check(joint(raw).sample())
+
+
+def test_network_sees_the_vector_of_each_token():
+    """By hand: the rows of the table, as channels; padding is the last row. Labels are added inside."""
+    net = TokenInput((3,), (2,), partial(MLP, hidden=[]), num_tokens=4, embedding=5)
+    x = torch.tensor([[2, 0, -1], [3, 3, 1]])
+    vectors = net.embedding.weight[torch.tensor([[2, 0, 4], [3, 3, 1]])].transpose(1, 2)
+    assert torch.equal(Conditional((3,), (2,), lambda *_: net, Bernoulli()).raw_outputs(x), net.net(vectors))
+    inner = partial(LabelConditioned, net=partial(MLP, hidden=[]), num_classes=2)
+    assert TokenInput((3,), (2,), inner, num_tokens=4)(x, torch.tensor([0, 1])).shape == (2, 2)
+    with pytest.raises(ValueError, match=r"TokenInput takes tokens as integers, got torch.float32"):
+        net(x.float())
+    with pytest.raises(ValueError, match="num_tokens and embedding must be >= 1, got 0 and 64"):
+        TokenInput((3,), (2,), MLP, num_tokens=0)
 
 
 def test_wrong_sequences_are_refused():

@@ -121,6 +121,13 @@ class DataModule(pl.LightningDataModule):
         """Return the config node of the default likelihood for this kind of data."""
         return {"_target_": f"vaezoo.families.{DEFAULT_LIKELIHOODS[self.data_kind]}"}
 
+    def input_config(self) -> dict[str, Any] | None:
+        """Return the config node of a network around the encoder, without its ``net``; None if none is needed.
+
+        If entries are missing, it is ``MaskedInput``.
+        """
+        return {"_target_": "vaezoo.nets.MaskedInput"} if self.has_missing else None
+
     def describe(self) -> dict[str, Any]:
         """Return what a trained model must know about its data, as plain values. Checkpoints carry it."""
         return {"noun": self.noun, "kind": self.data_kind, "shape": list(self.shape or ())}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import Split, content_split
-from vaezoo.data.text_files import TOKENS, Lines, Vocabulary, pad_sentences, read_lines, typical_length
+from vaezoo.data.text_files import END, TOKENS, Lines, Vocabulary, pad_sentences, read_lines, typical_length
 from vaezoo.errors import ConfigError, suggest
 
 PICTURE_SIZE, FONT_SIZE = (256, 64), 12  # of a sentence as a picture, in pixels
@@ -132,7 +132,13 @@ class TextData(OwnData):
         return self.vocabulary.decode(x.long().tolist())
 
     def likelihood_config(self) -> dict[str, Any]:
-        return {"_target_": "vaezoo.families.TokenSequence", "num_tokens": len(self.vocabulary)}
+        vocabulary = self.vocabulary
+        (length,) = self.shape or ()
+        sizes = {"num_tokens": len(vocabulary), "length": length, "end_token": vocabulary.numbers[END]}
+        return {"_target_": "vaezoo.families.TokenSequence"} | sizes
+
+    def input_config(self) -> dict[str, Any]:
+        return {"_target_": "vaezoo.nets.TokenInput", "num_tokens": len(self.vocabulary)}
 
     # For people.
 

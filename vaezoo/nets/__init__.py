@@ -12,6 +12,7 @@ from vaezoo.nets.masked_input import MaskedInput
 from vaezoo.nets.mlp import MLP
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
 from vaezoo.nets.spatial import SpatialDecoder, SpatialEncoder
+from vaezoo.nets.token_input import TokenInput
 
 __all__ = [
     "MADE",
@@ -26,4 +27,5 @@ __all__ = [
     "ResidualBlock",
     "SpatialDecoder",
     "SpatialEncoder",
+    "TokenInput",
 ]

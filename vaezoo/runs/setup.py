@@ -87,7 +87,8 @@ def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
     * ``data.root`` and ``data.path`` become absolute, so that the run can be evaluated from another working directory.
     * ``data.shape: null``: the data are read now, and data and model get their shape.
     * ``model/likelihood=auto``: the default likelihood of the kind of data.
-    * If entries are missing: a likelihood that leaves them out, and an encoder that sees which they are.
+    * If entries are missing: a likelihood that leaves them out, and an encoder that sees which they are. If the data
+      are tokens: an encoder with a vector for each of them.
 
     Args:
         config: the resolved config of a run. It is not changed.
@@ -113,21 +114,26 @@ def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
         if data_config.get("binarize") == "auto":
             data_config["binarize"] = data.resolve_binarize(None)  # type: ignore[attr-defined]  # of images
         model_config["likelihood"] = data.likelihood_config()
-    if data.has_missing:
-        mask_missing(model_config, allow_packages)
+    wrap_parts(model_config, data, allow_packages)
     return config | {"data": data_config, "model": model_config}, data
 
 
-def mask_missing(model_config: dict[str, Any], allow_packages: tuple[str, ...]) -> None:
-    """Wrap likelihood and encoder in a model's config, so that missing entries are left out and seen as missing."""
-    if "likelihood" not in model_config or "encoder" not in model_config:
+def wrap_parts(model_config: dict[str, Any], data: DataModule, allow_packages: tuple[str, ...]) -> None:
+    """Wrap encoder and likelihood in a model's config: the encoder takes such data, and missing entries are left out.
+
+    Args:
+        model_config: the config of a model; it is changed.
+        data: the data module (``DataModule.input_config``).
+        allow_packages: the user's own packages.
+    """
+    wrapper = data.input_config()
+    if wrapper is None or "likelihood" not in model_config or "encoder" not in model_config:
         return  # the class has its own parts
     family: Family = build(model_config["likelihood"], "model.likelihood", allow_packages)
-    if not family.supports_missing:
+    if data.has_missing and not family.supports_missing:
         model_config["likelihood"] = {"_target_": "vaezoo.families.Masked", "family": model_config["likelihood"]}
-    masked = {"_target_": "vaezoo.nets.MaskedInput", "_partial_": True, "net": model_config["encoder"]}
-    if model_config["encoder"].get("_target_") != masked["_target_"]:  # a config of a run has it already
-        model_config["encoder"] = masked
+    if model_config["encoder"].get("_target_") != wrapper["_target_"]:  # a config of a run has it already
+        model_config["encoder"] = wrapper | {"_partial_": True, "net": model_config["encoder"]}
 
 
 def describe_choice(model: LatentVariableModel, data: DataModule) -> str:
