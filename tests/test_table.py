@@ -352,7 +352,8 @@ def test_the_unit_of_a_column_changes_the_elbo_by_its_logarithm_only(tmp_path, m
     for name, table in (("a", frame), ("b", frame.assign(height=frame["height"] * factor))):
         table.to_csv(tmp_path / f"{name}.csv", index=False)
         code, _, err, run = cli(
-            "data=table", f"data.path={name}.csv", "data.types={height: real}", "data.batch_size=16", "logger=none", "trainer.max_epochs=3",
+            "data=table", f"data.path={name}.csv", "data.types={height: real}", "data.batch_size=16", "logger=none",
+            "trainer.max_epochs=3",
             "model.latent_dim=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "callbacks.images=null",
         )  # fmt: skip
         assert code == 0, err

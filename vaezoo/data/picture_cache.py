@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 class PictureOptions(NamedTuple):
-    """What the user has chosen for the pictures: as ``PictureSettings``, but with None for what the files decide.
+    """The user's choices for the pictures: ``PictureSettings``, with None if the files decide.
 
     Args:
         size: height and width. None: the size of all pictures, which must have one.
