@@ -277,7 +277,9 @@ def test_config_has_the_defaults_of_the_class():
     same = node.keys() - {"_target_", "path", "batch_size", "batches_per_step", "missing"}
     assert {name: node[name] for name in same} == {name: defaults[name] for name in same}
     assert node["missing"] == list(defaults["missing"])
-    assert config("data", "data=tables/wine")["name"] == "wine"
+    for name in ("breast_cancer", "diabetes", "wine"):
+        node = config("data", f"data=tables/{name}")
+        assert (node["name"], node["_target_"], node["holes"]) == (name, "vaezoo.data.BundledTable", 0.0)
 
 
 # Models of tables.
@@ -351,10 +353,9 @@ def test_the_unit_of_a_column_changes_the_elbo_by_its_logarithm_only(tmp_path, m
     results = []
     for name, table in (("a", frame), ("b", frame.assign(height=frame["height"] * factor))):
         table.to_csv(tmp_path / f"{name}.csv", index=False)
-        code, _, err, run = cli(
-            "data=table", f"data.path={name}.csv", "data.types={height: real}", "data.batch_size=16", "logger=none", "trainer.max_epochs=3",
-            "model.latent_dim=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "callbacks.images=null",
-        )  # fmt: skip
+        options = ["data.batch_size=16", "model.latent_dim=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]
+        trainer = ["logger=none", "trainer.max_epochs=3", "callbacks.images=null"]
+        code, _, err, run = cli("data=table", f"data.path={name}.csv", "data.types={height: real}", *options, *trainer)
         assert code == 0, err
         results.append(json.loads((run / "summary.json").read_text())["test"])
     data = TableData(str(tmp_path / "a.csv"), batch_size=16)

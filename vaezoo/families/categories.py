@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import torch
 import torch.nn.functional as F
@@ -152,7 +152,7 @@ class ColumnFamily(Family):
             self.register_buffer(f"columns{i}", torch.tensor(group), persistent=False)
             places = [[starts[column] + j for j in range(lengths[size])] for column in group]
             self.register_buffer(f"places{i}", torch.tensor(places), persistent=False)
-        self.register_buffer("order", torch.tensor(sum(columns, [])).argsort(), persistent=False)
+        self.register_buffer("order", torch.tensor([*chain(*columns)]).argsort(), persistent=False)
 
     @property
     def columns(self) -> list[Tensor]:

@@ -100,7 +100,7 @@ def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
     for key, noun in {"root": "folder", "path": "file"}.items():
         if not isinstance(path := data_config.get(key, ""), str):
             raise ConfigError(f"data.{key}={path} should be the name of a {noun}")
-        if path:
+        if path not in ("", "???"):  # ??? stands for a value that the user must give
             data_config[key] = os.path.abspath(os.path.expanduser(path))
     data: DataModule = build(data_config, "data", allow_packages, seed=config["seed"])
     if data.shape is None:
