@@ -103,6 +103,14 @@ def test_an_array_without_labels(tmp_path):
     assert names is None
 
 
+def test_a_key_decides(tmp_path):
+    """Labels can be the data; they are no labels then."""
+    np.savez(tmp_path / "a.npz", x=BYTES, y=np.stack([LABELS, LABELS], 1))
+    kind, x, y, _ = load(tmp_path / "a.npz", key="y")
+    assert (kind, x.shape, y[0]) == ("count", (12, 2), -1)
+    assert load(tmp_path / "a.npz", labels_key="y")[2].shape == (12, 2)
+
+
 # Layout.
 
 
@@ -269,6 +277,7 @@ def test_values_are_seen_in_every_part_of_a_large_array(tmp_path, monkeypatch):
     kind, x, *_ = load(saved(tmp_path, RAMP.astype("u1")))
     assert (kind, x.flatten().tolist()) == ("byte", RAMP.flatten().tolist())
     assert load(saved(tmp_path, filled(SQUARE, 7, 0.5)))[0] == "unit"
+    assert load(saved(tmp_path, filled(SQUARE, 0, 0.5)))[0] == "unit"
     assert "is infinite in row 7" in refusal(saved(tmp_path, filled(SQUARE, 7, np.inf)))
     holes = filled(filled(GRAY, 0, np.nan), 7, np.nan)
     conversion, values = find_conversion(holes, "NHWC", "a.npy")

@@ -22,7 +22,6 @@ from vaezoo.data.byte_cache import (
     ROWS,
     ByteCache,
     Content,
-    available_memory,
     cache_folder,
     cache_key,
     load_or_build,
@@ -222,10 +221,6 @@ def test_20_gb_are_read_with_little_memory(tmp_path):
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 4e9
 
     assert in_processes(read) == [0]
-
-
-def test_available_memory():
-    assert 0 < available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 # Processes that may crash.

@@ -63,6 +63,15 @@ def by_path(data):
     return found
 
 
+def check_all(data, pixels):
+    """Each picture is in one of the sets, with its own path, pixels and label."""
+    found = by_path(data)
+    assert found.keys() == pixels.keys()
+    for path, (_, x, y) in found.items():
+        assert np.array_equal(x, pixels[path])
+        assert y == path.startswith("dog")
+
+
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_each_picture_once_with_its_path_and_label(photos, in_memory):
     root, pixels = photos
@@ -70,11 +79,7 @@ def test_each_picture_once_with_its_path_and_label(photos, in_memory):
     assert isinstance(data.train.x, torch.Tensor if in_memory else LazyExamples)
     assert data.shape == (3, 6, 5)
     assert data.data_kind == "byte"
-    found = by_path(data)
-    assert found.keys() == pixels.keys()
-    for path, (_, x, y) in found.items():
-        assert np.array_equal(x, pixels[path])
-        assert y == path.startswith("dog")
+    check_all(data, pixels)
     assert data.describe()["class_names"] == ["cat", "dog"]
     batch = next(iter(data.batches(data.val, 2)))
     assert torch.equal(batch.x, data.val.x[:][:2].float() / 255)
@@ -107,7 +112,7 @@ def test_sets_are_stable_and_have_no_common_pictures(photos):
     assert {path: after[path] for path in before} == before
     for path in list(pixels)[:20]:
         assert after[f"copies/{path}.bmp"] == after[path]
-    assert data.report()["duplicates"] == 20
+    assert data.report()["duplicate files"] == 20
     assert len(set(before.values())) == 3
     assert {path: name for path, (name, *_) in by_path(ready(root, split_seed=1)).items()} != after
 
@@ -128,7 +133,8 @@ def test_bad_files_stop_or_are_left_out(photos, capsys):
     assert lines[21:] == ["  and 3 more"]
     data = ready(root, on_bad="skip")
     assert capsys.readouterr().out == "23 of 83 picture files cannot be read and are left out\n"
-    assert by_path(data).keys() == pixels.keys()
+    check_all(data, pixels)
+    check_all(ready(root, on_bad="skip", in_memory=False), pixels)
     assert data.report()["bad files"]["'cat/line\\nbreak.png'"] == "the file is empty"
     assert len(data.report()["bad files"]) == 23
 
@@ -143,7 +149,7 @@ def test_a_file_that_crashes_its_decoder_costs_a_line(photos, monkeypatch):
 
     monkeypatch.setattr(picture_cache, "decode", decode_or_abort)
     data = ready(root, on_bad="skip")
-    assert by_path(data).keys() == pixels.keys() - {"cat/07.png"}
+    check_all(data, {path: content for path, content in pixels.items() if path != "cat/07.png"})
     assert data.report()["bad files"] == {"cat/07.png": "the process that read it crashed (SIGABRT)"}
 
 
@@ -201,9 +207,15 @@ def test_bits_are_a_kind_of_their_own(tmp_path):
 
 def test_bits_that_are_drawn_need_memory(photos):
     data = FolderData(str(photos[0]), batch_size=1, in_memory=False, binarize="dynamic")
-    words = r"data.binarize=dynamic needs the pictures in memory: use data.binarize=none, or data.in_memory=true if"
+    words = r"data.binarize=dynamic needs the images in memory: use data.binarize=none, or data.in_memory=true if"
     with pytest.raises(ConfigError, match=words):
         data.setup()
+
+
+def test_too_little_memory_is_a_sentence(photos, monkeypatch):
+    monkeypatch.setattr("vaezoo.data.memory.available_memory", lambda: 60 * 90 - 1)
+    with pytest.raises(ConfigError, match=r"data.root=.*photos needs 0.0 GB of memory .*: use data.in_memory=false"):
+        ready(photos[0], in_memory=True)
 
 
 def test_large_sets_stay_on_the_disk(photos, monkeypatch, capsys):
@@ -294,7 +306,8 @@ def test_values_are_plain(photos):
     for values in (data.describe(), data.report()):
         assert json.loads(json.dumps(values)) == values
     report = data.report()
-    assert (report["picture files"], report["duplicates"], report["cache in bytes"]) == (60, 0, 60 * 90)
+    assert report["classes"] == {"cat": 30, "dog": 30}
+    assert (report["picture files"], report["duplicate files"], report["cache in bytes"]) == (60, 0, 60 * 90)
 
 
 @pytest.mark.parametrize("bits", [False, True])

@@ -20,30 +20,54 @@ from torch.distributions import Normal as TorchNormal
 
 import vaezoo
 from vaezoo.conditional import Conditional
-from vaezoo.distributions import NearestCode, OptimalScaleNormalDistribution, UniformCodes
+from vaezoo.distributions import Deterministic, NearestCode, OptimalScaleNormalDistribution, UniformCodes
+from vaezoo.distributions.wrapped import WrappedDistribution
 from vaezoo.families import (
     Bernoulli,
     Categorical,
+    Categories,
     ContinuousBernoulli,
+    CoupledMixtureOfLogistics,
+    DimensionScaleNormal,
     DiscretizedLogistic,
     Family,
     FixedScaleNormal,
     FlowPosterior,
     FullCovarianceNormal,
     IAFPosterior,
+    IndexCategorical,
+    Joint,
     Laplace,
+    LogNormal,
+    Masked,
     MixtureOfDiscretizedLogistics,
+    NegativeBinomial,
     Normal,
     OptimalScaleNormal,
+    Ordinal,
+    OrdinalColumns,
     PlanarPosterior,
+    Poisson,
     Posterior,
+    Rescaled,
     SharedScaleNormal,
+    TokenSequence,
     VonMisesFisher,
+    WrappedFamily,
 )
+from vaezoo.families.categories import CategoryFamily, ColumnFamily
 from vaezoo.families.normal import SharedScale
 from vaezoo.inference.ex_post_density import Sampler, fit_gaussian_mixture
 from vaezoo.nets import MLP
-from vaezoo.priors import FlowPrior, HypersphericalUniform, MixtureOfNormals, Prior, StandardNormal, VampPrior
+from vaezoo.priors import (
+    FlowPrior,
+    HypersphericalUniform,
+    LabelNormal,
+    MixtureOfNormals,
+    Prior,
+    StandardNormal,
+    VampPrior,
+)
 from vaezoo.trace import Latent
 
 FLOAT = torch.float64
@@ -257,10 +281,106 @@ def optimal_scale():
     return real(family, 0.7)
 
 
+def scale_per_dimension():
+    family = DimensionScaleNormal((3,)).double()
+    with torch.no_grad():
+        family.log_scale.copy_(torch.tensor([0.5, -1.5, 0.1]))
+    return real(family, family.scale.detach())
+
+
+def masked():
+    case = real(FixedScaleNormal(0.3), 0.3)
+    return Case(Masked, Masked(FixedScaleNormal(0.3))(*case.params), case.params, case.nodes, case.weights)
+
+
+def rescaled():
+    """Of u = 2 x: the density of x is twice that of u."""
+    case = real(FixedScaleNormal(0.3), 0.3)
+    q = Rescaled(FixedScaleNormal(0.3), 2.0).double()(*case.params)
+    return Case(Rescaled, q, case.params, case.nodes, 2 * case.weights)
+
+
+def log_normal():
+    loc, log_scale = torch.tensor([0.3, -0.5, 1.0], dtype=FLOAT), torch.tensor([-0.8, -1.2, -0.6], dtype=FLOAT)
+    y = loc + 12 * log_scale.exp() * torch.linspace(-1, 1, 8000, dtype=FLOAT)[:, None]
+    weights = y.exp() * 24 * log_scale.exp() / 7999
+    return likelihood(LogNormal(), y.exp(), loc.tolist(), log_scale.tolist(), weights=weights)
+
+
+def poisson():
+    return likelihood(Poisson(), np.arange(200), [-1.5, 0.2, 3.0])
+
+
+def negative_binomial():
+    return likelihood(NegativeBinomial(), np.arange(2000), [-1.0, 1.0, 3.0], [0.3, -0.7, 2.0])
+
+
+def index_categorical():
+    return likelihood(IndexCategorical(5), np.arange(5), randn(3, 5).tolist())
+
+
+def ordinal():
+    return likelihood(Ordinal(5), np.arange(5), randn(3, 4).tolist())
+
+
+def categories():
+    return likelihood(Categories([3, 3, 3]), np.arange(3), (2 * randn(9)).tolist())
+
+
+def ordinal_columns():
+    return likelihood(OrdinalColumns([4, 4]), np.arange(4), randn(6).tolist())
+
+
+def of_vectors(family, shape, raw, nodes, weights=None):
+    """Of a whole x: nodes (P, *shape)."""
+    weights = torch.ones(len(nodes), dtype=FLOAT) if weights is None else weights
+    raw = raw.requires_grad_()
+    q = family.double()(*family.split(raw, shape))
+    return Case(type(family), q, [raw, *family.parameters()], nodes, weights)
+
+
+def coupled_mixture():
+    family = CoupledMixtureOfLogistics(2)
+    raw = randn(12, 1, 1, seed=4)
+    raw[2:6], raw[6:10], raw[10:] = raw[2:6] / 8 + 0.5, raw[6:10] / 2 - 4, raw[10:]
+    levels = torch.from_numpy(LEVELS)
+    return of_vectors(family, (2, 1, 1), raw, torch.cartesian_prod(levels, levels)[..., None, None])
+
+
+def joint():
+    """A normal beside a categorical."""
+    family = Joint({"real": [1], "word": [1]}, {"real": FixedScaleNormal(0.4), "word": IndexCategorical(3)})
+    x = torch.linspace(-3, 4, 2000, dtype=FLOAT)
+    nodes = torch.cartesian_prod(x, torch.arange(3, dtype=FLOAT))
+    weights = torch.full((6000,), 7 / 1999, dtype=FLOAT)
+    return of_vectors(family, (2,), torch.tensor([0.5, 0.3, -1.0, 1.0], dtype=FLOAT), nodes, weights)
+
+
+def token_sequence():
+    torch.manual_seed(0)
+    family = TokenSequence(3, 3, hidden=4, embedding=4, num_layers=2)
+    nodes = torch.tensor(list(product(range(3), repeat=3)))
+    return of_vectors(family, (3,), 2 * randn(4), nodes)
+
+
+def label_prior():
+    p = LabelNormal((3,), num_classes=2).double()
+    with torch.no_grad():
+        p.loc.copy_(randn(2, 3, seed=2))
+        p.log_scale.copy_(0.3 * randn(2, 3, seed=3))
+    return Case(LabelNormal, p(torch.tensor([1, 0])), list(p.parameters()))
+
+
+# Represented by a possible value in place of the mean: the most probable category, greedy decoding; or, if
+# probability is in the tails, by a mean that is not exact (tests/test_coupled_mixture.py).
+REPRESENTED = {index_categorical, ordinal, categories, ordinal_columns, joint, token_sequence, coupled_mixture}
+
 CASES = [
     diagonal, full_covariance, planar, iaf, flow_prior, mixture_prior, vamp_prior, fitted_mixture, sphere,
     sphere_prior, nearest, uniform_codes, bernoulli, continuous_bernoulli, discretized_logistic, discretized_mixture,
-    categorical, fixed_scale, shared_scale, laplace, normal_per_pixel, optimal_scale,
+    categorical, fixed_scale, shared_scale, laplace, normal_per_pixel, optimal_scale, scale_per_dimension, masked,
+    rescaled, log_normal, poisson, negative_binomial, index_categorical, ordinal, categories, ordinal_columns,
+    coupled_mixture, joint, token_sequence, label_prior,
 ]  # fmt: skip
 # By the moments of a known prior: it has no parameters and no other shape.
 ELSEWHERE = {StandardNormal}
@@ -340,6 +460,8 @@ def test_draws_have_the_moments_of_the_density(make):
             try:
                 told = getattr(q, name)
             except NotImplementedError:
+                continue
+            if name == "mean" and make in REPRESENTED:
                 continue
             torch.testing.assert_close(
                 told,
@@ -449,7 +571,7 @@ def defined(*bases):
     return found - set(bases)
 
 
-ABSTRACT = {Posterior, FlowPosterior, SharedScale}
+ABSTRACT = {Posterior, FlowPosterior, SharedScale, WrappedFamily, CategoryFamily, ColumnFamily}
 
 
 def test_every_family_and_prior_has_a_case():
@@ -462,6 +584,7 @@ def test_every_distribution_has_a_case():
     seen = {type(case.q) for case in (make() for make in CASES)}
     seen |= {type(case.q.base_dist) for case in (make() for make in CASES) if isinstance(case.q, Independent)}
     seen |= {OptimalScaleNormalDistribution}  # evaluation's, which is torch's normal in another class
+    seen |= {WrappedDistribution, Deterministic}  # a base class; a point, which has no density
     missing = defined(Distribution) - seen - {type(discretized_mixture().q)}
     missing -= {type(discretized_mixture().q.component_distribution)}
     assert not missing, f"add a case to CASES for {', '.join(sorted(cls.__name__ for cls in missing))}"

@@ -82,11 +82,20 @@ def test_truncated_files_are_refused(name, share, tmp_path):
     assert str(error.value)
 
 
+def test_ogg_without_its_last_page_is_refused(tmp_path):
+    """Each page is whole, but the last one is not marked as such."""
+    soundfile.write(tmp_path / "a.ogg", np.random.default_rng(0).uniform(-0.5, 0.5, 40_000), RATE)
+    content = (tmp_path / "a.ogg").read_bytes()
+    (tmp_path / "a.ogg").write_bytes(content[: content.rindex(b"OggS")])
+    with pytest.raises(ValueError, match="its last page is missing"):
+        read_sound(tmp_path / "a.ogg")
+
+
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg"])
 def test_flipped_bits_are_refused(name, tmp_path):
     """These formats have checksums (.wav has none)."""
     rng = np.random.default_rng(0)
-    soundfile.write(tmp_path / name, rng.uniform(-0.5, 0.5, 4000), RATE)
+    soundfile.write(tmp_path / name, rng.uniform(-0.5, 0.5, 20_000), RATE)
     content = (tmp_path / name).read_bytes()
     for at in rng.integers(len(content) // 2, len(content), 20):
         damaged = bytearray(content)
@@ -115,6 +124,9 @@ def test_wav_with_an_unknown_length_and_other_chunks(tmp_path):
     note = b"LIST" + (5).to_bytes(4, "little") + b"data!\0"
     (tmp_path / "c.wav").write_bytes(content[:at] + note + content[at:])
     assert len(read_sound(tmp_path / "c.wav").samples) == 4000
+    (tmp_path / "c.wav").write_bytes((content[:at] + note + content[at:])[:-100])
+    with pytest.raises(ValueError, match=r"7,900 of 8,000 bytes"):
+        read_sound(tmp_path / "c.wav")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -115,12 +115,13 @@ def test_texts_look_as_they_are_written():
 
 def test_a_vocabulary_has_the_most_frequent_tokens():
     """In the order of frequency, then of the alphabet; ``size`` counts the two special tokens."""
-    lines = ["b a c", "b c", "b d"]
+    lines = ["b d c", "b c", "b a"]
     assert Vocabulary.build(lines, "word").names == ["<unk>", "<end>", "b", "c", "a", "d"]
     small = Vocabulary.build(lines, "word", size=4)
     assert small.names == ["<unk>", "<end>", "b", "c"]
     assert small.encode("a b c x") == [0, 2, 3, 0]
     assert small.decode([2, 0, 3]) == "b <unk> c"
+    assert small.decode([2, -1, -1]) == "b"
     assert len(Vocabulary.build(lines, "byte")) == 258
     assert Vocabulary.build(["B b"], "word", lower_case=True).names[2:] == ["b"]
 
@@ -162,5 +163,6 @@ def test_sentences_as_rows():
 def test_typical_length_covers_the_share():
     """The least length that 99 % of the sentences do not exceed."""
     assert typical_length(range(1, 101)) == 99
+    assert typical_length(range(1, 151)) == 149
     assert typical_length([3] * 98 + [50] * 2) == 50
     assert typical_length([3] * 99 + [50]) == 3

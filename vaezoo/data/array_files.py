@@ -169,7 +169,6 @@ def read_npz(path: Path, key: str | None, labels_key: str | None) -> ArrayFile:
             check_memory(f"{name} of {path}", math.prod(shape) * dtype.itemsize, advice)
             with archive.open(entries[name]) as stream:
                 array = np.lib.format.read_array(stream, allow_pickle=False)
-                stream.read()  # nothing is left, but at the end zipfile compares the checksum
             return array
 
         return ArrayFile(f"{key} of {path}", read(key), read(labels_key), labels_key)

@@ -215,19 +215,3 @@ def waiting_lock(path: Path) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks
         yield
-
-
-def available_memory() -> int:
-    """Return the number of bytes that this process can still use: of the machine, or of its control group."""
-    limits = []
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        limits.append(int(text.split("MemAvailable:")[1].split()[0]) * 1024)
-    except (OSError, IndexError, ValueError):  # not on Linux
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    try:
-        group = Path("/sys/fs/cgroup")
-        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no limit
-        pass
-    return max(0, min(limits))

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaezoo.data.byte_cache import ByteCache, available_memory, cache_folder
+from vaezoo.data.byte_cache import ByteCache, cache_folder
 from vaezoo.data.images import ImageData
+from vaezoo.data.memory import available_memory, check_memory
 from vaezoo.data.own import OwnData
 from vaezoo.data.picture_cache import PictureOptions, bad_files_error, load_pictures
 from vaezoo.data.picture_files import PictureFiles, find_pictures, show_path
-from vaezoo.data.splits import LazyExamples, Split, content_split
+from vaezoo.data.splits import LazyExamples, Split, content_split, count_labels
 from vaezoo.errors import ConfigError
 
 
@@ -104,6 +105,7 @@ class FolderData(OwnData, ImageData):
         """Return rows of the cache, in memory or read from the disk when they are indexed."""
         needed, free = len(rows) * cache.nbytes // len(cache.rows), available_memory()
         if self.in_memory or (self.in_memory is None and needed < free / 4):
+            check_memory(f"data.root={show_path(self.root)}", needed, "use data.in_memory=false")
             return cache.read(rows)
         print(f"the pictures ({needed / 1e6:,.0f} MB) are read from the disk: {free / 1e6:,.0f} MB of memory are free")
         return LazyExamples(cache.read, rows)
@@ -116,14 +118,6 @@ class FolderData(OwnData, ImageData):
     def check_options(self) -> None:
         self.inspect()  # the files decide whether all pixels are 0 or 255
         self.resolve_binarize(None)
-
-    def prepare_split(self, split: Split, name: str) -> Split:
-        if not (self.is_unbinarized or isinstance(split.x, Tensor)) and (self.binarize, name) != ("dynamic", "train"):
-            raise ConfigError(
-                f"data.binarize={self.binarize} needs the pictures in memory: use data.binarize=none, or "
-                f"data.in_memory=true if there is enough of it"
-            )
-        return super().prepare_split(split, name)
 
     def file_names(self, name: str) -> list[str]:
         """Return the path of each picture of a set, relative to ``root``. ``name`` is "train", "val" or "test"."""
@@ -145,9 +139,10 @@ class FolderData(OwnData, ImageData):
             "ignored files": files.ignored,
             "hidden files and folders": files.num_hidden,
             "links not followed": files.num_links,
+            "classes": count_labels(torch.from_numpy(files.labels[arrays["rows"]]), files.class_names),
             "pictures outside of the class folders": int((files.labels < 0).sum()) if files.class_names else 0,
-            "first frame of several": record["animated"],
-            "duplicates": len(arrays["digests"]) - len(np.unique(arrays["digests"])),
+            "files with several frames": record["animated"],
+            "duplicate files": len(arrays["digests"]) - len(np.unique(arrays["digests"])),
             "modes": record["modes"],
             "sizes of the files": {"x".join(map(str, sizes[i].tolist())): int(counts[i]) for i in frequent},
             "different sizes": len(counts),

@@ -204,7 +204,7 @@ def decode(path: str | Path, settings: PictureSettings) -> Picture:
     """Decode the first frame of a picture file.
 
     EXIF rotations are applied. ICC profiles are not: the numbers in the file are taken as sRGB. Pictures in color with
-    16 bits per channel keep the upper 8 bits. Gray is ITU-R 601-2 luma, as in Pillow. The content decides the format,
+    16 bits per channel keep the upper 8 bits. Grey is ITU-R 601-2 luma, as in Pillow. The content decides the format,
     not the suffix. Only PNG files have checksums: in other formats a changed byte may lead to other pixels.
 
     Raises:

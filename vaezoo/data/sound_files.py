@@ -94,7 +94,7 @@ def read_sound(path: str | Path) -> Sound:
     with soundfile.SoundFile(path) as file:
         if file.frames > LONGEST:
             raise ValueError("its header does not say how long it is")
-        samples = file.read(dtype="float64", always_2d=True)  # (T, channels); float32 would round 32-bit numbers twice
+        samples = file.read(dtype="float64", always_2d=True)  # (T, channels), float64: the mean is rounded once
         if len(samples) != file.frames:
             raise ValueError(f"it ends after {len(samples):,} of {file.frames:,} samples")
         rate, bits = file.samplerate, BITS.get(file.subtype, 16)

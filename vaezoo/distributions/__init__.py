@@ -12,6 +12,7 @@ from vaezoo.distributions.levels import CategoricalDistribution
 from vaezoo.distributions.log_normal import LogNormalDistribution
 from vaezoo.distributions.optimal_scale_normal import OptimalScaleNormalDistribution
 from vaezoo.distributions.parameters import get_parameters, is_diagonal_normal, with_parameters
+from vaezoo.distributions.token_sequence import TokenSequenceDistribution
 from vaezoo.distributions.triangular_normal import TriangularNormal
 from vaezoo.distributions.vector_quantized import NearestCode, UniformCodes
 from vaezoo.distributions.von_mises_fisher import HypersphericalUniformDistribution, VonMisesFisherDistribution
@@ -35,6 +36,7 @@ __all__ = [
     "OptimalScaleNormalDistribution",
     "PoissonDistribution",
     "RescaledDistribution",
+    "TokenSequenceDistribution",
     "TriangularNormal",
     "UniformCodes",
     "VonMisesFisherDistribution",

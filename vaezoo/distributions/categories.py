@@ -43,7 +43,7 @@ class ColumnsDistribution(Distribution):
 
     def __init__(self, parts: Sequence[Distribution], columns: Sequence[Tensor], order: Tensor):
         self.parts, self.columns, self.order = parts, columns, order
-        super().__init__((*parts[0].batch_shape[:-1], len(order)), validate_args=False)
+        super().__init__(torch.Size([*parts[0].batch_shape[:-1], len(order)]), validate_args=False)
 
     def expand(self, batch_shape, _instance=None):
         parts = [part.expand((*batch_shape[:-1], part.batch_shape[-1])) for part in self.parts]

@@ -71,9 +71,9 @@ class CoupledMixtureDistribution(Distribution):
         component = weights.sample(sample_shape).unsqueeze(-3)  # (*sample, *batch, 1, H, W)
         chosen: list[Any] = []
         for tensor in (self.loc, self.log_scale, self.coefficients):
-            whole = tensor.expand(*sample_shape, *tensor.shape)
-            index = component.unsqueeze(-3).expand(*component.shape[:-3], 1, *whole.shape[-3:])
-            chosen.append(whole.gather(-4, index))
+            all_samples = tensor.expand(*sample_shape, *tensor.shape)
+            index = component.unsqueeze(-3).expand(*component.shape[:-3], 1, *all_samples.shape[-3:])
+            chosen.append(all_samples.gather(-4, index))
         one = CoupledMixtureDistribution(torch.zeros_like(component, dtype=self.loc.dtype), *chosen)
         channels: list[Tensor] = []
         for c in range(self.event_shape[0]):

@@ -54,7 +54,7 @@ class SampleEvaluator:
 
         data = run.data
         if not isinstance(data, ImageData):
-            raise DoesNotApply(f"{type(data).__name__} has no images, and features of {data.noun}s are not known")
+            raise DoesNotApply(f"the features are those of pictures, and {type(data).__name__} has none")
         self.metrics = samples
         self.run, self.labels, self.num_images = run, data.test.y, len(data.test.x)
         self.is_binary = data.data_kind == "binary"

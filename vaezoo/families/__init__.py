@@ -39,6 +39,7 @@ from vaezoo.families.normal import (
     SharedScaleNormal,
 )
 from vaezoo.families.posterior import Posterior, PosteriorFactory, diagonal_normal
+from vaezoo.families.token_sequence import TokenSequence
 from vaezoo.families.von_mises_fisher import VonMisesFisher
 from vaezoo.families.wrapped import Masked, Rescaled, WrappedFamily
 
@@ -72,6 +73,7 @@ __all__ = [
     "PosteriorFactory",
     "Rescaled",
     "SharedScaleNormal",
+    "TokenSequence",
     "VonMisesFisher",
     "WrappedFamily",
     "diagonal_normal",

@@ -143,7 +143,7 @@ class ColumnFamily(Family):
             raise ValueError(f"sizes must be a list of the numbers of categories of the columns, all >= 2, got {sizes}")
         self.sizes = list(sizes)
         groups = sorted(set(sizes))
-        self.families = nn.ModuleList(family(size) for size in groups)
+        self.families: Sequence[CategoryFamily] = nn.ModuleList(family(size) for size in groups)  # type: ignore[assignment]
         # Plain numbers: a check of a checkpoint builds the model on torch's meta device, where tensors have no values.
         lengths = {size: family(size).raw_shape((1,))[-1] for size in groups}
         *starts, self.length = accumulate((lengths[size] for size in sizes), initial=0)

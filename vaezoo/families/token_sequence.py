@@ -1,0 +1,147 @@
+"""An autoregressive family of sequences of tokens."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaezoo.distributions import TokenSequenceDistribution
+from vaezoo.families.base import Family
+from vaezoo.missing import fill_missing, is_observed
+from vaezoo.nets.mlp import activation_function, init_glorot
+from vaezoo.types import Shape
+
+
+class CausalConv(nn.Conv1d):
+    """A convolution over time whose output at t depends on inputs up to t.
+
+    Args:
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel: size of the kernel.
+        dilation: distance of the inputs of one output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int = 1):
+        super().__init__(in_channels, out_channels, kernel, dilation=dilation)
+        self.before = (kernel - 1) * dilation
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(F.pad(input, (self.before, 0)))
+
+
+class TokenSequence(Family):
+    """An autoregressive decoder of sequences of T tokens, P(x) = prod_t P(x_t | x_1, ..., x_{t-1}, h).
+
+    The decoder network makes the vector h from z; this family holds the network that predicts the next token from h and
+    the tokens before: an embedding, causal convolutions with dilations 1, 2, 4, ... and residual connections, and a
+    softmax. It scores a sequence with teacher forcing, without its padding, -1. The point estimate is the sequence of
+    greedy decoding. Raw output: h, (hidden,).
+
+    An autoregressive decoder that sees many tokens can ignore z; its memory is ``receptive_field`` tokens.
+
+    References: Bowman et al. 2016, Generating Sentences from a Continuous Space, https://arxiv.org/abs/1511.06349; Yang
+    et al. 2017, Improved Variational Autoencoders for Text Modeling using Dilated Convolutions,
+    https://arxiv.org/abs/1702.08139. Differs from both: no token is dropped from the inputs.
+
+    >>> family = TokenSequence(num_tokens=10, length=6)
+    >>> family.raw_shape((6,))
+    (128,)
+    >>> family(torch.zeros(4, 128)).log_prob(torch.tensor([3, 5, 1, 9, -1, -1])).shape
+    torch.Size([4])
+
+    Args:
+        num_tokens: V, the size of the vocabulary.
+        length: T, the number of tokens of x, with padding.
+        hidden: size of h and number of channels of the convolutions.
+        embedding: size of the vector of each token.
+        num_layers: number of convolutions.
+        kernel: size of the kernel of each convolution; >= 2.
+        end_token: the token that ends a sequence; what follows is padding. None: there is none.
+        activation: name of a function in ``torch.nn.functional``.
+    """
+
+    supported_data = frozenset({"token"})
+    supports_missing = True
+
+    def __init__(
+        self,
+        num_tokens: int,
+        length: int,
+        hidden: int = 128,
+        embedding: int = 64,
+        num_layers: int = 4,
+        kernel: int = 3,
+        end_token: int | None = None,
+        activation: str = "relu",
+    ):
+        super().__init__()
+        smallest = {"num_tokens": 2, "length": 1, "hidden": 1, "embedding": 1, "num_layers": 1, "kernel": 2}
+        for (name, least), value in zip(
+            smallest.items(), (num_tokens, length, hidden, embedding, num_layers, kernel), strict=True
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
+        if end_token is not None and not 0 <= end_token < num_tokens:
+            raise ValueError(f"end_token must be one of the tokens 0 ... {num_tokens - 1}, got {end_token}")
+        self.num_tokens, self.length, self.hidden, self.end_token = num_tokens, length, hidden, end_token
+        self.embedding = nn.Embedding(num_tokens + 1, embedding)  # the last one is for the start of a sequence
+        self.convs = nn.ModuleList(
+            CausalConv(embedding if i == 0 else hidden, hidden, kernel, 2**i) for i in range(num_layers)
+        )
+        self.contexts = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(num_layers))
+        self.out = nn.Linear(hidden, num_tokens)
+        self.activation = activation_function(activation)
+        self.receptive_field = 1 + (kernel - 1) * (2**num_layers - 1)
+        init_glorot(self)
+
+    def raw_shape(self, shape: Shape) -> tuple[int, ...]:
+        if tuple(shape) != (self.length,):
+            raise ValueError(
+                f"TokenSequence has length={self.length}, but x has the shape {tuple(shape)}: use one length for the "
+                f"data and the likelihood"
+            )
+        return (self.hidden,)
+
+    def split(self, raw: Tensor, shape: Shape) -> tuple[Tensor, ...]:
+        return (raw,)
+
+    def next_logits(self, h: Tensor, tokens: Tensor) -> Tensor:
+        """Return the logits of each token from h and the tokens before it, (*batch, T, V), in float32 at least.
+
+        Args:
+            h: (*batch, hidden).
+            tokens: (*batch, T); the batch dimensions broadcast against those of h.
+        """
+        h = h.to(self.out.weight.dtype)
+        start = torch.full_like(tokens[..., :1], self.num_tokens)
+        before = torch.cat([start, fill_missing(tokens[..., :-1])], -1)
+        steps = self.embedding(before).transpose(-1, -2)  # (*batch, embedding, T)
+        for i, (conv, context) in enumerate(zip(self.convs, self.contexts, strict=True)):
+            out = conv(steps.flatten(0, -3)).unflatten(0, steps.shape[:-2]) if steps.dim() > 2 else conv(steps)
+            out = self.activation(out + context(h).unsqueeze(-1))
+            steps = out if i == 0 else steps + out
+        logits = self.out(steps.transpose(-1, -2))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def forward(self, *params: Tensor) -> TokenSequenceDistribution:
+        (h,) = params
+        return TokenSequenceDistribution(self.next_logits, h, self.length, self.end_token)
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        """Return h = 0: the mean of tokens says nothing."""
+        return (mean.new_zeros(self.hidden),)
+
+    def check(self, x: Tensor) -> None:
+        super().check(fill_missing(x))
+        if not (x < self.num_tokens).all():
+            raise ValueError(
+                f"TokenSequence takes the tokens 0 ... {self.num_tokens - 1}, got {x.max()}: use "
+                f"num_tokens={x.max() + 1}, or correct the data"
+            )
+        padding = ~is_observed(x)
+        if self.end_token is not None:
+            ended = (x == self.end_token).cumsum(-1)[..., :-1] > 0
+            if not padding[..., 1:][ended].all():
+                raise ValueError(f"a token follows the end token {self.end_token}: fill the rest of x with -1")
+        if (padding[..., :-1] & ~padding[..., 1:]).any():
+            raise ValueError("a token follows the padding, -1: padding is allowed at the end of a sequence only")
