@@ -29,6 +29,7 @@ MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-", "?")
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 DECIMALS = {"point": ".", "comma": ","}
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+BLOCK_SIZE = 2**30  # bytes that pyarrow reads at once; a row must fit into a block
 NUM_SNIFFED = 100  # rows that the separator and the header are found by
 GROUP_MARKS = " \u00a0\u202f'"  # separators of thousands in either convention
 
@@ -286,12 +287,12 @@ def split_cells(path: Path, text: str, separator: str, num_cells: int, header: b
     try:
         table = arrow_csv.read_csv(
             pyarrow.BufferReader(content),
-            # Rows are numbered in one thread only; a row must fit into a block.
+            # Invalid rows are numbered in one thread only.
             arrow_csv.ReadOptions(
                 column_names=names,
                 skip_rows_after_names=int(header),
                 use_threads=False,
-                block_size=min(len(content) + 1, 2**30),
+                block_size=min(len(content) + 1, BLOCK_SIZE),
             ),
             arrow_csv.ParseOptions(
                 delimiter=separator,
