@@ -22,7 +22,7 @@ from vaezoo.data.table import MISSING_COLOR, prepare_rows
 from vaezoo.errors import ConfigError
 from vaezoo.families import DimensionScaleNormal
 from vaezoo.missing import is_observed
-from vaezoo.runs.setup import build_run
+from vaezoo.runs.setup import build_run, log_likelihood_kind
 
 
 def people(num=200, seed=0):
@@ -285,13 +285,14 @@ def test_config_has_the_defaults_of_the_class():
 # Models of tables.
 
 
-def build(data_config):
-    """Build mlp_vae for a table as a run does: its likelihood follows the data."""
+def build(data_config, likelihood=None):
+    """Build mlp_vae for a table as a run does; if no likelihood is given, it follows the data."""
     with initialize_config_dir(config_folder(), version_base="1.3"):
         cfg = compose("config", ["data=table", "data.path=a.csv", "model.latent_dim=2"])
     names = ("model", "data", "optimizer", "scheduler", "allow_packages", "seed", "on_nan", "compile")
     node = {name: OmegaConf.to_container(OmegaConf.select(cfg, name), resolve=True) for name in names[:5]}
     node |= {name: cfg[name] for name in names[5:]}
+    node["model"]["likelihood"] = likelihood or node["model"]["likelihood"]
     _, model, data = build_run(node | {"data": node["data"] | data_config})
     data.setup()
     return model, data
@@ -382,3 +383,21 @@ def test_a_trained_model_prepares_new_rows(tmp_path, cli):
     code, _, err, task = cli("task=sample", f"run={run}", "task.num=5")
     assert code == 0, err
     assert len(pd.read_csv(task / "samples.csv")) == 5
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "kind"),
+    [
+        (None, "density"),
+        ({"_target_": "vaezoo.families.SharedScaleNormal"}, "density of standardized columns"),
+        (
+            {"_target_": "vaezoo.families.Rescaled", "family": {"_target_": "vaezoo.families.Laplace"}, "scale": 2.0},
+            "density",
+        ),
+    ],
+)
+def test_a_likelihood_of_standardized_columns_is_named(tmp_path, likelihood, kind):
+    """It is not comparable with those that report log p(x) in the user's units."""
+    people()[["height", "income"]].to_csv(tmp_path / "a.csv", index=False)
+    model, data = build({"path": str(tmp_path / "a.csv"), "batch_size": 8}, likelihood)
+    assert log_likelihood_kind(model, data) == kind
