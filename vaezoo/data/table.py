@@ -144,6 +144,11 @@ class TableData(OwnData):
         """Kind of data: ``real``, ``count``, ``categorical`` or ``mixed``; the table is read if it was not."""
         return self.transform.data_kind
 
+    @property
+    def is_standardized(self) -> bool:  # type: ignore[override]
+        """True if there are real columns; the table is read if it was not."""
+        return "real" in self.transform.parts
+
     def likelihood_config(self) -> dict[str, Any]:
         """Return the default likelihood: a normal, negative binomial, categorical or cumulative logit for each column.
 
