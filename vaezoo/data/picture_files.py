@@ -148,7 +148,7 @@ def show_path(path: str | Path) -> str:
 
 
 class PictureSettings(NamedTuple):
-    """The wanted form of decoded pictures.
+    """Settings of decoded pictures: size, channels, and how files are brought to them.
 
     Args:
         size: height and width in pixels.
@@ -168,7 +168,7 @@ class PictureSettings(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The entries of the header of a picture file.
+    """The header of a picture file.
 
     Args:
         mode: Pillow's mode, for example ``RGB``.
