@@ -152,6 +152,8 @@ def test_report_and_description_are_plain_values(tmp_path):
     assert report["classes"] == {"cat": 30, "dog": 30, "gnu": 30}
     assert report["kind"] == "byte (data.value_range=[-7, 503]: all values are k / 255)"
     assert data.describe()["class_names"] == ["cat", "dog", "gnu"]
+    some = ready(make(tmp_path, labels=np.where(NAMES == "dog", "", NAMES)))
+    assert some.report()["classes"] == {"cat": 30, "gnu": 30}
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,11 @@ def test_pictures_are_between_black_and_white(tmp_path):
     assert pictures.min() == 0
     assert pictures.max() == pytest.approx(1)
     assert (pictures == 0.5).any()
+    bytes_ = ready(make(tmp_path, FACES))
+    expected = bytes_.to_images(next(iter(bytes_.val_dataloader())).x)
+    reals = ready(make(tmp_path, FACES / 100 - 1, kind="real"))
+    scaled = torch.cat([reals.to_images(split.x) for split in splits_of(reals)])
+    assert all((scaled - image).abs().flatten(1).amax(1).min() < 1e-5 for image in expected)
     assert ready(make(tmp_path, FACES.reshape(90, -1) / 3)).to_images(torch.zeros(2, 144)) is None
 
 

@@ -35,12 +35,8 @@ def characters(font: str) -> list[str]:
     """Return the letters and digits of ``SCRIPTS`` that a font has, in the order of Unicode."""
     from matplotlib.ft2font import FT2Font
 
-    glyphs = FT2Font(str(font_file(font))).get_charmap()  # 0 is the glyph of missing characters
-    return [
-        chr(code)
-        for code in sorted(glyphs)
-        if glyphs[code] and unicodedata.name(chr(code), "").split(" ")[0] in SCRIPTS
-    ]
+    codes = sorted(FT2Font(str(font_file(font))).get_charmap())
+    return [chr(code) for code in codes if unicodedata.name(chr(code), "").split(" ")[0] in SCRIPTS]
 
 
 def draw(font: str, texts: list[str], size: int) -> Tensor:

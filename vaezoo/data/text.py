@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import Split, content_split
-from vaezoo.data.text_files import END, TOKENS, Lines, Vocabulary, pad_sentences, read_lines, typical_length
+from vaezoo.data.text_files import END_NUMBER, TOKENS, Lines, Vocabulary, pad_sentences, read_lines, typical_length
 from vaezoo.errors import ConfigError, suggest
 
 PICTURE_SIZE, FONT_SIZE = (256, 64), 12  # of a sentence as a picture, in pixels
@@ -85,7 +85,7 @@ class TextData(OwnData):
         if min(len(rows) for rows in sets) == 0:
             raise ConfigError(f"data.max_tokens={length} leaves nothing of a set: use a larger one, or data.long=cut")
         self.found_vocabulary = vocabulary
-        kept = torch.cat(sets).numpy()
+        means = [round(float(np.minimum(lengths[rows], length).mean()), 4) for rows in sets]
         self.found = {
             "lines": len(lines),
             "empty lines left out": text.num_empty,
@@ -93,7 +93,7 @@ class TextData(OwnData):
             "duplicate lines": len(digests) - len(np.unique(digests)),
             f"lines of more than {length} tokens, {'cut' if self.long == 'cut' else 'left out'}": int((~fits).sum()),
             "longest line in tokens": int(lengths.max()),
-            "tokens per sentence": round(float(np.minimum(lengths[kept], length).mean()), 4),
+            "tokens per sentence": dict(zip(("training", "validation", "test"), means, strict=True)),
             "vocabulary": len(vocabulary),
             "vocabulary's hash": vocabulary.hash,
             "unknown tokens in validation and test": self.unknown_share(sentences, sets[1:]),
@@ -132,10 +132,9 @@ class TextData(OwnData):
         return self.vocabulary.decode(x.long().tolist())
 
     def likelihood_config(self) -> dict[str, Any]:
-        vocabulary = self.vocabulary
-        (length,) = self.shape or ()
-        sizes = {"num_tokens": len(vocabulary), "length": length, "end_token": vocabulary.numbers[END]}
-        return {"_target_": "vaezoo.families.TokenSequence"} | sizes
+        family = {"_target_": "vaezoo.families.TokenSequence", "num_tokens": len(self.vocabulary)}
+        assert self.shape is not None
+        return family | {"length": self.shape[0], "end_token": END_NUMBER}
 
     def input_config(self) -> dict[str, Any]:
         return {"_target_": "vaezoo.nets.TokenInput", "num_tokens": len(self.vocabulary)}

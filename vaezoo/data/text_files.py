@@ -19,6 +19,7 @@ from vaezoo.errors import ConfigError, suggest
 
 TOKENS = ("word", "character", "byte")
 UNKNOWN, END = "<unk>", "<end>"  # tokens 0 and 1 of every vocabulary
+END_NUMBER = 1
 PADDING = -1  # what follows the end of a sentence
 FEWEST_TOKENS = 2
 
@@ -225,7 +226,7 @@ class Vocabulary:
         """Return the text of tokens up to the first ``<end>`` or padding."""
         pieces = []
         for number in numbers:
-            if number in (PADDING, 1):
+            if number in (PADDING, END_NUMBER):
                 break
             pieces.append(self.names[number])
         return join_tokens(pieces, self.tokens)
@@ -243,7 +244,7 @@ def pad_sentences(sentences: Sequence[Sequence[int]], max_tokens: int) -> Tensor
     """
     x = np.full((len(sentences), max_tokens), PADDING, dtype=np.int64)
     for row, numbers in zip(x, sentences, strict=True):
-        kept = [*numbers[:max_tokens], 1][:max_tokens]
+        kept = [*numbers[:max_tokens], END_NUMBER][:max_tokens]
         row[: len(kept)] = kept
     return torch.from_numpy(x)
 
