@@ -53,7 +53,7 @@ def test_table_of_a_spreadsheet(read):
     }
     assert file.found["separator"] == "semicolon"
     assert file.found["decimal"] == "comma"
-    assert file.found["missing_entries"] == {"": 3}
+    assert file.found["missing_entries"] == {"empty": 3}
 
 
 @pytest.mark.parametrize(
@@ -157,6 +157,20 @@ def test_many_columns_and_long_cells(read):
     with pytest.raises(ConfigError, match="line 3 has 9,999 cells, but line 1 has 10000"):
         read(f"{names}\n{row}\n{row.removesuffix(',9999.5')}\n")
     assert len(read(f"a,b\n{'x' * 1_000_000},1\n").frame["a"][0]) == 1_000_000
+
+
+def test_a_file_of_several_blocks_is_one_table(read, monkeypatch):
+    monkeypatch.setattr("vaezoo.data.table_files.BLOCK_SIZE", 60)
+    rows = [(i % 7, f"town {i % 5}") for i in range(100)]
+    content = "n,town\n" + "".join(f"{n},{town}\n" for n, town in rows)
+    assert columns_of(read(content)) == {"n": [n for n, _ in rows], "town": [town for _, town in rows]}
+    with pytest.raises(ConfigError, match="line 102 has 3 cells"):
+        read(content + "1,2,3\n")
+
+
+def test_two_columns_of_one_name_in_memory_are_refused():
+    with pytest.raises(ConfigError, match="two columns have the name 'a': rename one of them"):
+        to_typed_frame(pd.DataFrame([[1, 2]], columns=["a", "a"]), [])
 
 
 def test_names_of_columns_are_different():

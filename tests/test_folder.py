@@ -137,6 +137,9 @@ def test_bad_files_stop_or_are_left_out(photos, capsys):
     check_all(ready(root, on_bad="skip", in_memory=False), pixels)
     assert data.report()["bad files"]["'cat/line\\nbreak.png'"] == "the file is empty"
     assert len(data.report()["bad files"]) == 23
+    assert data.report()["pictures outside of the class folders"] == 0
+    save(root / "loose.png", colors(6, 5))
+    assert ready(root, on_bad="skip").report()["pictures outside of the class folders"] == 1
 
 
 def test_a_file_that_crashes_its_decoder_costs_a_line(photos, monkeypatch):

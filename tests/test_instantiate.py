@@ -34,8 +34,8 @@ def test_builds_nested_nodes_and_partials():
     [
         ({"latnet_dim": 3}, "model.latnet_dim: BetaVAE has no such option, did you mean model.latent_dim?"),
         ({"beta": "four"}, "model.beta='four' should be a number"),
-        ({"latent_dim": 2.5}, "model.latent_dim=2.5 should be an integer"),
-        ({"latent_dim": True}, "model.latent_dim=True should be an integer"),
+        ({"latent_dim": 2.5}, "latent_dim should be an integer, or a list of integers, got 2.5"),
+        ({"latent_dim": True}, "latent_dim should be an integer, or a list of integers, got True"),
         ({"latent_dim": 0}, "latent_dim must be >= 1, got 0"),
         ({"num_samples": 0}, "num_samples must be >= 1"),
         ({"beta": -1}, "beta must be a finite number >= 0"),

@@ -22,7 +22,7 @@ from vaezoo.data.table import MISSING_COLOR, prepare_rows
 from vaezoo.errors import ConfigError
 from vaezoo.families import DimensionScaleNormal
 from vaezoo.missing import is_observed
-from vaezoo.runs.setup import build_run
+from vaezoo.runs.setup import build_run, log_likelihood_kind
 
 
 def people(num=200, seed=0):
@@ -277,19 +277,22 @@ def test_config_has_the_defaults_of_the_class():
     same = node.keys() - {"_target_", "path", "batch_size", "batches_per_step", "missing"}
     assert {name: node[name] for name in same} == {name: defaults[name] for name in same}
     assert node["missing"] == list(defaults["missing"])
-    assert config("data", "data=tables/wine")["name"] == "wine"
+    for name in ("breast_cancer", "diabetes", "wine"):
+        node = config("data", f"data=tables/{name}")
+        assert (node["name"], node["_target_"], node["holes"]) == (name, "vaezoo.data.BundledTable", 0.0)
 
 
 # Models of tables.
 
 
-def build(data_config):
-    """Build mlp_vae for a table as a run does: its likelihood follows the data."""
+def build(data_config, likelihood=None):
+    """Build mlp_vae for a table as a run does; if no likelihood is given, it follows the data."""
     with initialize_config_dir(config_folder(), version_base="1.3"):
         cfg = compose("config", ["data=table", "data.path=a.csv", "model.latent_dim=2"])
     names = ("model", "data", "optimizer", "scheduler", "allow_packages", "seed", "on_nan", "compile")
     node = {name: OmegaConf.to_container(OmegaConf.select(cfg, name), resolve=True) for name in names[:5]}
     node |= {name: cfg[name] for name in names[5:]}
+    node["model"]["likelihood"] = likelihood or node["model"]["likelihood"]
     _, model, data = build_run(node | {"data": node["data"] | data_config})
     data.setup()
     return model, data
@@ -351,10 +354,9 @@ def test_the_unit_of_a_column_changes_the_elbo_by_its_logarithm_only(tmp_path, m
     results = []
     for name, table in (("a", frame), ("b", frame.assign(height=frame["height"] * factor))):
         table.to_csv(tmp_path / f"{name}.csv", index=False)
-        code, _, err, run = cli(
-            "data=table", f"data.path={name}.csv", "data.types={height: real}", "data.batch_size=16", "logger=none", "trainer.max_epochs=3",
-            "model.latent_dim=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "callbacks.images=null",
-        )  # fmt: skip
+        options = ["data.batch_size=16", "model.latent_dim=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]
+        trainer = ["logger=none", "trainer.max_epochs=3", "callbacks.images=null"]
+        code, _, err, run = cli("data=table", f"data.path={name}.csv", "data.types={height: real}", *options, *trainer)
         assert code == 0, err
         results.append(json.loads((run / "summary.json").read_text())["test"])
     data = TableData(str(tmp_path / "a.csv"), batch_size=16)
@@ -381,3 +383,21 @@ def test_a_trained_model_prepares_new_rows(tmp_path, cli):
     code, _, err, task = cli("task=sample", f"run={run}", "task.num=5")
     assert code == 0, err
     assert len(pd.read_csv(task / "samples.csv")) == 5
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "kind"),
+    [
+        (None, "density"),
+        ({"_target_": "vaezoo.families.SharedScaleNormal"}, "density of standardized columns"),
+        (
+            {"_target_": "vaezoo.families.Rescaled", "family": {"_target_": "vaezoo.families.Laplace"}, "scale": 2.0},
+            "density",
+        ),
+    ],
+)
+def test_a_likelihood_of_standardized_columns_is_named(tmp_path, likelihood, kind):
+    """It is not comparable with those that report log p(x) in the user's units."""
+    people()[["height", "income"]].to_csv(tmp_path / "a.csv", index=False)
+    model, data = build({"path": str(tmp_path / "a.csv"), "batch_size": 8}, likelihood)
+    assert log_likelihood_kind(model, data) == kind

@@ -101,15 +101,15 @@ MUTATIONS = (
     ),
     Mutation(
         "trace.py",
-        "kl = self.log_q - self.log_p",
-        "kl = self.log_p - self.log_q",
+        "return self.log_q - self.log_p",
+        "return self.log_p - self.log_q",
         "the sampled KL has the wrong sign",
         "trace priors",
     ),
     Mutation(
         "trace.py",
-        "self.log_px.mean(0) - self.kl.sum(1)",
-        "self.log_px.mean(0) - self.kl.mean(1)",
+        "self.expectation(self.log_px) - self.kl.sum(1)",
+        "self.expectation(self.log_px) - self.kl.mean(1)",
         "the rate is the mean over layers, not their sum",
         "trace ladder",
     ),
@@ -788,9 +788,52 @@ MUTATIONS = (
         "images per second: all images so far by the time of the last few",
         "oracles_weights exact_rules callbacks loop",
     ),
+    # Weighted samples
+    Mutation(
+        "trace.py",
+        "log_w + (len(log_w) * self.weights).log()",
+        "log_w + self.weights.log()",
+        "weighted samples: the bound of K samples lacks log K",
+        "trace",
+    ),
+    Mutation(
+        "trace.py",
+        "(self.weights * values).sum(0)",
+        "(self.weights * values).mean(0)",
+        "weighted samples: the expectation is divided by K",
+        "trace",
+    ),
     # Data
     Mutation(
-        "data/batching.py",
+        "data/splits.py",
+        "place = mix_bits(digests.astype(np.uint64) ^ key)",
+        "place = mix_bits(np.arange(len(digests), dtype=np.uint64) ^ key)",
+        "the split by content follows the order of the examples",
+        "splits",
+    ),
+    Mutation(
+        "data/splits.py",
+        "val_end = max(test_end + 1, int((number < test_size + val_size).sum()))",
+        "val_end = max(test_end + 1, int((number < val_size).sum()))",
+        "the split by content has too few validation examples",
+        "splits",
+    ),
+    Mutation(
+        "data/base.py",
+        "return (total / count.clamp(min=1)).float()",
+        "return (total / len(self.training_split.x)).float()",
+        "the mean of the data counts missing entries as 0",
+        "splits",
+    ),
+    Mutation(
+        "data/statistics.py",
+        'np.isin(digests["test"], digests["train"])',
+        'np.isin(digests["train"], digests["test"])',
+        "task=check counts training examples in the test set",
+        "check",
+    ),
+    Mutation(
+        "data/images.py",
         ".random_(0, 255, generator=generator)",
         ".random_(0, 256, generator=generator)",
         "binarization: the probability is pixel / 256",
@@ -804,7 +847,7 @@ MUTATIONS = (
         "oracles_protocols exact_rules data",
     ),
     Mutation(
-        "data/images.py",
+        "data/base.py",
         'seeding.generator(self.split_seed, "split")',
         'seeding.generator(self.seed, "split")',
         "the validation split follows the run's seed",
@@ -947,7 +990,7 @@ MUTATIONS = (
     ),
     # Metrics
     Mutation(
-        "training/means.py",
+        "distributions/numerics.py",
         'return torch.float32 if value.device.type == "mps" else torch.float64',
         "return torch.float32",
         "sums over a test set are in float32",

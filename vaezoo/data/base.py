@@ -43,6 +43,8 @@ class DataModule(pl.LightningDataModule):
         noun: the word for one example in messages; its plural has an s.
         data_kind: kind of data in the batches (``vaezoo.families``).
         has_missing: whether entries of the examples are missing (``vaezoo.missing``); known after ``setup``.
+        is_standardized: whether the data module has divided real numbers by their scales. Only a likelihood that is
+            ``Rescaled`` then reports log p(x) in the user's units.
         eval_batch_size: examples per batch in evaluation. It is no option: the noise of a batch is drawn together, so
             another size would give other numbers. A class of larger examples may set its own.
 
@@ -67,6 +69,7 @@ class DataModule(pl.LightningDataModule):
     noun = "example"
     data_kind: str
     has_missing = False
+    is_standardized = False
     eval_batch_size = 100
 
     def __init__(

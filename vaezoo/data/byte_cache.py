@@ -25,7 +25,7 @@ ROWS, ARRAYS, RECORD = "rows.bin", "arrays.npz", "record.json"
 
 
 class Content(NamedTuple):
-    """What a cache holds beside its rows of bytes.
+    """The content of a cache beside its rows of bytes.
 
     Args:
         shape: number of rows, and the shape of a row: (N, *shape).

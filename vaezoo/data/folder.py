@@ -131,6 +131,7 @@ class FolderData(OwnData, ImageData):
 
     def report(self) -> dict[str, Any]:
         files, record, arrays = self.files, self.cache.record, self.cache.arrays
+        labels = torch.from_numpy(files.labels[arrays["rows"]])
         sizes, counts = np.unique(arrays["sizes"], axis=0, return_counts=True)
         frequent = np.argsort(-counts, kind="stable")[:5]
         return {
@@ -139,8 +140,8 @@ class FolderData(OwnData, ImageData):
             "ignored files": files.ignored,
             "hidden files and folders": files.num_hidden,
             "links not followed": files.num_links,
-            "classes": count_labels(torch.from_numpy(files.labels[arrays["rows"]]), files.class_names),
-            "pictures outside of the class folders": int((files.labels < 0).sum()) if files.class_names else 0,
+            "classes": count_labels(labels, files.class_names),
+            "pictures outside of the class folders": int((labels < 0).sum()) if files.class_names else 0,
             "files with several frames": record["animated"],
             "duplicate files": len(arrays["digests"]) - len(np.unique(arrays["digests"])),
             "modes": record["modes"],

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 class PictureOptions(NamedTuple):
-    """What the user has chosen for the pictures: as ``PictureSettings``, but with None for what the files decide.
+    """The user's choices for the pictures: as ``PictureSettings``, but None leaves a choice to the files.
 
     Args:
         size: height and width. None: the size of all pictures, which must have one.
@@ -79,7 +79,7 @@ def load_pictures(files: PictureFiles, options: PictureOptions, folder: Path) ->
 
     Args:
         files: the files.
-        options: what the user has chosen.
+        options: the user's choices.
         folder: folder of the caches.
 
     Raises:

@@ -148,7 +148,7 @@ def show_path(path: str | Path) -> str:
 
 
 class PictureSettings(NamedTuple):
-    """What decoded pictures should be.
+    """Settings of decoded pictures: size, channels, and how files are brought to them.
 
     Args:
         size: height and width in pixels.
@@ -168,7 +168,7 @@ class PictureSettings(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What the header of a picture file says.
+    """The header of a picture file.
 
     Args:
         mode: Pillow's mode, for example ``RGB``.

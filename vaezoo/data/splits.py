@@ -220,7 +220,8 @@ def digest_rows(rows: np.ndarray) -> np.ndarray:
 def pixel_sum(images: Tensor | LazyExamples) -> Tensor:
     """Return the exact sum over the images, int64 (C, H, W)."""
     # Sums below 2^24 of whole numbers are exact in float32, and ten times faster than in int64.
-    parts = [images[i : i + 1000].float().sum(0).long() for i in range(0, len(images), 1000)]
+    rows = max(1, min(1000, 2**26 // images.shape[1:].numel()))  # at most 256 MB
+    parts = [images[i : i + rows].float().sum(0).long() for i in range(0, len(images), rows)]
     return torch.stack(parts).sum(0)
 
 

@@ -1,5 +1,6 @@
 """Numbers that describe a data set: sizes, ranges, missing entries, duplicates and classes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def describe_data(data: DataModule, most: int = MOST_EXAMPLES) -> dict[str, Any]
         "constant_entries": int(constant.sum()),
         "duplicates": len(every) - len(np.unique(every)),
         "shared": int(np.isin(digests["test"], digests["train"]).sum()),
-        "classes": count_classes(train.y),
+        "classes": count_classes(train.y, data.describe().get("class_names") or []),
         "bytes": row_bytes * len(train.x),
     }
 
@@ -79,9 +80,15 @@ def model_rows(data: DataModule, split: Split, name: str) -> Tensor:
     return torch.cat([batch.x for batch in data.batches(split, 1000, train=name == "train")])
 
 
-def count_classes(labels: Tensor) -> dict[str, int]:
-    """Return the number of examples of each class; empty if the labels are factors, floats or all missing."""
+def count_classes(labels: Tensor, names: Sequence[str] = ()) -> dict[str, int]:
+    """Return the number of examples of each class; empty if the labels are factors, floats or all missing.
+
+    Args:
+        labels: labels (N,); -1 if missing.
+        names: the names of the classes; without them, the labels are the names.
+    """
     if labels.dim() != 1 or labels.is_floating_point() or bool((labels < 0).all()):
         return {}
     classes, counts = labels.unique(return_counts=True)
-    return {str(name): num for name, num in zip(classes.tolist(), counts.tolist(), strict=True)}
+    numbers = zip(classes.tolist(), counts.tolist(), strict=True)
+    return {"no label" if i < 0 else names[i] if names else str(i): num for i, num in numbers}

@@ -144,6 +144,11 @@ class TableData(OwnData):
         """Kind of data: ``real``, ``count``, ``categorical`` or ``mixed``; the table is read if it was not."""
         return self.transform.data_kind
 
+    @property
+    def is_standardized(self) -> bool:  # type: ignore[override]
+        """True if there are real columns; the table is read if it was not."""
+        return "real" in self.transform.parts
+
     def likelihood_config(self) -> dict[str, Any]:
         """Return the default likelihood: a normal, negative binomial, categorical or cumulative logit for each column.
 
@@ -197,7 +202,7 @@ class TableData(OwnData):
         return text
 
     def to_images(self, x: Tensor) -> Tensor:
-        """Return rows as pictures (N, 3, H, W): one pixel for each column, from left to right.
+        """Return rows as pictures (N, 3, H, W): a bar of 4 x 16 pixels for each column, from left to right.
 
         Black is 3 standard deviations below the mean, or the first category; white is 3 above, or the last one. Counts
         are on a logarithmic scale. Missing entries are blue.
@@ -217,7 +222,8 @@ class TableData(OwnData):
         width = min(dims, PICTURE_WIDTH)
         height = -(-dims // width)
         rgb = torch.cat([rgb, rgb.new_zeros(num, height * width - dims, 3)], 1)
-        return rgb.reshape(num, height, width, 3).movedim(-1, 1)
+        pixels = rgb.reshape(num, height, width, 3).movedim(-1, 1)
+        return pixels.repeat_interleave(16, 2).repeat_interleave(4, 3)
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write rows (N, D) as .csv, in the user's units and with categories as text."""

@@ -29,6 +29,7 @@ MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-", "?")
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 DECIMALS = {"point": ".", "comma": ","}
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+BLOCK_SIZE = 2**30  # bytes that pyarrow reads at once; a row must fit into a block
 NUM_SNIFFED = 100  # rows that the separator and the header are found by
 GROUP_MARKS = " \u00a0\u202f'"  # separators of thousands in either convention
 
@@ -197,7 +198,7 @@ def parse_text(
     found = {
         "file": str(path),
         "separator": next((word for word, mark in SEPARATORS.items() if mark == separator), separator),
-        "header": header,
+        "header": "the first row" if header else "none",
         "decimal": next(word for word, other in DECIMALS.items() if other == mark),
         "renamed_columns": renamed if header else {},
         "missing_entries": dict(counts),
@@ -286,12 +287,12 @@ def split_cells(path: Path, text: str, separator: str, num_cells: int, header: b
     try:
         table = arrow_csv.read_csv(
             pyarrow.BufferReader(content),
-            # Rows are numbered in one thread only; a row must fit into a block.
+            # Invalid rows are numbered in one thread only.
             arrow_csv.ReadOptions(
                 column_names=names,
                 skip_rows_after_names=int(header),
                 use_threads=False,
-                block_size=min(len(content) + 1, 2**30),
+                block_size=min(len(content) + 1, BLOCK_SIZE),
             ),
             arrow_csv.ParseOptions(
                 delimiter=separator,
@@ -388,7 +389,7 @@ def to_text_column(column: Any, holes: set[str], counts: Counter[str]) -> TextCo
     is_hole = pc.is_in(trimmed, pyarrow.array(sorted(holes)))
     distinct = pc.dictionary_encode(pc.if_else(is_hole, None, trimmed))
     for i in np.flatnonzero(is_hole.to_numpy(zero_copy_only=False)).tolist():
-        counts[trimmed[i].as_py()] += int((codes == i).sum())
+        counts[trimmed[i].as_py() or "empty"] += int((codes == i).sum())
     return TextColumn(distinct.indices.fill_null(-1).to_numpy()[codes], distinct.dictionary)
 
 
@@ -513,6 +514,9 @@ def to_typed_frame(
     from pandas.api import types
 
     place = place or (lambda row: f"row {row + 1}")
+    if not frame.columns.is_unique:
+        name = frame.columns[frame.columns.duplicated()][0]
+        raise ConfigError(f"two columns have the name {name!r}: rename one of them")
     holes = [float(entry) for entry in missing if re.fullmatch(NUMBERS["."], entry)]
     columns: dict[str, Any] = {}
     for name, column in frame.items():

@@ -61,8 +61,10 @@ class VAE(LatentVariableModel):
         num_samples: int = 1,
         **kwargs,
     ):
-        latent_shape = (latent_dim,) if isinstance(latent_dim, int) else tuple(latent_dim)
-        if len(latent_shape) == 0 or min(latent_shape) < 1:
+        latent_shape = tuple(latent_dim) if isinstance(latent_dim, list | tuple) else (latent_dim,)
+        if not latent_shape or not all(type(size) is int for size in latent_shape):
+            raise ValueError(f"latent_dim should be an integer, or a list of integers, got {latent_dim}")
+        if min(latent_shape) < 1:
             raise ValueError(f"latent_dim must be >= 1, got {latent_dim}")
         if num_samples < 1:
             raise ValueError(f"num_samples must be >= 1, got {num_samples}")

@@ -13,7 +13,7 @@ import torch
 
 from vaezoo.data import DataModule
 from vaezoo.errors import ConfigError
-from vaezoo.families import Family
+from vaezoo.families import Family, Rescaled
 from vaezoo.instantiate import build
 from vaezoo.loggers import WandB, call_or_disable
 from vaezoo.models import LatentVariableModel
@@ -100,7 +100,7 @@ def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
     for key, noun in {"root": "folder", "path": "file"}.items():
         if not isinstance(path := data_config.get(key, ""), str):
             raise ConfigError(f"data.{key}={path} should be the name of a {noun}")
-        if path:
+        if path not in ("", "???"):  # ??? stands for a value that the user must give
             data_config[key] = os.path.abspath(os.path.expanduser(path))
     data: DataModule = build(data_config, "data", allow_packages, seed=config["seed"])
     if data.shape is None:
@@ -201,11 +201,14 @@ def log_likelihood_kind(model: LatentVariableModel, data: DataModule) -> str:
     """Return the measure of log p(x): "bits", "levels" (8-bit), "counts", "tokens", "categories", "columns of several
     kinds" or "density". ELBOs compare only within one.
 
-    For a model that is given labels, " given y" is added.
+    If the data module has standardized real numbers and the likelihood does not report log p(x) in the user's units,
+    " of standardized columns" is added. For a model that is given labels, " given y" is added.
     """
     discrete = {"binary": "bits", "count": "counts", "token": "tokens", "categorical": "categories"}
     kinds = discrete | {"mixed": "columns of several kinds"}
     kind = "levels" if model.likelihood.supported_data == {"byte"} else kinds.get(data.data_kind, "density")
+    if data.is_standardized and not any(isinstance(part, Rescaled) for part in model.likelihood.modules()):
+        kind += " of standardized columns"
     return f"{kind} given y" if model.conditional else kind
 
 

@@ -1,0 +1,91 @@
+"""The task ``check``: what it says of data is right, and it trains nothing."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import RandomImages
+from PIL import Image
+
+from vaezoo.data import DataModule, Split
+from vaezoo.data.statistics import describe_data
+
+
+class Rows(DataModule):
+    """Rows of real numbers with holes, duplicates and labels."""
+
+    noun, data_kind = "row", "real"
+
+    def __init__(self):
+        super().__init__(val_size=10, batch_size=8)
+
+    def read(self):
+        x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        x[:, 2] = 4.0
+        x[3, 0] = x[8, 0] = x[8, 1] = math.nan
+        test = torch.cat([x[20:25], 100 + x[:7]])
+        return Split(x, torch.tensor([0, 1, 1, -1, 2] * 10)), Split(test, torch.zeros(12).long())
+
+
+def test_numbers_of_a_table():
+    data = Rows()
+    data.setup()
+    found = describe_data(data)
+    x = torch.cat([data.train.x, data.val.x, data.test.x])
+    assert found["numbers"] == {"train": 40, "val": 10, "test": 12}
+    assert found["looked_at"] == 62
+    assert found["missing"] == pytest.approx(float(x.isnan().double().mean()))
+    assert found["missing_examples"] == pytest.approx(3 / 62)  # the rows 3 and 8, and row 3 in the test set
+    values = x[~x.isnan()].double()
+    assert found["range"] == [float(values.min()), float(values.max())]
+    assert found["mean"] == pytest.approx(float(values.mean()))
+    assert found["std"] == pytest.approx(float(values.std()))
+    assert found["duplicates"] == 5
+    assert found["shared"] == sum(bool((row == data.train.x).all(1).any()) for row in data.test.x)
+    assert found["constant_entries"] == 0  # 4 in the training rows, 104 in test rows
+    counts = {str(i): int((data.train.y == i).sum()) for i in range(3)}
+    assert found["classes"] == {"no label": int((data.train.y < 0).sum()), **counts}
+    assert found["bytes"] == 40 * 3 * 4
+
+
+def test_few_examples_stand_for_many():
+    data = RandomImages((1, 4, 4), num=400)
+    data.setup()
+    found = describe_data(data, most=30)
+    assert found["looked_at"] == 30 + 20 + 30
+    assert found["bytes"] == 380 * 16
+
+
+def test_check_of_digits(cli):
+    """One screen, a file with all numbers, a sheet of 32 training images; no checkpoint."""
+    code, out, err, folder = cli("task=check", "model=conv_vae", "logger=csv")
+    assert code == 0, err
+    assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == [
+        "check.json", "check.png", "summary.json",
+    ]  # fmt: skip
+    found = json.loads((folder / "check.json").read_text())
+    assert found["numbers"] == {"train": 1257, "val": 180, "test": 360}
+    assert (found["kind"], found["shape"], found["classes"]["3"]) == ("binary", [1, 8, 8], 132)
+    assert found["seconds_per_epoch"] == pytest.approx(1257 / found["images_per_second"], rel=0.2, abs=0.1)
+    lines = out.splitlines()
+    assert lines[0] == "Digits: 1,797 images of shape 1x8x8 (1,257 training, 180 validation, 360 test)"
+    assert "binary data, data.binarize=dynamic; log p(x | z): Bernoulli" in lines[1]
+    assert len(lines) <= 24
+    sheet = np.asarray(Image.open(folder / "check.png"))
+    assert sheet.shape[2] == 3
+    assert {0, 255} <= set(np.unique(sheet).tolist())
+
+
+def test_first_line_of_a_run(cli):
+    """The kind of data and the likelihood; an override changes it."""
+    small = ["trainer.max_epochs=1", "callbacks.images=null", "logger=none"]
+    code, _, err, folder = cli(*small, "data.binarize=none")
+    assert code == 0, err
+    first = "Digits: images of shape 1x8x8, byte data; log p(x | z): MixtureOfDiscretizedLogistics (model/likelihood="
+    assert err.splitlines()[0].startswith(first)
+    config = json.loads((folder / "summary.json").read_text())["config"]
+    assert config["model"]["likelihood"]["_target_"] == "vaezoo.families.MixtureOfDiscretizedLogistics"
+    code, _, err, _ = cli(*small, "model/likelihood=continuous_bernoulli")
+    assert "byte data; log p(x | z): ContinuousBernoulli" in err.splitlines()[0]
