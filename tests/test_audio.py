@@ -9,6 +9,7 @@ import torch
 from conftest import config
 
 from vaezoo.data import AudioData
+from vaezoo.data.mel import log_mel
 from vaezoo.errors import ConfigError
 
 RATE, FRAME = 8000, 100
@@ -169,11 +170,34 @@ def test_sounds_for_people(tmp_path):
     assert data.to_images(torch.zeros(2, 1, 100)).sum((1, 2, 3)).tolist() == [256, 256]
 
 
+def test_spectrograms(tmp_path):
+    """Those of the same frames; written as numbers, drawn with the low bands below."""
+    write_sounds(tmp_path)
+    options = {"frame": 400, "mels": 20}
+    waves, data = ready(make(tmp_path, frame=400)), ready(make(tmp_path, features="log_mel", **options))
+    assert data.shape == (1, 20, 3)
+    for split, wave in zip(splits_of(data), splits_of(waves), strict=True):
+        assert torch.equal(split.x[:, 0], log_mel(wave.x[:, 0], RATE, 20))
+        assert torch.equal(split.y, wave.y)
+    x = data.val.x
+    (file,) = data.save_examples(x, tmp_path / "samples")
+    assert np.array_equal(np.load(file), x.numpy())
+    pictures = data.to_images(torch.cat([split.x for split in splits_of(data)]))
+    assert (pictures.min(), pictures.max()) == (0, 1)
+    rising = torch.arange(20.0)[:, None].expand(1, 1, 20, 3) - 10
+    assert (data.to_images(rising).diff(dim=2) <= 0).all()
+    with pytest.raises(ConfigError, match=r"at least 0.025 s, 200 samples, but they have 100: use data.frame=200"):
+        ready(make(tmp_path, features="log_mel"))
+    with pytest.raises(ConfigError, match=r"data.mels=90 is too many"):
+        ready(make(tmp_path, features="log_mel", frame=400, mels=90))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"frame": 0}, "data.frame=0"),
         ({"rate": -1}, "data.rate=-1"),
+        ({"features": "mel"}, "did you mean data.features=log_mel|choose from"),
         ({"on_bad": "skp"}, "did you mean data.on_bad=skip"),
     ],
 )

@@ -68,6 +68,7 @@ class ArrayData(OwnData, ImageData):
         self.layout, self.kind, self.value_range = layout, kind, value_range
         self.conversion: Conversion | None = None
         self.class_names: list[str] | None = None
+        self.found: dict[str, Any] = {}
 
     # Reading.
 

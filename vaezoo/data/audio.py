@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaezoo.data.mel import WINDOW, log_mel, mel_filters
 from vaezoo.data.memory import check_memory
 from vaezoo.data.own import OwnData
 from vaezoo.data.sound_files import (
@@ -25,11 +26,12 @@ from vaezoo.data.splits import Split, count_labels, digest_rows
 from vaezoo.errors import ConfigError, suggest
 
 PICTURE_SIZE = (64, 256)  # height and width of a sound as a picture, in pixels
+FEATURES = ("wave", "log_mel")
 MOST_NAMED = 20  # bad files in one message
 
 
 class AudioData(OwnData):
-    """Provide frames of sounds: parts of equal length, float32 (1, T), as real numbers.
+    """Provide frames of sounds, parts of equal length, as real numbers: waves (1, T), or their spectrograms.
 
     Whole numbers in a file are scaled to [-1, 1) exactly. Channels are mixed to one. The rest of a file after its last
     whole frame is left out. The sets consist of whole files, so no file has frames in two sets. If at least two
@@ -41,6 +43,9 @@ class AudioData(OwnData):
         seconds: length of a frame in seconds, in place of ``frame``.
         rate: samples per second; files with another rate are resampled. None: the rate of the files, which must be the
             same for all.
+        features: ``wave``: the samples (1, T); ``log_mel``: the logarithms of the energies in bands of the mel scale,
+            every 10 ms, (1, mels, steps) (``vaezoo.data.mel``).
+        mels: number of bands of ``log_mel``.
         on_bad: what happens if files cannot be read. ``error``: the first 20 are named in an error; ``skip``: they are
             left out.
         **kwargs: arguments of ``OwnData`` and ``DataModule``.
@@ -58,17 +63,22 @@ class AudioData(OwnData):
         frame: int = 1024,
         seconds: float | None = None,
         rate: int | None = None,
+        features: str = "wave",
+        mels: int = 40,
         on_bad: str = "error",
         **kwargs: Any,
     ):
         super().__init__(root=root, **kwargs)
-        if on_bad not in ("error", "skip"):
-            raise ConfigError(f"data.on_bad={on_bad} is unknown: {suggest(on_bad, ('error', 'skip'), 'data.on_bad=')}")
-        for name, value in {"frame": frame, "seconds": seconds, "rate": rate}.items():
+        for name, choice, choices in (("on_bad", on_bad, ("error", "skip")), ("features", features, FEATURES)):
+            if choice not in choices:
+                raise ConfigError(f"data.{name}={choice} is unknown: {suggest(choice, choices, f'data.{name}=')}")
+        for name, value in {"frame": frame, "seconds": seconds, "rate": rate, "mels": mels}.items():
             if value is not None and value <= 0:
                 raise ConfigError(f"data.{name}={value} should be a number above 0")
         self.frame, self.seconds, self.rate, self.on_bad = frame, seconds, rate, on_bad
+        self.features, self.mels = features, mels
         self.class_names: list[str] = []
+        self.found: dict[str, Any] = {}
 
     # Reading.
 
@@ -92,7 +102,8 @@ class AudioData(OwnData):
                 f"no sound in data.root={self.root} is as long as a frame, {length / rate:g} s; the longest has "
                 f"{longest:g} s: use a smaller {'data.frame' if self.seconds is None else 'data.seconds'}"
             )
-        x = torch.from_numpy(np.concatenate(list(frames.values()))).unsqueeze(1)
+        waves = torch.from_numpy(np.concatenate(list(frames.values())))
+        x = (waves if self.features == "wave" else self.to_log_mel(waves, rate)).unsqueeze(1)
         y = torch.from_numpy(np.repeat([labels[path] for path in recordings], numbers))
         total = sum(len(recording.samples) / recording.rate for recording in recordings.values())
         self.found = {
@@ -106,13 +117,33 @@ class AudioData(OwnData):
             "files with several channels, mixed": sum(recording.channels > 1 for recording in recordings.values()),
             "files shorter than a frame, left out": int((numbers == 0).sum()),
             "seconds of sound": round(total, 3),
-            "seconds left out at the ends": round(total - x.numel() / rate, 3),
+            "seconds left out at the ends": round(total - waves.numel() / rate, 3),
             "samples in a frame": length,
-            "silent frames": int((x == x[..., :1]).all(-1).sum()),
+            "silent frames": int((waves == waves[:, :1]).all(-1).sum()),
+            "values": [float(x.min()), float(x.max())],
             "samples at full scale": sum(recording.num_clipped for recording in recordings.values()),
             "classes": count_labels(y, self.class_names),
         }
         return Split(x, y), np.repeat(digests, numbers)  # a frame has the digest of its file
+
+    def to_log_mel(self, waves: Tensor, rate: int) -> Tensor:
+        """Return the spectrograms of frames (N, T).
+
+        Raises:
+            ConfigError: a frame is shorter than a window, or there are more bands than a window can tell apart.
+        """
+        window = round(WINDOW * rate)
+        if waves.shape[1] < window:
+            raise ConfigError(
+                f"data.features=log_mel needs frames of at least {WINDOW} s, {window} samples, but they have "
+                f"{waves.shape[1]}: use data.frame={window} or more"
+            )
+        filters = mel_filters(self.mels, torch.fft.rfftfreq(window, 1 / rate, dtype=torch.float64))
+        if (filters.sum(1) == 0).any():
+            raise ConfigError(
+                f"data.mels={self.mels} is too many for {rate} samples per second, a band has no frequency: use fewer"
+            )
+        return torch.cat([log_mel(part, rate, self.mels) for part in waves.split(1000)])
 
     def read_sounds(self, files: SoundFiles) -> tuple[dict[Path, Sound], dict[Path, str]]:
         """Read all files: return the good ones, and the causes of the bad ones.
@@ -154,19 +185,29 @@ class AudioData(OwnData):
     # For people.
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"rate": self.rate, "class_names": self.class_names}
+        return super().describe() | {"rate": self.rate, "features": self.features, "class_names": self.class_names}
 
     def report(self) -> dict[str, Any]:
         return self.found
 
     def to_images(self, x: Tensor) -> Tensor:
-        """Return waves as pictures, (N, 1, 64, 256): the range of the samples in each column, from -1 to 1."""
-        return draw_waves(x.squeeze(1).float())
+        """Return pictures (N, 1, H, W): the range of the samples of a wave in each column, from -1 to 1.
+
+        Of a spectrogram, one pixel for each energy: low bands below, from the least to the largest value of all data.
+        """
+        if self.features == "wave":
+            return draw_waves(x.squeeze(1).float())
+        low, high = self.found["values"]
+        return ((x.float() - low) / max(high - low, 1e-12)).clamp(0, 1).flip(2)
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
-        """Write each sound as .wav, 16 bits; samples outside of [-1, 1] are clipped."""
+        """Write each wave as .wav, 16 bits, clipped to [-1, 1]; spectrograms as one .npy, since they are no sounds."""
         import soundfile
 
+        if self.features != "wave":
+            file = path.with_name(f"{path.name}.npy")
+            np.save(file, x.float().cpu().numpy())
+            return [file]
         assert self.rate is not None
         files = [path.with_name(f"{path.name}-{number}.wav") for number in range(len(x))]
         for file, samples in zip(files, x.squeeze(1).float().cpu().numpy(), strict=True):

@@ -60,6 +60,7 @@ class TextData(OwnData):
         self.path, self.tokens, self.lower_case, self.long = path, tokens, lower_case, long
         self.max_tokens, self.vocabulary_size = max_tokens, vocabulary_size
         self.found_vocabulary: Vocabulary | None = None
+        self.found: dict[str, Any] = {}
 
     # Reading.
 
