@@ -6,7 +6,7 @@ from conftest import DATA, RandomImages, needs_mnist
 
 from vaezoo.data import MNIST, Digits, LazyExamples, Split, Sprites
 from vaezoo.data.images import bernoulli
-from vaezoo.evaluation.features import FeatureNet, features_for, train_features
+from vaezoo.evaluation.features import FeatureNet, features_for, train_features, with_labels
 
 FEW = 2560  # images seen: 20 steps
 
@@ -132,3 +132,15 @@ def test_the_network_learns_mnist_quickly():
     train, test = MNIST(root=str(DATA)).read()
     net = train_features(train, test.select(torch.arange(0, 10_000, 10)), num_images=20_000)
     assert float(net.accuracy) > 0.96
+
+
+def test_missing_labels_are_left_out(digits):
+    """Images without a label (-1) do not change the network; without any label there is none."""
+    train, test = (split.select(torch.arange(200)) for split in digits[:2])
+    unlabelled = Split(torch.cat([train.x, train.x[:50]]), torch.cat([train.y, torch.full((50,), -1)]))
+    kept = with_labels(unlabelled)
+    assert torch.equal(kept.x, train.x)
+    assert torch.equal(kept.y, train.y)
+    assert with_labels(train) is train
+    with pytest.raises(ValueError, match="needs a classifier"):
+        train_features(with_labels(Split(train.x, torch.full((200,), -1))), test)

@@ -1,6 +1,7 @@
 """Numbers that describe a data set: sizes, ranges, missing entries, duplicates and classes."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from vaezoo.data.base import DataModule
 from vaezoo.data.splits import Split, digest_rows
 from vaezoo.missing import is_observed
 
-MOST_EXAMPLES = 20_000  # of a split whose values are looked at; they are evenly spaced
+# Of each split, at most so many examples and so many values are looked at. They are evenly spaced.
+MOST_EXAMPLES = 20_000
+MOST_VALUES = 50_000_000
 SPLITS = ("train", "val", "test")
 
 
@@ -38,12 +41,13 @@ def describe_data(data: DataModule, most: int = MOST_EXAMPLES) -> dict[str, Any]
         training examples.
     """
     splits = {name: getattr(data, name) for name in SPLITS}
+    most = max(1, min(most, MOST_VALUES // prod(data.shape or ())))
     parts = {name: sample_split(split, most) for name, split in splits.items()}
     digests = {name: digest_rows(stored_rows(part)) for name, part in parts.items()}
     every = np.concatenate(list(digests.values()))
     x = torch.cat([model_rows(data, parts[name], name) for name in SPLITS])
     observed = is_observed(x)
-    values = x[observed].double()
+    values = x[observed].float()
     rows, noun = x.flatten(1), data.noun
     first = rows[:1]
     constant = ((rows == first) | ~is_observed(rows)).all(0)
@@ -57,7 +61,7 @@ def describe_data(data: DataModule, most: int = MOST_EXAMPLES) -> dict[str, Any]
         "numbers": {name: len(split.x) for name, split in splits.items()},
         "looked_at": len(x),
         "range": [float(values.min()), float(values.max())] if len(values) else [],
-        "mean": float(values.mean()) if len(values) else None,
+        "mean": float(values.mean(dtype=torch.float64)) if len(values) else None,
         "std": float(values.std()) if len(values) > 1 else None,
         "missing": float((~observed).double().mean()),
         "missing_examples": float((~observed).flatten(1).any(1).double().mean()),

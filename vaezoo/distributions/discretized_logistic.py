@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
 
+BLOCK = 1 << 15  # numbers in a block of ``mean``
+
 
 class DiscretizedLogisticDistribution(Distribution):
     """A logistic distribution rounded to the levels k / 255, k = 0 ... 255. The outer levels contain the tails.
@@ -48,10 +50,15 @@ class DiscretizedLogisticDistribution(Distribution):
     def mean(self) -> Tensor:
         """The mean of the rounded variable: sum_k P(X > k / 255) / 255."""
         step = 1 / (self.num_levels - 1)
-        total = torch.zeros_like(self.loc)
-        for k in range(self.num_levels - 1):
-            total = total + torch.sigmoid((self.loc - (k + 0.5) * step) * torch.exp(-self.log_scale))
-        return total * step
+        means = []
+        # In blocks that stay in the processor's cache: many times as fast for a mixture over images.
+        blocks = zip(self.loc.flatten().split(BLOCK), self.log_scale.flatten().split(BLOCK), strict=True)
+        for loc, log_scale in blocks:
+            total, inverse_scale = torch.zeros_like(loc), torch.exp(-log_scale)
+            for k in range(self.num_levels - 1):
+                total = total + torch.sigmoid((loc - (k + 0.5) * step) * inverse_scale)
+            means.append(total * step)
+        return torch.cat(means).reshape(self.loc.shape)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:

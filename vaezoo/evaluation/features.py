@@ -101,7 +101,7 @@ def as_factors(labels: Tensor) -> Tensor:
 
 def new_feature_net(train: Split) -> FeatureNet:
     """An untrained network for a split's images and labels, with one head for each factor."""
-    classes = [int(largest) + 1 for largest in as_factors(train.y).amax(0)]
+    classes = [int(largest) + 1 for largest in as_factors(train.y).amax(0)] if len(train.y) else [0]
     if max(classes) < 2:
         raise ValueError("sample features need a classifier, but all images have the same label")
     return FeatureNet(train.x.shape[1:], classes)
@@ -153,6 +153,12 @@ def train_features(train: Split, test: Split, seed: int = 0, num_images: int = 1
     return net
 
 
+def with_labels(split: Split) -> Split:
+    """Return the examples of a split whose labels are not missing (-1)."""
+    known = (as_factors(split.y) >= 0).all(1)
+    return split if known.all() else split.select(known.nonzero()[:, 0])
+
+
 def features_for(data: ImageData, folder: str | Path, seed: int = 0, num_images: int = 180_000) -> FeatureNet:
     """Load the network for a data set from ``folder``; train and save it if it is not there.
 
@@ -166,7 +172,7 @@ def features_for(data: ImageData, folder: str | Path, seed: int = 0, num_images:
         seed: as in ``train_features``.
         num_images: as in ``train_features``.
     """
-    train, *_, test = data.read()
+    train, *_, test = map(with_labels, data.read())
     path = Path(folder, f"{type(data).__name__}-{fingerprint(train, test, VERSION, seed, num_images)[:16]}.pt")
     if (saved := load_feature_net(path, train, seed)) is not None:
         return saved

@@ -275,5 +275,5 @@ def simulate(
     """
     vae = check_model(model)
     with evaluating(vae), seeding.isolated(vae.device, vae.seed if seed is None else seed, "simulate"):
-        z = vae.prior(context).sample(torch.Size([num]))
+        z = vae.prior.sample(num, context)
         return vae.decode(z, context).sample(), z
