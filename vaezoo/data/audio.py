@@ -1,6 +1,7 @@
 """Sounds of your own: .wav, .flac and .ogg files."""
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,9 @@ class AudioData(OwnData):
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"rate": self.rate, "features": self.features, "class_names": self.class_names}
+
+    def encoding(self, description: Mapping[str, Any]) -> Any:
+        return {key: description.get(key) for key in ("rate", "features")}
 
     def report(self) -> dict[str, Any]:
         return self.found
