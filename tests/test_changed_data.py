@@ -87,3 +87,17 @@ def test_descriptions_are_compared_up_to_rounding_errors():
     assert are_close(value, {"a": [1.0 + 1e-15, "x", None], "b": 2})
     for other in ({"a": [1.001, "x", None], "b": 2}, {"a": [1.0, "x"], "b": 2}, {"a": [1.0, "x", None]}, None):
         assert not are_close(value, other)
+
+
+def test_a_table_is_not_rounded_to_16_bits(cli, tmp_path):
+    """bfloat16 has no 257, and ln 1000 in it is 6.906: counts, categories and constants of log p would be others."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"visits": 2 * rng.integers(200, 300, 120) + 1, "height": rng.normal(size=120)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    table = ("data=table", "data.path=t.csv", "data.batch_size=16")
+    words = "trainer.precision=bf16-true rounds the counts, categories and scales of a table"
+    assert words in error_of(cli, *table, *SHORT, "trainer.precision=bf16-true")
+    bundled = ("data=tables/wine", "trainer.precision=bf16-true")
+    assert words in error_of(cli, *bundled, *SHORT)
+    run = train(cli, *table, "trainer.precision=bf16-mixed")
+    assert words in error_of(cli, "task=evaluate", f"run={run}", "trainer.precision=bf16-true")

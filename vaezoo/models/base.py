@@ -198,6 +198,7 @@ class LatentVariableModel(TrainingLoop):
         if self.objective.num_train is None:
             return
         checks.check_data_module(self, data)
+        checks.check_precision(data, self.trainer.precision)
         describe = getattr(data, "describe", None)
         self.data_description = describe() if describe else {}
         if stage != "fit":
