@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import RandomImages
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from vaezoo.data import DataModule, Split
 from vaezoo.data.statistics import describe_data
+from vaezoo.models import VAE
+from vaezoo.tasks.check import report
 
 
 class Rows(DataModule):
@@ -89,3 +92,26 @@ def test_first_line_of_a_run(cli):
     assert config["model"]["likelihood"]["_target_"] == "vaezoo.families.MixtureOfDiscretizedLogistics"
     code, _, err, _ = cli(*small, "model/likelihood=continuous_bernoulli")
     assert "byte data; log p(x | z): ContinuousBernoulli" in err.splitlines()[0]
+
+
+def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert report({"run_dir": str(tmp_path)}, VAE((3,), 2), Rows(), {}) is None
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr().out == ""
+
+
+class HalfObserved(Rows):
+    """Rows whose first entry is missing in the first row, else constant, and whose second entry is never observed."""
+
+    def read(self):
+        x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        x[:, 0], x[:, 1] = 7.0, math.nan
+        x[::2, 0] = math.nan
+        return Split(x, torch.zeros(50).long()), Split(x[:12], torch.zeros(12).long())
+
+
+def test_missing_entries_are_neither_equal_nor_different():
+    data = HalfObserved()
+    data.setup()
+    assert describe_data(data)["constant_entries"] == 2

@@ -440,6 +440,12 @@ def test_digest_of_a_row_depends_on_its_content_only():
         assert (row_digests(changed, columns) != digests).tolist() == [False, False, True, False, False, False]
 
 
+def test_a_missing_number_is_not_zero():
+    """Such rows are no duplicates."""
+    frame = pd.DataFrame({"a": [0.0, math.nan, 1.0], "b": [0.5, 0.5, 0.5]})
+    assert len(set(row_digests(frame, find_columns(frame, {"a": "real"})).tolist())) == 3
+
+
 def test_constant_column_that_is_asked_for_has_scale_one():
     frame = pd.DataFrame({"a": [0.3] * 30, "b": np.linspace(0, 1, 30)})
     transform = fit(frame, {"a": "real"})

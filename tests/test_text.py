@@ -85,6 +85,17 @@ def test_equal_lines_are_on_one_side(tmp_path):
     assert all(name == name.lower() for name in data.vocabulary.names)
 
 
+def test_lines_of_equal_words_are_on_one_side(tmp_path):
+    """White space between words is not seen by the model; between characters it is."""
+    lines = [*SENTENCES, *(line.replace(" ", " \t ") for line in SENTENCES)]
+    data = ready(make(tmp_path, lines, max_tokens=20))
+    assert data.report()["duplicate lines"] == 120
+    assert {name: rows[rows >= 120].sub(120).tolist() for name, rows in data.rows.items()} == {
+        name: rows[rows < 120].tolist() for name, rows in data.rows.items()
+    }
+    assert ready(make(tmp_path, lines, tokens="character")).report()["duplicate lines"] == 0
+
+
 def test_lines_that_are_too_long(tmp_path):
     """Cut to their first tokens without an end, or left out; both are counted."""
     cut, drop = (ready(make(tmp_path, max_tokens=10, long=long)) for long in ("cut", "drop"))

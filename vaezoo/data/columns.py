@@ -24,6 +24,7 @@ FEW_VALUES = 10  # distinct whole numbers that are taken as categories
 MAX_CATEGORIES = 1000
 MAX_WHOLE = 2**24  # float32 holds whole numbers up to it exactly
 ID_NAME = re.compile(r"(^|[^a-z])(id|ids|uuid|index|idx|key|nr)$", re.IGNORECASE)
+MISSING_BITS = np.uint64(2**64 - 1)  # of a missing entry in the digest of a row: no number has them
 DAY = np.timedelta64(86_400_000_000, "us")
 
 
@@ -306,7 +307,7 @@ def row_digests(frame: "pandas.DataFrame", columns: Sequence[Column]) -> np.ndar
     """Return a number for each row that depends on its content only, uint64 (N,); ids and the label have no part in it.
 
     Numbers count by their value and text by its characters, so the digest of a row stays the same if rows are added or
-    a column changes its kind.
+    a column changes its kind, unless it becomes an id.
     """
     import pandas
 
@@ -323,7 +324,7 @@ def row_digests(frame: "pandas.DataFrame", columns: Sequence[Column]) -> np.ndar
             codes, entries = pandas.factorize(series)
             hashes = [hashlib.blake2b(str(e).encode(), digest_size=8).digest() for e in entries]
             bits = np.array([*(int.from_bytes(h, "little") for h in hashes), 0], dtype=np.uint64)[codes]
-        bits = np.where(series.isna(), np.uint64(0), bits)
+        bits = np.where(series.isna(), MISSING_BITS, bits)
         digests = mix_bits(digests ^ mix_bits(bits))
     return digests
 

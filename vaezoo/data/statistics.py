@@ -35,10 +35,10 @@ def describe_data(data: DataModule, most: int = MOST_EXAMPLES) -> dict[str, Any]
         ``class``, ``noun``, ``kind``, ``shape`` and ``numbers`` (examples of each split); ``looked_at`` (examples whose
         values are counted in the entries that follow); ``range``, ``mean`` and ``std`` of the observed entries as the
         model sees them; ``missing`` (share of the entries) and ``missing_examples`` (share of the examples with missing
-        entries); ``constant_entries`` (entries of an example that are equal in all of them); ``duplicates`` (examples
-        that equal an earlier one) and ``shared`` (test examples that equal a training example), both of the stored
-        values; ``classes`` (number of training examples by class), empty without labels; and ``bytes`` of the stored
-        training examples.
+        entries); ``constant_entries`` (entries of an example that are equal in all examples in which they are observed);
+        ``duplicates`` (examples that equal an earlier one) and ``shared`` (test examples that equal a training
+        example), both of the stored values; ``classes`` (number of training examples by class), empty without labels;
+        and ``bytes`` of the stored training examples.
     """
     splits = {name: getattr(data, name) for name in SPLITS}
     most = max(1, min(most, MOST_VALUES // prod(data.shape or ())))
@@ -49,8 +49,8 @@ def describe_data(data: DataModule, most: int = MOST_EXAMPLES) -> dict[str, Any]
     observed = is_observed(x)
     values = x[observed].float()
     rows, noun = x.flatten(1), data.noun
-    first = rows[:1]
-    constant = ((rows == first) | ~is_observed(rows)).all(0)
+    first = observed.flatten(1).to(torch.uint8).argmax(0, keepdim=True)  # the first row in which an entry is observed
+    constant = ((rows == rows.gather(0, first)) | ~is_observed(rows)).all(0)
     train = splits["train"]
     row_bytes = stored_rows(sample_split(train, 1)).nbytes
     return {

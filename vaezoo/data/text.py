@@ -73,6 +73,8 @@ class TextData(OwnData):
     def read(self) -> tuple[Split, ...]:
         text = self.read_text()
         lines = [line.lower() for line in text.lines] if self.lower_case else text.lines
+        if self.tokens == "word":  # of two lines that differ in white space only, all tokens are equal: they belong in one set
+            lines = [" ".join(line.split()) for line in lines]
         digests = np.array([digest_line(line) for line in lines], dtype=np.uint64)
         train = self.divide(digests)["train"].tolist()
         vocabulary = Vocabulary.build((lines[row] for row in train), self.tokens, self.lower_case, self.vocabulary_size)

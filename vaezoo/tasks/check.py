@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from vaezoo.data import DataModule
@@ -39,14 +40,26 @@ def check(config: dict[str, Any]) -> None:
     data.prepare_data()
     start = time.perf_counter()
     data.setup()
-    seconds = time.perf_counter() - start
-    found = describe_data(data) | {"seconds_to_read": round(seconds, 2), "about_these_data": data.report()}
-    found["choice"] = describe_choice(model, data)
-    found |= measure_epoch(final_config, model, data)
+    measured = {"seconds_to_read": round(time.perf_counter() - start, 2)}
+    measured |= measure_epoch(final_config, model, data)
+    report(final_config, model, data, measured)
+
+
+@rank_zero_only
+def report(config: dict[str, Any], model: LatentVariableModel, data: DataModule, measured: dict[str, Any]) -> None:
+    """Describe the data, write the files and print the numbers, in the first process only.
+
+    Args:
+        config: the final config of the run.
+        model: the model.
+        data: the data module, after its ``setup``.
+        measured: what was measured, by name.
+    """
+    found = describe_data(data) | {"about_these_data": data.report(), "choice": describe_choice(model, data)} | measured
     folder = Path(config["run_dir"])
     files = draw_sheet(data, folder)
     write_atomic(folder / "check.json", json.dumps(found, indent=1, ensure_ascii=False))
-    write_summary(final_config, noun=data.noun, task="check", files=[str(file) for file in files])
+    write_summary(config, noun=data.noun, task="check", files=[str(file) for file in files])
     print("\n".join(lines(found, [folder / "check.json", *files])))
 
 
