@@ -404,6 +404,9 @@ def test_conversion_does_not_share_memory_with_the_file():
         ({"x": BYTES, "y": LABELS - 2}, {}, "from -2 to 0"),
         ({"x": BYTES, "y": np.eye(12)}, {}, "is one-hot"),
         ({"x": BYTES, "y": LABELS + 0j}, {}, "type complex128"),
+        ({"x": BYTES, "y": np.array([b"\xff"] * 12)}, {}, "holds bytes that are not UTF-8"),
+        ({"x": BYTES}, {"value_range": ["a", "b"]}, "data.value_range=['a', 'b'] is not possible: use two numbers"),
+        ({"x": BYTES}, {"value_range": 3}, "data.value_range=3 is not possible: use two numbers"),
     ],
 )
 def test_keys_and_labels_that_are_refused(arrays, options, words, tmp_path):
@@ -501,3 +504,9 @@ def test_a_long_header_in_a_small_file_is_not_read(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**21
+
+
+def test_an_empty_data_set_is_no_array(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = h5py.Empty("f")
+    assert "holds nothing: choose the data with data.key=NAME" in refusal(tmp_path / "a.h5")

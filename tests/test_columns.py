@@ -118,6 +118,7 @@ def test_text_is_read(read, content, options, expected):
         (b"a\nx\nM\xfcller\n", {}, "line 3 has the byte 0xfc, which is not utf-8: name the encoding"),
         ("a\n1\n".encode("utf-16"), {}, "is UTF-16, not UTF-8: use data.encoding=utf-16"),
         ("a\nx\0\n", {}, "line 2 has a zero byte"),
+        ("a,b\n1,2\n3,1e999\n", {}, "line 3: '1e999' in column 'b' is too large for a number"),
         ("a\n1\n", {"encoding": "klingon"}, "data.encoding=klingon is unknown"),
         ("a,b\n1,2\n", {"separator": "::"}, "data.separator=:: should be comma, semicolon, tab, bar or one other"),
         ("a,b\n1,2\n", {"decimal": ","}, "data.decimal=, should be point, comma or null"),
@@ -283,6 +284,8 @@ def test_kinds_that_are_asked_for():
     [
         ({"agee": "real"}, None, "data.types: there is no column 'agee', did you mean age?"),
         ({"age": "number"}, None, "data.types: 'number' of column 'age' is not one of real, date"),
+        ({"age": 3}, None, "data.types: 3 of column 'age' is not one of real, date, count, categorical, ordinal, id"),
+        ({"grade": ["a", "b", "c", "a"]}, None, "nor a list of different levels"),
         ({"score": "count"}, None, "row 1: 0.5 in column 'score' is not a whole number from 0 to 16,777,216"),
         ({"grade": "real"}, None, "row 1: 'b' in column 'grade' is not a number"),
         ({"grade": "date"}, None, "row 1: 'b' in column 'grade' is not a date"),

@@ -221,6 +221,7 @@ def read_hdf5(path: Path, key: str | None, labels_key: str | None) -> ArrayFile:
     with h5py.File(path, "r") as file:
         sets: dict[str, Any] = {}
         file.visititems(lambda name, item: sets.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        sets = {name: item for name, item in sets.items() if item.shape is not None}  # an empty one has no shape
         key, labels_key = choose_keys(path, {name: item.shape for name, item in sets.items()}, key, labels_key)
 
         def read(name: str | None) -> Any:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vaezoo.data.options import is_range, require
 from vaezoo.errors import ConfigError, suggest
 
 LAYOUTS = {"NCHW": 4, "NHWC": 4, "NHW": 3, "ND": None}  # the number of dimensions; ND: any number >= 2
@@ -227,10 +228,7 @@ def find_conversion(
         raise ConfigError(f"data.kind={kind} is unknown: {suggest(kind, KINDS, 'data.kind=')}")
     bounds = None
     if value_range is not None:
-        if len(value_range) != 2 or not value_range[0] < value_range[1]:
-            raise ConfigError(
-                f"data.value_range={list(value_range)} is no range: give two numbers, the lower one first"
-            )
+        require(is_range(value_range), "value_range", value_range, "two numbers, the lower one first")
         if kind in ("real", "count"):
             raise ConfigError(f"data.value_range scales to [0, 1], data.kind={kind} keeps the values: leave one out")
         bounds = (value_range[0], value_range[1])
@@ -403,7 +401,10 @@ def convert_labels(labels: NDArray | None, num: int, name: str) -> tuple[Tensor,
     if labels.ndim not in (1, 2) or len(labels) != num:
         raise ConfigError(f"{name} has the shape {labels.shape}, but there are {num:,} examples: give one for each")
     if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8")
+        try:
+            labels = np.char.decode(labels, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{name} holds bytes that are not UTF-8 ({error}): save texts or whole numbers") from error
     if labels.dtype.kind == "U":
         if labels.ndim == 2:
             raise ConfigError(f"{name} holds texts of the shape {labels.shape}: give one label for each example")

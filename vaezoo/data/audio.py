@@ -92,6 +92,11 @@ class AudioData(OwnData):
         length = self.frame if self.seconds is None else max(1, round(self.seconds * rate))
         labels = self.read_labels(list(recordings))
         digests = np.concatenate([digest_rows(recording.samples[None]) for recording in recordings.values()])
+        if (different := len(np.unique(digests))) < 3:
+            raise ConfigError(
+                f"data.root={self.root} has {different} different sounds, but training, validation and test get whole "
+                f"files: cut the sounds into at least 3 files"
+            )
         frames = {
             path: cut_frames(resample(recording.samples, recording.rate, rate), length)
             for path, recording in recordings.items()
@@ -112,7 +117,7 @@ class AudioData(OwnData):
             "bad files": {self.show_path(path): cause for path, cause in bad.items()},
             "hidden files": files.num_hidden,
             "other files": files.num_others,
-            "duplicate files": len(recordings) - len(np.unique(digests)),
+            "duplicate files": len(recordings) - different,
             "rate": rate,
             "resampled files": sum(recording.rate != rate for recording in recordings.values()),
             "files with several channels, mixed": sum(recording.channels > 1 for recording in recordings.values()),

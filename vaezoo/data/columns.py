@@ -98,8 +98,12 @@ def find_columns(
     for name, kind in asked.items():
         if name not in names:
             raise ConfigError(f"data.types: there is no column {name!r}, {suggest(str(name), names)}")
-        if isinstance(kind, str) and kind not in KINDS:
-            raise ConfigError(f"data.types: {kind!r} of column {name!r} is not one of {', '.join(KINDS)}")
+        is_levels = isinstance(kind, list | tuple) and 1 < len(kind) == len(set(map(format_value, kind)))
+        if kind not in KINDS and not is_levels:
+            raise ConfigError(
+                f"data.types: {kind!r} of column {name!r} is not one of {', '.join(KINDS)}, nor a list of different "
+                f"levels"
+            )
     if label is not None and label not in names:
         raise ConfigError(f"data.label={label}: there is no such column, {suggest(label, names)}")
     columns = []

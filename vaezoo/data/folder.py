@@ -10,11 +10,11 @@ from torch import Tensor
 from vaezoo.data.byte_cache import ByteCache, cache_folder
 from vaezoo.data.images import ImageData
 from vaezoo.data.memory import available_memory, check_memory
+from vaezoo.data.options import are_integers, is_range, require
 from vaezoo.data.own import OwnData
 from vaezoo.data.picture_cache import PictureOptions, bad_files_error, load_pictures
 from vaezoo.data.picture_files import PictureFiles, find_pictures, show_path
 from vaezoo.data.splits import LazyExamples, Split, count_labels
-from vaezoo.errors import ConfigError
 
 
 class FolderData(OwnData, ImageData):
@@ -144,21 +144,3 @@ class FolderData(OwnData, ImageData):
             "cache": str(self.cache.path),
             "cache in bytes": self.cache.nbytes,
         }
-
-
-def require(condition: bool, name: str, value: Any, choices: str) -> None:
-    """Raise a ConfigError if an option has no possible value."""
-    if not condition:
-        raise ConfigError(f"data.{name}={value} is not possible: use {choices}")
-
-
-def are_integers(values: Any, number: int, low: int, high: int) -> bool:
-    """Return whether values are a list of a given number of integers from ``low`` to ``high``."""
-    is_list = isinstance(values, list | tuple) and len(values) == number
-    return is_list and all(type(value) is int and low <= value <= high for value in values)
-
-
-def is_range(values: Any) -> bool:
-    """Return whether values are two finite numbers, the smaller one first."""
-    is_list = isinstance(values, list | tuple) and len(values) == 2
-    return is_list and all(type(value) in (int, float) for value in values) and -np.inf < values[0] < values[1] < np.inf

@@ -456,7 +456,14 @@ def to_values(column: TextColumn, name: str, mark: str, place: Callable[[int], s
         if mark == "," or column.find(f"[,{GROUP_MARKS}]"):
             remove = str.maketrans("", "", GROUP_MARKS + (",." if mark == "." else ".,")[0])
             entries = [entry.translate(remove).replace(mark, ".") for entry in entries]
-        return np.array([*map(float, entries), math.nan])[codes]
+        numbers = np.array([*map(float, entries), math.nan])
+        if np.isinf(numbers).any():
+            entry = column.entries[int(np.isinf(numbers).argmax())].as_py()
+            raise ConfigError(
+                f"{place(column.first_row(entry))}: {entry!r} in column {name!r} is too large for a number: correct it, "
+                f"or add it to data.missing"
+            )
+        return numbers[codes]
     if column.all_match(DATE):
         dates = pandas.to_datetime(pandas.Series(entries), format="ISO8601", utc=True, errors="coerce")
         if dates.isna().any():
