@@ -404,7 +404,7 @@ def test_conversion_does_not_share_memory_with_the_file():
         ({"x": BYTES, "y": LABELS - 2}, {}, "from -2 to 0"),
         ({"x": BYTES, "y": np.eye(12)}, {}, "is one-hot"),
         ({"x": BYTES, "y": LABELS + 0j}, {}, "type complex128"),
-        ({"x": BYTES, "y": np.array([b"\xff"] * 12)}, {}, "holds bytes that are not UTF-8"),
+        ({"x": BYTES, "y": np.array([b"\xff"] * 12)}, {}, "holds bytes that are no UTF-8"),
         ({"x": BYTES}, {"value_range": ["a", "b"]}, "data.value_range=['a', 'b'] is not possible: use two numbers"),
         ({"x": BYTES}, {"value_range": 3}, "data.value_range=3 is not possible: use two numbers"),
     ],
@@ -499,7 +499,7 @@ def test_a_long_header_in_a_small_file_is_not_read(tmp_path):
         for _ in range(100):
             file.write(bytes(2**20))
     tracemalloc.start()
-    with pytest.raises(ConfigError, match="a.npz cannot be read"):
+    with pytest.raises(ConfigError, match=r"a\.npz cannot be read"):
         read_array_file(tmp_path / "a.npz")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -1,6 +1,7 @@
 """Tests of the data module of sounds: frames, splits by file, bad files, and what a user gets."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -124,16 +125,33 @@ def test_bad_files(tmp_path, capsys):
     (tmp_path / ".hidden.wav").touch()
     with pytest.raises(ConfigError) as error:
         ready(make(tmp_path))
-    message = str(error.value)
-    assert message.startswith("26 of 41 sounds in data.root=")
-    assert "low/0.wav (it has 1,200 of 1,900 bytes of sound); " in message
-    assert message.count("bytes of sound") in (19, 20)
-    assert message.endswith("; ...: repair them, or leave them out with data.on_bad=skip")
+    message, listed = str(error.value), capsys.readouterr().err.splitlines()
+    assert message.startswith("26 of 41 sound files in data.root=")
+    assert message.endswith("): repair or remove them, or leave them out with data.on_bad=skip")
+    assert "  high/15.wav: it has 1,200 of 1,900 bytes of sound" in listed
+    assert (len(listed), listed[-1]) == (22, "  and 6 more")
     data = ready(make(tmp_path, on_bad="skip"))
     assert "26 of 41 sound files cannot be read" in capsys.readouterr().out
     assert sum(len(split.x) for split in splits_of(data)) == 15 * 9
     assert data.report()["bad files"]["low/0.wav"] == "it has 1,200 of 1,900 bytes of sound"
-    assert (data.report()["hidden files"], data.report()["other files"]) == (1, 1)
+    assert (data.report()["hidden files and folders"], data.report()["ignored files"]) == (1, {".txt": 1})
+
+
+def test_one_long_sound_is_refused(tmp_path):
+    """A set gets whole files, so there must be three."""
+    write_sounds(tmp_path, 2, length=8000)
+    with pytest.raises(ConfigError, match=r"has 2 different sounds that are as long as a frame.*at least 3 files"):
+        ready(make(tmp_path))
+
+
+def test_files_that_are_none_are_ignored(tmp_path):
+    """To read a pipe would wait forever, and a link may lead to files that were not meant."""
+    write_sounds(tmp_path / "a", classes=("all",))
+    write_sounds(tmp_path / "b", 1)
+    (tmp_path / "a" / "link.wav").symlink_to(tmp_path / "b" / "low" / "0.wav")
+    os.mkfifo(tmp_path / "a" / "pipe.wav")
+    report = ready(make(tmp_path / "a")).report()
+    assert (report["sound files"], report["links not followed"], report["ignored files"]) == (30, 1, {".wav": 1})
 
 
 def test_labels_need_two_folders(tmp_path):

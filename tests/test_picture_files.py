@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from vaezoo.data.found_files import show_path
 from vaezoo.data.picture_files import (
     PictureError,
     PictureSettings,
@@ -17,7 +18,6 @@ from vaezoo.data.picture_files import (
     describe_error,
     find_pictures,
     read_header,
-    show_path,
 )
 from vaezoo.errors import ConfigError
 
@@ -563,3 +563,11 @@ def test_unreadable_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(ConfigError, match=r"the folder .*closed cannot be read \(Permission denied\): make"):
         find_pictures(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_has_another_stamp(tmp_path, monkeypatch):
+    """So a cache that was made without it is not used when its permissions are repaired."""
+    Image.new("L", (2, 2)).save(tmp_path / "a.png")
+    before = find_pictures(tmp_path).stamps
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert not np.array_equal(before, find_pictures(tmp_path).stamps)

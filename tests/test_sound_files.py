@@ -188,13 +188,13 @@ def test_sounds_of_a_folder(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = find_sounds(tmp_path)
-    assert [path.relative_to(tmp_path).as_posix() for path in found.paths] == ["a.FLAC", "b/1.wav", "b/2.ogg"]
-    assert found[1:] == (3, 1)
+    assert found.paths == ["a.FLAC", "b/1.wav", "b/2.ogg"]
+    assert (found.num_hidden, found.ignored) == (3, {".txt": 1})
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.mp3").touch()
-    with pytest.raises(ConfigError, match=r"data.root=\S+ has no sounds among 1 files"):
+    with pytest.raises(ConfigError, match=r"data.root=\S+ has no sound files .*; found: 1 .mp3"):
         find_sounds(tmp_path / "empty")
-    with pytest.raises(ConfigError, match=r"data.root=\S+ is no folder"):
+    with pytest.raises(ConfigError, match=r"data.root=\S+ does not exist"):
         find_sounds(tmp_path / "z")
 
 

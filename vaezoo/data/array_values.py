@@ -404,7 +404,7 @@ def convert_labels(labels: NDArray | None, num: int, name: str) -> tuple[Tensor,
         try:
             labels = np.char.decode(labels, "utf-8")
         except UnicodeDecodeError as error:
-            raise ConfigError(f"{name} holds bytes that are not UTF-8 ({error}): save texts or whole numbers") from error
+            raise ConfigError(f"{name} holds bytes that are no UTF-8 ({error}): save texts or whole numbers") from error
     if labels.dtype.kind == "U":
         if labels.ndim == 2:
             raise ConfigError(f"{name} holds texts of the shape {labels.shape}: give one label for each example")

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaezoo.data.found_files import FoundFiles, bad_files_error, show_path
 from vaezoo.data.mel import WINDOW, log_mel, mel_filters
 from vaezoo.data.memory import check_memory
 from vaezoo.data.own import OwnData
 from vaezoo.data.sound_files import (
     Sound,
-    SoundFiles,
     choose_rate,
     cut_frames,
     find_sounds,
@@ -28,7 +28,6 @@ from vaezoo.errors import ConfigError, suggest
 
 PICTURE_SIZE = (64, 256)  # height and width of a sound as a picture, in pixels
 FEATURES = ("wave", "log_mel")
-MOST_NAMED = 20  # bad files in one message
 
 
 class AudioData(OwnData):
@@ -90,34 +89,34 @@ class AudioData(OwnData):
             Counter(recording.rate for recording in recordings.values()), self.rate, self.root
         )
         length = self.frame if self.seconds is None else max(1, round(self.seconds * rate))
-        labels = self.read_labels(list(recordings))
+        self.class_names = files.class_names
         digests = np.concatenate([digest_rows(recording.samples[None]) for recording in recordings.values()])
-        if (different := len(np.unique(digests))) < 3:
-            raise ConfigError(
-                f"data.root={self.root} has {different} different sounds, but training, validation and test get whole "
-                f"files: cut the sounds into at least 3 files"
-            )
-        frames = {
-            path: cut_frames(resample(recording.samples, recording.rate, rate), length)
-            for path, recording in recordings.items()
-        }
-        numbers = np.array([len(parts) for parts in frames.values()])  # of frames of each file
+        frames = [
+            cut_frames(resample(recording.samples, recording.rate, rate), length) for recording in recordings.values()
+        ]
+        numbers = np.array([len(parts) for parts in frames])  # of frames of each file
         if not numbers.any():
             longest = max(len(recording.samples) / recording.rate for recording in recordings.values())
             raise ConfigError(
                 f"no sound in data.root={self.root} is as long as a frame, {length / rate:g} s; the longest has "
                 f"{longest:g} s: use a smaller {'data.frame' if self.seconds is None else 'data.seconds'}"
             )
-        waves = torch.from_numpy(np.concatenate(list(frames.values())))
+        if (different := len(np.unique(digests[numbers > 0]))) < 3:
+            raise ConfigError(
+                f"data.root={self.root} has {different} different sounds that are as long as a frame, but training, "
+                f"validation and test get whole files: cut the sounds into at least 3 files"
+            )
+        waves = torch.from_numpy(np.concatenate(frames))
         x = (waves if self.features == "wave" else self.to_log_mel(waves, rate)).unsqueeze(1)
-        y = torch.from_numpy(np.repeat([labels[path] for path in recordings], numbers))
+        y = torch.from_numpy(np.repeat(files.labels[list(recordings)], numbers))
         total = sum(len(recording.samples) / recording.rate for recording in recordings.values())
         self.found = {
             "sound files": len(files.paths),
-            "bad files": {self.show_path(path): cause for path, cause in bad.items()},
-            "hidden files": files.num_hidden,
-            "other files": files.num_others,
-            "duplicate files": len(recordings) - different,
+            "bad files": {show_path(files.paths[number]): cause for number, cause in bad.items()},
+            "ignored files": files.ignored,
+            "hidden files and folders": files.num_hidden,
+            "links not followed": files.num_links,
+            "duplicate files": len(recordings) - len(np.unique(digests)),
             "rate": rate,
             "resampled files": sum(recording.rate != rate for recording in recordings.values()),
             "files with several channels, mixed": sum(recording.channels > 1 for recording in recordings.values()),
@@ -151,41 +150,26 @@ class AudioData(OwnData):
             )
         return torch.cat([log_mel(part, rate, self.mels) for part in waves.split(1000)])
 
-    def read_sounds(self, files: SoundFiles) -> tuple[dict[Path, Sound], dict[Path, str]]:
-        """Read all files: return the good ones, and the causes of the bad ones.
+    def read_sounds(self, files: FoundFiles) -> tuple[dict[int, Sound], dict[int, str]]:
+        """Read all files: return the good ones, and the causes of the bad ones, both by the number of the file.
 
         Raises:
             ConfigError: files are bad and ``on_bad`` is ``error``, none is good, or they do not fit into memory.
         """
-        check_memory(f"data.root={self.root}", memory_of_sounds(files.paths), "use a part of the sounds")
-        recordings: dict[Path, Sound] = {}
-        bad: dict[Path, str] = {}
-        for path in files.paths:
+        paths = [files.root / name for name in files.paths]
+        check_memory(f"data.root={self.root}", memory_of_sounds(paths), "use a part of the sounds")
+        recordings: dict[int, Sound] = {}
+        bad: dict[int, str] = {}
+        for number, path in enumerate(paths):
             try:
-                recordings[path] = read_sound(path)
+                recordings[number] = read_sound(path)
             except Exception as error:  # soundfile raises errors of several classes for broken files
-                bad[path] = str(error).replace(str(path), path.name).strip().split("\n")[0] or type(error).__name__
+                bad[number] = str(error).replace(str(path), path.name).strip().split("\n")[0] or type(error).__name__
         if bad and (self.on_bad == "error" or not recordings):
-            named = "; ".join(f"{self.show_path(path)} ({cause})" for path, cause in list(bad.items())[:MOST_NAMED])
-            raise ConfigError(
-                f"{len(bad):,} of {len(files.paths):,} sounds in data.root={self.root} cannot be read, "
-                f"{named}{'; ...' * (len(bad) > MOST_NAMED)}: repair them, or leave them out with data.on_bad=skip"
-            )
+            raise bad_files_error(files, bad)
         if bad:
-            print(f"{len(bad):,} of {len(files.paths):,} sound files cannot be read and are left out")
+            print(f"{len(bad):,} of {len(paths):,} sound files cannot be read and are left out")
         return recordings, bad
-
-    def show_path(self, path: Path) -> str:
-        """Return the path of a file in the folder, with forward slashes."""
-        return path.relative_to(self.root).as_posix()
-
-    def read_labels(self, paths: list[Path]) -> dict[Path, int]:
-        """Return the number of the sub-folder of each file: -1 if it is in none, or if there is only one."""
-        parts = {path: path.relative_to(self.root).parts for path in paths}
-        names = sorted({part[0] for part in parts.values() if len(part) > 1})
-        self.class_names = names if len(names) > 1 else []
-        numbers = {name: number for number, name in enumerate(self.class_names)}
-        return {path: numbers.get(part[0], -1) if len(part) > 1 else -1 for path, part in parts.items()}
 
     # For people.
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.byte_cache import ByteCache, cache_folder
+from vaezoo.data.found_files import FoundFiles, bad_files_error, show_path
 from vaezoo.data.images import ImageData
 from vaezoo.data.memory import available_memory, check_memory
 from vaezoo.data.options import are_integers, is_range, require
 from vaezoo.data.own import OwnData
-from vaezoo.data.picture_cache import PictureOptions, bad_files_error, load_pictures
-from vaezoo.data.picture_files import PictureFiles, find_pictures, show_path
+from vaezoo.data.picture_cache import PictureOptions, load_pictures
+from vaezoo.data.picture_files import find_pictures
 from vaezoo.data.splits import LazyExamples, Split, count_labels
 
 
@@ -54,7 +55,7 @@ class FolderData(OwnData, ImageData):
         ConfigError: an option has no possible value.
     """
 
-    files: PictureFiles
+    files: FoundFiles
     cache: ByteCache
 
     def __init__(

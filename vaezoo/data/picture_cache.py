@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -15,21 +14,19 @@ import PIL
 from tqdm import tqdm
 
 from vaezoo.data.byte_cache import ByteCache, Content, cache_key, load_or_build, reserve, write_row
+from vaezoo.data.found_files import FoundFiles, bad_files_error, show_path
 from vaezoo.data.picture_files import (
     GREY_MODES,
     Header,
-    PictureFiles,
     PictureSettings,
     decode,
     describe_error,
     read_header,
-    show_path,
 )
 from vaezoo.data.workers import Crash, map_in_processes
 from vaezoo.errors import ConfigError
 
 VERSION = 1  # of decoding: raise it with every change that leads to other pixels
-NUM_SHOWN = 20  # bad files that an error names
 Result = TypeVar("Result")
 
 
@@ -67,7 +64,7 @@ class DecodedRow(NamedTuple):
     digest: int
 
 
-def load_pictures(files: PictureFiles, options: PictureOptions, folder: Path) -> ByteCache:
+def load_pictures(files: FoundFiles, options: PictureOptions, folder: Path) -> ByteCache:
     """Return the cache of the decoded pictures; build it if there is none for these files and options.
 
     Row i of the cache is picture i of ``files``, also if it is bad: such a row is empty.
@@ -90,12 +87,12 @@ def load_pictures(files: PictureFiles, options: PictureOptions, folder: Path) ->
     return load_or_build(folder, key, partial(build, files, options))
 
 
-def path_bytes(files: PictureFiles) -> Any:
+def path_bytes(files: FoundFiles) -> Any:
     """Return the paths of all files as one array of bytes."""
     return np.frombuffer(b"\0".join(map(os.fsencode, files.paths)), np.uint8)
 
 
-def build(files: PictureFiles, options: PictureOptions, rows: Path) -> Content:
+def build(files: FoundFiles, options: PictureOptions, rows: Path) -> Content:
     """Decode all pictures into a file of rows."""
     settings = choose_settings(files, options)
     shape = (len(files.paths), settings.channels, *settings.size)
@@ -122,7 +119,7 @@ def build(files: PictureFiles, options: PictureOptions, rows: Path) -> Content:
     return Content(shape, arrays, record)
 
 
-def choose_settings(files: PictureFiles, options: PictureOptions) -> PictureSettings:
+def choose_settings(files: FoundFiles, options: PictureOptions) -> PictureSettings:
     """Complete the options by the headers of the files, if anything is left to them.
 
     Raises:
@@ -142,7 +139,7 @@ def choose_settings(files: PictureFiles, options: PictureOptions) -> PictureSett
     return PictureSettings(size, channels, fit, background, value_range)
 
 
-def common_size(sizes: Sequence[tuple[int, int]], files: PictureFiles) -> tuple[int, int]:
+def common_size(sizes: Sequence[tuple[int, int]], files: FoundFiles) -> tuple[int, int]:
     """Return the size of all pictures.
 
     Raises:
@@ -158,29 +155,10 @@ def common_size(sizes: Sequence[tuple[int, int]], files: PictureFiles) -> tuple[
     return counts[0][0]
 
 
-def bad_files_error(files: PictureFiles, bad: dict[int, str]) -> ConfigError:
-    """Return the error for files that cannot be read, after printing the first of them with their causes.
-
-    Args:
-        files: all files.
-        bad: number and cause of each bad file, in order.
-    """
-    lines = [f"{show_path(files.paths[number])}: {cause}" for number, cause in list(bad.items())[:NUM_SHOWN]]
-    more = [f"and {len(bad) - NUM_SHOWN:,} more"] if len(bad) > NUM_SHOWN else []
-    print("\n".join(["files that cannot be read:", *(f"  {line}" for line in lines + more)]), file=sys.stderr)
-    advice = "repair or remove them"
-    if len(bad) < len(files.paths):
-        advice += ", or leave them out with data.on_bad=skip"
-    return ConfigError(
-        f"{len(bad):,} of {len(files.paths):,} picture files in data.root={show_path(files.root)} cannot be read "
-        f"(first {lines[0]}): {advice}"
-    )
-
-
 class ReadHeader:
     """Read the header of a picture by its number; return the cause as text if that fails."""
 
-    def __init__(self, files: PictureFiles):
+    def __init__(self, files: FoundFiles):
         self.files = files
 
     def __call__(self, number: int) -> Header | str:
@@ -200,7 +178,7 @@ class DecodeRow:
         rows: the file, which exists.
     """
 
-    def __init__(self, files: PictureFiles, settings: PictureSettings, rows: Path):
+    def __init__(self, files: FoundFiles, settings: PictureSettings, rows: Path):
         self.files, self.settings, self.rows = files, settings, rows
         self.output: int | None = None
 
@@ -219,7 +197,7 @@ class DecodeRow:
         return DecodedRow(header, is_animated, is_binary, digest)
 
 
-def run(function: Callable[[int], Result | str], files: PictureFiles, title: str) -> list[Result | str | Crash]:
+def run(function: Callable[[int], Result | str], files: FoundFiles, title: str) -> list[Result | str | Crash]:
     """Apply a function to the numbers of all files, in a process on each core, and return the results in order."""
     num = len(files.paths)
     results: list[Any] = [None] * num

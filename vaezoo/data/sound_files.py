@@ -1,6 +1,5 @@
 """Read sounds from .wav, .flac and .ogg files."""
 
-import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vaezoo.data.found_files import FoundFiles, find_files
 from vaezoo.errors import ConfigError
 
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -20,20 +20,6 @@ ALL_BITS = 2**32 - 1
 LAST_PAGE = 4  # flag of a page of an .ogg file
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 LONGEST = 2**33  # samples; headers of streams without a known length claim more
-
-
-class SoundFiles(NamedTuple):
-    """The sounds in a folder.
-
-    Args:
-        paths: the files in alphabetical order.
-        num_hidden: number of hidden files, and files in hidden folders and in ``__MACOSX``; they are ignored.
-        num_others: number of files with other suffixes; they are ignored, too.
-    """
-
-    paths: list[Path]
-    num_hidden: int
-    num_others: int
 
 
 class Sound(NamedTuple):
@@ -52,31 +38,9 @@ class Sound(NamedTuple):
     num_clipped: int
 
 
-def find_sounds(root: str | Path) -> SoundFiles:
-    """Return the sounds in a folder and its sub-folders.
-
-    Raises:
-        ConfigError: the folder does not exist, or has no sounds.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise ConfigError(f"data.root={root} is no folder: give the folder of the sounds")
-    paths, num_hidden, num_others = [], 0, 0
-    for folder, _, names in os.walk(root):
-        parts = Path(folder).relative_to(root).parts
-        for name in names:
-            if any(part.startswith(".") or part == "__MACOSX" for part in (*parts, name)):
-                num_hidden += 1
-            elif name.lower().endswith(SUFFIXES):
-                paths.append(Path(folder, name))
-            else:
-                num_others += 1
-    if not paths:
-        raise ConfigError(
-            f"data.root={root} has no sounds among {num_hidden + num_others} files: give a folder of "
-            f"{', '.join(SUFFIXES)} files"
-        )
-    return SoundFiles(sorted(paths), num_hidden, num_others)
+def find_sounds(root: str | Path) -> FoundFiles:
+    """Find all sound files below a folder (``find_files``)."""
+    return find_files(root, SUFFIXES, "sound")
 
 
 def read_sound(path: str | Path) -> Sound:

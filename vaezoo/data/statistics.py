@@ -35,7 +35,7 @@ def describe_data(data: DataModule, most: int = MOST_EXAMPLES) -> dict[str, Any]
         ``class``, ``noun``, ``kind``, ``shape`` and ``numbers`` (examples of each split); ``looked_at`` (examples whose
         values are counted in the entries that follow); ``range``, ``mean`` and ``std`` of the observed entries as the
         model sees them; ``missing`` (share of the entries) and ``missing_examples`` (share of the examples with missing
-        entries); ``constant_entries`` (entries of an example that are equal in all examples in which they are observed);
+        entries); ``constant_entries`` (entries that are equal in all examples in which they are observed);
         ``duplicates`` (examples that equal an earlier one) and ``shared`` (test examples that equal a training
         example), both of the stored values; ``classes`` (number of training examples by class), empty without labels;
         and ``bytes`` of the stored training examples.

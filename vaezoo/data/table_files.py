@@ -460,8 +460,8 @@ def to_values(column: TextColumn, name: str, mark: str, place: Callable[[int], s
         if np.isinf(numbers).any():
             entry = column.entries[int(np.isinf(numbers).argmax())].as_py()
             raise ConfigError(
-                f"{place(column.first_row(entry))}: {entry!r} in column {name!r} is too large for a number: correct it, "
-                f"or add it to data.missing"
+                f"{place(column.first_row(entry))}: {entry!r} in column {name!r} is too large for a number: correct "
+                f"it, or add it to data.missing"
             )
         return numbers[codes]
     if column.all_match(DATE):

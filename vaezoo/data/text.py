@@ -73,7 +73,7 @@ class TextData(OwnData):
     def read(self) -> tuple[Split, ...]:
         text = self.read_text()
         lines = [line.lower() for line in text.lines] if self.lower_case else text.lines
-        if self.tokens == "word":  # of two lines that differ in white space only, all tokens are equal: they belong in one set
+        if self.tokens == "word":  # lines that differ in white space only have equal tokens, so they belong in one set
             lines = [" ".join(line.split()) for line in lines]
         digests = np.array([digest_line(line) for line in lines], dtype=np.uint64)
         train = self.divide(digests)["train"].tolist()

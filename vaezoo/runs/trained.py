@@ -192,7 +192,7 @@ def check_encoding(model: LatentVariableModel, data: DataModule, saved: dict[str
         )
     names = saved.get("class_names"), present.get("class_names")
     if model.conditional and all(names) and names[0] != names[1]:
-        raise ConfigError(f"{path} was trained with the classes {names[0]}, not with {names[1]}: use data with the same")
+        raise ConfigError(f"{path} was trained with the classes {names[0]}, not with {names[1]}: use the same classes")
 
 
 def command_overrides() -> list[str]:
