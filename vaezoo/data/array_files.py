@@ -162,9 +162,10 @@ def read_npz(path: Path, key: str | None, labels_key: str | None) -> ArrayFile:
         headers = {}
         for name, entry in entries.items():
             with archive.open(entry) as stream:
-                *headers[name], start = read_header(stream)  # type: ignore[arg-type]  # IO[bytes]
-                if not headers[name][1].hasobject:
-                    check_size(entry.file_size - start, *headers[name])
+                shape, dtype, start = read_header(stream)  # type: ignore[arg-type]  # IO[bytes]
+            headers[name] = shape, dtype
+            if not dtype.hasobject:
+                check_size(entry.file_size - start, shape, dtype)
         key, labels_key = choose_keys(path, {name: shape for name, (shape, _) in headers.items()}, key, labels_key)
 
         def read(name: str | None) -> Any:
