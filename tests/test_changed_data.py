@@ -48,6 +48,14 @@ def test_a_text_with_another_vocabulary_is_not_evaluated(cli, tmp_path):
     assert "other scales, categories or tokens" in error_of(cli, "task=encode", f"run={run}")
 
 
+def test_outliers_of_another_vocabulary_are_refused(cli, tmp_path):
+    (tmp_path / "t.txt").write_text("\n".join(f"a b {i % 50}" for i in range(200)))
+    run = train(cli, "data=text", "data.path=t.txt", "data.max_tokens=54", "data.batch_size=16")
+    arguments = ("task.outliers=topics", "task.num_samples=1", "task.metrics=[anomaly]")
+    error = error_of(cli, "task=evaluate", f"run={run}", *arguments)
+    assert "task.outliers=topics: its scales, categories or tokens are not those of TextData" in error
+
+
 @pytest.mark.parametrize("change", ["data.split_seed=1", "+data.test_size=0.5", "data.val_size=0.2"])
 def test_the_division_of_a_trained_run_does_not_change(cli, tmp_path, change):
     """The test set would have rows of the training."""

@@ -10,6 +10,7 @@ from vaezoo.distributions import is_diagonal_normal
 from vaezoo.errors import ConfigError, DoesNotApply
 from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, compose_data_config
 from vaezoo.instantiate import build
+from vaezoo.models.checks import are_close
 from vaezoo.runs.trained import TrainedRun
 
 
@@ -64,7 +65,7 @@ def other_data(run: TrainedRun, name: str) -> DataModule:
     """Load another data set with the run's binarization and data folder.
 
     Raises:
-        ConfigError: its images have another shape, or another kind of values.
+        ConfigError: its images have another shape, or another kind of values, or its numbers mean something else.
     """
     config = compose_data_config(name)
     own = run.config["data"]
@@ -76,5 +77,11 @@ def other_data(run: TrainedRun, name: str) -> DataModule:
         raise ConfigError(
             f"task.outliers={name}: its images have shape {data.shape} and {data.data_kind} values, the model needs "
             f"{run.model.data_shape} and {run.data.data_kind}; choose another data set"
+        )
+    own_encoding, encoding = (part.encoding(part.describe()) for part in (run.data, data))
+    if not are_close(own_encoding, encoding):
+        raise ConfigError(
+            f"task.outliers={name}: its scales, categories or tokens are not those of {type(run.data).__name__}, so the "
+            f"numbers in x mean something else: choose another data set"
         )
     return data
