@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.found_files import FoundFiles, bad_files_error, show_path
-from vaezoo.data.mel import WINDOW, log_mel, mel_filters
+from vaezoo.data.mel import HOP, WINDOW, log_mel, mel_filters
 from vaezoo.data.memory import check_memory
 from vaezoo.data.own import OwnData
 from vaezoo.data.sound_files import (
@@ -138,6 +138,8 @@ class AudioData(OwnData):
             ConfigError: a frame is shorter than a window, or there are more bands than a window can tell apart.
         """
         window = round(WINDOW * rate)
+        if round(HOP * rate) < 1:
+            raise ConfigError(f"data.features=log_mel needs more than {rate} samples per second: use data.features=wave")
         if waves.shape[1] < window:
             raise ConfigError(
                 f"data.features=log_mel needs frames of at least {WINDOW} s, {window} samples, but they have "

@@ -97,7 +97,7 @@ class Masked(WrappedFamily):
 
 
 class Rescaled(WrappedFamily):
-    """A family of standardised data x = (u - loc) / scale that reports log p(u), in the user's unit.
+    """A family of standardized data x = (u - loc) / scale that reports log p(u), in the user's unit.
 
         log p(u | z) = log p(x | z) - ln |scale|
 
