@@ -89,3 +89,13 @@ def test_first_line_of_a_run(cli):
     assert config["model"]["likelihood"]["_target_"] == "vaezoo.families.MixtureOfDiscretizedLogistics"
     code, _, err, _ = cli(*small, "model/likelihood=continuous_bernoulli")
     assert "byte data; log p(x | z): ContinuousBernoulli" in err.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "likelihood"),
+    [((1, 8, 8), "MixtureOfDiscretizedLogistics"), ((3, 8, 8), "CoupledMixtureOfLogistics")],
+)
+def test_default_likelihood_of_bytes(shape, likelihood):
+    data = RandomImages(shape, binarize="none")
+    data.setup()
+    assert data.likelihood_config() == {"_target_": f"vaezoo.families.{likelihood}"}
