@@ -418,9 +418,11 @@ def test_interrupt(tmp_path):
     """Ctrl-C: exit code 130, one line, and a checkpoint that can be read."""
     words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=100000", "logger=none", "callbacks.images=null"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        assert "parameters on Digits, 100000 epochs" in process.stderr.readline()
-        assert process.stderr.readline().startswith("epoch ")
+        lines = [process.stderr.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
+        assert lines[0].startswith("Digits: images of shape 1x8x8, binary data")
+        assert "parameters on Digits, 100000 epochs" in lines[1]
+        assert lines[2].startswith("epoch ")
         rest = process.stderr.read()
     assert process.returncode == 130
     assert "stopped by SIGINT; saved" in rest
