@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import tracemalloc
 import zipfile
 
 import h5py
@@ -485,3 +486,18 @@ def refusal_of_real(path):
     with pytest.raises(ConfigError, match=r"choose the data with data.key") as error:
         load(path)
     return str(error.value)
+
+
+def test_a_long_header_in_a_small_file_is_not_read(tmp_path):
+    """NumPy would read a header of 100 MB before it refuses it."""
+    length = 100 * 2**20
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as file:
+        file.write(b"\x93NUMPY\x02\x00" + length.to_bytes(4, "little"))
+        for _ in range(100):
+            file.write(bytes(2**20))
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match="a.npz cannot be read"):
+        read_array_file(tmp_path / "a.npz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21

@@ -445,3 +445,19 @@ def test_constant_column_that_is_asked_for_has_scale_one():
     transform = fit(frame, {"a": "real"})
     assert transform.x_columns[0].scale == 1
     assert transform.transform(frame)[:, 0].abs().max() < 1e-6
+
+
+def test_a_table_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    """Also if its compressed file is small."""
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000))
+    (tmp_path / "a.csv").write_bytes(b"a,b\n" + b"1,2\n" * 100_000)
+    pd.DataFrame({"a": np.ones(100_000)}).to_parquet(tmp_path / "a.parquet")
+    for name in ("a.csv.gz", "a.csv", "a.parquet"):
+        assert len(read_table(tmp_path / name).frame) == 100_000
+    for module in ("memory", "table_files"):
+        monkeypatch.setattr(f"vaezoo.data.{module}.available_memory", lambda: 10**6)
+    for name in ("a.csv.gz", "a.csv"):
+        with pytest.raises(ConfigError, match=rf"{name} has more than 0.00 GB of text, too much for the available"):
+            read_table(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"a.parquet needs 0.0 GB of memory .*: use a part of the rows"):
+        read_table(tmp_path / "a.parquet")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vaezoo.data.sound_files import choose_rate, cut_frames, find_sounds, read_sound, resample
+from vaezoo.data.sound_files import choose_rate, cut_frames, find_sounds, memory_of_sounds, read_sound, resample
 from vaezoo.errors import ConfigError
 
 RATE = 8000
@@ -196,3 +196,11 @@ def test_sounds_of_a_folder(tmp_path):
         find_sounds(tmp_path / "empty")
     with pytest.raises(ConfigError, match=r"data.root=\S+ is no folder"):
         find_sounds(tmp_path / "z")
+
+
+def test_memory_of_sounds(tmp_path):
+    """8 bytes for each sample, float32 and its frame; and the largest file is read as float64 with all channels."""
+    soundfile.write(tmp_path / "a.wav", np.zeros((1000, 3)), RATE)
+    soundfile.write(tmp_path / "b.flac", np.zeros(2000), RATE)
+    (tmp_path / "c.wav").write_bytes(b"no sound")
+    assert memory_of_sounds(sorted(tmp_path.iterdir())) == 8 * 3000 + 8 * 3000

@@ -177,8 +177,10 @@ def test_hidden_entries(make):
 def test_pictures_of_rows(make):
     data = make(people())
     x = data.train.x
-    images = data.to_images(x)
-    assert images.shape == (len(x), 3, 1, 6)
+    bars = data.to_images(x)
+    assert bars.shape == (len(x), 3, 16, 24)
+    images = bars[:, :, ::16, ::4]  # a pixel for each column
+    assert torch.equal(images.repeat_interleave(16, 2).repeat_interleave(4, 3), bars)
     assert images.min() >= 0
     assert images.max() <= 1
     missing = (images[:, :, 0, :] == torch.tensor(MISSING_COLOR)[:, None]).all(1)
@@ -186,7 +188,7 @@ def test_pictures_of_rows(make):
     sizes = images[:, :, 0, 5][~x[:, 5].isnan()]
     assert set(sizes.flatten().tolist()) == {0.0, 0.5, 1.0}
     wide = make(pd.DataFrame(np.random.default_rng(0).normal(size=(80, 70))), types=None, label=None)
-    assert wide.to_images(wide.train.x).shape == (len(wide.train.x), 3, 3, 32)
+    assert wide.to_images(wide.train.x).shape == (len(wide.train.x), 3, 3 * 16, 32 * 4)
 
 
 def test_examples_are_saved_in_the_users_units(make, tmp_path):

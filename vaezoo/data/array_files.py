@@ -1,5 +1,6 @@
 """Read arrays from files. Files are data: pickles and arrays of Python objects are refused."""
 
+import io
 import math
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from vaezoo.errors import ConfigError, suggest
 
 DATA_KEYS = ("x", "X", "images", "data", "arr_0")
 LABEL_KEYS = ("y", "labels", "targets")
+LONGEST_HEADER = 2**16  # bytes of an array in the format of .npy that are read to find its shape
 
 
 class ArrayFile(NamedTuple):
@@ -73,9 +75,9 @@ def read_array_file(
             raise ConfigError(f"{path} holds one array without a name: leave {option} out, or save an .npz file")
         size = path.stat().st_size
         with open(path, "rb") as stream:
-            shape, dtype = read_header(stream)
-            check_type(dtype, str(path))
-            check_size(size - stream.tell(), shape, dtype)
+            shape, dtype, start = read_header(stream)
+        check_type(dtype, str(path))
+        check_size(size - start, shape, dtype)
         if in_memory is None:
             in_memory = size <= available_memory() / 4
         if in_memory:
@@ -90,12 +92,17 @@ def read_array_file(
         raise ConfigError(f"{path} cannot be read ({reason}): the file is damaged or of another format") from error
 
 
-def read_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    """Return the shape and the type of the array that a stream in the format of .npy begins with."""
-    version = np.lib.format.read_magic(stream)
+def read_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Return the shape and the type of the array that a stream in the format of .npy begins with, and where it starts.
+
+    NumPy reads a header of any length before it refuses it, and a small .npz file may hold one of 4 GB. Therefore NumPy
+    is given the beginning of the stream only.
+    """
+    start = io.BytesIO(stream.read(LONGEST_HEADER))
+    version = np.lib.format.read_magic(start)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    return shape, dtype
+    shape, _, dtype = read(start)
+    return shape, dtype, start.tell()
 
 
 def check_size(size: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -155,9 +162,9 @@ def read_npz(path: Path, key: str | None, labels_key: str | None) -> ArrayFile:
         headers = {}
         for name, entry in entries.items():
             with archive.open(entry) as stream:
-                headers[name] = read_header(stream)  # type: ignore[arg-type]  # IO[bytes]
+                *headers[name], start = read_header(stream)  # type: ignore[arg-type]  # IO[bytes]
                 if not headers[name][1].hasobject:
-                    check_size(entry.file_size - stream.tell(), *headers[name])
+                    check_size(entry.file_size - start, *headers[name])
         key, labels_key = choose_keys(path, {name: shape for name, (shape, _) in headers.items()}, key, labels_key)
 
         def read(name: str | None) -> Any:

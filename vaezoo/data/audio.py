@@ -1,6 +1,7 @@
 """Sounds of your own: .wav, .flac and .ogg files."""
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from vaezoo.data.sound_files import (
     Sound,
     SoundFiles,
     choose_rate,
-    count_samples,
     cut_frames,
     find_sounds,
+    memory_of_sounds,
     read_sound,
     resample,
 )
@@ -151,8 +152,7 @@ class AudioData(OwnData):
         Raises:
             ConfigError: files are bad and ``on_bad`` is ``error``, none is good, or they do not fit into memory.
         """
-        # The samples as float32, and the frames.
-        check_memory(f"data.root={self.root}", 8 * sum(map(count_samples, files.paths)), "use a part of the sounds")
+        check_memory(f"data.root={self.root}", memory_of_sounds(files.paths), "use a part of the sounds")
         recordings: dict[Path, Sound] = {}
         bad: dict[Path, str] = {}
         for path in files.paths:
@@ -186,6 +186,9 @@ class AudioData(OwnData):
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"rate": self.rate, "features": self.features, "class_names": self.class_names}
+
+    def encoding(self, description: Mapping[str, Any]) -> Any:
+        return {key: description.get(key) for key in ("rate", "features")}
 
     def report(self) -> dict[str, Any]:
         return self.found

@@ -3,7 +3,7 @@
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,16 @@ class DataModule(pl.LightningDataModule):
     def describe(self) -> dict[str, Any]:
         """Return what a trained model must know about its data, as plain values. Checkpoints carry it."""
         return {"noun": self.noun, "kind": self.data_kind, "shape": list(self.shape or ())}
+
+    def encoding(self, description: Mapping[str, Any]) -> Any:
+        """Return the part of a description that says what the numbers in x mean, such as scales or a vocabulary.
+
+        Other data can be given to a trained model only if they agree in it.
+
+        Args:
+            description: what ``describe`` returned for the data of a training, or for the present data.
+        """
+        return {}
 
     def report(self) -> dict[str, Any]:
         """Return what ``task=check`` prints about this class of data only, as plain values by name."""

@@ -13,7 +13,7 @@ from vaezoo.data.memory import available_memory, check_memory
 from vaezoo.data.own import OwnData
 from vaezoo.data.picture_cache import PictureOptions, bad_files_error, load_pictures
 from vaezoo.data.picture_files import PictureFiles, find_pictures, show_path
-from vaezoo.data.splits import LazyExamples, Split, content_split, count_labels
+from vaezoo.data.splits import LazyExamples, Split, count_labels
 from vaezoo.errors import ConfigError
 
 
@@ -56,7 +56,6 @@ class FolderData(OwnData, ImageData):
 
     files: PictureFiles
     cache: ByteCache
-    members: tuple[Tensor, ...]  # positions of the pictures of each set among those that can be read
 
     def __init__(
         self,
@@ -110,18 +109,13 @@ class FolderData(OwnData, ImageData):
         print(f"the pictures ({needed / 1e6:,.0f} MB) are read from the disk: {free / 1e6:,.0f} MB of memory are free")
         return LazyExamples(cache.read, rows)
 
-    def read(self) -> tuple[Split, ...]:
-        split, digests = self.read_all()
-        self.members = content_split(digests, self.val_size, self.test_size, self.split_seed)
-        return tuple(split.select(index) for index in self.members)
-
     def check_options(self) -> None:
         self.inspect()  # the files decide whether all pixels are 0 or 255
         self.resolve_binarize(None)
 
     def file_names(self, name: str) -> list[str]:
         """Return the path of each picture of a set, relative to ``root``. ``name`` is "train", "val" or "test"."""
-        rows = self.cache.arrays["rows"][self.members[("train", "val", "test").index(name)]]
+        rows = self.cache.arrays["rows"][self.rows[name]]
         return [self.files.paths[row] for row in rows]
 
     def describe(self) -> dict[str, Any]:

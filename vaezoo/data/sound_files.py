@@ -3,7 +3,8 @@
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -106,15 +107,22 @@ def read_sound(path: str | Path) -> Sound:
     return Sound(samples.mean(1).astype(np.float32), rate, samples.shape[1], num_clipped)
 
 
-def count_samples(path: str | Path) -> int:
-    """Return the number of samples of one channel that the header of a file states; 0 if it cannot be read."""
+def memory_of_sounds(paths: Sequence[Path]) -> int:
+    """Return the number of bytes that all samples and their frames take, and in addition the largest file as float64.
+
+    The numbers of samples are those of the headers, since a file with a long silence is small. A file that cannot be
+    read counts as empty.
+    """
     import soundfile
 
-    try:
-        frames = soundfile.info(path).frames
-    except Exception:  # ``read_sound`` tells the cause
-        return 0
-    return frames if frames <= LONGEST else 0
+    total, largest = 0, 0
+    for path in paths:
+        with suppress(Exception):  # ``read_sound`` tells the cause
+            info = soundfile.info(path)
+            if info.frames <= LONGEST:
+                total += 8 * info.frames
+                largest = max(largest, 8 * info.frames * info.channels)
+    return total + largest
 
 
 def check_complete(path: Path) -> None:

@@ -188,13 +188,6 @@ def content_split(
     return train, val, test
 
 
-def split_by_content(
-    split: Split, digests: np.ndarray, val_size: float, test_size: float, split_seed: int
-) -> tuple[Split, ...]:
-    """Return the training, validation and test sets of ``content_split``; arguments as there."""
-    return tuple(split.select(index) for index in content_split(digests, val_size, test_size, split_seed))
-
-
 def mix_bits(values: np.ndarray) -> np.ndarray:
     """Return a one-to-one function of uint64 values whose results look random.
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.data.columns import TableTransform, find_columns, row_digests, to_codes
+from vaezoo.data.columns import PARTS, TableTransform, find_columns, row_digests, to_codes
 from vaezoo.data.own import OwnData
-from vaezoo.data.splits import Split, content_split
+from vaezoo.data.splits import Split
 from vaezoo.data.table_files import MISSING, TableFile, format_value, read_table, to_typed_frame
 from vaezoo.errors import ConfigError
 
@@ -32,7 +32,6 @@ class TableData(OwnData):
     Missing entries stay missing.
 
     Attributes:
-        rows: the row numbers in the table, counted from 0, of the examples of the sets "train", "val" and "test".
         frame: the table itself, with the columns that are not modelled.
         complete: the sets without the entries that ``holes`` has hidden; empty if ``holes`` is 0.
 
@@ -85,7 +84,6 @@ class TableData(OwnData):
             "missing": [str(entry) for entry in missing],
         }
         self.fitted: TableTransform | None = None
-        self.rows: dict[str, Tensor] = {}
         self.complete: dict[str, Tensor] = {}
         self.num_duplicates = 0
 
@@ -103,16 +101,15 @@ class TableData(OwnData):
         transform = TableTransform(columns)
         values = transform.to_values(file.frame, file.place)
         digests = row_digests(file.frame, columns)
-        index = content_split(digests, self.val_size, self.test_size, self.split_seed)
-        self.rows = dict(zip(("train", "val", "test"), index, strict=True))
+        sets = self.divide(digests)
         self.frame, self.found = file.frame, file.found
         self.num_duplicates = len(digests) - len(np.unique(digests))
         observed = self.hide(values)
-        self.fitted = transform = transform.fit(observed[self.rows["train"].numpy()])
+        self.fitted = transform = transform.fit(observed[sets["train"].numpy()])
         x, y = transform.standardize(observed), self.read_labels(file)
         if self.holes:
-            self.complete = {name: transform.standardize(values)[rows] for name, rows in self.rows.items()}
-        return tuple(Split(x[rows], y[rows]) for rows in index)
+            self.complete = {name: transform.standardize(values)[rows] for name, rows in sets.items()}
+        return tuple(Split(x[rows], y[rows]) for rows in sets.values())
 
     def hide(self, values: np.ndarray) -> np.ndarray:
         """Return the values with NaN for a share ``holes`` of the entries, which depends on ``split_seed`` only."""
@@ -175,6 +172,11 @@ class TableData(OwnData):
     def describe(self) -> dict[str, Any]:
         reading = self.reading | {"decimal": self.reading["decimal"] or self.found.get("decimal")}
         return super().describe() | self.transform.describe() | {"reading": reading}
+
+    def encoding(self, description: Mapping[str, Any]) -> Any:
+        keys = ("name", "kind", "categories", "loc", "scale")
+        columns = [{key: column.get(key) for key in keys} for column in description.get("columns", [])]
+        return {column["name"]: column for column in columns if column["kind"] in PARTS}
 
     def report(self) -> dict[str, Any]:
         columns = self.transform.columns

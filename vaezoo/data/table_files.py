@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vaezoo.data.memory import available_memory, check_memory
 from vaezoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 DECIMALS = {"point": ".", "comma": ","}
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 BLOCK_SIZE = 2**30  # bytes that pyarrow reads at once; a row must fit into a block
+MEMORY_PER_BYTE = 12  # bytes of memory that a table needs for each byte of text
+MEMORY_PER_CELL = 24  # bytes of memory that a table needs for each cell of a .parquet file
 NUM_SNIFFED = 100  # rows that the separator and the header are found by
 GROUP_MARKS = " \u00a0\u202f'"  # separators of thousands in either convention
 
@@ -139,12 +142,22 @@ def read_table(
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file, decompressed if its name ends with .gz."""
+    """Return the content of a file, decompressed if its name ends with .gz.
+
+    Raises:
+        ConfigError: the file cannot be read, or the table does not fit into memory.
+    """
+    most = available_memory() // MEMORY_PER_BYTE
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+            content: bytes = file.read(most + 1)  # a small file may hold a large compressed one
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path} cannot be read ({error}): check the file") from error
+    if len(content) > most:
+        raise ConfigError(
+            f"{path} has more than {most / 1e9:,.2f} GB of text, too much for the available memory: use a part of it"
+        )
+    return content
 
 
 def decode(path: Path, content: bytes, encoding: str) -> str:
@@ -479,7 +492,10 @@ def read_parquet(path: Path, missing: Sequence[str]) -> TableFile:
         return f"{path} row {row + 1}"
 
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            size = MEMORY_PER_CELL * file.metadata.num_rows * file.metadata.num_columns
+            check_memory(str(path), size, "use a part of the rows or of the columns")
+            table = file.read()
     except (OSError, pyarrow.ArrowException) as error:
         raise ConfigError(f"{path} is not a parquet file that can be read ({error}): check the file") from error
     types = pyarrow.types

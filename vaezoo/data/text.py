@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.own import OwnData
-from vaezoo.data.splits import Split, content_split
+from vaezoo.data.splits import Split
 from vaezoo.data.text_files import END_NUMBER, TOKENS, Lines, Vocabulary, pad_sentences, read_lines, typical_length
 from vaezoo.errors import ConfigError, suggest
 
@@ -74,15 +74,15 @@ class TextData(OwnData):
         text = self.read_text()
         lines = [line.lower() for line in text.lines] if self.lower_case else text.lines
         digests = np.array([digest_line(line) for line in lines], dtype=np.uint64)
-        sets = content_split(digests, self.val_size, self.test_size, self.split_seed)
-        train = sets[0].tolist()
+        train = self.divide(digests)["train"].tolist()
         vocabulary = Vocabulary.build((lines[row] for row in train), self.tokens, self.lower_case, self.vocabulary_size)
         sentences = [np.array(vocabulary.encode(line), dtype=np.int32) for line in lines]
         lengths = np.array([len(sentence) + 1 for sentence in sentences])  # with <end>
         length = self.max_tokens or max(2, typical_length(lengths[train]))
         fits = torch.from_numpy(lengths <= length)
         if self.long == "drop":
-            sets = tuple(rows[fits[rows]] for rows in sets)  # type: ignore[assignment]
+            self.rows = {name: rows[fits[rows]] for name, rows in self.rows.items()}
+        sets = tuple(self.rows.values())
         if min(len(rows) for rows in sets) == 0:
             raise ConfigError(f"data.max_tokens={length} leaves nothing of a set: use a larger one, or data.long=cut")
         self.found_vocabulary = vocabulary
@@ -146,6 +146,9 @@ class TextData(OwnData):
         vocabulary = self.vocabulary
         options = {"tokens": self.tokens, "lower_case": self.lower_case, "vocabulary_hash": vocabulary.hash}
         return super().describe() | options | {"vocabulary": vocabulary.names}
+
+    def encoding(self, description: Mapping[str, Any]) -> Any:
+        return {key: description.get(key) for key in ("tokens", "lower_case", "vocabulary")}
 
     def report(self) -> dict[str, Any]:
         return self.found

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any, Self
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -197,6 +198,7 @@ class LatentVariableModel(TrainingLoop):
         if self.objective.num_train is None:
             return
         checks.check_data_module(self, data)
+        checks.check_precision(data, self.trainer.precision)
         describe = getattr(data, "describe", None)
         self.data_description = describe() if describe else {}
         if stage != "fit":
@@ -221,6 +223,11 @@ class LatentVariableModel(TrainingLoop):
         checks.check_data_kind(self, data)
 
     # Checkpoints.
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.data_description and self.trainer.state.fn == TrainerFn.FITTING:
+            checks.check_same_data(checkpoint.get("vaezoo_data", {}), self.data_description)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

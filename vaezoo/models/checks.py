@@ -1,5 +1,7 @@
 """Checks of data and settings that do not go together with a model; each error says what to do instead."""
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -38,6 +40,45 @@ def check_data_module(model: "LatentVariableModel", data: Any) -> None:
     if tuple(data.shape) != model.data_shape:
         noun = getattr(data, "noun", "example")
         raise ValueError(f"data_shape is {model.data_shape}, but {type(data).__name__}'s {noun}s are {data.shape}")
+
+
+def check_precision(data: Any, precision: str) -> None:
+    """Raise a ValueError if numbers of a table would be rounded to 16 bits.
+
+    bfloat16 holds whole numbers up to 256 only, and ln of the scale of a column, a constant of log p(x), to 0.4 %.
+    """
+    is_table = getattr(data, "data_kind", None) == "mixed" or getattr(data, "is_standardized", False)
+    if is_table and precision in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"trainer.precision={precision} rounds the counts, categories and scales of a table: use bf16-mixed or "
+            f"32-true"
+        )
+
+
+def check_same_data(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a training is resumed with other data.
+
+    Args:
+        saved: the description of the data in the checkpoint (``DataModule.describe``).
+        present: the description of the present data.
+    """
+    for key in saved.keys() & present.keys():  # other versions have other keys
+        if not are_close(saved[key], present[key]):
+            raise ValueError(
+                f"the data have changed since the checkpoint was written, in their {key.replace('_', ' ')}: restore "
+                f"the files of the training, or start a new run"
+            )
+
+
+def are_close(a: Any, b: Any) -> bool:
+    """Return whether two plain values are equal, floats up to the rounding errors of another processor."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(are_close(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(are_close, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
+    return bool(a == b)
 
 
 def check_batch(model: "LatentVariableModel", batch: Any) -> None:

@@ -16,14 +16,18 @@ from vaezoo.callbacks.progress import Progress
 from vaezoo.data import DataModule, Split
 from vaezoo.errors import ConfigError
 from vaezoo.models import LatentVariableModel
-from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
+from vaezoo.models.checks import are_close
+from vaezoo.runs.checkpoint import DATA_KEY, find_checkpoint, read_checkpoint
 from vaezoo.runs.load import check_config, load_weights
+from vaezoo.runs.overrides import has_key
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, log_likelihood_kind, silence_lightning
 from vaezoo.types import Batch
 
 TRAINING_BATCH = 500  # training examples at a time, in a pass that trains nothing
 # Keys that a command may set besides the run: where files are, and on which machine the task runs.
 CHANGEABLE = ("task", "run", "run_dir", "resume", "data", "trainer", "debug", "allow_packages", "threads", "compile")
+# Keys that divide the data into training, validation and test set.
+SPLIT_KEYS = ("data.val_size", "data.test_size", "data.split_seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +126,10 @@ def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = ()) -> Trained
         if text.split(".")[0].split("=")[0] not in (*CHANGEABLE, *task_keys):
             raise ConfigError(f"{text} cannot be changed: task={task} takes it from the run ({path})")
     choices = {group for group in ("data", "trainer", "threads") for text in overrides if text.startswith(f"{group}=")}
+    if "data" not in choices and (changed := [text for text in overrides if has_key(text, SPLIT_KEYS)]):
+        raise ConfigError(
+            f"{changed[0]} cannot be changed: examples that the model of {path} was trained on would be in its test set"
+        )
     saved |= {group: config[group] for group in choices}
     keys = [text for text in overrides if text.startswith(("data.", "trainer."))]
     merged: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(keys)))
@@ -157,9 +165,34 @@ def load_run(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], dow
             f"{path} was trained on {data.noun}s of shape {model.data_shape}, but those of {type(data).__name__} have "
             f"shape {data.shape}: choose other data"
         )
+    if saved := checkpoint.get(DATA_KEY):  # checkpoints of earlier versions have none
+        check_encoding(model, data, saved, path)
     model.to(trainer.strategy.root_device)
     model.eval()
     return TrainedRun(config, model, data, trainer, path)
+
+
+def check_encoding(model: LatentVariableModel, data: DataModule, saved: dict[str, Any], path: Path) -> None:
+    """Raise an error if the numbers in x, or the labels of a conditional model, do not mean what they did in training.
+
+    Args:
+        model: the model.
+        data: the present data, after their ``setup``.
+        saved: the description of the data in the checkpoint (``DataModule.describe``).
+        path: the file of the checkpoint, for the message.
+
+    Raises:
+        ConfigError: scales, categories, tokens or classes differ.
+    """
+    present = data.describe()
+    if not are_close(data.encoding(saved), data.encoding(present)):
+        raise ConfigError(
+            f"{path} was trained on {data.noun}s with other scales, categories or tokens than these, so the numbers in "
+            f"x would mean something else: use the data of the training"
+        )
+    names = saved.get("class_names"), present.get("class_names")
+    if model.conditional and all(names) and names[0] != names[1]:
+        raise ConfigError(f"{path} was trained with the classes {names[0]}, not with {names[1]}: use data with the same")
 
 
 def command_overrides() -> list[str]:

@@ -1,0 +1,103 @@
+"""A trained model and data that have changed since: the run is refused in one sentence, never computed silently."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from vaezoo.models.checks import are_close
+
+SHORT = ("trainer.max_epochs=1", "logger=none", "threads=1", "model.latent_dim=2", "callbacks.images=null")
+
+
+def write_table(path, rows=120, scale=1.0):
+    rng = np.random.default_rng(0)
+    pd.DataFrame({"height": scale * rng.normal(size=rows), "width": rng.normal(size=rows)}).to_csv(path, index=False)
+
+
+def train(cli, *overrides):
+    code, _, err, run = cli(*overrides, *SHORT)
+    assert code == 0, err
+    return run
+
+
+def error_of(cli, *overrides):
+    code, _, err, _ = cli(*overrides)
+    assert code == 1
+    return err.splitlines()[-1]
+
+
+def test_a_table_with_other_scales_is_not_evaluated(cli, tmp_path):
+    """The rows would be standardized by another mean and standard deviation than those of the training."""
+    write_table(tmp_path / "t.csv")
+    run = train(cli, "data=table", "data.path=t.csv", "data.batch_size=16")
+    for task in ("sample", "encode"):
+        assert cli(f"task={task}", f"run={run}")[0] == 0
+    write_table(tmp_path / "t.csv", scale=2.0)
+    for task in ("evaluate", "sample", "reconstruct", "encode"):
+        error = error_of(cli, f"task={task}", f"run={run}")
+        assert "was trained on rows with other scales, categories or tokens" in error
+
+
+def test_a_text_with_another_vocabulary_is_not_evaluated(cli, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [" ".join(rng.choice(list("abcdefg"), 4)) for _ in range(200)]
+    (tmp_path / "t.txt").write_text("\n".join(lines))
+    run = train(cli, "data=text", "data.path=t.txt", "data.max_tokens=5", "data.batch_size=16")
+    (tmp_path / "t.txt").write_text("\n".join(line.replace("a", "z") for line in lines))
+    assert "other scales, categories or tokens" in error_of(cli, "task=encode", f"run={run}")
+
+
+@pytest.mark.parametrize("change", ["data.split_seed=1", "+data.test_size=0.5", "data.val_size=0.2"])
+def test_the_division_of_a_trained_run_does_not_change(cli, tmp_path, change):
+    """The test set would have rows of the training."""
+    write_table(tmp_path / "t.csv")
+    run = train(cli, "data=table", "data.path=t.csv", "data.batch_size=16")
+    assert f"{change.lstrip('+')} cannot be changed" in error_of(cli, "task=encode", f"run={run}", change)
+
+
+def test_a_run_is_not_resumed_on_other_pictures(cli, tmp_path):
+    """data.root may name the new place of the same pictures, but not other pictures."""
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        pixels = rng.integers(0, 256, (8, 8), np.uint8)
+        for folder, image in (("a", pixels), ("moved", pixels), ("b", 255 - pixels)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(image).save(tmp_path / folder / f"{i}.png")
+    run = train(cli, "data=folder", "data.root=a", "data.batch_size=8")
+    error = error_of(cli, f"run={run}", "data.root=b", "trainer.max_epochs=2")
+    assert "the data have changed since the checkpoint was written, in their content hash" in error
+    assert cli(f"run={run}", "data.root=moved", "trainer.max_epochs=2")[0] == 0
+
+
+def test_a_conditional_model_keeps_its_classes(cli, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(20):
+            Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "photos" / name / f"{i}.png")
+    run = train(cli, "data=folder", "data.root=photos", "data.batch_size=8", "model=cvae", "model.num_classes=2")
+    (tmp_path / "photos" / "cat").rename(tmp_path / "photos" / "wolf")  # the dog is class 0 now
+    error = error_of(cli, "task=encode", f"run={run}")
+    assert "was trained with the classes ['cat', 'dog'], not with ['dog', 'wolf']" in error
+
+
+def test_descriptions_are_compared_up_to_rounding_errors():
+    value = {"a": [1.0, "x", None], "b": 2}
+    assert are_close(value, {"a": [1.0 + 1e-15, "x", None], "b": 2})
+    for other in ({"a": [1.001, "x", None], "b": 2}, {"a": [1.0, "x"], "b": 2}, {"a": [1.0, "x", None]}, None):
+        assert not are_close(value, other)
+
+
+def test_a_table_is_not_rounded_to_16_bits(cli, tmp_path):
+    """bfloat16 has no 257, and ln 1000 in it is 6.906: counts, categories and constants of log p would be others."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"visits": 2 * rng.integers(200, 300, 120) + 1, "height": rng.normal(size=120)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    table = ("data=table", "data.path=t.csv", "data.batch_size=16")
+    words = "trainer.precision=bf16-true rounds the counts, categories and scales of a table"
+    assert words in error_of(cli, *table, *SHORT, "trainer.precision=bf16-true")
+    bundled = ("data=tables/wine", "trainer.precision=bf16-true")
+    assert words in error_of(cli, *bundled, *SHORT)
+    run = train(cli, *table, "trainer.precision=bf16-mixed")
+    assert words in error_of(cli, "task=evaluate", f"run={run}", "trainer.precision=bf16-true")
