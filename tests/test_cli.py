@@ -234,9 +234,9 @@ def test_options_of_training(cli, more):
         (["scheduler.warmup_steps=1"], "scheduler is empty: choose a scheduler, or add it with a plus"),
         (
             ["data=/a/folder"],
-            "data=/a/folder is not a choice, choose from cifar10, digits, dsprites, fashion_mnist, "
-            "kmnist, mnist, sprites; a folder is named by data.root=/a/folder",
+            "data=/a/folder is not a choice, a folder of pictures is read by data=folder data.root=/a/folder",
         ),
+        (["data=a/b.csv"], "data=a/b.csv is not a choice, a file of this kind is read by data=table data.path=a/b.csv"),
         (["model/encoder=foo"], "model/encoder=foo is not a choice, choose from"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
