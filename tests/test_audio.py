@@ -206,7 +206,7 @@ def test_spectrograms(tmp_path):
     assert (data.to_images(rising).diff(dim=2) <= 0).all()
     with pytest.raises(ConfigError, match=r"at least 0.025 s, 200 samples, but they have 100: use data.frame=200"):
         ready(make(tmp_path, features="log_mel"))
-    with pytest.raises(ConfigError, match=r"needs more than 40 samples per second: use data.features=wave"):
+    with pytest.raises(ConfigError, match=r"needs more samples per second than 40: use features=wave"):
         data.to_log_mel(torch.zeros(1, 100), 40)
     with pytest.raises(ConfigError, match=r"data.mels=90 is too many"):
         ready(make(tmp_path, features="log_mel", frame=400, mels=90))

@@ -115,3 +115,13 @@ def test_missing_entries_are_neither_equal_nor_different():
     data = HalfObserved()
     data.setup()
     assert describe_data(data)["constant_entries"] == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "likelihood"),
+    [((1, 8, 8), "MixtureOfDiscretizedLogistics"), ((3, 8, 8), "CoupledMixtureOfLogistics")],
+)
+def test_default_likelihood_of_bytes(shape, likelihood):
+    data = RandomImages(shape, binarize="none")
+    data.setup()
+    assert data.likelihood_config() == {"_target_": f"vaezoo.families.{likelihood}"}

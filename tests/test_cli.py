@@ -234,9 +234,9 @@ def test_options_of_training(cli, more):
         (["scheduler.warmup_steps=1"], "scheduler is empty: choose a scheduler, or add it with a plus"),
         (
             ["data=/a/folder"],
-            "data=/a/folder is not a choice, choose from cifar10, digits, dsprites, fashion_mnist, "
-            "kmnist, mnist, sprites; a folder is named by data.root=/a/folder",
+            "data=/a/folder is not a choice, a folder of pictures is read by data=folder data.root=/a/folder",
         ),
+        (["data=a/b.csv"], "data=a/b.csv is not a choice, a file of this kind is read by data=table data.path=a/b.csv"),
         (["model/encoder=foo"], "model/encoder=foo is not a choice, choose from"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -418,9 +418,11 @@ def test_interrupt(tmp_path):
     """Ctrl-C: exit code 130, one line, and a checkpoint that can be read."""
     words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=100000", "logger=none", "callbacks.images=null"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        assert "parameters on Digits, 100000 epochs" in process.stderr.readline()
-        assert process.stderr.readline().startswith("epoch ")
+        lines = [process.stderr.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
+        assert lines[0].startswith("Digits: images of shape 1x8x8, binary data")
+        assert "parameters on Digits, 100000 epochs" in lines[1]
+        assert lines[2].startswith("epoch ")
         rest = process.stderr.read()
     assert process.returncode == 130
     assert "stopped by SIGINT; saved" in rest

@@ -119,7 +119,7 @@ def test_splits_and_spaced_examples():
         batches = list(run.batches(name, num))
         x, y = torch.cat([b.x for b in batches]), torch.cat([b.y for b in batches])
         assert rows(x, whole) == expected
-        assert torch.equal(y, whole.labels[expected])
+        assert torch.equal(y, whole.y[expected])
     assert [len(b.x) for b in run.batches("test")] == [4, 4, 3]
     assert [len(b.x) for b in run.batches("train")] == [TRAIN]
     codes, labels = run.codes("val")
@@ -276,7 +276,7 @@ def test_reconstruction(monkeypatch):
     found, data = joined(given), run.data.test
     assert rows(found[0], data) == list(range(TEST))
     x = data.x / 255
-    expected = run.model.decode(run.model.encode(x, data.labels), data.labels).mean
+    expected = run.model.decode(run.model.encode(x, data.y), data.y).mean
     torch.testing.assert_close(found[1], expected, rtol=1e-5, atol=1e-6)
 
 

@@ -55,7 +55,8 @@ def test_training_evaluation_and_samples(cli, package):
     best = max(float(row["val/log_px"]) for row in rows(folder) if row["val/log_px"])
     assert summary["objective"] == pytest.approx(best, rel=1e-6)
     assert not [name for name in rows(folder)[0] if "elbo" in name or "kl" in name]
-    code, out, err, evaluation = cli("task=evaluate", f"run={folder}", own[0])
+    few = "task.metrics=[likelihood,latent,probes]"
+    code, out, err, evaluation = cli("task=evaluate", f"run={folder}", own[0], few)
     assert code == 0, err
     summary = json.loads((evaluation / "summary.json").read_text())
     assert {"likelihood", "latent"} <= summary["left_out"].keys()

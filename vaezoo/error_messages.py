@@ -57,6 +57,12 @@ def describe_error(error: BaseException, overrides: Sequence[str] | None = None)
     text = " ".join(str(error).split()) or type(error).__name__
     return f"{type(error).__name__}: {text}" if isinstance(error, INTERNAL_ERRORS) else text
 
+# The data module that reads a file, by its suffix.
+READERS = {
+    ".csv": "table", ".tsv": "table", ".parquet": "table", ".txt": "text",
+    ".npy": "array", ".npz": "array", ".pt": "array", ".h5": "array",
+}  # fmt: skip
+
 
 def describe_unknown_choice(path: str, options: Sequence[str]) -> str:
     """Describe a choice that a config group does not have.
@@ -68,9 +74,12 @@ def describe_unknown_choice(path: str, options: Sequence[str]) -> str:
     folders = [path[: mark.start()] for mark in re.finditer(r"(?<!/)/", path)]
     group = next((name for name in reversed(folders) if Path(config_folder(), name).is_dir()), folders[0])
     choice = path[len(group) + 1 :]
-    is_folder = group == "data" and ("/" in choice or Path(choice).is_dir())
-    hint = f"; a folder is named by data.root={choice}" if is_folder else ""
-    return f"{group}={choice} is not a choice, {suggest(choice, options)}{hint}"
+    hint = suggest(choice, options)
+    if group == "data" and (reader := READERS.get(Path(choice).suffix.lower())):
+        hint = f"a file of this kind is read by data={reader} data.path={choice}"
+    elif group == "data" and ("/" in choice or Path(choice).is_dir()):
+        hint = f"a folder of pictures is read by data=folder data.root={choice}"
+    return f"{group}={choice} is not a choice, {hint}"
 
 
 def describe_unknown_key(key: str, overrides: Sequence[str]) -> str:

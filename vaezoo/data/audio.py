@@ -139,7 +139,7 @@ class AudioData(OwnData):
         """
         window = round(WINDOW * rate)
         if round(HOP * rate) < 1:
-            raise ConfigError(f"data.features=log_mel needs more than {rate} samples per second: use data.features=wave")
+            raise ConfigError(f"data.features=log_mel needs more samples per second than {rate}: use features=wave")
         if waves.shape[1] < window:
             raise ConfigError(
                 f"data.features=log_mel needs frames of at least {WINDOW} s, {window} samples, but they have "

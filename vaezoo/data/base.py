@@ -122,7 +122,9 @@ class DataModule(pl.LightningDataModule):
 
     def likelihood_config(self) -> dict[str, Any]:
         """Return the config node of the default likelihood for this kind of data."""
-        return {"_target_": f"vaezoo.families.{DEFAULT_LIKELIHOODS[self.data_kind]}"}
+        are_colors = self.data_kind == "byte" and self.shape is not None and len(self.shape) == self.shape[0] == 3
+        name = "CoupledMixtureOfLogistics" if are_colors else DEFAULT_LIKELIHOODS[self.data_kind]
+        return {"_target_": f"vaezoo.families.{name}"}
 
     def input_config(self) -> dict[str, Any] | None:
         """Return the config node of a network around the encoder, without its ``net``; None if none is needed.

@@ -75,6 +75,8 @@ class Glyphs(OwnData, ImageData):
         ConfigError: an option has no possible value.
     """
 
+    default_binarize = "dynamic"
+
     def __init__(self, size: int = 32, label: str = "letter", **kwargs: Any):
         super().__init__(**kwargs)
         if size < 8:

@@ -81,7 +81,7 @@ def other_data(run: TrainedRun, name: str) -> DataModule:
     own_encoding, encoding = (part.encoding(part.describe()) for part in (run.data, data))
     if not are_close(own_encoding, encoding):
         raise ConfigError(
-            f"task.outliers={name}: its scales, categories or tokens are not those of {type(run.data).__name__}, so the "
-            f"numbers in x mean something else: choose another data set"
+            f"task.outliers={name}: its scales, categories or tokens are not those of {type(run.data).__name__}, so "
+            f"the numbers in x mean something else: choose another data set"
         )
     return data

@@ -130,13 +130,15 @@ def lines(found: dict[str, Any], files: list[Path]) -> list[str]:
     shape = "x".join(map(str, found["shape"]))
     text = [f"{found['class']}: {sum(numbers.values()):,} {noun}s of shape {shape} ({sizes})", found["choice"]]
     looked = "" if found["looked_at"] == sum(numbers.values()) else f", of {found['looked_at']:,} {noun}s"
-    if found["range"]:
+    names_only = found["kind"] in ("token", "categorical")  # their numbers have no meaning
+    if found["range"] and not names_only:
         low, high = found["range"]
         spread = "" if found["std"] is None else f", standard deviation {found['std']:.4g}"
         text.append(f"values: {low:.4g} to {high:.4g}, mean {found['mean']:.4g}{spread}{looked}")
     if found["missing"]:
         share, rows = f"{found['missing']:.2%}", f"{found['missing_examples']:.2%}"
-        text.append(f"missing: {share} of the entries, in {rows} of the {noun}s")
+        word = "padding" if found["kind"] == "token" else "missing"
+        text.append(f"{word}: {share} of the entries, in {rows} of the {noun}s")
     text.append(
         f"duplicates: {found['duplicates']:,}; test {noun}s that are also training {noun}s: {found['shared']:,}; "
         f"constant entries: {found['constant_entries']:,}"
