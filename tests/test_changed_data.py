@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from vaezoo.data import Digits, TableData
 from vaezoo.models.checks import are_close
 
 SHORT = ("trainer.max_epochs=1", "logger=none", "threads=1", "model.latent_dim=2", "callbacks.images=null")
@@ -88,6 +89,21 @@ def test_a_conditional_model_keeps_its_classes(cli, tmp_path):
     (tmp_path / "photos" / "cat").rename(tmp_path / "photos" / "wolf")  # the dog is class 0 now
     error = error_of(cli, "task=encode", f"run={run}")
     assert "was trained with the classes ['cat', 'dog'], not with ['dog', 'wolf']" in error
+
+
+def test_the_name_of_a_test_set(tmp_path):
+    """It is another one if the test examples, or the meaning of their numbers, are others."""
+
+    def name(scale=1.0, **options):
+        write_table(tmp_path / "t.csv", scale=scale)
+        data = TableData(str(tmp_path / "t.csv"), batch_size=16, **options)
+        data.setup()
+        return data.test_set
+
+    assert name() == name(seed=3) != ""
+    others = [name(scale=2.0), name(split_seed=1), name(test_size=0.3), name(holes=0.2), name(types={"width": "id"})]
+    assert len({name(), *others}) == 6
+    assert Digits().test_set == ""
 
 
 def test_descriptions_are_compared_up_to_rounding_errors():

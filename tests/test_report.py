@@ -190,6 +190,15 @@ def test_elbos_of_different_kinds_are_not_compared(tmp_path):
     assert [len(comparison.variants) for comparison in compare(read_runs([tmp_path]))] == [1, 1]
 
 
+def test_elbos_on_different_test_sets_are_not_compared(tmp_path):
+    """data.root is no setting of a training, but of two folders of pictures the ELBOs are those of other pictures."""
+    for name, test_set in (("0", "aa"), ("1", "bb"), ("2", "aa")):
+        make_run(tmp_path / name, seed=int(name), test_set=test_set)
+    comparisons = compare(read_runs([tmp_path]))
+    assert sorted(comparison.elbo_kind.split(", ")[1] for comparison in comparisons) == ["test set aa", "test set bb"]
+    assert sorted(comparison.variants[0].numbers["elbo"].num for comparison in comparisons) == [1, 2]
+
+
 @pytest.mark.parametrize(("weights", "num"), [("best", 1), ("last", 2)])
 def test_evaluation_of_the_best_weights_adds_its_numbers_to_the_run(tmp_path, weights, num):
     trained = make_run(tmp_path / "a", pictures=["samples-0001.png"])

@@ -45,6 +45,7 @@ class DataModule(pl.LightningDataModule):
         has_missing: whether entries of the examples are missing (``vaezoo.missing``); known after ``setup``.
         is_standardized: whether the data module has divided real numbers by their scales. Only a likelihood that is
             ``Rescaled`` then reports log p(x) in the user's units.
+        test_set: name of the test set, if this class may have several. Numbers on different ones do not compare.
         eval_batch_size: examples per batch in evaluation. It is no option: the noise of a batch is drawn together, so
             another size would give other numbers. A class of larger examples may set its own.
 
@@ -70,6 +71,7 @@ class DataModule(pl.LightningDataModule):
     data_kind: str
     has_missing = False
     is_standardized = False
+    test_set = ""
     eval_batch_size = 100
 
     def __init__(

@@ -1,6 +1,7 @@
 """The data module of the user's own data, which have no published split."""
 
 import hashlib
+import json
 from abc import abstractmethod
 from typing import Any
 
@@ -18,7 +19,7 @@ class OwnData(DataModule):
 
     Attributes:
         rows: numbers of the examples of the sets "train", "val" and "test" among all examples, counted from 0.
-        content_hash: hash of all examples in their order, by which a resumed run notices that the data have changed.
+        digests: a hash of the content of each example, uint64 (N,).
 
     Args:
         val_size: expected share of validation examples, in (0, 1).
@@ -30,7 +31,7 @@ class OwnData(DataModule):
         super().__init__(val_size=val_size, **kwargs)
         self.test_size = test_size
         self.rows: dict[str, Tensor] = {}
-        self.content_hash = ""
+        self.digests = np.empty(0, dtype=np.uint64)
 
     @abstractmethod
     def read_all(self) -> tuple[Split, np.ndarray]:
@@ -41,11 +42,22 @@ class OwnData(DataModule):
         return tuple(split.select(rows) for rows in self.divide(digests).values())
 
     def divide(self, digests: np.ndarray) -> dict[str, Tensor]:
-        """Divide examples by their digests, uint64 (N,); set ``rows`` and ``content_hash``, and return ``rows``."""
+        """Divide examples by their digests, uint64 (N,); set ``digests`` and ``rows``, and return ``rows``."""
         sets = content_split(digests, self.val_size, self.test_size, self.split_seed)
         self.rows = dict(zip(("train", "val", "test"), sets, strict=True))
-        self.content_hash = hashlib.blake2b(digests.astype("<u8").tobytes(), digest_size=16).hexdigest()
+        self.digests = digests
         return self.rows
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"content_hash": self.content_hash}
+        return super().describe() | {"content_hash": hash_content(self.digests)}
+
+    @property
+    def test_set(self) -> str:  # type: ignore[override]  # it depends on the data
+        """A hash of the test examples and of what the numbers in x mean, 16 hexadecimal digits."""
+        encoding = json.dumps(self.encoding(self.describe()), sort_keys=True)
+        return hash_content(self.digests[self.rows["test"].numpy()], encoding)[:16]
+
+
+def hash_content(digests: np.ndarray, text: str = "") -> str:
+    """Return a hash of digests in their order and of a text, 32 hexadecimal digits."""
+    return hashlib.blake2b(digests.astype("<u8").tobytes() + text.encode(), digest_size=16).hexdigest()

@@ -171,12 +171,13 @@ class TableData(OwnData):
 
     def describe(self) -> dict[str, Any]:
         reading = self.reading | {"decimal": self.reading["decimal"] or self.found.get("decimal")}
-        return super().describe() | self.transform.describe() | {"reading": reading}
+        return super().describe() | self.transform.describe() | {"reading": reading, "holes": self.holes}
 
     def encoding(self, description: Mapping[str, Any]) -> Any:
         keys = ("name", "kind", "categories", "loc", "scale")
         columns = [{key: column.get(key) for key in keys} for column in description.get("columns", [])]
-        return {column["name"]: column for column in columns if column["kind"] in PARTS}
+        modelled = {column["name"]: column for column in columns if column["kind"] in PARTS}
+        return {"columns": modelled, "holes": description.get("holes", 0)}
 
     def report(self) -> dict[str, Any]:
         columns = self.transform.columns

@@ -135,8 +135,10 @@ class Run:
         drawn = "" if binarize == "none" else f"{binarize} binarization"
         if drawn and data.get("split_seed"):  # another seed draws other bits
             drawn += f" {data['split_seed']}"
+        test_set = self.summary.get("test_set")  # of data of the user, which have no published one
+        examples = f"test set {test_set}" if test_set else ""
         scored = self.summary.get("scored", "unknown")
-        return ", ".join(filter(None, (f"{self.data} {shape}".strip(), drawn, f"log p of {scored}")))
+        return ", ".join(filter(None, (f"{self.data} {shape}".strip(), examples, drawn, f"log p of {scored}")))
 
     @property
     def test(self) -> dict[str, float]:

@@ -75,6 +75,7 @@ def evaluate(
             verdict = {"verdict": result.verdict._asdict()}
     seconds = round(time.perf_counter() - start, 2)
     origin = {"checkpoint": str(run.path), "data": type(run.data).__name__, "scored": run.log_likelihood_kind}
+    origin["test_set"] = run.data.test_set
     noun = run.data.noun
     notes = [use_noun(note, noun) for note in notes]
     found = {"left_out": left_out, "notes": notes, **verdict, "wall_seconds": seconds}

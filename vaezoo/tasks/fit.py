@@ -145,6 +145,7 @@ def test_and_summarize(
         task="fit",
         data=type(data).__name__,
         scored=log_likelihood_kind(model, data),
+        test_set=data.test_set,
         test=values,
         last_val=validation,
         objective=best.score if best else validation.get(model.monitored),
