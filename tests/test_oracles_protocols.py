@@ -416,7 +416,8 @@ def test_outliers_are_binarized_like_the_runs_own_images(monkeypatch, binarize, 
     """Binarized alike, with the run's seed; the data of another choice of conf/data."""
     monkeypatch.setattr("vaezoo.evaluation.anomaly.compose_data_config", lambda name: cfg("data", f"data={name}"))
     model = make("mlp_vae", f"model/likelihood={likelihood}", net="mlp", shape=(1, 8, 8))
-    own = SimpleNamespace(data_kind="byte" if binarize == "none" else "binary")
+    kind = "byte" if binarize == "none" else "binary"
+    own = SimpleNamespace(data_kind=kind, describe=dict, encoding=lambda description: {})
     config = {"data": {"binarize": binarize, "root": "elsewhere"}, "allow_packages": [], "seed": 3}
     found = other_data(TrainedRun(config, model, own, SimpleNamespace(), Path("x")), "digits")
     assert (type(found).__name__, found.binarize, found.seed, found.data_kind) == ("Digits", binarize, 3, own.data_kind)
