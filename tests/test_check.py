@@ -125,3 +125,16 @@ def test_default_likelihood_of_bytes(shape, likelihood):
     data = RandomImages(shape, binarize="none")
     data.setup()
     assert data.likelihood_config() == {"_target_": f"vaezoo.families.{likelihood}"}
+
+
+def test_names_in_a_file_do_not_change_the_terminal(cli, tmp_path):
+    """A column may be named by codes of the terminal."""
+    rows = "".join(f"{i}.5,{i % 3}\n" for i in range(60))
+    (tmp_path / "t.csv").write_text(f"a\x1b[31m,b\n{rows}")
+    arguments = ("data=table", "data.path=t.csv", "logger=none")
+    code, out, err, _ = cli("task=check", *arguments, "data.batch_size=8")
+    assert code == 0, err
+    assert "a\\x1b[31m: real" in out
+    code, _, err, _ = cli(*arguments, "data.types={c: real}")
+    assert code == 1
+    assert "\x1b" not in out + err

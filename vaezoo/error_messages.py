@@ -15,7 +15,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 
 from vaezoo.config_folder import config_folder
-from vaezoo.errors import ConfigError, suggest
+from vaezoo.errors import ConfigError, escape_unprintable, suggest
 from vaezoo.instantiate import locate, signature
 from vaezoo.old_names import NEW_KEYS
 
@@ -54,7 +54,7 @@ def describe_error(error: BaseException, overrides: Sequence[str] | None = None)
         match = re.search(r"^.*\berror: .*$", str(error), re.MULTILINE)
         reason = match[0] if match else str(error).strip().partition("\n")[0]
         return f"torch.compile failed ({reason}): use compile=false, or install a C++ compiler that works, such as g++"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = escape_unprintable(" ".join(str(error).split())) or type(error).__name__
     return f"{type(error).__name__}: {text}" if isinstance(error, INTERNAL_ERRORS) else text
 
 # The data module that reads a file, by its suffix.

@@ -23,3 +23,16 @@ def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {prefix}{close[0]}?" if close else f"choose from {', '.join(names)}"
+
+
+def escape_unprintable(text: str) -> str:
+    r"""Return a text in which characters that cannot be printed are escaped, except for line breaks.
+
+    Names in a stranger's file may have codes that change the terminal.
+
+    >>> escape_unprintable("a\x1b[31mb\né")
+    'a\\x1b[31mb\né'
+    """
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
+    )

@@ -74,8 +74,8 @@ def main() -> None:
         print(f"Pillow alone: {alone:,.0f} files/s on one core")
         print(f"cache: {built:,.0f} files/s on {cores} cores, {built / (cores * alone):.2f} of Pillow's rate on all")
         words = [
-            "data=folder", f"data.root={folder / 'pictures'}", "model=conv_vae", "model/likelihood=normal", "logger=none",
-            "callbacks.images=null", "callbacks.checkpoint_last=null", "trainer.max_epochs=1",
+            "data=folder", f"data.root={folder / 'pictures'}", "model=conv_vae", "model/likelihood=normal",
+            "logger=none", "callbacks.images=null", "callbacks.checkpoint_last=null", "trainer.max_epochs=1",
             f"trainer.limit_train_batches={min(150, args.files // 200)}", "trainer.limit_test_batches=1",
             "trainer.limit_val_batches=1", "threads=1",
         ]  # fmt: skip

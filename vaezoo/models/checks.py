@@ -66,7 +66,7 @@ def check_same_data(saved: Mapping[str, Any], present: Mapping[str, Any]) -> Non
         if not are_close(saved[key], present[key]):
             raise ValueError(
                 f"the data have changed since the checkpoint was written, in their {key.replace('_', ' ')}: restore "
-                f"the files of the training, or start a new run"
+                f"the files of the training and the versions of the libraries that read them, or start a new run"
             )
 
 

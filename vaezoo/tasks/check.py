@@ -12,7 +12,7 @@ from PIL import Image
 
 from vaezoo.data import DataModule
 from vaezoo.data.statistics import describe_data
-from vaezoo.errors import ConfigError
+from vaezoo.errors import ConfigError, escape_unprintable
 from vaezoo.models import LatentVariableModel
 from vaezoo.pictures import Display, image_grid
 from vaezoo.runs.folder import write_atomic
@@ -60,7 +60,7 @@ def report(config: dict[str, Any], model: LatentVariableModel, data: DataModule,
     files = draw_sheet(data, folder)
     write_atomic(folder / "check.json", json.dumps(found, indent=1, ensure_ascii=False))
     write_summary(config, noun=data.noun, task="check", files=[str(file) for file in files])
-    print("\n".join(lines(found, [folder / "check.json", *files])))
+    print(escape_unprintable("\n".join(lines(found, [folder / "check.json", *files]))))
 
 
 def draw_sheet(data: DataModule, folder: Path) -> list[Path]:
