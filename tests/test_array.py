@@ -9,7 +9,7 @@ from conftest import DATA, config
 
 from vaezoo.data import ArrayData, LazyExamples
 from vaezoo.errors import ConfigError
-from vaezoo.families import MixtureOfDiscretizedLogistics
+from vaezoo.families import CoupledMixtureOfLogistics
 
 RNG = np.random.default_rng(0)
 FACES = RNG.integers(0, 256, (90, 8, 6, 3), dtype=np.uint8)
@@ -70,7 +70,7 @@ def test_what_the_model_sees(tmp_path):
 @pytest.mark.parametrize(
     ("array", "options", "kind", "stored", "noun", "likelihood"),
     [
-        (FACES, {}, "byte", torch.uint8, "image", "MixtureOfDiscretizedLogistics"),
+        (FACES, {}, "byte", torch.uint8, "image", "CoupledMixtureOfLogistics"),
         (FACES, {"layout": "ND", "kind": "byte"}, "byte", torch.uint8, "example", "DiscretizedLogistic"),
         (FACES > 99, {}, "binary", torch.float32, "image", "Bernoulli"),
         ((FACES > 99).astype("u1") * 255, {}, "binary", torch.uint8, "image", "Bernoulli"),
@@ -216,7 +216,7 @@ def test_train_a_model_on_a_file(cli, tmp_path):
     assert code == 0, error
     summary = json.loads((run / "summary.json").read_text())
     assert np.isfinite(summary["test"]["elbo"])
-    assert MixtureOfDiscretizedLogistics.__name__ in json.dumps(summary["config"]["model"])
+    assert CoupledMixtureOfLogistics.__name__ in json.dumps(summary["config"]["model"])
     assert summary["config"]["data"]["shape"] == [3, 8, 6]
 
 

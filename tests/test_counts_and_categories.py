@@ -313,16 +313,14 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("family", "x"), KINDS, ids=lambda value: type(value).__name__)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_models_of_tables(family: Family, x, dtype):
+def test_models_of_tables(family: Family, x):
     """A VAE of such data with holes, from its own start: one graph, finite loss and gradients, samples it can score."""
     torch.compiler.reset()  # the limit of graphs for one function would count the other families
     net = partial(MaskedInput, net=partial(MLP, hidden=[5]))
     torch.manual_seed(0)
-    model = VAE((3,), latent_dim=2, encoder=net, decoder=partial(MLP, hidden=[5]), likelihood=Masked(family)).to(dtype)
-    x = x.to(dtype) if x.is_floating_point() else x
+    model = VAE((3,), latent_dim=2, encoder=net, decoder=partial(MLP, hidden=[5]), likelihood=Masked(family))
     model.likelihood.check(x)
-    model.decoder.init_from_data(x.to(dtype).mean(0), x)
+    model.decoder.init_from_data(x.float().mean(0), x)
     hole = torch.nan if x.is_floating_point() else -1
     x = x.masked_fill(torch.tensor([[False, True, False], [False, False, True]]), hole)
     results = []
@@ -331,14 +329,14 @@ def test_models_of_tables(family: Family, x, dtype):
         loss = compiler(lambda x: model.objective(model(x))["loss"])(x)
         results.append((loss, *torch.autograd.grad(loss, list(model.parameters()))))
     for eager, compiled in zip(*results, strict=True):
-        assert eager.dtype == dtype
+        assert eager.dtype == torch.float32
         assert eager.isfinite().all()
         torch.testing.assert_close(eager, compiled, rtol=1e-5, atol=1e-5)
     drawn = model.sample(4).sample()
     assert drawn.shape == (4, 3)
     model.likelihood.check(drawn)
     assert model.log_marginal(x, num_samples=5).isfinite().all()
-    assert (model.log_marginal(x.masked_fill(is_observed(x), hole), num_samples=20_000, seed=1).abs() < 0.1).all()
+    assert (model.log_marginal(x.masked_fill(is_observed(x), hole), num_samples=5_000, seed=1).abs() < 0.2).all()
 
 
 def test_checks_of_whole_numbers():

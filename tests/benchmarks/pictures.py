@@ -87,7 +87,8 @@ def main() -> None:
                 speeds.append(summary["train_images_per_second"])
             ratios.append(speeds[1] / speeds[0])
             print(f"training: {speeds[0]:,.0f} images/s in memory, {speeds[1]:,.0f} from the cache: {ratios[-1]:.3f}")
-        print(f"median ratio: {statistics.median(ratios):.3f}")
+        if ratios:
+            print(f"median ratio: {statistics.median(ratios):.3f}")
 
 
 if __name__ == "__main__":
