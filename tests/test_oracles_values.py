@@ -119,7 +119,8 @@ def test_the_cost_of_a_run(monkeypatch):
     model.epochs, model.results = 2.5, {"val": {"elbo": -4.5}}
     trainer = SimpleNamespace(callbacks=[monitor], current_epoch=3, global_step=30, is_global_zero=True)
     config = {"name": "vae", "seed": 0, "logger": {}, "run_dir": "x"}
-    fit.test_and_summarize(config, trainer, model, SimpleNamespace(noun="image"), time.perf_counter() - 100)
+    data = SimpleNamespace(noun="image", test_set="")
+    fit.test_and_summarize(config, trainer, model, data, time.perf_counter() - 100)
     encoder = 6 * 200 + 200 + 200 * 200 + 200 + 200 * 4 + 4
     decoder = 2 * 200 + 200 + 200 * 200 + 200 + 200 * 6 + 6
     assert wrote["parameters"] == encoder + decoder
