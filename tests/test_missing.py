@@ -268,3 +268,23 @@ def test_pseudo_inputs_of_data_with_holes():
     torch.manual_seed(0)
     logits = torch.logit(complete, eps=prior.margin)
     assert torch.equal(prior.pixels, logits + prior.noise * torch.randn_like(logits))
+
+
+def test_counts_enter_on_a_standardized_logarithmic_scale():
+    """(ln(1 + x) - loc) / scale in the columns that are named; the mask and the other columns stay as they are."""
+    seen = []
+
+    class Net(torch.nn.Module):
+        def __init__(self, in_shape, out_shape):
+            super().__init__()
+            self.linear = torch.nn.Linear(in_shape[0], out_shape[0])
+
+        def forward(self, inputs, context=None):
+            seen.append(inputs)
+            return self.linear(inputs)
+
+    x = torch.tensor([[0.5, 7.0, 80_331.0], [-2.0, math.nan, 0.0]])
+    MaskedInput((3,), (2,), Net, log_columns=[2, 1], loc=[11.0, 1.0], scale=[0.5, 2.0])(x)
+    logs = [(math.log(8) - 1) / 2, 0.0], [(math.log(80_332) - 11) / 0.5, -11 / 0.5]
+    expected = [[0.5, logs[0][0], logs[1][0], 1, 1, 1], [-2.0, 0.0, logs[1][1], 1, 0, 1]]
+    torch.testing.assert_close(seen[-1], torch.tensor(expected), rtol=1e-5, atol=1e-5)

@@ -210,7 +210,7 @@ def test_examples_are_saved_in_the_users_units(make, tmp_path):
         ({"path": ""}, "data.path is missing: name the file"),
         ({"holes": 1.0}, "data.holes=1.0 is not a share"),
         ({"missing": "NA"}, "data.missing=NA is not a list: use data.missing=[NA]"),
-        ({"types": "real"}, "data.types=real is not a map"),
+        ({"types": "real"}, "data.types=real should be a map or a list of names with kinds"),
         ({"types": {"size": "ordinal"}}, "column 'size' has levels without a known order"),
         ({"val_size": 1000}, "data.val_size"),
         ({"shape": [5]}, "data.shape is (5,), but the rows of TableData are (6,)"),
@@ -403,3 +403,22 @@ def test_a_likelihood_of_standardized_columns_is_named(tmp_path, likelihood, kin
     people()[["height", "income"]].to_csv(tmp_path / "a.csv", index=False)
     model, data = build({"path": str(tmp_path / "a.csv"), "batch_size": 8}, likelihood)
     assert log_likelihood_kind(model, data) == kind
+
+
+def test_names_that_are_no_keys(tmp_path, cli):
+    """A spreadsheet's names, as a message spells the option; a run with them goes on; large counts do not drown x."""
+    rows = [f"{i};{1 + i % 28}.{1 + i % 12}.2020;{80_331 + 7 * i % 300};{i % 17 / 3:.2f}" for i in range(90)]
+    content = "\n".join(["Nr.;Datum der Er\u00f6ffnung?;PLZ;Umsatz in \u20ac", *rows]).replace(".", ",")
+    (tmp_path / "a.csv").write_text(content, encoding="utf-8")
+    small = ["data=table", "data.path=a.csv", "logger=none", "callbacks.images=null", "data.batch_size=16"]
+    types = 'data.types=["Datum der Er\u00f6ffnung?: id"]'
+    code, _, err, run = cli(*small, types, "trainer.max_epochs=1")
+    assert code == 0, err
+    code, _, err, _ = cli(f"run={run}", "trainer.max_epochs=2")
+    assert code == 0, err
+    model = load(run)
+    assert [column["kind"] for column in model.data_description["columns"]][1:] == ["id", "count", "real"]
+    net = model.encoder.net
+    plz = torch.tensor([80_331 + 7 * i % 300 for i in range(90)]).double().log1p()
+    assert abs(float(net.loc[0]) - float(plz.mean())) < 0.3 * float(plz.std())
+    assert float(net.scale[0]) == pytest.approx(float(plz.std()), rel=0.2)

@@ -42,7 +42,8 @@ def describe_error(error: BaseException, overrides: Sequence[str] | None = None)
         return f"{next(groups, 'the group')}=null is not a choice: name one of its group, `--help` lists them"
     if isinstance(error, OverrideParseException):
         reason = error.message.splitlines()[0]
-        return f"{error.override} cannot be read ({reason}): lists and spaces need quotes, as in 'key=[1,2]'"
+        quotes = """lists and spaces need quotes, as in 'key=[1,2]', other signs two kinds, as in 'key="a name"'"""
+        return f"{error.override} cannot be read ({reason}): {quotes}"
     if ambiguous := re.search(r"Ambiguous value for argument '(.+?)'", str(error)):
         return f"{ambiguous[1]} names several values: add -m for a sweep, or quote a list as in 'key=[1,2]'"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -247,7 +247,7 @@ def traversals(
     images = to_rgb(display(model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0))))
     return add_labels(
         make_grid(resize_for_grid(images, len(order), len(steps)), len(steps)),
-        f"traversals of one image, in standard deviations of the {axes.source}, {when}",
+        f"traversals of one example, in standard deviations of the {axes.source}, {when}",
         rows=[f"z{d}  {axes.usage[d]:.2f}" for d in order.tolist()],
         columns=[f"{step:g}" for step in steps.tolist()],
         corner=axes.usage_name,

@@ -61,6 +61,26 @@ class Column:
         return PARTS.get(self.kind)
 
 
+def type_option(name: str, kind: str) -> str:
+    """Return the option that gives a column a kind, as it is typed in a shell: any name may be in it."""
+    return f"""'data.types=["{name}: {kind}"]'"""
+
+
+def read_types(types: Any) -> dict[str, Any]:
+    """Return the kinds by the names of their columns, from a map or from a list of "NAME: KIND".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if types is None or isinstance(types, Mapping):
+        return dict(types or {})
+    if isinstance(types, list | tuple) and all(isinstance(item, str) and ": " in item for item in types):
+        return {name: kind for name, _, kind in (item.rpartition(": ") for item in types)}
+    raise ValueError(
+        f"""data.types={types} should be a map or a list of names with kinds: use 'data.types=["COLUMN: real"]'"""
+    )
+
+
 def find_columns(
     frame: "pandas.DataFrame",
     asked: Mapping[str, str | Sequence[str]] | None = None,
@@ -116,7 +136,8 @@ def find_columns(
             columns.append(make_column(frame[name], *find_kind(frame[name], place)))
     if not any(column.part for column in columns):
         listed = "; ".join(f"{column.name}: {column.kind}, {column.reason}" for column in columns[:5])
-        raise ConfigError(f"no column is left for the model ({listed}): name kinds with data.types={{COLUMN: real}}")
+        option = type_option("COLUMN", "real")
+        raise ConfigError(f"no column is left for the model ({listed}): name kinds with {option}")
     return columns
 
 
@@ -164,7 +185,7 @@ def describe_many_texts(column: "pandas.Series", distinct: int, place: Callable[
         place: returns the place of a row.
     """
     name, entries = column.name, column.dropna()
-    leave_out = f"leave the column out with 'data.types={{{name}: id}}'"
+    leave_out = f"leave the column out with {type_option(name, 'id')}"
     for noun, pattern in (*(("number", pattern) for pattern in NUMBERS.values()), ("date", DATE)):
         fits = entries.str.fullmatch(pattern)
         if 0.5 <= fits.mean() < 1:
@@ -198,7 +219,7 @@ def make_asked(column: "pandas.Series", kind: str | Sequence[str], place: Callab
             row = int(is_count.argmin())
             raise ConfigError(
                 f"{place(row)}: {values[row]:g} in column {column.name!r} is not a whole number from 0 to "
-                f"{MAX_WHOLE:,}: use 'data.types={{{column.name}: real}}'"
+                f"{MAX_WHOLE:,}: use {type_option(column.name, 'real')}"
             )
     if kind == "date" and not is_date(column):
         row = int(column.first_valid_index() or 0)
@@ -430,7 +451,7 @@ class TableTransform:
                 if not (math.isfinite(loc) and math.isfinite(scale)):
                     raise ConfigError(
                         f"column {column.name!r} has values up to {np.abs(seen).max():g}, which are too large: give "
-                        f"them in another unit, or leave the column out with 'data.types={{{column.name}: id}}'"
+                        f"them in another unit, or leave the column out with {type_option(column.name, 'id')}"
                     )
                 # A constant column has no scale; its standard deviation may be a rounding error above 0.
                 is_constant = scale <= 1e-12 * abs(loc)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.data.columns import PARTS, TableTransform, find_columns, row_digests, to_codes
+from vaezoo.data.columns import PARTS, TableTransform, find_columns, read_types, row_digests, to_codes
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import Split
 from vaezoo.data.table_files import MISSING, TableFile, format_value, read_table, to_typed_frame
 from vaezoo.errors import ConfigError
+from vaezoo.missing import is_observed
 
 if TYPE_CHECKING:
     import pandas
@@ -44,7 +45,8 @@ class TableData(OwnData):
         decimal: the decimal mark, ``point`` or ``comma``. None: it is found.
         missing: entries that stand for a missing value, apart from the empty one.
         types: the kinds of columns that are not to be found, by name: ``real``, ``date``, ``count``, ``categorical``,
-            ``ordinal``, ``id`` or ``ignore``; or a list of ordinal levels from the lowest to the highest.
+            ``ordinal``, ``id`` or ``ignore``; or a list of ordinal levels from the lowest to the highest. Names that
+            Hydra cannot read as keys stand in a list: ``["NAME: KIND"]``.
         label: the column with the class, which becomes y. None: there is none.
         holes: share of the observed entries that are hidden at random, in [0, 1), for experiments with missing data.
         **kwargs: arguments of ``OwnData``.
@@ -63,7 +65,7 @@ class TableData(OwnData):
         header: bool | None = None,
         decimal: str | None = None,
         missing: Sequence[str] = MISSING,
-        types: Mapping[str, str | Sequence[str]] | None = None,
+        types: Mapping[str, str | Sequence[str]] | Sequence[str] | None = None,
         label: str | None = None,
         holes: float = 0.0,
         **kwargs: Any,
@@ -73,9 +75,7 @@ class TableData(OwnData):
             raise ValueError(f"data.holes={holes} is not a share: use a number in [0, 1)")
         if not isinstance(missing, Sequence) or isinstance(missing, str):
             raise ValueError(f"data.missing={missing} is not a list: use data.missing=[{missing}]")
-        if types is not None and not isinstance(types, Mapping):
-            raise ValueError(f"data.types={types} is not a map: use 'data.types={{COLUMN: real}}'")
-        self.path, self.types, self.label, self.holes = path, types, label, holes
+        self.path, self.types, self.label, self.holes = path, read_types(types), label, holes
         self.reading: dict[str, Any] = {
             "separator": separator,
             "encoding": encoding,
@@ -168,6 +168,19 @@ class TableData(OwnData):
         if len(families) == 1:
             return next(iter(families.values()))
         return {"_target_": "vaezoo.families.Joint", "layout": layout, "families": families}
+
+    def input_config(self) -> dict[str, Any] | None:
+        """Return the node of a network that sees counts on a logarithmic scale, standardized by the training rows."""
+        counts = [i for i, column in enumerate(self.transform.x_columns) if column.kind == "count"]
+        if not counts:
+            return super().input_config()
+        rows = (self.splits_as_read[0] if self.splits_as_read else self.training_split).x[:][:, counts]
+        logs = torch.where(is_observed(rows), rows, 0).double().log1p().where(is_observed(rows), math.nan)
+        loc = logs.nanmean(0)
+        scale = (logs - loc).square().nanmean(0).sqrt()
+        scale = torch.where(scale > 0, scale, 1.0)
+        logarithmic = {"log_columns": counts, "loc": loc.nan_to_num().tolist(), "scale": scale.tolist()}
+        return {"_target_": "vaezoo.nets.MaskedInput", **logarithmic}
 
     def describe(self) -> dict[str, Any]:
         reading = self.reading | {"decimal": self.reading["decimal"] or self.found.get("decimal")}

@@ -1,9 +1,11 @@
 """A network for data with missing entries."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from vaezoo.missing import fill_missing, is_observed, to_float
+from vaezoo.missing import is_observed, to_float
 from vaezoo.types import NetFactory, Shape
 
 
@@ -25,14 +27,37 @@ class MaskedInput(nn.Module):
         in_shape: shape of one input.
         out_shape: shape of one output.
         net: makes the network.
+        log_columns: the numbers x of a vector that enter as (ln(1 + x) - loc) / scale, such as counts.
+        loc: loc of each of them.
+        scale: scale of each of them.
     """
 
-    def __init__(self, in_shape: Shape, out_shape: Shape, net: NetFactory):
+    log_columns: Tensor
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        net: NetFactory,
+        log_columns: Sequence[int] = (),
+        loc: Sequence[float] = (),
+        scale: Sequence[float] = (),
+    ):
         super().__init__()
         first, *rest = in_shape
+        self.num_log = len(log_columns)
+        self.register_buffer("log_columns", torch.tensor(log_columns, dtype=torch.long), persistent=False)
+        self.register_buffer("loc", torch.tensor(loc), persistent=False)
+        self.register_buffer("scale", torch.tensor(scale), persistent=False)
         self.net = net((2 * first, *rest), out_shape)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """Apply the network: (N, *in_shape) -> (N, *out_shape). NaN marks a missing float, -1 a missing integer."""
         floats = to_float(inputs, next(self.parameters(), torch.zeros(())).dtype)
-        return self.net(torch.cat([fill_missing(floats), is_observed(floats).to(floats.dtype)], 1), context)
+        observed = is_observed(floats)
+        if self.num_log:
+            logs = (floats.index_select(1, self.log_columns).log1p() - self.loc) / self.scale
+            floats = floats.index_copy(1, self.log_columns, logs.to(floats.dtype))
+        return self.net(torch.cat([floats.where(observed, 0), observed.to(floats.dtype)], 1), context)

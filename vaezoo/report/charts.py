@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
-from vaezoo.metrics.quantities import QUANTITIES
+from vaezoo.metrics.quantities import QUANTITIES, use_noun
 from vaezoo.report.labels import format_value, short_key
 from vaezoo.report.read import Run
 from vaezoo.report.statistics import Comparison, Variant, compare
@@ -64,9 +64,9 @@ def styled(variants: Sequence[Variant]) -> Iterator[tuple[Variant, Style]]:
     yield from zip(variants, styles, strict=False)
 
 
-def axis_label(key: str) -> str:
-    """Name of an axis: label and unit of its number."""
-    return f"{QUANTITIES[key].title(key)} ({QUANTITIES[key].unit})"
+def axis_label(key: str, noun: str) -> str:
+    """Name of an axis: label and unit of its number. ``noun`` is the word for one example of the data."""
+    return use_noun(f"{QUANTITIES[key].title(key)} ({QUANTITIES[key].unit})", noun)
 
 
 def rate_plane(comparison: Comparison, figure: Figure) -> bool:
@@ -74,7 +74,8 @@ def rate_plane(comparison: Comparison, figure: Figure) -> bool:
     every = [run.numbers for run in comparison.runs if {"kl", "distortion"} <= run.numbers.keys()]
     if not every:
         return False
-    axes = figure.add_subplot(xlabel=axis_label("kl"), ylabel=axis_label("distortion"))
+    noun = comparison.runs[0].noun
+    axes = figure.add_subplot(xlabel=axis_label("kl", noun), ylabel=axis_label("distortion", noun))
     axes.margins(0.14)
     used = [n["active_units"] for n in every if "active_units" in n]
     scale = ScalarMappable(Normalize(min(used, default=0), max(used, default=1)), colormaps["viridis"])
@@ -187,7 +188,7 @@ def parallel(comparison: Comparison, figure: Figure) -> bool:
         return False
     columns = [[run.settings.get(key) for run in runs] for key in comparison.keys]
     columns.append([run.numbers["elbo"] for run in runs])
-    names = [*map(short_key, comparison.keys), axis_label("elbo").replace(" (", "\n(")]
+    names = [*map(short_key, comparison.keys), axis_label("elbo", comparison.runs[0].noun).replace(" (", "\n(")]
     rows = max(len(set(column)) for column in columns[:-1])
     figure.set_size_inches(max(SIZE[0], 1.6 * len(columns)), max(SIZE[1], 1 + 0.18 * rows))
     axes = figure.add_subplot(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.05, 1.05), yticks=[])
