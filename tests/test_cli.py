@@ -282,10 +282,13 @@ def test_evaluation_with_overrides_of_the_data(cli, monkeypatch):
     code, _out, err, _ = cli("task=evaluate", f"run={run}", "data=mnist", "data.root=nowhere", "trainer=cpu")
     assert code == 1
     assert "MNIST is not in data.root=" in err
-    for words, same in ((["data=digits", "trainer=cpu"], True), (["data.split_seed=1"], False)):
+    for words, same in ((["data=digits", "trainer=cpu"], True), (["data.binarize=threshold"], False)):
         code, _out, err, again = cli("task=evaluate", f"run={run}", "task.metrics=[]", *words)
         assert code == 0, err
         assert (json.loads((again / "summary.json").read_text())["test"] == test) == same
+    code, _out, err, _ = cli("task=evaluate", f"run={run}", "data.split_seed=1")
+    assert code == 1
+    assert "data.split_seed=1 cannot be changed: examples that the model of" in err
 
 
 def test_wandb_online_without_a_key_asks_nothing(tmp_path):

@@ -142,5 +142,5 @@ def test_missing_labels_are_left_out(digits):
     assert torch.equal(kept.x, train.x)
     assert torch.equal(kept.y, train.y)
     assert with_labels(train) is train
-    with pytest.raises(ValueError, match="needs a classifier"):
+    with pytest.raises(ValueError, match="need a classifier"):
         train_features(with_labels(Split(train.x, torch.full((200,), -1))), test)

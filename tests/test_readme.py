@@ -3,8 +3,11 @@
 import re
 import shlex
 
+import numpy as np
 import pytest
+import soundfile
 from conftest import DATA, REPO, needs_mnist
+from PIL import Image
 from test_cli import command
 
 README = (REPO / "README.md").read_text()
@@ -18,11 +21,30 @@ assert len(SINGLE) >= 4
 assert SWEEPS
 
 
+def write_own_data(folder):
+    """Write the files that the README's commands on own data name."""
+    rng = np.random.default_rng(0)
+    (folder / "PHOTOS").mkdir()
+    (folder / "WAVS").mkdir()
+    for i in range(30):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / "PHOTOS" / f"{i}.png")
+        soundfile.write(folder / "WAVS" / f"{i}.wav", rng.uniform(-0.5, 0.5, 20_000), 8000)
+    np.savez(folder / "faces.npz", rng.integers(0, 256, (200, 24, 24, 3), dtype=np.uint8))
+    rows = [f"{20 + i % 60},{rng.normal():.3f},{'red' if i % 3 else ''}" for i in range(200)]
+    (folder / "people.csv").write_text("\n".join(["age,height,color", *rows]))
+    (folder / "book.txt").write_text("\n".join(f"the {i} words of line {i % 50}" for i in range(200)))
+
+
 @pytest.mark.parametrize("words", SINGLE, ids=" ".join)
-def test_single_runs(cli, words):
-    """Each command, for one epoch (of MNIST, a few steps)."""
-    words = [f"data.root={DATA}" if w.startswith("data.root=") else w for w in words]
-    if any(w.startswith("data.root=") for w in words) or "experiment=mnist" in words:
+def test_single_runs(cli, tmp_path, words):
+    """Each command, for one epoch (of MNIST, a few steps); those on own data, with data that are written here."""
+    own = any(name in word for word in words for name in ("PHOTOS", "WAVS", "data.path="))
+    if own:
+        write_own_data(tmp_path)
+        words = [*words, "data.batch_size=16"]
+    else:
+        words = [f"data.root={DATA}" if w.startswith("data.root=") else w for w in words]
+    if (not own and any(w.startswith("data.root=") for w in words)) or "experiment=mnist" in words:
         if needs_mnist.args[0]:
             pytest.skip(needs_mnist.kwargs["reason"])
         words.append(f"data.root={DATA}")

@@ -184,3 +184,16 @@ def test_wrong_sequences_are_refused():
         TokenSequence(4, 4, end_token=4)
     with pytest.raises(ValueError, match="kernel must be >= 2, got 1"):
         TokenSequence(4, 4, kernel=1)
+
+
+def test_the_next_token_of_a_long_sequence():
+    """The logits of one token, from the tokens that it can see, are those of the pass over all tokens."""
+    family = TokenSequence(7, 60, hidden=6, embedding=4, num_layers=2).double()
+    assert family.receptive_field == 7
+    h, x = torch.randn(3, 6, dtype=torch.float64), torch.randint(7, (3, 60))
+    logits = family.next_logits(h, x)
+    for t in (0, 1, 5, 6, 7, 8, 30, 59):
+        torch.testing.assert_close(family.last_logits(h, x[:, :t]), logits[:, t], rtol=1e-10, atol=1e-10)
+    broken = x.clone()
+    broken[:, 30 - 7] = (x[:, 30 - 7] + 1) % 7  # the oldest token that position 30 sees
+    assert not torch.allclose(family.last_logits(h, broken[:, :30]), logits[:, 30])

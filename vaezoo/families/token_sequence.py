@@ -112,20 +112,39 @@ class TokenSequence(Family):
             h: (*batch, hidden).
             tokens: (*batch, T); the batch dimensions broadcast against those of h.
         """
-        h = h.to(self.out.weight.dtype)
         start = torch.full_like(tokens[..., :1], self.num_tokens)
-        before = torch.cat([start, fill_missing(tokens[..., :-1])], -1)
+        return self.logits_after(h, torch.cat([start, fill_missing(tokens[..., :-1])], -1))
+
+    def last_logits(self, h: Tensor, tokens: Tensor) -> Tensor:
+        """Return the logits of the token that follows t tokens, (*batch, V), in float32 at least.
+
+        Args:
+            h: (*batch, hidden).
+            tokens: the tokens before, (*batch, t); only the last ``receptive_field`` of them are used.
+        """
+        before = F.pad(fill_missing(tokens), (1, 0), value=self.num_tokens)[..., -self.receptive_field :]
+        return self.logits_after(h, before, last=True)[..., 0, :]
+
+    def logits_after(self, h: Tensor, before: Tensor, last: bool = False) -> Tensor:
+        """Return the logits of the token after each one in ``before``, (*batch, T, V).
+
+        Args:
+            h: (*batch, hidden).
+            before: tokens, and ``num_tokens`` for the start, (*batch, T).
+            last: whether only those after the last one are computed, (*batch, 1, V).
+        """
+        h = h.to(self.out.weight.dtype)
         steps = self.embedding(before).transpose(-1, -2)  # (*batch, embedding, T)
         for i, (conv, context) in enumerate(zip(self.convs, self.contexts, strict=True)):
             out = conv(steps.flatten(0, -3)).unflatten(0, steps.shape[:-2]) if steps.dim() > 2 else conv(steps)
             out = self.activation(out + context(h).unsqueeze(-1))
             steps = out if i == 0 else steps + out
-        logits = self.out(steps.transpose(-1, -2))
+        logits = self.out((steps[..., -1:] if last else steps).transpose(-1, -2))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def forward(self, *params: Tensor) -> TokenSequenceDistribution:
         (h,) = params
-        return TokenSequenceDistribution(self.next_logits, h, self.length, self.end_token)
+        return TokenSequenceDistribution(self.next_logits, self.last_logits, h, self.length, self.end_token)
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
         """Return h = 0: the mean of tokens says nothing."""
