@@ -328,8 +328,8 @@ MUTATIONS = (
     ),
     Mutation(
         "nets/masked_input.py",
-        "is_observed(floats).to(floats.dtype)",
-        "fill_missing(floats)",
+        "observed.to(floats.dtype)",
+        "floats.where(observed, 0)",
         "the network is given the data in place of the mask",
         "missing",
     ),
