@@ -59,7 +59,7 @@ def read_lines(path: str | Path) -> Lines:
         before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         raise ConfigError(
             f"{path} is not UTF-8, line {before.count(10) + 1} has the byte 0x{error.object[error.start]:02x}: convert "
-            f"it, for example with iconv -f LATIN1 -t UTF-8"
+            f"it, for example with iconv -f CP1252 -t UTF-8"
         ) from error
     if "\0" in text:
         raise ConfigError(f"{path} has NUL characters, so it is no text in UTF-8: convert it, or give another file")
