@@ -52,6 +52,13 @@ def config(node, *overrides):
     return OmegaConf.to_container(OmegaConf.select(cfg, node), resolve=True)
 
 
+def run_folders(root, arguments):
+    """The folders of runs, and of tasks in the run that the arguments name."""
+    runs = [Path(text[4:]) for text in arguments if text.startswith("run=")]
+    runs += [run.parent.parent for run in runs if run.is_file()]
+    return {*root.glob("outputs/*/*"), *(folder for run in runs for folder in run.glob("*/20??-??-??_*"))}
+
+
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capfd):
     """Run the command line in this process, in an empty folder: (exit code, stdout, stderr, run folder)."""
@@ -59,14 +66,14 @@ def cli(tmp_path, monkeypatch, capfd):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-        before = set(tmp_path.glob("outputs/*/*"))
+        before = run_folders(tmp_path, arguments)
         code = 0
         try:
             main()
         except SystemExit as leave:
             code = leave.code or 0
         out, err = capfd.readouterr()
-        new = sorted(set(tmp_path.glob("outputs/*/*")) - before)
+        new = sorted(run_folders(tmp_path, arguments) - before)
         return code, out, err, new[0] if new else None
 
     return call

@@ -58,7 +58,7 @@ def by_path(data):
     found = {}
     for name in ("train", "val", "test"):
         split = getattr(data, name)
-        for path, x, y in zip(data.file_names(name), split.x[:], split.y.tolist(), strict=True):
+        for path, x, y in zip(data.keys(name)["file"], split.x[:], split.y.tolist(), strict=True):
             found[path] = name, x.permute(1, 2, 0).numpy(), y
     return found
 
@@ -90,7 +90,7 @@ def test_order_does_not_depend_on_the_number_of_processes(photos, monkeypatch, c
     for cores in (1, 3):
         monkeypatch.setattr(picture_cache, "num_cores", lambda cores=cores: cores)
         data = ready(photos[0], on_bad="skip")
-        seen.append((data.cache.rows[:], data.cache.arrays["digests"], data.file_names("train")))
+        seen.append((data.cache.rows[:], data.cache.arrays["digests"], data.keys("train")["file"].tolist()))
         for path in caches.iterdir():
             path.rename(caches.parent / f"{path.name}{cores}")
     assert np.array_equal(seen[0][0], seen[1][0])

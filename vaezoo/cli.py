@@ -34,7 +34,7 @@ from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
 from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.record import record_command
-from vaezoo.runs.resume import resolve_resume
+from vaezoo.runs.resume import choose_task_folder, resolve_resume
 from vaezoo.runs.signals import Stopped, requeue_slurm_job, stopping_with_parent
 from vaezoo.streams import protect_output
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             overrides = resolve_resume(args.overrides, args.multirun)
             if overrides is None:  # the run is complete
                 return
-            args.overrides = overrides
+            args.overrides = overrides if args.multirun else choose_task_folder(overrides)
         sys.argv = [program, *to_argv(args)]  # Hydra, and Lightning for its other processes, read it
         with stopping_with_parent():
             run()

@@ -1,6 +1,6 @@
 """Arrays of your own: images, vectors and other shapes, from .npy, .npz, .pt and .h5 files."""
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,10 +67,14 @@ class ArrayData(OwnData, ImageData):
         self.path, self.key, self.labels_key, self.in_memory = path, key, labels_key, in_memory
         self.layout, self.kind, self.value_range = layout, kind, value_range
         self.conversion: Conversion | None = None
-        self.class_names: list[str] | None = None
         self.found: dict[str, Any] = {}
 
     # Reading.
+
+    def use_description(self, description: Mapping[str, Any]) -> None:
+        self.kind = self.kind or description.get("stored_kind")
+        self.layout = self.layout or description.get("layout")
+        self.value_range = self.value_range or description.get("value_range")
 
     def read_all(self) -> tuple[Split, np.ndarray]:
         if not self.path:
@@ -160,6 +164,7 @@ class ArrayData(OwnData, ImageData):
     def describe(self) -> dict[str, Any]:
         value_range = self.rule.value_range and list(self.rule.value_range)
         options = {"layout": self.layout, "value_range": value_range, "class_names": self.class_names}
+        options["stored_kind"] = self.rule.kind  # before pixels were binarized
         return super().describe() | options
 
     def report(self) -> dict[str, Any]:
@@ -191,10 +196,18 @@ class ArrayData(OwnData, ImageData):
             x = (x - low) / max(high - low, 1e-12)
         return x.nan_to_num(nan=0.5).clamp(0, 1)
 
+    def in_file_units(self, x: Tensor) -> np.ndarray:
+        """Return examples in the units of the file."""
+        start, width = self.scale
+        return (x.cpu().double() * width + start if x.is_floating_point() else x.cpu()).numpy()
+
+    def to_columns(self, x: Tensor) -> dict[str, np.ndarray]:
+        """Return vectors as columns x0, x1, ..., in the units of the file; nothing for other shapes."""
+        return {"x": self.in_file_units(x)} if x.dim() == 2 else {}
+
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write examples in the layout and the units of the file: vectors as .csv, others as .npy."""
-        start, width = self.scale
-        array = (x.cpu().double() * width + start if x.is_floating_point() else x.cpu()).numpy()
+        array = self.in_file_units(x)
         if self.layout == "NHWC":
             array = array.transpose(0, 2, 3, 1)
         if self.layout == "NHW":

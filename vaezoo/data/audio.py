@@ -77,10 +77,26 @@ class AudioData(OwnData):
                 raise ConfigError(f"data.{name}={value} should be a number above 0")
         self.frame, self.seconds, self.rate, self.on_bad = frame, seconds, rate, on_bad
         self.features, self.mels = features, mels
-        self.class_names: list[str] = []
+        self.class_names = []
         self.found: dict[str, Any] = {}
+        self.frame_keys: dict[str, np.ndarray] = {}
 
     # Reading.
+
+    def use_description(self, description: Mapping[str, Any]) -> None:
+        self.rate = self.rate or description.get("rate")
+
+    def divide(self, digests: np.ndarray) -> dict[str, Tensor]:
+        if (different := len(np.unique(digests))) < 3:
+            raise ConfigError(
+                f"data.root={self.root} has {different} different sounds that are as long as a frame, but training, "
+                f"validation and test get whole files: cut the sounds into at least 3 files"
+            )
+        return super().divide(digests)
+
+    def all_keys(self) -> dict[str, np.ndarray]:
+        """Return the file of each frame, relative to ``root``, and its start in seconds."""
+        return self.frame_keys
 
     def read_all(self) -> tuple[Split, np.ndarray]:
         files = find_sounds(self.root)
@@ -101,11 +117,9 @@ class AudioData(OwnData):
                 f"no sound in data.root={self.root} is as long as a frame, {length / rate:g} s; the longest has "
                 f"{longest:g} s: use a smaller {'data.frame' if self.seconds is None else 'data.seconds'}"
             )
-        if (different := len(np.unique(digests[numbers > 0]))) < 3:
-            raise ConfigError(
-                f"data.root={self.root} has {different} different sounds that are as long as a frame, but training, "
-                f"validation and test get whole files: cut the sounds into at least 3 files"
-            )
+        starts = np.concatenate([np.arange(number) * (length / rate) for number in numbers])
+        names = np.array([files.paths[number] for number in recordings], dtype=object)
+        self.frame_keys = {"file": np.repeat(names, numbers), "start_seconds": starts}
         waves = torch.from_numpy(np.concatenate(frames))
         x = (waves if self.features == "wave" else self.to_log_mel(waves, rate)).unsqueeze(1)
         y = torch.from_numpy(np.repeat(files.labels[list(recordings)], numbers))

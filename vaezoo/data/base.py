@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -40,8 +41,12 @@ class DataModule(pl.LightningDataModule):
     set that depend on ``split_seed`` only, so runs with different seeds stay comparable.
 
     Attributes:
+        train, val, test: the sets; None before ``setup``.
+        all: all examples, in their order; None before ``setup_new``.
         noun: the word for one example in messages; its plural has an s.
         data_kind: kind of data in the batches (``vaezoo.families``).
+        shows_draws: whether ``task=sample`` draws x from p(x | z), because its mean is not like an example.
+        class_names: the names of the classes; None if they have none.
         has_missing: whether entries of the examples are missing (``vaezoo.missing``); known after ``setup``.
         is_standardized: whether the data module has divided real numbers by their scales. Only a likelihood that is
             ``Rescaled`` then reports log p(x) in the user's units.
@@ -69,6 +74,8 @@ class DataModule(pl.LightningDataModule):
 
     noun = "example"
     data_kind: str
+    shows_draws = False
+    class_names: list[str] | None = None
     has_missing = False
     is_standardized = False
     test_set = ""
@@ -97,6 +104,7 @@ class DataModule(pl.LightningDataModule):
         self.val_size, self.split_seed, self.seed = val_size, split_seed, seed
         self.batches_per_step, self.num_workers, self.on_device = batches_per_step, num_workers, on_device
         self.train: Split | None = None
+        self.all: Split | None = None
         self.splits_as_read: list[Split] = []  # between ``inspect`` and ``setup``
 
     # What a subclass defines.
@@ -173,7 +181,61 @@ class DataModule(pl.LightningDataModule):
         """
         return []
 
+    def to_columns(self, x: Tensor) -> dict[str, np.ndarray]:
+        """Return the columns of a table that show examples (N, *shape) to people, (N, ...) each, or none."""
+        return {}
+
+    def label_columns(self, y: Tensor) -> dict[str, np.ndarray]:
+        """Return labels (N,) or factors (N, F) as columns: ``label`` and, if classes have names, ``class``."""
+        labels = y.cpu().numpy()
+        if (labels < 0).all():
+            return {}
+        names = np.array([*self.class_names, ""], dtype=object)[labels] if self.class_names else None
+        return {"label": labels} | ({} if names is None else {"class": names})
+
+    @property
+    def is_category(self) -> Tensor:
+        """Which entries of an example are categories, whose mean has no meaning, (*shape)."""
+        return torch.full(self.shape or (), self.data_kind in ("binary", "token", "categorical"))
+
+    def save_filled(self, x: Tensor, name: str, path: Path) -> list[Path]:
+        """Write the examples of a set whose missing entries were filled in, and return the files.
+
+        Args:
+            x: the examples, (N, *shape).
+            name: "train", "val", "test" or "all".
+            path: file without suffix.
+        """
+        return self.save_examples(x, path)
+
+    def imputation_errors(self, x: Tensor, name: str) -> dict[str, dict[str, Any]]:
+        """Return the errors of entries that were hidden and filled in, by column; empty if none was hidden.
+
+        Each has the ``kind`` of the error, its value for the ``model`` and for a ``baseline``, and the number ``num``
+        of the entries.
+        """
+        return {}
+
+    def keys(self, name: str) -> dict[str, np.ndarray]:
+        """Return the columns that say which example each one of a set is, each (N,), by their heads.
+
+        Args:
+            name: "train", "val", "test" or "all".
+        """
+        return {"index": np.arange(len(getattr(self, name).x))}
+
     # Splits.
+
+    def setup_new(self, description: Mapping[str, Any]) -> None:
+        """Read all examples as ``all``, prepared as those of a training were, for its model.
+
+        Args:
+            description: what ``describe`` returned for the data of the training.
+
+        Raises:
+            ConfigError: the data have a published division, or do not fit the description.
+        """
+        raise ConfigError(f"{type(self).__name__} has a published test set: use split=train, val or test, not all")
 
     def check_options(self) -> None:
         """Raise a ValueError if options contradict each other, before the data are read."""

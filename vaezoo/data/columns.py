@@ -323,7 +323,7 @@ def to_codes(
         known = ", ".join(description.categories[:10])
         raise ConfigError(
             f"{place(row)}: {format_value(column.iloc[row])!r} in column {description.name!r} is not one of its "
-            f"{len(index)} categories ({known}{', ...' * (len(index) > 10)}): correct it, or make it missing"
+            f"{len(index)} categories ({known}{', ...' * (len(index) > 10)}): correct it, or use data.unseen=missing"
         )
     return np.where(values == -1, math.nan, values)
 

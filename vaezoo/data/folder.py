@@ -1,6 +1,6 @@
 """A folder of picture files of any kind."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,13 @@ class FolderData(OwnData, ImageData):
             value_range=None if value_range is None else (float(value_range[0]), float(value_range[1])),
         )
         self.on_bad, self.in_memory = on_bad, in_memory
+        self.class_names = []
+
+    def use_description(self, description: Mapping[str, Any]) -> None:
+        channels, *size = description["shape"]
+        self.options = self.options._replace(
+            size=self.options.size or (size[0], size[1]), channels=self.options.channels or channels
+        )
 
     def read_all(self) -> tuple[Split, np.ndarray]:
         files = self.files = find_pictures(self.root)
@@ -96,6 +103,7 @@ class FolderData(OwnData, ImageData):
             if self.on_bad == "error":
                 raise bad_files_error(files, bad)
             print(f"{len(bad):,} of {len(files.paths):,} picture files cannot be read and are left out")
+        self.class_names = files.class_names
         self.binary = cache.record["is_binary"]
         self.default_binarize = "dynamic" if self.binary else "none"
         rows = torch.from_numpy(cache.arrays["rows"])
@@ -114,15 +122,14 @@ class FolderData(OwnData, ImageData):
         self.inspect()  # the files decide whether all pixels are 0 or 255
         self.resolve_binarize(None)
 
-    def file_names(self, name: str) -> list[str]:
-        """Return the path of each picture of a set, relative to ``root``. ``name`` is "train", "val" or "test"."""
-        rows = self.cache.arrays["rows"][self.rows[name]]
-        return [self.files.paths[row] for row in rows]
+    def all_keys(self) -> dict[str, np.ndarray]:
+        """Return the path of each picture, relative to ``root``."""
+        return {"file": np.array(self.files.paths, dtype=object)[self.cache.arrays["rows"]]}
 
     def describe(self) -> dict[str, Any]:
         options = {"fit": self.options.fit, "background": list(self.options.background)}
         value_range = self.options.value_range and list(self.options.value_range)
-        return super().describe() | options | {"value_range": value_range, "class_names": self.files.class_names}
+        return super().describe() | options | {"value_range": value_range, "class_names": self.class_names}
 
     def report(self) -> dict[str, Any]:
         files, record, arrays = self.files, self.cache.record, self.cache.arrays

@@ -3,22 +3,26 @@
 import hashlib
 import json
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vaezoo.data.base import DataModule
-from vaezoo.data.splits import Split, content_split
+from vaezoo.data.splits import Split, check_split, content_split
 
 
 class OwnData(DataModule):
     """Provide data without a published split: the sets are a function of the content. A subclass defines ``read_all``.
 
     An example stays in its set when others are added, and equal examples are always in one set (``content_split``).
+    A trained model can also be applied to all examples of new data (``setup_new``).
 
     Attributes:
-        rows: numbers of the examples of the sets "train", "val" and "test" among all examples, counted from 0.
+        rows: numbers of the examples of the sets "train", "val" and "test", or of "all", among all examples, counted
+            from 0.
         digests: a hash of the content of each example, uint64 (N,).
 
     Args:
@@ -36,6 +40,32 @@ class OwnData(DataModule):
     @abstractmethod
     def read_all(self) -> tuple[Split, np.ndarray]:
         """Return all examples, and a digest of the content of each one, uint64 (N,)."""
+
+    def all_keys(self) -> dict[str, np.ndarray]:
+        """Return the columns that say which example each one of the data is, each (N,), by their heads."""
+        return {"index": np.arange(len(self.digests))}
+
+    def keys(self, name: str) -> dict[str, np.ndarray]:
+        return {head: column[self.rows[name].numpy()] for head, column in self.all_keys().items()}
+
+    def use_description(self, description: Mapping[str, Any]) -> None:
+        """Take over the options from the data of a training that would otherwise be found in the new data."""
+
+    def read_new(self, description: Mapping[str, Any]) -> tuple[Split, np.ndarray]:
+        """Return all examples, prepared as those of a training were, and their digests, uint64 (N,)."""
+        self.use_description(description)
+        return self.read_all()
+
+    def setup_new(self, description: Mapping[str, Any]) -> None:
+        split, self.digests = self.read_new(description)
+        split = check_split(split, f"the new {self.noun}s", self.noun)
+        self.rows = {"all": torch.arange(len(split.y))}
+        self.shape = tuple(split.x.shape[1:])
+        self.check_examples(split, "the new data")
+        if (known := description.get("class_names")) and known != self.class_names:
+            split = Split(split.x, match_classes(split.y, self.class_names or [], known))
+            self.class_names = known
+        self.all = self.prepare_split(split, "all")
 
     def read(self) -> tuple[Split, ...]:
         split, digests = self.read_all()
@@ -56,6 +86,19 @@ class OwnData(DataModule):
         """A hash of the test examples and of what the numbers in x mean, 16 hexadecimal digits."""
         encoding = json.dumps(self.encoding(self.describe()), sort_keys=True)
         return hash_content(self.digests[self.rows["test"].numpy()], encoding)[:16]
+
+
+def match_classes(y: Tensor, names: Sequence[str], known: Sequence[str]) -> Tensor:
+    """Return labels as numbers among the classes of a training; -1 for a class that it does not have.
+
+    Args:
+        y: labels (N,), which are numbers among ``names``, or -1.
+        names: the classes of the new data.
+        known: the classes of the training.
+    """
+    numbers = {name: number for number, name in enumerate(known)}
+    table = torch.tensor([*(numbers.get(name, -1) for name in names), -1])
+    return table[y]
 
 
 def hash_content(digests: np.ndarray, text: str = "") -> str:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.data.columns import PARTS, TableTransform, find_columns, read_types, row_digests, to_codes
+from vaezoo.data.columns import PARTS, Column, TableTransform, find_columns, read_types, row_digests, to_codes
 from vaezoo.data.own import OwnData
-from vaezoo.data.splits import Split
+from vaezoo.data.splits import Split, digest_rows
 from vaezoo.data.table_files import MISSING, TableFile, format_value, read_table, to_typed_frame
 from vaezoo.errors import ConfigError
 from vaezoo.missing import is_observed
@@ -48,6 +48,7 @@ class TableData(OwnData):
             ``ordinal``, ``id`` or ``ignore``; or a list of ordinal levels from the lowest to the highest. Names that
             Hydra cannot read as keys stand in a list: ``["NAME: KIND"]``.
         label: the column with the class, which becomes y. None: there is none.
+        unseen: what becomes of a category of new rows that the training table does not have: ``error`` or ``missing``.
         holes: share of the observed entries that are hidden at random, in [0, 1), for experiments with missing data.
         **kwargs: arguments of ``OwnData``.
 
@@ -56,6 +57,7 @@ class TableData(OwnData):
     """
 
     noun = "row"
+    shows_draws = True  # a row of means is no possible row
 
     def __init__(
         self,
@@ -68,11 +70,14 @@ class TableData(OwnData):
         types: Mapping[str, str | Sequence[str]] | Sequence[str] | None = None,
         label: str | None = None,
         holes: float = 0.0,
+        unseen: str = "error",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if not 0 <= holes < 1:
             raise ValueError(f"data.holes={holes} is not a share: use a number in [0, 1)")
+        if unseen not in ("error", "missing"):
+            raise ValueError(f"data.unseen={unseen} is not known: use data.unseen=error or data.unseen=missing")
         if not isinstance(missing, Sequence) or isinstance(missing, str):
             raise ValueError(f"data.missing={missing} is not a list: use data.missing=[{missing}]")
         self.path, self.types, self.label, self.holes = path, read_types(types), label, holes
@@ -83,6 +88,7 @@ class TableData(OwnData):
             "decimal": decimal,
             "missing": [str(entry) for entry in missing],
         }
+        self.unseen = unseen
         self.fitted: TableTransform | None = None
         self.complete: dict[str, Tensor] = {}
         self.num_duplicates = 0
@@ -98,6 +104,7 @@ class TableData(OwnData):
     def read(self) -> tuple[Split, ...]:
         file = self.read_file()
         columns = find_columns(file.frame, self.types, self.label, file.place)
+        self.class_names = names_of_classes(columns)
         transform = TableTransform(columns)
         values = transform.to_values(file.frame, file.place)
         digests = row_digests(file.frame, columns)
@@ -110,6 +117,24 @@ class TableData(OwnData):
         if self.holes:
             self.complete = {name: transform.standardize(values)[rows] for name, rows in sets.items()}
         return tuple(Split(x[rows], y[rows]) for rows in sets.values())
+
+    def read_new(self, description: Mapping[str, Any]) -> tuple[Split, np.ndarray]:
+        file = self.read_file()
+        self.frame, self.found = file.frame, file.found
+        self.fitted = transform = TableTransform.from_description(description)
+        self.class_names = names_of_classes(transform.columns)
+        x = transform.transform(file.frame, file.place, self.unseen)
+        y = torch.full((len(x),), -1)
+        for column in transform.columns:
+            if column.kind == "label" and column.name in file.frame:
+                codes = to_codes(file.frame[column.name], column, file.place, unseen="missing")
+                y = torch.from_numpy(np.nan_to_num(codes, nan=-1)).long()
+        return Split(x, y), digest_rows(x.numpy())
+
+    def all_keys(self) -> dict[str, np.ndarray]:
+        """Return the number of each row, counted from 1, and the columns of ids."""
+        ids = [c.name for c in self.transform.columns if c.kind == "id" and c.name in self.frame]
+        return {"row": np.arange(1, len(self.frame) + 1)} | {name: without_zeros(self.frame[name]) for name in ids}
 
     def hide(self, values: np.ndarray) -> np.ndarray:
         """Return the values with NaN for a share ``holes`` of the entries, which depends on ``split_seed`` only."""
@@ -241,11 +266,78 @@ class TableData(OwnData):
         pixels = rgb.reshape(num, height, width, 3).movedim(-1, 1)
         return pixels.repeat_interleave(16, 2).repeat_interleave(4, 3)
 
+    @property
+    def is_category(self) -> Tensor:
+        return torch.tensor([bool(column.categories) for column in self.transform.x_columns])
+
+    def to_columns(self, x: Tensor) -> dict[str, np.ndarray]:
+        return {name: column.to_numpy() for name, column in self.transform.inverse(x).items()}
+
+    def save_filled(self, x: Tensor, name: str, path: Path) -> list[Path]:
+        """Write the rows of a set as .csv, with all columns of the table: entries that were observed stay as they were.
+
+        The arguments are those of ``DataModule.save_filled``.
+        """
+        table = self.frame.iloc[self.rows[name].numpy()].reset_index(drop=True)
+        filled, holes = self.transform.inverse(x), ~is_observed(getattr(self, name).x[:]).numpy()
+        for i, column in enumerate(self.transform.x_columns):
+            values = filled[column.name]
+            if column.part == "real" and column.kind != "date":  # the others are exact in x
+                values = values.where(holes[:, i], table[column.name])
+            table[column.name] = values
+        for column in self.transform.columns:
+            if column.part is None and column.name in table:
+                table[column.name] = without_zeros(table[column.name])
+        file = path.with_name(f"{path.name}.csv")
+        table.to_csv(file, index=False)
+        return [file]
+
+    def imputation_errors(self, x: Tensor, name: str) -> dict[str, dict[str, Any]]:
+        """Return the error rate of the categories, and the root mean square error of numbers in the user's units.
+
+        The baseline is the most frequent category or the mean of the observed entries of the training rows.
+        """
+        if name not in self.complete:
+            return {}
+        complete, observed = self.complete[name], getattr(self, name).x
+        train = self.training_split.x[:]
+        errors = {}
+        for i, column in enumerate(self.transform.x_columns):
+            hidden = is_observed(complete[:, i]) & ~is_observed(observed[:, i])
+            seen = train[:, i][is_observed(train[:, i])]
+            if not hidden.any() or len(seen) == 0:
+                continue
+            truth, guess = complete[hidden, i].double(), x[hidden, i].double()
+            if column.categories:
+                kind, baseline = "error rate", seen.mode().values.double()
+                model, simple = (truth != guess).double().mean(), (truth != baseline).double().mean()
+            else:
+                kind, baseline = "RMSE", seen.double().mean()
+                model, simple = (
+                    (truth - value).square().mean().sqrt() * column.scale for value in (guess, baseline)
+                )
+            errors[column.name] = {
+                "kind": kind, "model": float(model), "baseline": float(simple), "num": int(hidden.sum())
+            }  # fmt: skip
+        return errors
+
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write rows (N, D) as .csv, in the user's units and with categories as text."""
         file = path.with_name(f"{path.name}.csv")
         self.transform.inverse(x).to_csv(file, index=False)
         return [file]
+
+
+def without_zeros(column: "pandas.Series") -> np.ndarray:
+    """Return a column that is not modelled, such as ids: numbers that are all whole become integers."""
+    values = column.to_numpy()
+    is_whole = values.dtype.kind == "f" and bool((np.abs(values) < 2**53).all()) and bool((values % 1 == 0).all())
+    return values.astype(np.int64) if is_whole else values
+
+
+def names_of_classes(columns: Sequence[Column]) -> list[str] | None:
+    """Return the classes of the label's column; None if there is no label."""
+    return next((list(column.categories) for column in columns if column.kind == "label"), None)
 
 
 def prepare_rows(

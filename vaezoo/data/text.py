@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.own import OwnData
-from vaezoo.data.splits import Split
+from vaezoo.data.splits import Split, digest_rows
 from vaezoo.data.text_files import END_NUMBER, TOKENS, Lines, Vocabulary, pad_sentences, read_lines, typical_length
 from vaezoo.errors import ConfigError, suggest
 
@@ -61,6 +61,7 @@ class TextData(OwnData):
         self.max_tokens, self.vocabulary_size = max_tokens, vocabulary_size
         self.found_vocabulary: Vocabulary | None = None
         self.found: dict[str, Any] = {}
+        self.line_keys: dict[str, np.ndarray] = {}
 
     # Reading.
 
@@ -72,9 +73,8 @@ class TextData(OwnData):
 
     def read(self) -> tuple[Split, ...]:
         text = self.read_text()
-        lines = [line.lower() for line in text.lines] if self.lower_case else text.lines
-        if self.tokens == "word":  # lines that differ in white space only have equal tokens, so they belong in one set
-            lines = [" ".join(line.split()) for line in lines]
+        lines = self.simplify(text.lines)
+        self.line_keys = {"line": np.array(text.numbers), "text": np.array(text.lines, dtype=object)}
         digests = np.array([digest_line(line) for line in lines], dtype=np.uint64)
         train = self.divide(digests)["train"].tolist()
         vocabulary = Vocabulary.build((lines[row] for row in train), self.tokens, self.lower_case, self.vocabulary_size)
@@ -102,6 +102,36 @@ class TextData(OwnData):
             "unknown tokens in validation and test": self.unknown_share(sentences, sets[1:]),
         }
         return tuple(self.make_split([sentences[row] for row in rows.tolist()], length) for rows in sets)
+
+    def read_new(self, description: Mapping[str, Any]) -> tuple[Split, np.ndarray]:
+        text = self.read_text()
+        self.found_vocabulary = vocabulary = vocabulary_of(description)
+        self.tokens, self.lower_case = vocabulary.tokens, vocabulary.lower_case
+        sentences = [np.array(vocabulary.encode(line), dtype=np.int32) for line in self.simplify(text.lines)]
+        length = description["shape"][0]
+        kept = [i for i, row in enumerate(sentences) if self.long == "cut" or len(row) < length]
+        if not kept:
+            raise ConfigError(f"no line of {self.path} has fewer than {length} tokens: use data.long=cut")
+        self.line_keys = {
+            "line": np.array([text.numbers[i] for i in kept]),
+            "text": np.array([text.lines[i] for i in kept], dtype=object),
+        }
+        unknown = self.unknown_share([sentences[i] for i in kept], [torch.arange(len(kept))])
+        print(f"{len(kept):,} lines; {100 * unknown:.3g} % of their tokens are not in the vocabulary of the training")
+        split = self.make_split([sentences[i] for i in kept], length)
+        return split, digest_rows(split.x[:].numpy())
+
+    def all_keys(self) -> dict[str, np.ndarray]:
+        """Return the number of each line, counted from 1, and its text."""
+        return self.line_keys
+
+    def simplify(self, lines: list[str]) -> list[str]:
+        """Return lines that are equal if they have the same tokens: in lower case, or with single spaces."""
+        if self.lower_case:
+            lines = [line.lower() for line in lines]
+        if self.tokens == "word":  # lines that differ in white space only have equal tokens, so they belong in one set
+            lines = [" ".join(line.split()) for line in lines]
+        return lines
 
     @staticmethod
     def make_split(sentences: Sequence[np.ndarray], length: int) -> Split:
@@ -154,6 +184,9 @@ class TextData(OwnData):
 
     def report(self) -> dict[str, Any]:
         return self.found
+
+    def to_columns(self, x: Tensor) -> dict[str, np.ndarray]:
+        return {"reconstruction": np.array([self.decode_tokens(row) for row in x], dtype=object)}
 
     def to_images(self, x: Tensor) -> Tensor:
         """Return the texts as pictures, black on white, (N, 1, 64, 256)."""

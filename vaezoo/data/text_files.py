@@ -29,12 +29,14 @@ class Lines(NamedTuple):
 
     Args:
         lines: the lines that are not empty, without white space at both ends.
+        numbers: their numbers among all lines, counted from 1.
         num_empty: number of empty lines, which are left out.
         num_control: number of control characters other than tabs. They are kept; many of them are a sign of a file that
             is no text.
     """
 
     lines: list[str]
+    numbers: list[int]
     num_empty: int
     num_control: int
 
@@ -78,11 +80,12 @@ def split_lines(text: str, name: str) -> Lines:
     """
     # str.splitlines would also split at other separators, which text files have inside of lines.
     rows = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
-    lines = [line for line in (row.strip() for row in rows) if line]
+    kept = {number: line for number, row in enumerate(rows, 1) if (line := row.strip())}
+    lines = list(kept.values())
     if not lines:
         raise ConfigError(f"{name} has no text in {len(rows):,} lines: give one sentence or document per line")
     num_control = sum(len(CONTROL.findall(line)) for line in lines)
-    return Lines(lines, len(rows) - len(lines), num_control)
+    return Lines(lines, list(kept), len(rows) - len(lines), num_control)
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

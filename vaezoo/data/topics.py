@@ -53,7 +53,8 @@ class Topics(TextData):
     def read_text(self) -> Lines:
         from pydoc_data.topics import topics
 
-        return Lines(extract_sentences(topics.values()), num_empty=0, num_control=0)
+        sentences = extract_sentences(topics.values())
+        return Lines(sentences, list(range(1, len(sentences) + 1)), num_empty=0, num_control=0)
 
     def report(self) -> dict[str, Any]:
         content = "\n".join(self.read_text().lines)

@@ -21,6 +21,7 @@
 import glob
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import yaml
@@ -41,8 +42,10 @@ from vaezoo.runs.overrides import (
     training_overrides,
 )
 
+# Tasks that apply a trained run. Their folder is in the folder of that run.
+APPLYING_TASKS = ("evaluate", "sample", "reconstruct", "encode", "score", "impute", "export")
 # Tasks whose folder run=FOLDER cannot resume. (A comparison is resumed by the same command with resume=auto.)
-OTHER_TASKS = ("check", "evaluate", "compare", "report", "sample", "reconstruct", "encode")
+OTHER_TASKS = (*APPLYING_TASKS, "check", "compare", "report")
 
 
 def resolve_resume(overrides: Sequence[str], multirun: bool) -> list[str] | None:
@@ -70,6 +73,29 @@ def resolve_resume(overrides: Sequence[str], multirun: bool) -> list[str] | None
     if resume not in (None, "auto"):
         raise ConfigError(f"{command['resume']} is not known: use resume=auto or resume=null")
     return find_latest(command, "sweep" if multirun else "run") if resume else list(overrides)
+
+
+def choose_task_folder(overrides: Sequence[str]) -> list[str]:
+    """Add the folder of a task that applies a trained run: RUN/TASK/DATE_TIME, unless the command names one.
+
+    Args:
+        overrides: those of the command.
+
+    Raises:
+        ConfigError: the place in the run's folder is a link.
+    """
+    if not any(text.startswith("run=") for text in overrides):
+        return list(overrides)
+    command = by_key(overrides)
+    run, task = get_value(command, "run"), get_value(command, "task")
+    if task not in APPLYING_TASKS or "hydra.run.dir" in command or not Path(str(run)).exists():
+        return list(overrides)
+    folder = Path(str(run)) if Path(str(run)).is_dir() else Path(str(run)).parent
+    place = (folder.parent if folder.name == "checkpoints" else folder) / str(task)
+    if place.is_symlink():
+        raise ConfigError(f"{place} is a link: remove it, or choose another folder with hydra.run.dir=FOLDER")
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    return [*overrides, f"hydra.run.dir={quote(place / now)}"]
 
 
 def resume_folder(command: dict[str, str]) -> list[str] | None:

@@ -57,11 +57,26 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
     Raises:
         ConfigError: a value of the config is wrong, or the likelihood cannot score the data.
     """
-    allow_packages, seed = tuple(config["allow_packages"]), config["seed"]
+    seed = config["seed"]
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r} should be an integer from 0 to {2**32 - 1}")
     check_optimizer(config["optimizer"] or {})
     config, data = match_data(config)
+    model = build_model(config)
+    if config["data"].get("binarize") == "auto":  # so that it is recorded
+        binarize = data.resolve_binarize(model.likelihood.supported_data)  # type: ignore[attr-defined]  # of images
+        config["data"]["binarize"] = binarize
+    model.check_data_kind(data)
+    return config, model, data
+
+
+def build_model(config: dict[str, Any]) -> LatentVariableModel:
+    """Build the model of a config that follows no data (``match_data``), with its optimizer and its scheduler.
+
+    Args:
+        config: the resolved config of a run, which becomes ``model.config``.
+    """
+    allow_packages, seed = tuple(config["allow_packages"]), config["seed"]
     pl.seed_everything(seed, verbose=False)  # before the model is built: its initial weights are random
     model: LatentVariableModel = build(
         config["model"],
@@ -73,12 +88,8 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
         on_nan=config["on_nan"],
         compiled=config["compile"],
     )
-    if config["data"].get("binarize") == "auto":  # so that it is recorded
-        binarize = data.resolve_binarize(model.likelihood.supported_data)  # type: ignore[attr-defined]  # of images
-        config["data"]["binarize"] = binarize
-    model.check_data_kind(data)
     model.config = config
-    return config, model, data
+    return model
 
 
 def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
@@ -97,12 +108,7 @@ def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
         The new config, and the data module.
     """
     allow_packages = tuple(config["allow_packages"])
-    data_config, model_config = dict(config["data"]), dict(config["model"])
-    for key, noun in {"root": "folder", "path": "file"}.items():
-        if not isinstance(path := data_config.get(key, ""), str):
-            raise ConfigError(f"data.{key}={path} should be the name of a {noun}")
-        if path not in ("", "???"):  # ??? stands for a value that the user must give
-            data_config[key] = os.path.abspath(os.path.expanduser(path))
+    data_config, model_config = absolute_paths(config["data"]), dict(config["model"])
     data: DataModule = build(data_config, "data", allow_packages, seed=config["seed"])
     if data.shape is None:
         data.prepare_data()
@@ -116,6 +122,21 @@ def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
         model_config["likelihood"] = data.likelihood_config()
     wrap_parts(model_config, data, allow_packages)
     return config | {"data": data_config, "model": model_config}, data
+
+
+def absolute_paths(data_config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of data with absolute paths.
+
+    Raises:
+        ConfigError: a path is not text.
+    """
+    paths = {}
+    for key, noun in {"root": "folder", "path": "file"}.items():
+        if not isinstance(path := data_config.get(key, ""), str):
+            raise ConfigError(f"data.{key}={path} should be the name of a {noun}")
+        if path not in ("", "???"):  # ??? stands for a value that the user must give
+            paths[key] = os.path.abspath(os.path.expanduser(path))
+    return data_config | paths
 
 
 def wrap_parts(model_config: dict[str, Any], data: DataModule, allow_packages: tuple[str, ...]) -> None:

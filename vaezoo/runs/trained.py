@@ -1,11 +1,12 @@
 """A trained run, loaded from its folder: its model, its data, and passes of the model over the data."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -13,14 +14,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vaezoo.callbacks.progress import Progress
-from vaezoo.data import DataModule, Split
+from vaezoo.data import DataModule, OwnData, Split
 from vaezoo.errors import ConfigError
+from vaezoo.instantiate import build, locate
+from vaezoo.missing import is_observed
 from vaezoo.models import LatentVariableModel
 from vaezoo.models.checks import are_close
 from vaezoo.runs.checkpoint import DATA_KEY, find_checkpoint, read_checkpoint
 from vaezoo.runs.load import check_config, load_weights
 from vaezoo.runs.overrides import has_key
-from vaezoo.runs.setup import build_run, build_trainer, configure_machine, log_likelihood_kind, silence_lightning
+from vaezoo.runs.setup import (
+    absolute_paths,
+    build_model,
+    build_run,
+    build_trainer,
+    configure_machine,
+    log_likelihood_kind,
+    silence_lightning,
+)
+from vaezoo.training.eval_mode import evaluating
 from vaezoo.types import Batch
 
 TRAINING_BATCH = 500  # training examples at a time, in a pass that trains nothing
@@ -28,6 +40,9 @@ TRAINING_BATCH = 500  # training examples at a time, in a pass that trains nothi
 CHANGEABLE = ("task", "run", "run_dir", "resume", "data", "trainer", "debug", "allow_packages", "threads", "compile")
 # Keys that divide the data into training, validation and test set.
 SPLIT_KEYS = ("data.val_size", "data.test_size", "data.split_seed")
+SPLITS = ("train", "val", "test", "all")
+# Keys of new data that say where they are; all others are inherited from the data of the training.
+PLACE_KEYS = ("root", "path", "name")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +55,8 @@ class TrainedRun:
         data: the data module, after its ``setup``.
         trainer: a trainer without loggers.
         path: the file of the checkpoint.
+        chosen: the set that the task is applied to: "train", "val", "test" or "all".
+        own_config: the config of the run with the data of its training.
     """
 
     config: dict[str, Any]
@@ -47,6 +64,16 @@ class TrainedRun:
     data: DataModule
     trainer: pl.Trainer
     path: Path
+    chosen: str = "test"
+    own_config: dict[str, Any] = field(default_factory=dict)
+
+    def with_own_data(self) -> "TrainedRun":
+        """Return the run with the data of its training, divided as in the training.
+
+        Raises:
+            ConfigError: they are missing.
+        """
+        return self if self.chosen != "all" else load_run(self.own_config, self.path, read_checkpoint(self.path))
 
     @property
     def log_likelihood_kind(self) -> str:
@@ -58,7 +85,7 @@ class TrainedRun:
         return f"{self.config['name']} on {type(self.data).__name__}, {self.path}: {what}"
 
     def split(self, name: str, num: int | None = None) -> Split:
-        """Return the "train", "val" or "test" split, or ``num`` examples of it, evenly spaced.
+        """Return the split "train", "val", "test" or "all", or ``num`` examples of it, evenly spaced.
 
         The first ``num`` examples would not be typical, because test sets are sorted: MNIST's by its two sources, of
         which the first is easier.
@@ -66,6 +93,13 @@ class TrainedRun:
         split: Split = getattr(self.data, name)
         size = len(split.x)
         return split if num is None or num >= size else split.select(torch.arange(num) * size // num)
+
+    def keys(self, num: int | None = None) -> dict[str, np.ndarray]:
+        """Return the columns that say which examples those of the chosen set are, or ``num`` of them, evenly spaced."""
+        keys = self.data.keys(self.chosen)
+        size = len(self.split(self.chosen).y)
+        which = np.arange(size) if num is None or num >= size else np.arange(num) * size // num
+        return {head: column[which] for head, column in keys.items()}
 
     def batches(self, name: str, num: int | None = None, what: str = "") -> Iterator[Batch]:
         """Yield a split in batches on the model's device, in order. Each process sees all of the split.
@@ -95,7 +129,7 @@ class TrainedRun:
         return torch.cat(codes), torch.cat(labels)
 
 
-def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = ()) -> TrainedRun:
+def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = (), split: str | None = "test") -> TrainedRun:
     """Load the run that ``run=PATH`` names, with the settings of its own config.
 
     Overrides of data and trainer replace those of the run's config: a choice (``data=fashion_mnist``, ``trainer=cpu``)
@@ -105,10 +139,16 @@ def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = ()) -> Trained
     Args:
         config: the resolved config of the present command.
         task_keys: keys that the task itself takes.
+        split: the set that the task is applied to: "train", "val", "test"; or "all", which are prepared as the data of
+            the training were and not divided. None: "all" if the command names new data that have no published test
+            set, else "test".
 
     Raises:
-        ConfigError: there is no run, its config is incomplete, or an override would change what was trained.
+        ConfigError: there is no run, its config is incomplete, an override would change what was trained, or there is
+            no such split.
     """
+    if split not in (*SPLITS, None):
+        raise ConfigError(f"split={split} is not one of {', '.join(SPLITS)}")
     task = HydraConfig.get().runtime.choices["task"]
     if not config["run"]:
         raise ConfigError(f"task={task} needs run=PATH, the folder of a trained run such as outputs/DATE/TIME")
@@ -130,14 +170,41 @@ def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = ()) -> Trained
         raise ConfigError(
             f"{changed[0]} cannot be changed: examples that the model of {path} was trained on would be in its test set"
         )
+    if "data" in choices and split is None:
+        split = "all" if is_own_data(config) else "test"
+    if "data" in choices and split == "all":
+        config = config | {"data": inherit_data(config["data"], saved["data"], overrides)}
+    own_config = merge_overrides(saved | {group: config[group] for group in choices - {"data"}}, overrides, "trainer.")
     saved |= {group: config[group] for group in choices}
-    keys = [text for text in overrides if text.startswith(("data.", "trainer."))]
-    merged: Any = OmegaConf.to_container(OmegaConf.merge(saved, OmegaConf.from_dotlist(keys)))
-    names_folder = "data" in choices or any("data.root=" in text for text in keys)
-    return load_run(merged, path, checkpoint, download=names_folder)
+    merged = merge_overrides(saved, overrides, "data.", "trainer.")
+    names_folder = "data" in choices or any(text.startswith("data.root=") for text in overrides)
+    run = load_run(merged, path, checkpoint, download=names_folder, chosen=split or "test")
+    return replace(run, own_config=own_config if "data" in choices else merged)
 
 
-def load_run(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], download: bool = False) -> TrainedRun:
+def merge_overrides(config: dict[str, Any], overrides: list[str], *prefixes: str) -> dict[str, Any]:
+    """Return a config in which the overrides with one of these prefixes are set."""
+    keys = [text for text in overrides if text.startswith(prefixes)]
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(keys)))
+    return merged
+
+
+def inherit_data(data: dict[str, Any], saved: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Return the config of new data, with the options of the training's data unless the command sets them.
+
+    Args:
+        data: the config of the new data.
+        saved: the config of the data of the training.
+        overrides: those of the command.
+    """
+    names = {"binarize"} & data.keys() if data["_target_"] != saved["_target_"] else data.keys() - set(PLACE_KEYS)
+    given = {text.split("=")[0].removeprefix("data.") for text in overrides if text.startswith("data.")}
+    return data | {name: saved[name] for name in names & saved.keys() if name not in given}
+
+
+def load_run(
+    config: dict[str, Any], path: Path, checkpoint: dict[str, Any], download: bool = False, chosen: str = "test"
+) -> TrainedRun:
     """Load the run of a checkpoint.
 
     Args:
@@ -145,19 +212,22 @@ def load_run(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], dow
         path: the file of the checkpoint.
         checkpoint: its content.
         download: whether missing data are downloaded.
+        chosen: the set that the task is applied to.
 
     Raises:
         ConfigError: the data are missing, or do not fit the model.
     """
     silence_lightning()
-    config, model, data = build_run(config)
+    is_new = chosen == "all"
+    config, model, data = build_for_new_data(config) if is_new else build_run(config)
     configure_machine(model, data, config["threads"])
     load_weights(model, checkpoint, path)
     trainer = build_trainer(config, [], [Progress()], enable_checkpointing=False)
     if download:
         data.prepare_data()
+    saved = checkpoint.get(DATA_KEY)  # checkpoints of earlier versions have none
     try:
-        data.setup()
+        data.setup_new(saved or {"shape": list(model.data_shape)}) if is_new else data.setup()
     except FileNotFoundError as error:
         raise ConfigError(f"{path} needs {error.filename}, which is missing: add data.root=FOLDER") from error
     if data.shape != model.data_shape:
@@ -165,11 +235,60 @@ def load_run(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], dow
             f"{path} was trained on {data.noun}s of shape {model.data_shape}, but those of {type(data).__name__} have "
             f"shape {data.shape}: choose other data"
         )
-    if saved := checkpoint.get(DATA_KEY):  # checkpoints of earlier versions have none
+    if is_new:
+        check_new_data(model, data, path)
+    if saved:
         check_encoding(model, data, saved, path)
     model.to(trainer.strategy.root_device)
     model.eval()
-    return TrainedRun(config, model, data, trainer, path)
+    return TrainedRun(config, model, data, trainer, path, chosen)
+
+
+def build_for_new_data(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableModel, DataModule]:
+    """Build the model of a run, which new data do not change, and the data module, whose shape they have."""
+    config = config | {"data": absolute_paths(config["data"])}
+    node = config["data"] | ({"shape": None} if "shape" in config["data"] else {})
+    return config, build_model(config), build(node, "data", tuple(config["allow_packages"]), seed=config["seed"])
+
+
+def is_own_data(config: dict[str, Any]) -> bool:
+    """Return whether the data of a config are of the user's own and have no published test set."""
+    target: Any = locate(config["data"].get("_target_"), "data", tuple(config["allow_packages"]))
+    return isinstance(target, type) and issubclass(target, OwnData)
+
+
+def check_new_data(model: LatentVariableModel, data: DataModule, path: Path) -> None:
+    """Raise an error if a trained model cannot take new data.
+
+    Raises:
+        ConfigError: entries or labels are missing that the model needs, or the data are of another kind.
+    """
+    nouns = f"{data.noun}s"
+    if data.has_missing and not (model.likelihood.supports_missing and encodes_missing(model, data)):
+        raise ConfigError(
+            f"entries of the {nouns} are missing, but the model of {path} was trained without missing entries: fill "
+            f"them in, or train a model on {nouns} with missing entries"
+        )
+    model.check_data_kind(data)
+    if model.conditional and data.all is not None:
+        if bool((data.all.y < 0).any()):
+            raise ConfigError(
+                f"{nouns} have no label, or one that the model of {path} was not trained with, but it needs one for "
+                f"each: give the labels as in the training"
+            )
+        model.check_labels(data.all.y)
+
+
+def encodes_missing(model: LatentVariableModel, data: DataModule) -> bool:
+    """Return whether the encoder leaves out missing entries: its code of an example with one is finite."""
+    assert data.all is not None
+    for x, y in data.batches(data.all, TRAINING_BATCH):
+        has_holes = ~is_observed(x).flatten(1).all(1)
+        if has_holes.any():
+            with evaluating(model):
+                code = model.encode(x[has_holes][:1].to(model.device), y[has_holes][:1].to(model.device))
+            return bool(code.isfinite().all())
+    return True
 
 
 def check_encoding(model: LatentVariableModel, data: DataModule, saved: dict[str, Any], path: Path) -> None:

@@ -10,117 +10,142 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.errors import ConfigError
+from vaezoo.inference.per_example import bound_values
 from vaezoo.pictures import Display, Picture, cycle_classes, image_grid, image_pairs
+from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import TrainedRun, open_run
 
-SPLITS = ("train", "val", "test")
 
+def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
+    """Draw z ~ p(z) and write what represents p(x | z) as ``samples.npz``, and ``samples.png``.
 
-def sample(config: dict[str, Any], num: int) -> None:
-    """Draw examples: write ``samples.npz`` with the means of p(x | z) for z ~ p(z), and ``samples.png``.
-
-    Of tokens and categories, the modes take the place of the means. A conditional model gets the classes in turn. The
-    same ``seed`` gives the same examples. The data module also writes them in a form for people, such as a text.
+    A conditional model gets the classes in turn. The same ``seed`` gives the same examples. The data module also writes
+    them in a form for people, such as a text or a table.
 
     Args:
         config: the resolved config.
         num: number of examples, at least 1.
+        draw: true: x ~ p(x | z); false: the mean of p(x | z), or the mode of tokens and categories. None: false, but
+            true for the rows of a table, in which means would not be possible values.
     """
-    run = load_run_for_examples(config, num)
+    run = load_run_for_examples(config, num, "test")
     context = cycle_classes(run.data.test.y, num).to(run.model.device)
+    draw = run.data.shows_draws if draw is None else draw
     with torch.no_grad(), seeding.isolated(run.model.device, config["seed"], "sample"):
-        x = run.data.represent(run.model.sample(num, context)).cpu()
+        px = run.model.sample(num, context)
+        x = (px.sample() if draw else run.data.represent(px)).cpu()
     display = Display(run.data)
     picture = image_grid(display(x), f"samples, seed {config['seed']}") if display.can_draw(x) else None
     labels = {"labels": context} if run.model.conditional else {}
-    save(run, config, "samples", picture, {f"{run.data.noun}s": x} | labels, x)
+    files = save_arrays(config, "samples", {f"{run.data.noun}s": x} | labels)
+    files += save_picture(config, "samples", picture)
+    files += run.data.save_examples(x, Path(config["run_dir"], "samples"))
+    finish(run, config, "samples", files)
 
 
-def reconstruct(config: dict[str, Any], num: int, split: str = "test") -> None:
-    """Reconstruct examples of a split: write ``reconstructions.npz`` with the examples and the means of
-    p(x | z = encode(x)), and ``reconstructions.png``.
+def reconstruct(config: dict[str, Any], num: int | None, split: str | None = None, format: str = "csv") -> None:
+    """Reconstruct examples: write what represents p(x | z = encode(x)) as ``reconstructions.npz``, with the examples,
+    as ``reconstructions.png``, and in a table with a row for each example: its key, its label and -log p(x | z).
+
+    If examples can be shown in a table, such as rows and sentences, their reconstructions are in it. Others are written
+    by the data module in a form for people, such as sounds.
 
     Args:
         config: the resolved config.
-        num: number of examples, evenly spaced over the split, at least 1.
-        split: "train", "val" or "test".
+        num: number of examples, evenly spaced over the set, at least 1; None: all.
+        split: the set, as in ``open_run``.
+        format: format of the table (``runs.rows``).
     """
-    run = load_run_for_examples(config, num)
-    batches = list(run.batches(check_split(split), num))
-    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    check_format(format)
+    run = load_run_for_examples(config, num, split)
+    examples, means, errors = [], [], []
     with torch.no_grad():
-        means = run.data.represent(run.model.decode(run.model.encode(x, y), y))
-    display = Display(run.data)
-    title = f"inputs over reconstructions, {split} set"
-    picture = image_pairs(display(x), display(means), title) if display.can_draw(x) else None
-    arrays = {f"{run.data.noun}s": x, "reconstructions": means, "labels": y}
-    save(run, config, "reconstructions", picture, arrays, means)
+        for x, y in run.batches(run.chosen, num, "reconstruct"):
+            px = run.model.decode(run.model.encode(x, y), y)
+            examples.append((x.cpu(), y.cpu()))
+            means.append(run.data.represent(px).cpu())
+            errors.append(-px.log_prob(x).cpu())
+    x, y = (torch.cat(parts) for parts in zip(*examples, strict=True))
+    reconstructions = torch.cat(means)
+    display, shown = Display(run.data), slice(64)
+    title = f"inputs over reconstructions, {describe_set(run)}"
+    picture = image_pairs(display(x[shown]), display(reconstructions[shown]), title) if display.can_draw(x) else None
+    arrays = {f"{run.data.noun}s": x, "reconstructions": reconstructions, "labels": y}
+    shown_columns = run.data.to_columns(reconstructions)
+    results = run.data.label_columns(y) | {"distortion": torch.cat(errors)} | shown_columns
+    path = Path(config["run_dir"], "reconstructions")
+    files = [write_rows(path, join_columns(run.keys(num), results), format)]
+    files += save_arrays(config, "reconstruction_arrays" if format == "npz" else "reconstructions", arrays)
+    files += save_picture(config, "reconstructions", picture)
+    files += [] if shown_columns else run.data.save_examples(reconstructions, path)
+    finish(run, config, "reconstructions", files)
 
 
-def encode(config: dict[str, Any], split: str = "test") -> None:
-    """Encode a split: write ``codes.npz`` with ``codes`` (N, *latent_shape) and ``labels`` (N, ...).
+def encode(config: dict[str, Any], split: str | None = None, format: str = "csv") -> None:
+    """Encode a set: write a table ``codes`` with a row for each example: its key, label, ELBO, distortion, rate and
+    code z.
 
-    The codes are point estimates, such as the mean of q(z | x), and not samples.
+    The codes are point estimates, such as the mean of q(z | x), and not samples. The ELBO is estimated from a sample,
+    with the noise of a test: its mean over the test set is the test's ELBO.
 
     Args:
         config: the resolved config.
-        split: "train", "val" or "test".
+        split: the set, as in ``open_run``.
+        format: format of the table (``runs.rows``).
     """
-    run = open_run(config, ("split",))
-    codes, labels = run.codes(check_split(split))
-    save(run, config, "codes", None, {"codes": codes, "labels": labels})
+    check_format(format)
+    run = open_run(config, ("split", "format"), split)
+    codes, labels = run.codes(run.chosen)
+    values = bound_values(run.model, run.batches(run.chosen, what="ELBO"))
+    columns = join_columns(run.keys(), run.data.label_columns(labels) | values | {"z": codes.float()})
+    finish(run, config, "codes", [write_rows(Path(config["run_dir"], "codes"), columns, format)])
 
 
-def load_run_for_examples(config: dict[str, Any], num: int) -> TrainedRun:
+def load_run_for_examples(config: dict[str, Any], num: int | None, split: str | None) -> TrainedRun:
     """Load the run of a task that takes a number of examples.
 
     Raises:
         ConfigError: the number is wrong, or the run cannot be loaded.
     """
-    if type(num) is not int or num < 1:
+    if num is not None and (type(num) is not int or num < 1):
         raise ConfigError(f"num={num} should be an integer >= 1")
-    return open_run(config, ("num", "split", "seed"))
+    return open_run(config, ("num", "split", "seed", "draw", "format"), split)
 
 
-def check_split(split: str) -> str:
-    """Return the name of a split.
-
-    Raises:
-        ConfigError: there is no such split.
-    """
-    if split not in SPLITS:
-        raise ConfigError(f"split={split} is not one of {', '.join(SPLITS)}")
-    return split
+def describe_set(run: TrainedRun) -> str:
+    """Return the words for the set that a task is applied to."""
+    size = len(run.split(run.chosen).y)
+    return f"all {size:,} {run.data.noun}s" if run.chosen == "all" else f"{run.chosen} set"
 
 
-def save(
-    run: TrainedRun,
-    config: dict[str, Any],
-    name: str,
-    picture: Picture | None,
-    arrays: dict[str, Tensor],
-    examples: Tensor | None = None,
-) -> None:
-    """Write arrays as ``NAME.npz``, a picture as ``NAME.png`` and a summary into the task's folder; print their paths.
+def save_arrays(config: dict[str, Any], name: str, arrays: dict[str, Tensor]) -> list[Path]:
+    """Write arrays as ``NAME.npz`` into the task's folder, and return the file in a list."""
+    file = Path(config["run_dir"], f"{name}.npz")
+    contents: dict[str, Any] = {key: value.cpu().numpy() for key, value in arrays.items()}
+    np.savez_compressed(file, **contents)
+    return [file]
+
+
+def save_picture(config: dict[str, Any], name: str, picture: Picture | None) -> list[Path]:
+    """Write a picture as ``NAME.png`` into the task's folder, if there is one; return the file in a list."""
+    if picture is None:
+        return []
+    file = Path(config["run_dir"], f"{name}.png")
+    Image.fromarray(picture).save(file)
+    return [file]
+
+
+def finish(run: TrainedRun, config: dict[str, Any], name: str, files: list[Path], **found: Any) -> None:
+    """Write the summary of the task and print the files.
 
     Args:
         run: the trained run.
         config: the resolved config.
-        name: the name of the files, without ending.
-        picture: None: there is no picture.
-        arrays: tensors by name.
-        examples: examples that the data module writes in a form for people, if it has one.
+        name: what was made, for the title and as ``task`` in the summary.
+        files: the files that were written, the most important one first.
+        **found: further entries of the summary.
     """
-    folder = Path(config["run_dir"])
-    contents: dict[str, Any] = {key: value.cpu().numpy() for key, value in arrays.items()}
-    np.savez_compressed(folder / f"{name}.npz", **contents)
-    shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in arrays.items())
-    files = [f"{folder / name}.npz: {shapes}"]
-    if picture is not None:
-        Image.fromarray(picture).save(folder / f"{name}.png")
-        files.append(f"{folder / name}.png")
-    if examples is not None:
-        files += map(str, run.data.save_examples(examples.cpu(), folder / name))
-    write_summary(run.config, task=name, checkpoint=str(run.path), files=files)
-    print("\n".join([run.title(name), *files]))
+    paths = [str(file) for file in files]
+    write_summary(run.config, task=name, checkpoint=str(run.path), set=run.chosen, files=paths, **found)
+    print("\n".join([f"{run.title(name)} of {describe_set(run)}" if name != "samples" else run.title(name), *paths]))

@@ -1,0 +1,76 @@
+"""Imputation: the missing entries of an example, given its observed ones."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaezoo import seeding
+from vaezoo.missing import is_observed
+from vaezoo.training.eval_mode import evaluating
+from vaezoo.training.means import accumulation_dtype
+
+if TYPE_CHECKING:
+    from vaezoo.models import LatentVariableModel
+
+
+class Imputation(NamedTuple):
+    """Examples without missing entries.
+
+    Args:
+        best: one example each, (B, *data_shape): a number is its expectation given the observed entries, and a category
+            the most probable one.
+        draws: L draws of the missing entries given the observed ones, (L, B, *data_shape).
+    """
+
+    best: Tensor
+    draws: Tensor
+
+
+def impute(
+    model: "LatentVariableModel",
+    x: Tensor,
+    context: Tensor | None,
+    is_category: Tensor,
+    num_samples: int = 1000,
+    num_draws: int = 1,
+    seed: int = 0,
+    start_index: int = 0,
+) -> Imputation:
+    """Fill the missing entries of examples by importance sampling.
+
+    With z_k ~ q(z | observed entries) and w_k = p(observed, z_k) / q(z_k | observed), normalized to sum 1,
+
+        E[missing | observed] ~ sum_k w_k E[missing | z_k],
+
+    and a draw of the missing entries is a draw from p(missing | z_k) with k drawn by the weights w_k (Mattei & Frellsen
+    2019, MIWAE: Deep Generative Modelling and Imputation of Incomplete Data, https://arxiv.org/abs/1812.02633, eq. 14
+    and section 3.2). Both are exact as K rises. Of a category, the most frequent one of K such draws is taken.
+
+    Args:
+        model: a model whose likelihood leaves out missing entries, in evaluation mode.
+        x: examples (B, *data_shape) with missing entries: NaN, or -1 of integers.
+        context: labels or whatever else the model is conditioned on, (B, ...), or None.
+        is_category: which entries are categories, whose mean has no meaning, (*data_shape).
+        num_samples: K, the importance samples of each example.
+        num_draws: L.
+        seed: seed of the samples; those of an example depend on it and on the example's index only.
+        start_index: index of x[0] in the whole data set.
+    """
+    best, draws = x.clone(), x.expand(num_draws, *x.shape).clone()
+    with evaluating(model), seeding.isolated(x.device, seed, "impute"):
+        for i in range(len(x)):
+            observed = is_observed(x[i])
+            if observed.all():
+                continue
+            seeding.reseed(x.device, seed, "impute", start_index + i)
+            trace = model(x[i : i + 1], None if context is None else context[i : i + 1], num_samples=num_samples)
+            log_w = trace.log_w[:, 0]
+            weights = log_w.to(accumulation_dtype(log_w)).softmax(0)
+            drawn = trace.px.sample()[:, 0][torch.multinomial(weights, max(num_samples, num_draws), replacement=True)]
+            values = torch.einsum("k,k...->...", weights, trace.px.mean[:, 0].to(weights.dtype)).to(x.dtype)
+            if is_category.any():
+                values = torch.where(is_category, drawn.mode(0).values.to(x.dtype), values)
+            best[i] = torch.where(observed, x[i], values)
+            draws[:, i] = torch.where(observed, x[i], drawn[:num_draws].to(x.dtype))
+    return Imputation(best, draws)
