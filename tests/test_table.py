@@ -121,9 +121,43 @@ def test_every_column_is_reported_with_its_kind_and_reason(make):
     assert lines["country"].startswith("constant (its only value is Atlantis)")
     assert re.fullmatch(r"categorical \(text with 3 values\), \d+ missing: Cork, Oslo, Rome", lines["city"])
     assert re.fullmatch(r"ordinal \(asked for\), \d+ missing: S, M, L", lines["size"])
-    assert re.fullmatch(r"date \(all entries are dates\), \d+ missing: 2020-01-\d\d ... 2022-06-\d\d", lines["joined"])
+    assert re.fullmatch(
+        r"date \(all entries are dates; days since 1970-01-01\), \d+ missing: 2020-01-\d\d ... 2022-06-\d\d",
+        lines["joined"],
+    )
     assert re.fullmatch(r"count \(whole numbers >= 0 with \d+ values\), \d+ missing: \d ... \d\d", lines["visits"])
     json.dumps(report)
+
+
+def test_dates_as_people_write_them(make, tmp_path):
+    """The column decides the order of day and month, or a question is asked; the order is kept for new rows."""
+    days = pd.date_range("2023-06-01", periods=200).to_series().reset_index(drop=True)
+    numbers = np.random.default_rng(0).normal(size=200)
+    tables = {}
+    for form in ("%Y-%m-%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y"):
+        data = make(pd.DataFrame({"day": days.dt.strftime(form), "x": numbers}), types=None, label=None)
+        line = data.report()["columns"]["day"]
+        order = "" if form.startswith("%Y") else ", month first" if form.startswith("%m") else ", day first"
+        assert line == f"date (all entries are dates; days since 1970-01-01{order}): 2023-06-01 ... 2023-12-17"
+        tables[form] = data
+    first = tables["%Y-%m-%d"]
+    for form, data in tables.items():
+        assert torch.equal(data.train.x, first.train.x)
+        back = data.transform.inverse(data.train.x)["day"]  # ISO dates
+        assert back.tolist() == days.dt.strftime("%Y-%m-%d")[data.rows["train"].numpy()].tolist()
+        new = tmp_path / "new.csv"  # the new rows alone do not decide
+        new.write_text(f"day,x\n{pd.Timestamp('2023-07-08').strftime(form)},0.5\n")
+        assert data.transform.inverse(prepare_rows(new, data.describe()))["day"].tolist() == ["2023-07-08"]
+    early = pd.DataFrame({"day": days.dt.strftime("%m/%d/%Y"), "x": numbers})[days.dt.day <= 12]
+    words = (
+        "people.csv line 2: the dates in column 'day', such as '06/01/2023' and '06/02/2023', can be read with the "
+        "day or with the month first: use data.dates=dayfirst or data.dates=monthfirst"
+    )
+    with pytest.raises(ConfigError, match=words):
+        make(early, types=None, label=None)
+    assert make(early, types={"day": "id"}, label=None).transform.columns[0].kind == "id"
+    back = make(early, types=None, label=None, dates="dayfirst")
+    assert {day[-2:] for day in back.transform.inverse(back.train.x)["day"]} == {f"{i:02}" for i in range(6, 13)}
 
 
 def test_likelihood_follows_the_kinds(make):

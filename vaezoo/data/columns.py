@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.splits import mix_bits
-from vaezoo.data.table_files import DATE, NUMBERS, format_value
+from vaezoo.data.table_files import DATES, ISO_DATE, NUMBERS, format_value
 from vaezoo.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def find_columns(
 
     * ``empty``: there is none;
     * ``constant``: all are equal;
-    * ``date``: all are ISO dates (2024-12-31, with or without a time);
+    * ``date``: all are dates of one form, with or without a time: 2024-12-31, 31.12.2024, 31/12/2024 or 12/31/2024;
     * ``ordinal``: it is an ordered category of a .parquet file;
     * ``id``: all are different, and they are text, or whole numbers that increase from row to row or whose column has
       a name such as "id" or "customer_id";
@@ -186,7 +186,10 @@ def describe_many_texts(column: "pandas.Series", distinct: int, place: Callable[
     """
     name, entries = column.name, column.dropna()
     leave_out = f"leave the column out with {type_option(name, 'id')}"
-    for noun, pattern in (*(("number", pattern) for pattern in NUMBERS.values()), ("date", DATE)):
+    for noun, pattern in (
+        *(("number", pattern) for pattern in NUMBERS.values()),
+        *(("date", pattern) for pattern in DATES),
+    ):
         fits = entries.str.fullmatch(pattern)
         if 0.5 <= fits.mean() < 1:
             row = int(fits.idxmin())
@@ -289,7 +292,7 @@ def to_numbers(column: "pandas.Series", kind: str, place: Callable[[int], str]) 
     if is_number(column) and (kind != "date" or column.isna().all()):
         return column.to_numpy()
     entries = column.dropna().astype(str)
-    fits = entries.str.fullmatch(DATE if kind == "date" else NUMBERS["."])
+    fits = entries.str.fullmatch(ISO_DATE if kind == "date" else NUMBERS["."])
     if kind != "date" and fits.all():  # text because of leading zeros
         return column.astype(object).where(column.notna(), math.nan).to_numpy().astype(np.float64)
     wrong, noun = int(fits.idxmin()), "date" if kind == "date" else "number"
