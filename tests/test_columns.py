@@ -279,6 +279,9 @@ def test_parquet(tmp_path):
         (pd.date_range("2024-01-01", periods=20).tolist(), "date"),
         ([f"person {i}" for i in range(20)], "id"),
         (["a", "b", "c", None] * 5, "categorical"),
+        ([f"category {i:012}" for i in range(21)] * 2, "id"),  # 21 values of 21 characters are free text
+        ([f"category {i:012}" for i in range(20)] * 2, "categorical"),
+        ([f"category {i:011}" for i in range(21)] * 2, "categorical"),
         ([1.0, 2.0] * 10, "categorical"),
         ([0.5, 2.5] * 10, "categorical"),
         ([1.0, 2.0, 3.0, math.nan] * 5, "categorical"),
@@ -362,6 +365,21 @@ def test_text_that_is_no_category_is_refused():
     ):
         find_columns(frame)
     assert find_columns(frame, {"a": "id"})[0].kind == "id"
+
+
+def test_free_text_stays_beside_x():
+    """The reason says how to use it as a category; equal texts do not make rows equal."""
+    texts = [f"The {i % 40}th opinion, which is a long one." for i in range(200)]
+    frame = pd.DataFrame({"my view": texts, "b": np.linspace(0, 1, 200)})
+    (column, _) = find_columns(frame)
+    assert (column.kind, column.part) == ("id", None)
+    assert column.reason == (
+        "free text, 40 values with a median length of 38 characters; "
+        "'data.types=[\"my view: categorical\"]' makes it a category"
+    )
+    assert len(find_columns(frame, {"my view": "categorical"})[0].categories) == 40
+    long = pd.DataFrame({"a": [f"{text} {i % 1500}" for i, text in enumerate(texts * 20)], "b": np.arange(4000) / 7})
+    assert find_columns(long)[0].kind == "id"  # too many for categories
 
 
 # x.

@@ -129,6 +129,17 @@ def test_every_column_is_reported_with_its_kind_and_reason(make):
     json.dumps(report)
 
 
+def test_many_categories_are_mentioned(make):
+    frame = people(400)
+    frame["shop"] = [f"shop {i % 51}" for i in range(400)]
+    lines = make(frame).report()["columns"]
+    option = """'data.types=["shop: id"]'"""
+    words = f"categorical (text with 51 values), 51 categories are many ({option} leaves the column out): shop 0, "
+    assert lines["shop"].startswith(words)
+    frame["shop"] = [f"shop {i % 50}" for i in range(400)]
+    assert make(frame).report()["columns"]["shop"].startswith("categorical (text with 50 values): shop 0, ")
+
+
 def test_dates_as_people_write_them(make, tmp_path):
     """The column decides the order of day and month, or a question is asked; the order is kept for new rows."""
     days = pd.date_range("2023-06-01", periods=200).to_series().reset_index(drop=True)

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.data.columns import PARTS, TableTransform, find_columns, read_types, row_digests, to_codes
+from vaezoo.data.columns import (
+    PARTS,
+    TableTransform,
+    find_columns,
+    read_types,
+    row_digests,
+    to_codes,
+    type_option,
+)
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import Split
 from vaezoo.data.table_files import DATE_ORDERS, MISSING, TableFile, format_value, read_table, to_typed_frame
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     import pandas
 
 PICTURE_WIDTH = 32  # columns of a table in one row of a picture
+MANY_CATEGORIES = 50  # more of them in a column are mentioned in the report
 MISSING_COLOR = (0.2, 0.35, 0.75)
 
 
@@ -229,6 +238,8 @@ class TableData(OwnData):
         text = f"{column.kind} ({reason})"
         if num := int(entries.isna().sum()):
             text += f", {num:,} missing"
+        if (num := len(column.categories)) > MANY_CATEGORIES and column.kind == "categorical":
+            text += f", {num:,} categories are many ({type_option(name, 'id')} leaves the column out)"
         if column.categories:
             return f"{text}: {', '.join(column.categories[:8])}{', ...' * (len(column.categories) > 8)}"
         if column.part:
