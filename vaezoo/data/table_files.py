@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vaezoo.data.memory import available_memory, check_memory
+from vaezoo.data.text_encoding import decode
 from vaezoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ def read_table(
     if suffix == ".parquet":
         return read_parquet(path, missing)
     text = decode(path, read_bytes(path), encoding)
+    if not text.strip():
+        raise ConfigError(f"{path} is empty: give a file with a header and rows")
     return parse_text(path, text, separator, header, decimal, missing, dates)
 
 
@@ -185,29 +188,6 @@ def read_bytes(path: Path) -> bytes:
             f"{path} has more than {most / 1e9:,.2f} GB of text, too much for the available memory: use a part of it"
         )
     return content
-
-
-def decode(path: Path, content: bytes, encoding: str) -> str:
-    """Return the content of a file as text, without a byte order mark."""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8":
-        raise ConfigError(f"{path} is UTF-16, not UTF-8: use data.encoding=utf-16")
-    try:
-        text = content.decode(encoding).removeprefix("\ufeff")
-    except LookupError as error:
-        raise ConfigError(f"data.encoding={encoding} is unknown: use utf-8, cp1252, utf-16 or latin-1") from error
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        other = "cp1252" if encoding == "utf-8" else "utf-8"
-        raise ConfigError(
-            f"{path} line {line} has the byte 0x{content[error.start]:02x}, which is not {encoding}: name the encoding "
-            f"of the file, such as data.encoding={other}"
-        ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ConfigError(f"{path} line {line} has a zero byte: give a file of text, or name its data.encoding")
-    if not text.strip():
-        raise ConfigError(f"{path} is empty: give a file with a header and rows")
-    return text
 
 
 def parse_text(
