@@ -432,6 +432,15 @@ def test_a_trained_model_prepares_new_rows(tmp_path, cli):
     assert len(pd.read_csv(task / "samples.csv")) == 5
 
 
+def test_a_small_table_is_one_batch(tmp_path, cli):
+    """No option is needed for a table of a few rows, also for a loss that needs the number of training rows."""
+    people(40)[20:].to_csv(tmp_path / "a.csv", index=False)
+    small = ("data=table", "data.path=a.csv", "model=beta_tc_vae", "model.latent_dim=2", "logger=none")
+    code, out, err, _ = cli(*small, "trainer.max_epochs=2", "callbacks.images=null")
+    assert code == 0, err
+    assert re.search(r"^batch_size=64: the 1\d training rows are one batch$", out, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("likelihood", "kind"),
     [

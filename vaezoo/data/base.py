@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -52,7 +53,7 @@ class DataModule(pl.LightningDataModule):
     Args:
         shape: shape of one example, checked when the data are read. None: the shape of the examples that are read.
         root: folder of the data set's files.
-        batch_size: examples per training batch and process.
+        batch_size: examples per training batch and process. A smaller training set is one batch.
         val_size: number of validation examples; or their share of the training set, in (0, 1).
         split_seed: seed of the validation split and of everything that is drawn once.
         seed: seed of the order of examples and of everything that is drawn in each epoch.
@@ -204,10 +205,7 @@ class DataModule(pl.LightningDataModule):
             val = [full.select(order[:num_val].sort().values)]
             train = full.select(order[num_val:].sort().values)
         if self.batch_size > len(train.x):
-            raise ValueError(
-                f"data.batch_size={self.batch_size} is larger than the {len(train.x)} training {nouns} of "
-                f"{type(self).__name__}: use data.batch_size={len(train.x)} or less"
-            )
+            rank_zero_only(print)(f"batch_size={self.batch_size}: the {len(train.x)} training {nouns} are one batch")
         self.train = self.prepare_split(train, "train")
         self.val = self.prepare_split(val[0], "val")
         self.test = self.prepare_split(test, "test")
