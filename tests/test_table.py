@@ -393,17 +393,54 @@ def test_a_model_scores_the_observed_entries_only(tmp_path, columns, kind, holes
         assert torch.equal(nothing.elbo, -nothing.kl.sum(-1))
 
 
+@pytest.mark.parametrize("holes", [0.0, 0.3])
+def test_a_named_likelihood_is_in_the_users_units(tmp_path, holes):
+    """It has the value of the default likelihood, if it is the same family; the config records its scales."""
+    people().dropna()[["height", "income", "joined"]].to_csv(tmp_path / "a.csv", index=False)
+    options = {"path": str(tmp_path / "a.csv"), "batch_size": 8, "holes": holes}
+    default, data = build(options)
+    named, _ = build(options, {"_target_": "vaezoo.families.DimensionScaleNormal", "shape": [3]})
+    assert named.config == default.config
+    x = data.examples(20).x
+    torch.manual_seed(0)
+    expected = default(x).elbo
+    torch.manual_seed(0)
+    assert torch.equal(named(x).elbo, expected)
+    assert expected.isfinite().all()
+    own = {"_target_": "vaezoo.families.Laplace"}
+    _, recorded, _ = build_run(build(options, own)[0].config, is_recorded=True)
+    assert recorded.config["model"]["likelihood"] == build(options, own)[0].config["model"]["likelihood"]
+
+
+def test_a_recorded_likelihood_of_standardized_columns_stays(tmp_path):
+    """A run of an earlier version has the numbers that it had."""
+    people().dropna()[["height", "income"]].to_csv(tmp_path / "a.csv", index=False)
+    model, _ = build({"path": str(tmp_path / "a.csv"), "batch_size": 8})
+    earlier = model.config | {"model": model.config["model"] | {"likelihood": {"_target_": "vaezoo.families.Laplace"}}}
+    config, model, data = build_run(earlier, is_recorded=True)
+    assert config["model"]["likelihood"] == {"_target_": "vaezoo.families.Laplace"}
+    assert log_likelihood_kind(model, data) == "density of standardized columns"
+
+
+@pytest.mark.parametrize("likelihood", ["auto", "normal", "laplace"])
 @pytest.mark.parametrize("factor", [1000, 1024])
-def test_the_unit_of_a_column_changes_the_elbo_by_its_logarithm_only(tmp_path, monkeypatch, cli, factor):
+def test_the_unit_of_a_column_changes_the_elbo_by_its_logarithm_only(tmp_path, monkeypatch, cli, factor, likelihood):
     """-ln(factor) for each observed entry: to 1e-4 nats, and to the rounding of sums for a power of two."""
     monkeypatch.setattr("vaezoo.data.table.row_digests", lambda frame, columns: np.arange(len(frame), dtype=np.uint64))
-    frame = people()[["height", "income", "city"]]
+    frame = people()[["height", "income"] + ["city"] * (likelihood == "auto")]
     results = []
     for name, table in (("a", frame), ("b", frame.assign(height=frame["height"] * factor))):
         table.to_csv(tmp_path / f"{name}.csv", index=False)
         options = ["data.batch_size=16", "model.latent_dim=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]
         trainer = ["logger=none", "trainer.max_epochs=3", "callbacks.images=null"]
-        code, _, err, run = cli("data=table", f"data.path={name}.csv", "data.types={height: real}", *options, *trainer)
+        code, _, err, run = cli(
+            "data=table",
+            f"data.path={name}.csv",
+            "data.types={height: real}",
+            f"model/likelihood={likelihood}",
+            *options,
+            *trainer,
+        )
         assert code == 0, err
         results.append(json.loads((run / "summary.json").read_text())["test"])
     data = TableData(str(tmp_path / "a.csv"), batch_size=16)
@@ -445,7 +482,11 @@ def test_a_small_table_is_one_batch(tmp_path, cli):
     ("likelihood", "kind"),
     [
         (None, "density"),
-        ({"_target_": "vaezoo.families.SharedScaleNormal"}, "density of standardized columns"),
+        ({"_target_": "vaezoo.families.SharedScaleNormal"}, "density"),
+        (
+            {"_target_": "vaezoo.families.Masked", "family": {"_target_": "vaezoo.families.SharedScaleNormal"}},
+            "density of standardized columns",
+        ),
         (
             {"_target_": "vaezoo.families.Rescaled", "family": {"_target_": "vaezoo.families.Laplace"}, "scale": 2.0},
             "density",

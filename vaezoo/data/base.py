@@ -129,6 +129,16 @@ class DataModule(pl.LightningDataModule):
         name = "CoupledMixtureOfLogistics" if are_colors else DEFAULT_LIKELIHOODS[self.data_kind]
         return {"_target_": f"vaezoo.families.{name}"}
 
+    def in_user_units(self, likelihood: dict[str, Any]) -> dict[str, Any]:
+        """Return the config node of a likelihood of real numbers that reports log p(x) in the user's units.
+
+        Only a data module that ``is_standardized`` has something to do.
+
+        Args:
+            likelihood: the config node of a family of x.
+        """
+        return likelihood
+
     def input_config(self) -> dict[str, Any] | None:
         """Return the config node of a network around the encoder, without its ``net``; None if none is needed.
 

@@ -181,9 +181,8 @@ class TableData(OwnData):
         for part, columns in self.transform.parts.items():
             sizes = [max(2, len(column.categories)) for column in columns]
             normal = {"_target_": "vaezoo.families.DimensionScaleNormal", "shape": [len(columns)]}
-            scales = [column.scale for column in columns]
             nodes: dict[str, dict[str, Any]] = {
-                "real": {"_target_": "vaezoo.families.Rescaled", "family": normal, "scale": scales},
+                "real": self.in_user_units(normal),
                 "count": {"_target_": "vaezoo.families.NegativeBinomial"},
                 "categorical": {"_target_": "vaezoo.families.Categories", "sizes": sizes},
                 "ordinal": {"_target_": "vaezoo.families.OrdinalColumns", "sizes": sizes},
@@ -193,6 +192,10 @@ class TableData(OwnData):
         if len(families) == 1:
             return next(iter(families.values()))
         return {"_target_": "vaezoo.families.Joint", "layout": layout, "families": families}
+
+    def in_user_units(self, likelihood: dict[str, Any]) -> dict[str, Any]:
+        scales = [column.scale for column in self.transform.x_columns if column.part == "real"]
+        return {"_target_": "vaezoo.families.Rescaled", "family": likelihood, "scale": scales}
 
     def input_config(self) -> dict[str, Any] | None:
         """Return the node of a network that sees counts on a logarithmic scale, standardized by the training rows."""

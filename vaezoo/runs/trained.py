@@ -150,7 +150,7 @@ def load_run(config: dict[str, Any], path: Path, checkpoint: dict[str, Any], dow
         ConfigError: the data are missing, or do not fit the model.
     """
     silence_lightning()
-    config, model, data = build_run(config)
+    config, model, data = build_run(config, is_recorded=True)
     configure_machine(model, data, config["threads"])
     load_weights(model, checkpoint, path)
     trainer = build_trainer(config, [], [Progress()], enable_checkpointing=False)
