@@ -393,6 +393,25 @@ def test_a_model_scores_the_observed_entries_only(tmp_path, columns, kind, holes
         assert torch.equal(nothing.elbo, -nothing.kl.sum(-1))
 
 
+@pytest.mark.parametrize("choice", [["model=vamp_vae"], ["model=iwae", "model/prior=vamp"]])
+def test_pseudo_inputs_of_a_table_are_rows(tmp_path, cli, choice):
+    """They start from training rows in the scales of x, and not in [0, 1]; a count near 0 may go below it."""
+    frame = people()
+    frame["visits"] = np.random.default_rng(0).poisson(0.3, len(frame)) * np.arange(len(frame))
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    options = ["data=table", "data.path=a.csv", "logger=none", "callbacks.images=null", "model.latent_dim=2"]
+    code, _, err, run = cli(*options, *choice, "trainer.max_epochs=2")
+    assert code == 0, err
+    model = load(run)
+    u = model.prior.pseudo_inputs
+    assert model.config["model"].get("prior", model.config["model"])["bounded"] is False
+    assert u.isfinite().all()
+    assert u.min() < -1
+    assert u.max() > 50
+    code, _, err, _ = cli("task=encode", f"run={run}")
+    assert code == 0, err
+
+
 @pytest.mark.parametrize("holes", [0.0, 0.3])
 def test_a_named_likelihood_is_in_the_users_units(tmp_path, holes):
     """It has the value of the default likelihood, if it is the same family; the config records its scales."""

@@ -20,6 +20,7 @@ from vaezoo.models import LatentVariableModel
 from vaezoo.runs.checks import check_optimizer, check_trainer
 from vaezoo.training.machine import keep_freed_memory, set_threads, skip_gpu_probe
 
+UNIT_INTERVAL = frozenset({"binary", "byte", "unit"})  # kinds of data in [0, 1]
 AUTO = {"_target_": "auto"}  # conf/model/likelihood/auto.yaml
 
 
@@ -91,6 +92,7 @@ def match_data(config: dict[str, Any], is_recorded: bool) -> tuple[dict[str, Any
     * ``data.shape: null``: the data are read now, and data and model get their shape.
     * ``model/likelihood=auto``: the default likelihood of the kind of data. Any other likelihood of standardized
       columns reports log p(x) in the user's units, too.
+    * ``bounded: null`` of a VampPrior: whether the data are in [0, 1].
     * If entries are missing: a likelihood that leaves them out, and an encoder that sees which they are. If the data
       are tokens: an encoder with a vector for each of them.
 
@@ -124,6 +126,11 @@ def match_data(config: dict[str, Any], is_recorded: bool) -> tuple[dict[str, Any
         family: Family = build(model_config["likelihood"], "model.likelihood", allow_packages)
         if "real" in family.supported_data and not isinstance(family, WrappedFamily):
             model_config["likelihood"] = data.in_user_units(model_config["likelihood"])
+    prior = model_config.get("prior")
+    if isinstance(prior, dict) and prior.get("bounded", ...) is None:
+        model_config["prior"] = prior | {"bounded": data.data_kind in UNIT_INTERVAL}
+    if model_config.get("bounded", ...) is None:
+        model_config["bounded"] = data.data_kind in UNIT_INTERVAL
     wrap_parts(model_config, data, allow_packages)
     return config | {"data": data_config, "model": model_config}, data
 
