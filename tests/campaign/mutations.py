@@ -932,6 +932,20 @@ MUTATIONS = (
         "splits",
     ),
     Mutation(
+        "data/table_files.py",
+        '(first, second) if order == "dayfirst" else (second, first)',
+        '(second, first) if order == "dayfirst" else (first, second)',
+        "dates: day and month change places",
+        "columns table",
+    ),
+    Mutation(
+        "runs/setup.py",
+        '"real" in family.supported_data and not isinstance(family, WrappedFamily)',
+        "False",
+        "a named likelihood scores the standardized columns of a table",
+        "table",
+    ),
+    Mutation(
         "data/statistics.py",
         'np.isin(digests["test"], digests["train"])',
         'np.isin(digests["train"], digests["test"])',
