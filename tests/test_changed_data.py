@@ -119,8 +119,9 @@ def test_a_table_is_not_rounded_to_16_bits(cli, tmp_path):
     frame = pd.DataFrame({"visits": 2 * rng.integers(200, 300, 120) + 1, "height": rng.normal(size=120)})
     frame.to_csv(tmp_path / "t.csv", index=False)
     table = ("data=table", "data.path=t.csv", "data.batch_size=16")
-    words = "trainer.precision=bf16-true rounds the counts, categories and scales of a table"
+    words = "trainer.precision=bf16-true rounds counts, categories and the scales of columns"
     assert words in error_of(cli, *table, *SHORT, "trainer.precision=bf16-true")
+    assert words in error_of(cli, *table, *SHORT, "data.types={height: id}", "trainer.precision=bf16-true")
     bundled = ("data=tables/wine", "trainer.precision=bf16-true")
     assert words in error_of(cli, *bundled, *SHORT)
     run = train(cli, *table, "trainer.precision=bf16-mixed")

@@ -166,7 +166,6 @@ def test_options_of_training(cli, more):
         (["trainer.max_epochs=many"], "trainer.max_epochs='many' should be an integer"),
         (["seed=x"], "seed='x' should be an integer"),
         (["model.latent_dim=0"], "latent_dim must be >= 1, got 0"),
-        (["data.batch_size=5000"], "data.batch_size=5000 is larger than the 1257 training images of Digits"),
         (["data=mnist", "data.root=nowhere"], "nowhere and could not be downloaded (offline)"),
         (["model/likelihood=normal", "data.binarize=static"], "use data.binarize=none or another model/likelihood"),
         (["data.binarize=none", "model/likelihood=bernoulli"], "use data.binarize=dynamic or another model/likelihood"),

@@ -26,6 +26,11 @@ def read(tmp_path):
     return read
 
 
+def days(text):
+    """A date as it is in the table."""
+    return pd.Timestamp(text)
+
+
 def columns_of(file):
     """The entries of a table, with None for a missing one."""
     frame = file.frame.astype(object)
@@ -94,6 +99,37 @@ def test_table_of_a_spreadsheet(read):
         ("a,b\n1.234,2\n", {}, {"a": [1.234], "b": [2]}),
         ("a,b\n1e-3,+.5\n-2E5,7.\n", {}, {"a": [0.001, -2e5], "b": [0.5, 7]}),
         ("zip,v\n01234,1\n12345,2\n", {}, {"zip": ["01234", "12345"], "v": [1, 2]}),
+        ("d,v\n31.1.2024,1\n1.2.2024,2\n", {}, {"d": [days("2024-01-31"), days("2024-02-01")], "v": [1, 2]}),
+        (
+            "d\n5.1.2024 9:05\n\n1.2.2024 23:59:30\n",
+            {},
+            {"d": [days("2024-01-05T09:05"), None, days("2024-02-01T23:59:30")]},
+        ),
+        ("d\n13/01/2024\n1/2/2024\n", {}, {"d": [days("2024-01-13"), days("2024-02-01")]}),
+        ("d\n2/1/2024\n1/13/2024\n", {}, {"d": [days("2024-02-01"), days("2024-01-13")]}),
+        (
+            'd\n"12/31/2023, 12:00 AM"\n1/2/2024 1:30:05 pm\n',
+            {},
+            {"d": [days("2023-12-31"), days("2024-01-02T13:30:05")]},
+        ),
+        (
+            "d,e\n1/2/2024,1/2/2024\n3/4/2024,3/4/2024\n",
+            {"dates": {"e": "monthfirst"}},
+            {
+                "d": ["1/2/2024", "3/4/2024"],
+                "e": [days("2024-01-02"), days("2024-03-04")],
+            },
+        ),
+        ("d\n1/2/2024\n", {"dates": "dayfirst"}, {"d": [days("2024-02-01")]}),
+        ("d\n1.2.2024\n", {"dates": "monthfirst"}, {"d": [days("2024-02-01")]}),  # dots: the day is first
+        (
+            "d,e\n31.1.2024,45.12.2000\n2024-02-01,1.1.2000\n",
+            {},
+            {  # two forms; no date
+                "d": ["31.1.2024", "2024-02-01"],
+                "e": ["45.12.2000", "1.1.2000"],
+            },
+        ),
         ("v,w\n1_000,inf\n2,3\n", {}, {"v": ["1_000", "2"], "w": ["inf", "3"]}),  # numbers for Python only
     ],
 )
@@ -115,6 +151,18 @@ def test_text_is_read(read, content, options, expected):
         ("a;b\n1,5;2.5\n", {}, "with a decimal point in column 'b' and with a decimal comma in column 'a'"),
         ("country,1990\nItaly,5\n", {}, "line 1 may be a header or a row"),
         ("d,v\n2024-01-31,1\n2024-02-30,2\n", {}, "line 3: '2024-02-30' in column 'd' is not a date"),
+        (
+            "d\n31.1.2024\n30.2.2024\n",
+            {},
+            "line 3: '30.2.2024' in column 'd' is not a date with the day first: correct it",
+        ),
+        ("d\n1/13/2024\n13/1/2024\n", {}, "line 2: '1/13/2024' in column 'd' is not a date with the day first"),
+        (
+            "d\n1/2/2024\n13/1/2024\n",
+            {"dates": "monthfirst"},
+            "line 3: '13/1/2024' in column 'd' is not a date with the month",
+        ),
+        ("d\n1/2/2024\n", {"dates": "usa"}, "data.dates=usa should be dayfirst, monthfirst or null"),
         (b"a\nx\nM\xfcller\n", {}, "line 3 has the byte 0xfc, which is not utf-8: name the encoding"),
         ("a\n1\n".encode("utf-16"), {}, "is UTF-16, not UTF-8: use data.encoding=utf-16"),
         ("a\nx\0\n", {}, "line 2 has a zero byte"),
@@ -231,6 +279,9 @@ def test_parquet(tmp_path):
         (pd.date_range("2024-01-01", periods=20).tolist(), "date"),
         ([f"person {i}" for i in range(20)], "id"),
         (["a", "b", "c", None] * 5, "categorical"),
+        ([f"category {i:012}" for i in range(21)] * 2, "id"),  # 21 values of 21 characters are free text
+        ([f"category {i:012}" for i in range(20)] * 2, "categorical"),
+        ([f"category {i:011}" for i in range(21)] * 2, "categorical"),
         ([1.0, 2.0] * 10, "categorical"),
         ([0.5, 2.5] * 10, "categorical"),
         ([1.0, 2.0, 3.0, math.nan] * 5, "categorical"),
@@ -314,6 +365,21 @@ def test_text_that_is_no_category_is_refused():
     ):
         find_columns(frame)
     assert find_columns(frame, {"a": "id"})[0].kind == "id"
+
+
+def test_free_text_stays_beside_x():
+    """The reason says how to use it as a category; equal texts do not make rows equal."""
+    texts = [f"The {i % 40}th opinion, which is a long one." for i in range(200)]
+    frame = pd.DataFrame({"my view": texts, "b": np.linspace(0, 1, 200)})
+    (column, _) = find_columns(frame)
+    assert (column.kind, column.part) == ("id", None)
+    assert column.reason == (
+        "free text, 40 values with a median length of 38 characters; "
+        "'data.types=[\"my view: categorical\"]' makes it a category"
+    )
+    assert len(find_columns(frame, {"my view": "categorical"})[0].categories) == 40
+    long = pd.DataFrame({"a": [f"{text} {i % 1500}" for i, text in enumerate(texts * 20)], "b": np.arange(4000) / 7})
+    assert find_columns(long)[0].kind == "id"  # too many for categories
 
 
 # x.

@@ -213,7 +213,6 @@ def test_color_images_become_channels_first():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"batch_size": 101}, "data.batch_size=101 is larger than the 100 training images"),
         ({"batch_size": 0}, "data.batch_size must be >= 1"),
         ({"val_size": 120}, "leaves nothing of 120"),
         ({"binarize": "dynmic"}, "data.binarize=dynmic is not one of auto, dynamic, static, threshold, none"),
@@ -222,6 +221,16 @@ def test_color_images_become_channels_first():
 def test_bad_settings(settings, words):
     with pytest.raises(ValueError, match=words):
         ready(RandomImages((1, 4, 4), **settings))
+
+
+def test_a_small_training_set_is_one_batch(capsys):
+    data = ready(RandomImages((1, 4, 4), batch_size=101))
+    assert capsys.readouterr().out == "batch_size=101: the 100 training images are one batch\n"
+    whole = ready(RandomImages((1, 4, 4), batch_size=100))
+    assert capsys.readouterr().out == ""
+    ((batch,), (same,)) = ([item.batch for chunk in d.train_dataloader() for item in chunk] for d in (data, whole))
+    assert torch.equal(batch.x, same.x)
+    assert torch.equal(batch.y, same.y)
 
 
 IMAGES = torch.arange(6 * 16).reshape(6, 1, 4, 4).to(torch.uint8)

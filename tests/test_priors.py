@@ -254,6 +254,22 @@ def test_init_from_data():
     model.init_from_data(rand(30, *DATA_SHAPE))  # more examples than components
 
 
+def test_pseudo_inputs_of_data_outside_of_the_unit_interval():
+    """They start near the examples, wherever these are, and stay in [0, 1] only if they are bounded."""
+    x = 100 * torch.randn(5, 3, generator=generator(4))
+    x[:2, 0] = torch.nan
+    x[:, 2] = torch.nan
+    prior = VampVAE((3,), latent_dim=2, num_components=10, bounded=False).prior
+    prior.init_from_data(x)
+    x[:2, 0], x[:, 2] = x[2:, 0].mean(), 0
+    torch.testing.assert_close(prior.pseudo_inputs.detach(), x.repeat(2, 1), rtol=0, atol=0.5)
+    assert torch.pdist(prior.pseudo_inputs.detach()).min() > 1e-3  # repeated with other noise
+    counts = torch.tensor([[0, 7, 300], [2, -1, 40]])
+    prior.init_from_data(counts)
+    expected = torch.tensor([[0.0, 7, 300], [2, 7, 40]]).repeat(5, 1)
+    torch.testing.assert_close(prior.pseudo_inputs.detach(), expected, rtol=0, atol=0.5)
+
+
 def test_training_initializes_the_prior_from_data():
     """Each fit initializes the prior from the same training examples."""
     starts = []

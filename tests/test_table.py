@@ -121,9 +121,54 @@ def test_every_column_is_reported_with_its_kind_and_reason(make):
     assert lines["country"].startswith("constant (its only value is Atlantis)")
     assert re.fullmatch(r"categorical \(text with 3 values\), \d+ missing: Cork, Oslo, Rome", lines["city"])
     assert re.fullmatch(r"ordinal \(asked for\), \d+ missing: S, M, L", lines["size"])
-    assert re.fullmatch(r"date \(all entries are dates\), \d+ missing: 2020-01-\d\d ... 2022-06-\d\d", lines["joined"])
+    assert re.fullmatch(
+        r"date \(all entries are dates; days since 1970-01-01\), \d+ missing: 2020-01-\d\d ... 2022-06-\d\d",
+        lines["joined"],
+    )
     assert re.fullmatch(r"count \(whole numbers >= 0 with \d+ values\), \d+ missing: \d ... \d\d", lines["visits"])
     json.dumps(report)
+
+
+def test_many_categories_are_mentioned(make):
+    frame = people(400)
+    frame["shop"] = [f"shop {i % 51}" for i in range(400)]
+    lines = make(frame).report()["columns"]
+    option = """'data.types=["shop: id"]'"""
+    words = f"categorical (text with 51 values), 51 categories are many ({option} leaves the column out): shop 0, "
+    assert lines["shop"].startswith(words)
+    frame["shop"] = [f"shop {i % 50}" for i in range(400)]
+    assert make(frame).report()["columns"]["shop"].startswith("categorical (text with 50 values): shop 0, ")
+
+
+def test_dates_as_people_write_them(make, tmp_path):
+    """The column decides the order of day and month, or a question is asked; the order is kept for new rows."""
+    days = pd.date_range("2023-06-01", periods=200).to_series().reset_index(drop=True)
+    numbers = np.random.default_rng(0).normal(size=200)
+    tables = {}
+    for form in ("%Y-%m-%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y"):
+        data = make(pd.DataFrame({"day": days.dt.strftime(form), "x": numbers}), types=None, label=None)
+        line = data.report()["columns"]["day"]
+        order = "" if form.startswith("%Y") else ", month first" if form.startswith("%m") else ", day first"
+        assert line == f"date (all entries are dates; days since 1970-01-01{order}): 2023-06-01 ... 2023-12-17"
+        tables[form] = data
+    first = tables["%Y-%m-%d"]
+    for form, data in tables.items():
+        assert torch.equal(data.train.x, first.train.x)
+        back = data.transform.inverse(data.train.x)["day"]  # ISO dates
+        assert back.tolist() == days.dt.strftime("%Y-%m-%d")[data.rows["train"].numpy()].tolist()
+        new = tmp_path / "new.csv"  # the new rows alone do not decide
+        new.write_text(f"day,x\n{pd.Timestamp('2023-07-08').strftime(form)},0.5\n")
+        assert data.transform.inverse(prepare_rows(new, data.describe()))["day"].tolist() == ["2023-07-08"]
+    early = pd.DataFrame({"day": days.dt.strftime("%m/%d/%Y"), "x": numbers})[days.dt.day <= 12]
+    words = (
+        "people.csv line 2: the dates in column 'day', such as '06/01/2023' and '06/02/2023', can be read with the "
+        "day or with the month first: use data.dates=dayfirst or data.dates=monthfirst"
+    )
+    with pytest.raises(ConfigError, match=words):
+        make(early, types=None, label=None)
+    assert make(early, types={"day": "id"}, label=None).transform.columns[0].kind == "id"
+    back = make(early, types=None, label=None, dates="dayfirst")
+    assert {day[-2:] for day in back.transform.inverse(back.train.x)["day"]} == {f"{i:02}" for i in range(6, 13)}
 
 
 def test_likelihood_follows_the_kinds(make):
@@ -348,17 +393,73 @@ def test_a_model_scores_the_observed_entries_only(tmp_path, columns, kind, holes
         assert torch.equal(nothing.elbo, -nothing.kl.sum(-1))
 
 
+@pytest.mark.parametrize("choice", [["model=vamp_vae"], ["model=iwae", "model/prior=vamp"]])
+def test_pseudo_inputs_of_a_table_are_rows(tmp_path, cli, choice):
+    """They start from training rows in the scales of x, and not in [0, 1]; a count near 0 may go below it."""
+    frame = people()
+    frame["visits"] = np.random.default_rng(0).poisson(0.3, len(frame)) * np.arange(len(frame))
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    options = ["data=table", "data.path=a.csv", "logger=none", "callbacks.images=null", "model.latent_dim=2"]
+    code, _, err, run = cli(*options, *choice, "trainer.max_epochs=2")
+    assert code == 0, err
+    model = load(run)
+    u = model.prior.pseudo_inputs
+    assert model.config["model"].get("prior", model.config["model"])["bounded"] is False
+    assert u.isfinite().all()
+    assert u.min() < -1
+    assert u.max() > 50
+    code, _, err, _ = cli("task=encode", f"run={run}")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("holes", [0.0, 0.3])
+def test_a_named_likelihood_is_in_the_users_units(tmp_path, holes):
+    """It has the value of the default likelihood, if it is the same family; the config records its scales."""
+    people().dropna()[["height", "income", "joined"]].to_csv(tmp_path / "a.csv", index=False)
+    options = {"path": str(tmp_path / "a.csv"), "batch_size": 8, "holes": holes}
+    default, data = build(options)
+    named, _ = build(options, {"_target_": "vaezoo.families.DimensionScaleNormal", "shape": [3]})
+    assert named.config == default.config
+    x = data.examples(20).x
+    torch.manual_seed(0)
+    expected = default(x).elbo
+    torch.manual_seed(0)
+    assert torch.equal(named(x).elbo, expected)
+    assert expected.isfinite().all()
+    own = {"_target_": "vaezoo.families.Laplace"}
+    _, recorded, _ = build_run(build(options, own)[0].config, is_recorded=True)
+    assert recorded.config["model"]["likelihood"] == build(options, own)[0].config["model"]["likelihood"]
+
+
+def test_a_recorded_likelihood_of_standardized_columns_stays(tmp_path):
+    """A run of an earlier version has the numbers that it had."""
+    people().dropna()[["height", "income"]].to_csv(tmp_path / "a.csv", index=False)
+    model, _ = build({"path": str(tmp_path / "a.csv"), "batch_size": 8})
+    earlier = model.config | {"model": model.config["model"] | {"likelihood": {"_target_": "vaezoo.families.Laplace"}}}
+    config, model, data = build_run(earlier, is_recorded=True)
+    assert config["model"]["likelihood"] == {"_target_": "vaezoo.families.Laplace"}
+    assert log_likelihood_kind(model, data) == "density of standardized columns"
+
+
+@pytest.mark.parametrize("likelihood", ["auto", "normal", "laplace"])
 @pytest.mark.parametrize("factor", [1000, 1024])
-def test_the_unit_of_a_column_changes_the_elbo_by_its_logarithm_only(tmp_path, monkeypatch, cli, factor):
+def test_the_unit_of_a_column_changes_the_elbo_by_its_logarithm_only(tmp_path, monkeypatch, cli, factor, likelihood):
     """-ln(factor) for each observed entry: to 1e-4 nats, and to the rounding of sums for a power of two."""
     monkeypatch.setattr("vaezoo.data.table.row_digests", lambda frame, columns: np.arange(len(frame), dtype=np.uint64))
-    frame = people()[["height", "income", "city"]]
+    frame = people()[["height", "income"] + ["city"] * (likelihood == "auto")]
     results = []
     for name, table in (("a", frame), ("b", frame.assign(height=frame["height"] * factor))):
         table.to_csv(tmp_path / f"{name}.csv", index=False)
         options = ["data.batch_size=16", "model.latent_dim=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]
         trainer = ["logger=none", "trainer.max_epochs=3", "callbacks.images=null"]
-        code, _, err, run = cli("data=table", f"data.path={name}.csv", "data.types={height: real}", *options, *trainer)
+        code, _, err, run = cli(
+            "data=table",
+            f"data.path={name}.csv",
+            "data.types={height: real}",
+            f"model/likelihood={likelihood}",
+            *options,
+            *trainer,
+        )
         assert code == 0, err
         results.append(json.loads((run / "summary.json").read_text())["test"])
     data = TableData(str(tmp_path / "a.csv"), batch_size=16)
@@ -387,11 +488,24 @@ def test_a_trained_model_prepares_new_rows(tmp_path, cli):
     assert len(pd.read_csv(task / "samples.csv")) == 5
 
 
+def test_a_small_table_is_one_batch(tmp_path, cli):
+    """No option is needed for a table of a few rows, also for a loss that needs the number of training rows."""
+    people(40)[20:].to_csv(tmp_path / "a.csv", index=False)
+    small = ("data=table", "data.path=a.csv", "model=beta_tc_vae", "model.latent_dim=2", "logger=none")
+    code, out, err, _ = cli(*small, "trainer.max_epochs=2", "callbacks.images=null")
+    assert code == 0, err
+    assert re.search(r"^batch_size=64: the 1\d training rows are one batch$", out, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("likelihood", "kind"),
     [
         (None, "density"),
-        ({"_target_": "vaezoo.families.SharedScaleNormal"}, "density of standardized columns"),
+        ({"_target_": "vaezoo.families.SharedScaleNormal"}, "density"),
+        (
+            {"_target_": "vaezoo.families.Masked", "family": {"_target_": "vaezoo.families.SharedScaleNormal"}},
+            "density of standardized columns",
+        ),
         (
             {"_target_": "vaezoo.families.Rescaled", "family": {"_target_": "vaezoo.families.Laplace"}, "scale": 2.0},
             "density",

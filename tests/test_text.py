@@ -173,6 +173,17 @@ def test_options_that_are_refused(options, words, tmp_path):
         ready(TextData(**{"path": path, "batch_size": 16, **options}))
 
 
+def test_a_text_of_another_encoding(tmp_path):
+    """The option of the message is what reads the file."""
+    (tmp_path / "a.txt").write_bytes(
+        "\n".join(f"Stra\u00dfe {i} \u2013 M\u00fcnchen" for i in range(99)).encode("cp1252")
+    )
+    with pytest.raises(ConfigError, match=r"line 1 has the byte 0xdf, which is not utf-8: .* data.encoding=cp1252"):
+        ready(TextData(str(tmp_path / "a.txt"), batch_size=16))
+    data = ready(TextData(str(tmp_path / "a.txt"), encoding="cp1252", batch_size=16))
+    assert {"Stra\u00dfe", "\u2013", "M\u00fcnchen"} <= set(data.vocabulary.names)
+
+
 def test_train_a_model_on_a_text(cli, tmp_path):
     """One command; samples of the trained model are sentences of its vocabulary."""
     make(tmp_path)
@@ -197,6 +208,7 @@ def test_config_has_the_defaults_of_the_class(name):
     kind = {"text": TextData, "topics": Topics}[name]
     assert node.pop("_target_") == f"vaezoo.data.{kind.__name__}"
     data, default = kind(**node), kind(path="a.txt" if name == "text" else "", batch_size=64, batches_per_step=8)
+    assert node.pop("encoding", "utf-8") == default.file_encoding
     for option in node:
         assert getattr(data, option) == getattr(default, option), option
 

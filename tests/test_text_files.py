@@ -26,6 +26,14 @@ def test_lines_of_utf8(end, mark, tmp_path):
         assert found == (SENTENCES, list(range(1, len(SENTENCES) + 1)), 0, 0)
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-8"])
+def test_lines_of_another_encoding(encoding, tmp_path):
+    path = write(tmp_path, "Größe\r\n— naïve façade".encode(encoding))
+    assert read_lines(path, encoding).lines == ["Größe", "— naïve façade"]
+    with pytest.raises(ConfigError, match=r"data.encoding=klingon is unknown: use utf-8, cp1252"):
+        read_lines(path, "klingon")
+
+
 def test_empty_lines_are_left_out_and_counted(tmp_path):
     """Lines of white space count as empty; white space at the ends of a line is removed."""
     found = read_lines(write(tmp_path, "\n one \n\n \t\ntwo\u3000\n\n".encode()))
@@ -48,10 +56,13 @@ def test_one_very_long_line(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("eins\r\nzwei\rdrei Größe\n".encode("latin-1"), "is not UTF-8, line 3 has the byte 0xf6"),
+        (
+            "eins\r\nzwei\rdrei Größe\n".encode("latin-1"),
+            "line 3 has the byte 0xf6, which is not utf-8: name the encoding of the file, such as data.encoding=cp1252",
+        ),
         ("é".encode()[:1], "line 1 has the byte 0xc3"),
-        ("text".encode("utf-16"), "is in UTF-16"),
-        ("text\n".encode("utf-16-le"), "has NUL characters"),
+        ("text".encode("utf-16"), "is UTF-16, not UTF-8: use data.encoding=utf-16"),
+        ("text\n".encode("utf-16-le"), "line 1 has a zero byte"),
         (b"", "has no text in 1 lines"),
         (b"\n \n\n", "has no text in 3 lines"),
     ],

@@ -49,6 +49,22 @@ def test_coupled_losses_refuse_several_processes():
         model.on_fit_start()
 
 
+@pytest.mark.parametrize("estimator", ["mss", "mws"])
+def test_a_training_set_that_is_smaller_than_a_batch(estimator):
+    """The total correlation of one batch of all examples is that of ``batch_size`` = N, to the bit."""
+    weights = []
+    for batch_size in (100, 500):
+        torch.manual_seed(0)
+        model = BetaTCVAE((1, 5, 5), latent_dim=2, alpha=1.0, beta=6.0, gamma=1.0, estimator=estimator, seed=0)
+        data = RandomImages((1, 5, 5), binarize="dynamic", batch_size=batch_size)
+        trainer = Trainer(accelerator="cpu", **QUIET, max_epochs=2)
+        trainer.fit(model, data)
+        assert (model.objective.num_train, trainer.num_training_batches) == (100, 1)
+        weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+    assert weights[0].isfinite().all()
+    assert torch.equal(*weights)
+
+
 def test_parts_that_do_not_fit_are_refused_before_the_first_step():
     """The message says what to do, and no step is made."""
 

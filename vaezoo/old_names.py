@@ -33,6 +33,12 @@ NEW_KEYS = {
     "trust": "allow_packages",
 }
 
+# Arguments that earlier versions did not have, with the values that those versions used. Their runs keep them.
+OLD_DEFAULTS = {
+    "vaezoo.models.VampVAE": {"bounded": True},
+    "vaezoo.priors.VampPrior": {"bounded": True},
+}
+
 
 def update_override(override: str) -> str:
     """Return a recorded override with the present name of its key.
@@ -46,12 +52,14 @@ def update_override(override: str) -> str:
 
 
 def update_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a recorded config with the present names of its keys and of the classes in it.
+    """Return a recorded config with the present names of its keys and of the classes in it, and with new arguments.
 
     >>> update_config({"seed": 3, "callbacks": {"best": None, "monitor": {}}})
     {'seed': 3, 'callbacks': {'checkpoint_best': None, 'monitor': {}}}
     >>> update_config({"scheduler": {"_target_": "vaezoo.schedulers.cosine"}})
     {'scheduler': {'_target_': 'vaezoo.training.schedulers.cosine'}}
+    >>> update_config({"prior": {"_target_": "vaezoo.priors.VampPrior", "num_components": 5}})
+    {'prior': {'bounded': True, '_target_': 'vaezoo.priors.VampPrior', 'num_components': 5}}
     """
 
     def update(node: Any, path: str) -> Any:
@@ -60,9 +68,10 @@ def update_config(config: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(node, dict):
             return node
         paths = {key: f"{path}.{key}" if path else str(key) for key in node}
-        return {
+        updated = {
             NEW_KEYS[paths[key]].rpartition(".")[2] if paths[key] in NEW_KEYS else key: update(value, paths[key])
             for key, value in node.items()
         }
+        return OLD_DEFAULTS.get(str(updated.get("_target_")), {}) | updated
 
     return update(config, "")

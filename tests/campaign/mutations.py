@@ -321,6 +321,13 @@ MUTATIONS = (
     ),
     Mutation(
         "families/token_sequence.py",
+        "torch.bincount(x[is_observed(x)].long()",
+        "torch.bincount(x.clamp(min=0).flatten().long()",
+        "the frequencies of the tokens count the padding as <unk>",
+        "token_sequence",
+    ),
+    Mutation(
+        "families/token_sequence.py",
         "self.before = (kernel - 1) * dilation",
         "self.before = (kernel - 1) * dilation // 2",
         "convolutions over tokens see later ones",
@@ -371,8 +378,8 @@ MUTATIONS = (
     ),
     Mutation(
         "priors/vamp.py",
-        "examples = torch.logit(x[index].to(self.pixels), eps=self.margin)",
-        "examples = x[index].to(self.pixels).clamp(self.margin, 1 - self.margin)",
+        "examples = torch.logit(examples, eps=self.margin)",
+        "examples = examples.clamp(self.margin, 1 - self.margin)",
         "VampPrior: starts from pixels in place of their logits",
         "priors",
     ),
@@ -923,6 +930,20 @@ MUTATIONS = (
         "return (total / len(self.training_split.x)).float()",
         "the mean of the data counts missing entries as 0",
         "splits",
+    ),
+    Mutation(
+        "data/table_files.py",
+        '(first, second) if order == "dayfirst" else (second, first)',
+        '(second, first) if order == "dayfirst" else (first, second)',
+        "dates: day and month change places",
+        "columns table",
+    ),
+    Mutation(
+        "runs/setup.py",
+        '"real" in family.supported_data and not isinstance(family, WrappedFamily)',
+        "False",
+        "a named likelihood scores the standardized columns of a table",
+        "table",
     ),
     Mutation(
         "data/statistics.py",

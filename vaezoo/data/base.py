@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -57,7 +58,7 @@ class DataModule(pl.LightningDataModule):
     Args:
         shape: shape of one example, checked when the data are read. None: the shape of the examples that are read.
         root: folder of the data set's files.
-        batch_size: examples per training batch and process.
+        batch_size: examples per training batch and process. A smaller training set is one batch.
         val_size: number of validation examples; or their share of the training set, in (0, 1).
         split_seed: seed of the validation split and of everything that is drawn once.
         seed: seed of the order of examples and of everything that is drawn in each epoch.
@@ -135,6 +136,16 @@ class DataModule(pl.LightningDataModule):
         are_colors = self.data_kind == "byte" and self.shape is not None and len(self.shape) == self.shape[0] == 3
         name = "CoupledMixtureOfLogistics" if are_colors else DEFAULT_LIKELIHOODS[self.data_kind]
         return {"_target_": f"vaezoo.families.{name}"}
+
+    def in_user_units(self, likelihood: dict[str, Any]) -> dict[str, Any]:
+        """Return the config node of a likelihood of real numbers that reports log p(x) in the user's units.
+
+        Only a data module that ``is_standardized`` has something to do.
+
+        Args:
+            likelihood: the config node of a family of x.
+        """
+        return likelihood
 
     def input_config(self) -> dict[str, Any] | None:
         """Return the config node of a network around the encoder, without its ``net``; None if none is needed.
@@ -266,10 +277,7 @@ class DataModule(pl.LightningDataModule):
             val = [full.select(order[:num_val].sort().values)]
             train = full.select(order[num_val:].sort().values)
         if self.batch_size > len(train.x):
-            raise ValueError(
-                f"data.batch_size={self.batch_size} is larger than the {len(train.x)} training {nouns} of "
-                f"{type(self).__name__}: use data.batch_size={len(train.x)} or less"
-            )
+            rank_zero_only(print)(f"batch_size={self.batch_size}: the {len(train.x)} training {nouns} are one batch")
         self.train = self.prepare_split(train, "train")
         self.val = self.prepare_split(val[0], "val")
         self.test = self.prepare_split(test, "test")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.splits import mix_bits
-from vaezoo.data.table_files import DATE, NUMBERS, format_value
+from vaezoo.data.table_files import DATES, ISO_DATE, NUMBERS, format_value
 from vaezoo.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ KINDS = ("real", "date", "count", "categorical", "ordinal", "id", "ignore")  # t
 PARTS = {"real": "real", "date": "real", "count": "count", "categorical": "categorical", "ordinal": "ordinal"}
 FEW_VALUES = 10  # distinct whole numbers that are taken as categories
 MAX_CATEGORIES = 1000
+FREE_TEXT_VALUES, FREE_TEXT_LENGTH = 20, 20  # text with more values, whose median length is above this, is free text
 MAX_WHOLE = 2**24  # float32 holds whole numbers up to it exactly
 ID_NAME = re.compile(r"(^|[^a-z])(id|ids|uuid|index|idx|key|nr)$", re.IGNORECASE)
 MISSING_BITS = np.uint64(2**64 - 1)  # of a missing entry in the digest of a row: no number has them
@@ -94,10 +95,11 @@ def find_columns(
 
     * ``empty``: there is none;
     * ``constant``: all are equal;
-    * ``date``: all are ISO dates (2024-12-31, with or without a time);
+    * ``date``: all are dates of one form, with or without a time: 2024-12-31, 31.12.2024, 31/12/2024 or 12/31/2024;
     * ``ordinal``: it is an ordered category of a .parquet file;
     * ``id``: all are different, and they are text, or whole numbers that increase from row to row or whose column has
-      a name such as "id" or "customer_id";
+      a name such as "id" or "customer_id"; or they are free text: more than 20 values with a median length above 20
+      characters;
     * ``categorical``: text with at most 1,000 values; or numbers with two values, or whole numbers with at most 10
       values. The values must occur twice on average; for text, at most 10 values are enough;
     * ``count``: whole numbers from 0 to 2^24;
@@ -157,6 +159,10 @@ def find_kind(column: "pandas.Series", place: Callable[[int], str]) -> tuple[str
     if not is_number(column):
         if distinct == num:
             return "id", "text, all different"
+        length = entries.drop_duplicates().str.len().median()
+        if distinct > FREE_TEXT_VALUES and length > FREE_TEXT_LENGTH:
+            as_category = f"{type_option(str(column.name), 'categorical')} makes it a category"
+            return "id", f"free text, {distinct:,} values with a median length of {length:g} characters; {as_category}"
         if distinct <= MAX_CATEGORIES and (repeats or distinct <= FEW_VALUES):
             return "categorical", f"text with {distinct} values"
         raise ConfigError(describe_many_texts(column, distinct, place))
@@ -186,7 +192,10 @@ def describe_many_texts(column: "pandas.Series", distinct: int, place: Callable[
     """
     name, entries = column.name, column.dropna()
     leave_out = f"leave the column out with {type_option(name, 'id')}"
-    for noun, pattern in (*(("number", pattern) for pattern in NUMBERS.values()), ("date", DATE)):
+    for noun, pattern in (
+        *(("number", pattern) for pattern in NUMBERS.values()),
+        *(("date", pattern) for pattern in DATES),
+    ):
         fits = entries.str.fullmatch(pattern)
         if 0.5 <= fits.mean() < 1:
             row = int(fits.idxmin())
@@ -289,7 +298,7 @@ def to_numbers(column: "pandas.Series", kind: str, place: Callable[[int], str]) 
     if is_number(column) and (kind != "date" or column.isna().all()):
         return column.to_numpy()
     entries = column.dropna().astype(str)
-    fits = entries.str.fullmatch(DATE if kind == "date" else NUMBERS["."])
+    fits = entries.str.fullmatch(ISO_DATE if kind == "date" else NUMBERS["."])
     if kind != "date" and fits.all():  # text because of leading zeros
         return column.astype(object).where(column.notna(), math.nan).to_numpy().astype(np.float64)
     wrong, noun = int(fits.idxmin()), "date" if kind == "date" else "number"

@@ -11,10 +11,19 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.data.columns import PARTS, Column, TableTransform, find_columns, read_types, row_digests, to_codes
+from vaezoo.data.columns import (
+    PARTS,
+    Column,
+    TableTransform,
+    find_columns,
+    read_types,
+    row_digests,
+    to_codes,
+    type_option,
+)
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import Split, digest_rows
-from vaezoo.data.table_files import MISSING, TableFile, format_value, read_table, to_typed_frame
+from vaezoo.data.table_files import DATE_ORDERS, MISSING, TableFile, format_value, read_table, to_typed_frame
 from vaezoo.errors import ConfigError
 from vaezoo.missing import is_observed
 
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     import pandas
 
 PICTURE_WIDTH = 32  # columns of a table in one row of a picture
+MANY_CATEGORIES = 50  # more of them in a column are mentioned in the report
 MISSING_COLOR = (0.2, 0.35, 0.75)
 
 
@@ -44,6 +54,8 @@ class TableData(OwnData):
         header: whether the first row has the names of the columns. None: it is found.
         decimal: the decimal mark, ``point`` or ``comma``. None: it is found.
         missing: entries that stand for a missing value, apart from the empty one.
+        dates: the order of day and month in dates with slashes, ``dayfirst`` or ``monthfirst``, for all columns or by
+            the name of the column. None: a number above 12 in the column decides.
         types: the kinds of columns that are not to be found, by name: ``real``, ``date``, ``count``, ``categorical``,
             ``ordinal``, ``id`` or ``ignore``; or a list of ordinal levels from the lowest to the highest. Names that
             Hydra cannot read as keys stand in a list: ``["NAME: KIND"]``.
@@ -67,6 +79,7 @@ class TableData(OwnData):
         header: bool | None = None,
         decimal: str | None = None,
         missing: Sequence[str] = MISSING,
+        dates: str | Mapping[str, str] | None = None,
         types: Mapping[str, str | Sequence[str]] | Sequence[str] | None = None,
         label: str | None = None,
         holes: float = 0.0,
@@ -81,6 +94,7 @@ class TableData(OwnData):
         if not isinstance(missing, Sequence) or isinstance(missing, str):
             raise ValueError(f"data.missing={missing} is not a list: use data.missing=[{missing}]")
         self.path, self.types, self.label, self.holes = path, read_types(types), label, holes
+        self.dates = dict(dates) if isinstance(dates, Mapping) else dates
         self.reading: dict[str, Any] = {
             "separator": separator,
             "encoding": encoding,
@@ -99,10 +113,22 @@ class TableData(OwnData):
         """Read the table."""
         if not self.path:
             raise ConfigError("data.path is missing: name the file of the table, data.path=FILE.csv")
-        return read_table(self.path, **self.reading)
+        return read_table(self.path, **self.reading, dates=self.dates)
+
+    def check_date_orders(self, file: TableFile) -> None:
+        """Raise a ConfigError if a column of dates can be read in two ways, unless it has another kind."""
+        for name in file.undecided_dates:
+            entries = file.frame[name].dropna().drop_duplicates()
+            if len(entries) > 1 and self.types.get(name, "date") == "date" and name != self.label:
+                raise ConfigError(
+                    f"{file.place(entries.index[0])}: the dates in column {name!r}, such as {entries.iloc[0]!r} and "
+                    f"{entries.iloc[1]!r}, can be read with the day or with the month first: use data.dates=dayfirst "
+                    f"or data.dates=monthfirst"
+                )
 
     def read(self) -> tuple[Split, ...]:
         file = self.read_file()
+        self.check_date_orders(file)
         columns = find_columns(file.frame, self.types, self.label, file.place)
         self.class_names = names_of_classes(columns)
         transform = TableTransform(columns)
@@ -181,9 +207,8 @@ class TableData(OwnData):
         for part, columns in self.transform.parts.items():
             sizes = [max(2, len(column.categories)) for column in columns]
             normal = {"_target_": "vaezoo.families.DimensionScaleNormal", "shape": [len(columns)]}
-            scales = [column.scale for column in columns]
             nodes: dict[str, dict[str, Any]] = {
-                "real": {"_target_": "vaezoo.families.Rescaled", "family": normal, "scale": scales},
+                "real": self.in_user_units(normal),
                 "count": {"_target_": "vaezoo.families.NegativeBinomial"},
                 "categorical": {"_target_": "vaezoo.families.Categories", "sizes": sizes},
                 "ordinal": {"_target_": "vaezoo.families.OrdinalColumns", "sizes": sizes},
@@ -193,6 +218,10 @@ class TableData(OwnData):
         if len(families) == 1:
             return next(iter(families.values()))
         return {"_target_": "vaezoo.families.Joint", "layout": layout, "families": families}
+
+    def in_user_units(self, likelihood: dict[str, Any]) -> dict[str, Any]:
+        scales = [column.scale for column in self.transform.x_columns if column.part == "real"]
+        return {"_target_": "vaezoo.families.Rescaled", "family": likelihood, "scale": scales}
 
     def input_config(self) -> dict[str, Any] | None:
         """Return the node of a network that sees counts on a logarithmic scale, standardized by the training rows."""
@@ -209,7 +238,8 @@ class TableData(OwnData):
 
     def describe(self) -> dict[str, Any]:
         reading = self.reading | {"decimal": self.reading["decimal"] or self.found.get("decimal")}
-        return super().describe() | self.transform.describe() | {"reading": reading, "holes": self.holes}
+        options = {"reading": reading, "dates": self.found.get("dates"), "holes": self.holes}
+        return super().describe() | self.transform.describe() | options
 
     def encoding(self, description: Mapping[str, Any]) -> Any:
         keys = ("name", "kind", "categories", "loc", "scale")
@@ -229,9 +259,16 @@ class TableData(OwnData):
     def describe_column(self, name: str) -> str:
         """Return the kind of a column, the reason, the missing entries and the range, for people."""
         column = next(column for column in self.transform.columns if column.name == name)
-        entries, text = self.frame[name], f"{column.kind} ({column.reason})"
+        entries, reason = self.frame[name], column.reason
+        if column.kind == "date":
+            reason += "; days since 1970-01-01"
+            if order := self.found.get("dates", {}).get(name):
+                reason += f", {DATE_ORDERS[order]}"
+        text = f"{column.kind} ({reason})"
         if num := int(entries.isna().sum()):
             text += f", {num:,} missing"
+        if (num := len(column.categories)) > MANY_CATEGORIES and column.kind == "categorical":
+            text += f", {num:,} categories are many ({type_option(name, 'id')} leaves the column out)"
         if column.categories:
             return f"{text}: {', '.join(column.categories[:8])}{', ...' * (len(column.categories) > 8)}"
         if column.part:
@@ -355,6 +392,6 @@ def prepare_rows(
     """
     transform, reading = TableTransform.from_description(description), description["reading"]
     if isinstance(table, str | Path):
-        file = read_table(table, **reading)
+        file = read_table(table, **reading, dates=description.get("dates"))
         return transform.transform(file.frame, file.place, unseen)
     return transform.transform(to_typed_frame(table, reading["missing"]), unseen=unseen)

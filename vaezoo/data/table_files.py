@@ -12,7 +12,7 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vaezoo.data.memory import available_memory, check_memory
+from vaezoo.data.text_encoding import decode
 from vaezoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,7 +49,24 @@ def number_pattern(mark: str, other: str) -> str:
 # Patterns of entries, for Python and for pyarrow.
 NUMBERS = {".": number_pattern(".", ","), ",": number_pattern(",", ".")}
 ANY_NUMBER = re.compile("|".join(NUMBERS.values()))
-DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+ISO_DATE = (
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+)
+
+
+def date_pattern(mark: str) -> str:
+    """Return the pattern of a date with this mark, such as 31.12.2024 or 12/31/2024 11:59 PM, maybe with a time."""
+    minutes = r":[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?"
+    time = rf"(?:(?:[01]?[0-9]|2[0-3]){minutes}|(?:0?[1-9]|1[0-2]){minutes} ?[AaPp][Mm])"
+    number = rf"(?:0?[1-9]|1[0-2]|{ABOVE_12})"
+    return rf"{number}{mark}{number}{mark}[12][0-9]{{3}}(?:,? {time})?"
+
+
+ABOVE_12 = "(?:1[3-9]|2[0-9]|3[01])"  # a day that is not a month
+DOT_DATE, SLASH_DATE = date_pattern(r"\."), date_pattern("/")
+DATES = (ISO_DATE, DOT_DATE, SLASH_DATE)
+DATE_PARTS = re.compile(r"([0-9]+)[./]([0-9]+)[./]([0-9]+)(?:,? ([0-9]+)(:[0-9:.]+) ?([AaPp]?)[Mm]?)?")
+DATE_ORDERS = {"dayfirst": "day first", "monthfirst": "month first"}  # with their names for people
 CODE = r"[+-]?0[0-9]+"  # a number with leading zeros, such as a post code, is text
 
 
@@ -58,14 +76,18 @@ class TableFile(NamedTuple):
     Args:
         frame: one row for each row of the file. A column is float64 (NaN is a missing entry), datetime64 (NaT),
             text, or an ordered category.
-        found: how the file was read, as plain values: separator, header, decimal mark, new names of columns, and
-            the number of missing entries by their spelling.
+        found: how the file was read, as plain values: separator, header, decimal mark, new names of columns, the
+            order of day and month of columns with dates that are not ISO dates, and the number of missing entries by
+            their spelling.
         place: returns the place of a row, counted from 0, for messages: the name of the file and the line.
+        undecided_dates: names of the columns of dates that can be read with the day first and with the month first.
+            They are text in ``frame``.
     """
 
     frame: "pandas.DataFrame"
     found: dict[str, Any]
     place: Callable[[int], str]
+    undecided_dates: tuple[str, ...] = ()
 
 
 class TextColumn(NamedTuple):
@@ -104,6 +126,7 @@ def read_table(
     header: bool | None = None,
     decimal: str | None = None,
     missing: Sequence[str] = MISSING,
+    dates: str | Mapping[str, str] | None = None,
 ) -> TableFile:
     """Read a table.
 
@@ -117,11 +140,16 @@ def read_table(
         decimal: the decimal mark of numbers, ``point`` or ``comma``. None: it is found by all numbers of the file.
         missing: entries that stand for a missing value, apart from the empty one. In a .parquet file they are for
             numbers only: null is the missing value there.
+        dates: the order of day and month in dates such as 01/02/2024, ``dayfirst`` or ``monthfirst``, for all columns
+            or by the name of the column. None: each column decides itself; if it does not, it is read as text.
 
     Raises:
         ConfigError: the file cannot be read, is no table, or can be read in two ways.
     """
     path = Path(path)
+    for order in dates.values() if isinstance(dates, Mapping) else [dates]:
+        if order not in (None, *DATE_ORDERS):
+            raise ConfigError(f"data.dates={order} should be dayfirst, monthfirst or null")
     if decimal is not None and decimal not in DECIMALS:
         raise ConfigError(f"data.decimal={decimal} should be point, comma or null")
     suffix = Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
@@ -135,7 +163,9 @@ def read_table(
     if suffix == ".parquet":
         return read_parquet(path, missing)
     text = decode(path, read_bytes(path), encoding)
-    return parse_text(path, text, separator, header, decimal, missing)
+    if not text.strip():
+        raise ConfigError(f"{path} is empty: give a file with a header and rows")
+    return parse_text(path, text, separator, header, decimal, missing, dates)
 
 
 # Text.
@@ -160,31 +190,14 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def decode(path: Path, content: bytes, encoding: str) -> str:
-    """Return the content of a file as text, without a byte order mark."""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8":
-        raise ConfigError(f"{path} is UTF-16, not UTF-8: use data.encoding=utf-16")
-    try:
-        text = content.decode(encoding).removeprefix("\ufeff")
-    except LookupError as error:
-        raise ConfigError(f"data.encoding={encoding} is unknown: use utf-8, cp1252, utf-16 or latin-1") from error
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        other = "cp1252" if encoding == "utf-8" else "utf-8"
-        raise ConfigError(
-            f"{path} line {line} has the byte 0x{content[error.start]:02x}, which is not {encoding}: name the encoding "
-            f"of the file, such as data.encoding={other}"
-        ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ConfigError(f"{path} line {line} has a zero byte: give a file of text, or name its data.encoding")
-    if not text.strip():
-        raise ConfigError(f"{path} is empty: give a file with a header and rows")
-    return text
-
-
 def parse_text(
-    path: Path, text: str, separator: str | None, header: bool | None, decimal: str | None, missing: Sequence[str]
+    path: Path,
+    text: str,
+    separator: str | None,
+    header: bool | None,
+    decimal: str | None,
+    missing: Sequence[str],
+    dates: str | Mapping[str, str] | None,
 ) -> TableFile:
     """Make a table of text. The arguments are those of ``read_table``."""
     import pandas
@@ -208,16 +221,20 @@ def parse_text(
     for name, column in zip(names, columns.columns, strict=True):
         texts[name] = to_text_column(column.chunk(0), {"", *missing}, counts)
     mark = find_decimal(path, texts, separator, place) if decimal is None else DECIMALS[decimal]
+    asked = dates if isinstance(dates, Mapping) else dict.fromkeys(names, dates)
+    orders = {n: order for n, column in texts.items() if (order := find_date_order(column, asked.get(n)))}
     found = {
         "file": str(path),
         "separator": next((word for word, mark in SEPARATORS.items() if mark == separator), separator),
         "header": "the first row" if header else "none",
         "decimal": next(word for word, other in DECIMALS.items() if other == mark),
         "renamed_columns": renamed if header else {},
+        "dates": orders,
         "missing_entries": dict(counts),
     }
-    frame = pandas.DataFrame({n: to_values(t, n, mark, place) for n, t in texts.items()}, copy=False)
-    return TableFile(frame, found, place)
+    frame = pandas.DataFrame({n: to_values(t, n, mark, orders.get(n), place) for n, t in texts.items()}, copy=False)
+    undecided = tuple(n for n, t in texts.items() if n not in orders and len(t.entries) and t.all_match(SLASH_DATE))
+    return TableFile(frame, found, place, undecided)
 
 
 @contextmanager
@@ -443,8 +460,50 @@ def find_decimal(path: Path, columns: dict[str, TextColumn], separator: str, pla
     return "."
 
 
-def to_values(column: TextColumn, name: str, mark: str, place: Callable[[int], str]) -> np.ndarray:
+def find_date_order(column: TextColumn, asked: str | None = None) -> str | None:
+    """Return the order of day and month, ``dayfirst`` or ``monthfirst``, in a column of dates with dots or slashes.
+
+    With dots the day is always first, as in 31.12.2024. With slashes, a number above 12 is the day. None: the column is
+    not of such dates, or they can be read in both orders.
+
+    Args:
+        column: the column.
+        asked: the order that the user asks for. It is for slashes only.
+    """
+    if not len(column.entries):
+        return None
+    if column.all_match(DOT_DATE):
+        return "dayfirst"
+    if not column.all_match(SLASH_DATE):
+        return None
+    by_entries = "dayfirst" if column.find(f"^{ABOVE_12}/") else "monthfirst" if column.find(f"/{ABOVE_12}/") else None
+    return asked or by_entries
+
+
+def to_iso_date(entry: str, order: str) -> str:
+    """Return a date with dots or slashes as an ISO date.
+
+    >>> to_iso_date("1.2.2024 9:05", "dayfirst"), to_iso_date("1/2/2024 12:30 am", "monthfirst")
+    ('2024-02-01T09:05', '2024-01-02T00:30')
+    """
+    match = DATE_PARTS.fullmatch(entry)
+    assert match is not None
+    first, second, year, hour, minutes, half = match.groups()
+    day, month = (first, second) if order == "dayfirst" else (second, first)
+    if half:
+        hour = str(int(hour) % 12 + 12 * (half in "Pp"))
+    return f"{year}-{month:0>2}-{day:0>2}" + (f"T{hour:0>2}{minutes}" if hour else "")
+
+
+def to_values(column: TextColumn, name: str, mark: str, order: str | None, place: Callable[[int], str]) -> np.ndarray:
     """Return a column as numbers or dates if each entry is one, otherwise as text.
+
+    Args:
+        column: the column.
+        name: its name, for messages.
+        mark: the decimal mark.
+        order: the order of day and month (``find_date_order``). None: dates are ISO dates.
+        place: returns the place of a row.
 
     Raises:
         ConfigError: all entries look like dates, but one is none.
@@ -464,13 +523,15 @@ def to_values(column: TextColumn, name: str, mark: str, place: Callable[[int], s
                 f"it, or add it to data.missing"
             )
         return numbers[codes]
-    if column.all_match(DATE):
-        dates = pandas.to_datetime(pandas.Series(entries), format="ISO8601", utc=True, errors="coerce")
+    if order or column.all_match(ISO_DATE):
+        iso = [to_iso_date(entry, order) for entry in entries] if order else entries
+        dates = pandas.to_datetime(pandas.Series(iso), format="ISO8601", utc=True, errors="coerce")
         if dates.isna().any():
             entry = entries[int(dates.isna().argmax())]
+            read = f" with the {DATE_ORDERS[order]}" if order else ""
             raise ConfigError(
-                f"{place(column.first_row(entry))}: {entry!r} in column {name!r} is not a date: correct it, or add it "
-                f"to data.missing"
+                f"{place(column.first_row(entry))}: {entry!r} in column {name!r} is not a date{read}: correct it, or "
+                f"add it to data.missing"
             )
         return np.append(dates.dt.tz_localize(None).to_numpy().astype("datetime64[us]"), np.datetime64("NaT", "us"))[
             codes

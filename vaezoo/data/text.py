@@ -25,7 +25,8 @@ class TextData(OwnData):
     the training lines; all others are ``<unk>``.
 
     Args:
-        path: a text file in UTF-8, one sentence or document per line; empty lines are left out.
+        path: a text file, one sentence or document per line; empty lines are left out.
+        encoding: the encoding of the file, such as ``cp1252``.
         tokens: ``word``, ``character`` or ``byte`` (``tokenize``).
         lower_case: whether the text is converted to lower case.
         max_tokens: length T of x, ``<end>`` included. None: 99 % of the training lines fit.
@@ -44,6 +45,7 @@ class TextData(OwnData):
     def __init__(
         self,
         path: str = "",
+        encoding: str = "utf-8",
         tokens: str = "word",
         lower_case: bool = False,
         max_tokens: int | None = None,
@@ -57,7 +59,8 @@ class TextData(OwnData):
                 raise ConfigError(f"data.{name}={value} is unknown: {suggest(value, choices, f'data.{name}=')}")
         if max_tokens is not None and max_tokens < 2:
             raise ConfigError(f"data.max_tokens={max_tokens} should be >= 2: a token and <end>")
-        self.path, self.tokens, self.lower_case, self.long = path, tokens, lower_case, long
+        self.path, self.file_encoding = path, encoding
+        self.tokens, self.lower_case, self.long = tokens, lower_case, long
         self.max_tokens, self.vocabulary_size = max_tokens, vocabulary_size
         self.found_vocabulary: Vocabulary | None = None
         self.found: dict[str, Any] = {}
@@ -69,7 +72,7 @@ class TextData(OwnData):
         """Return the lines of the text."""
         if not self.path:
             raise ConfigError("data.path is missing: name the text file, data.path=FILE.txt")
-        return read_lines(self.path)
+        return read_lines(self.path, self.file_encoding)
 
     def read(self) -> tuple[Split, ...]:
         text = self.read_text()

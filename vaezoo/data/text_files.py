@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaezoo.data.memory import check_memory
+from vaezoo.data.text_encoding import decode
 from vaezoo.errors import ConfigError, suggest
 
 TOKENS = ("word", "character", "byte")
@@ -41,31 +42,22 @@ class Lines(NamedTuple):
     num_control: int
 
 
-def read_lines(path: str | Path) -> Lines:
-    """Read a text file in UTF-8, with or without a byte order mark. A line ends with LF, CR LF or CR.
+def read_lines(path: str | Path, encoding: str = "utf-8") -> Lines:
+    """Read a text file, with or without a byte order mark. A line ends with LF, CR LF or CR.
+
+    Args:
+        path: the file.
+        encoding: the encoding of the text, such as ``cp1252``.
 
     Raises:
-        ConfigError: the file does not exist, is not UTF-8, does not fit into memory, or has no text.
+        ConfigError: the file does not exist, has another encoding, does not fit into memory, or has no text.
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"data.path={path} is no file: give the path of a text in UTF-8")
+        raise ConfigError(f"data.path={path} is no file: give the path of a text file")
     # Python keeps a text in up to four bytes per character, and a line's object besides.
     check_memory(str(path), 8 * path.stat().st_size, "split the file")
-    content = path.read_bytes()
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError(f"{path} is in UTF-16: convert it to UTF-8, iconv -f UTF-16 -t UTF-8")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = error.object[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        raise ConfigError(
-            f"{path} is not UTF-8, line {before.count(10) + 1} has the byte 0x{error.object[error.start]:02x}: convert "
-            f"it, for example with iconv -f CP1252 -t UTF-8"
-        ) from error
-    if "\0" in text:
-        raise ConfigError(f"{path} has NUL characters, so it is no text in UTF-8: convert it, or give another file")
-    return split_lines(text, str(path))
+    return split_lines(decode(path, path.read_bytes(), encoding), str(path))
 
 
 def split_lines(text: str, name: str) -> Lines:

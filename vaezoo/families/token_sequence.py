@@ -34,8 +34,8 @@ class TokenSequence(Family):
 
     The decoder network makes the vector h from z; this family holds the network that predicts the next token from h and
     the tokens before: an embedding, causal convolutions with dilations 1, 2, 4, ... and residual connections, and a
-    softmax. It scores a sequence with teacher forcing, without its padding, -1. The point estimate is the sequence of
-    greedy decoding. Raw output: h, (hidden,).
+    softmax. It scores a sequence with teacher forcing, without its padding, -1. Training starts near the frequencies of
+    the tokens. The point estimate is the sequence of greedy decoding. Raw output: h, (hidden,).
 
     An autoregressive decoder that sees many tokens can ignore z; its memory is ``receptive_field`` tokens.
 
@@ -149,6 +149,18 @@ class TokenSequence(Family):
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
         """Return h = 0: the mean of tokens says nothing."""
         return (mean.new_zeros(self.hidden),)
+
+    @torch.no_grad()
+    def params_for_data(self, mean: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        """Return h = 0, and set the bias of the softmax to the logarithms of the frequencies of the tokens in x.
+
+        The logits also depend on the tokens before, so no h alone gives these frequencies. Half a token is added to
+        each count (Krichevsky & Trofimov 1981, https://doi.org/10.1109/TIT.1981.1056331): other examples may have
+        tokens that these do not have.
+        """
+        counts = torch.bincount(x[is_observed(x)].long(), minlength=self.num_tokens).double() + 0.5
+        self.out.bias.copy_((counts / counts.sum()).log())
+        return self.params_for_mean(mean)
 
     def check(self, x: Tensor) -> None:
         super().check(fill_missing(x))

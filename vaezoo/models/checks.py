@@ -43,14 +43,15 @@ def check_data_module(model: "LatentVariableModel", data: Any) -> None:
 
 
 def check_precision(data: Any, precision: str) -> None:
-    """Raise a ValueError if numbers of a table would be rounded to 16 bits.
+    """Raise a ValueError if counts, categories or scales of columns would be rounded to 16 bits.
 
-    bfloat16 holds whole numbers up to 256 only, and ln of the scale of a column, a constant of log p(x), to 0.4 %.
+    bfloat16 holds whole numbers up to 256 only, and ln of a count that the encoder sees, or ln of the scale of a
+    column, a constant of log p(x), to 0.4 %.
     """
-    is_table = getattr(data, "data_kind", None) == "mixed" or getattr(data, "is_standardized", False)
-    if is_table and precision in ("bf16-true", "16-true"):
+    is_rounded = getattr(data, "data_kind", None) in ("mixed", "count") or getattr(data, "is_standardized", False)
+    if is_rounded and precision in ("bf16-true", "16-true"):
         raise ValueError(
-            f"trainer.precision={precision} rounds the counts, categories and scales of a table: use bf16-mixed or "
+            f"trainer.precision={precision} rounds counts, categories and the scales of columns: use bf16-mixed or "
             f"32-true"
         )
 

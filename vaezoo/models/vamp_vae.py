@@ -24,8 +24,10 @@ class VampVAE(VAE):
     Args:
         num_components: C, the number of pseudo-inputs; >= 1. In each step the encoder processes them in addition to the
             batch.
+        bounded: whether the pseudo-inputs are in [0, 1] (``vaezoo.priors.VampPrior``).
         **kwargs: arguments of ``VAE``.
     """
 
-    def __init__(self, data_shape: Shape, *, num_components: int, **kwargs):
-        super().__init__(data_shape, prior=partial(VampPrior, num_components=num_components), **kwargs)
+    def __init__(self, data_shape: Shape, *, num_components: int, bounded: bool | None = None, **kwargs):
+        prior = partial(VampPrior, num_components=num_components, bounded=bounded)
+        super().__init__(data_shape, prior=prior, **kwargs)

@@ -58,6 +58,7 @@ class MaskedInput(nn.Module):
         floats = to_float(inputs, next(self.parameters(), torch.zeros(())).dtype)
         observed = is_observed(floats)
         if self.num_log:
-            logs = (floats.index_select(1, self.log_columns).log1p() - self.loc) / self.scale
+            # The pseudo-inputs of a VampPrior may be below 0, but ln(1 + x) is finite above -1 only.
+            logs = (floats.index_select(1, self.log_columns).clamp(min=-0.5).log1p() - self.loc) / self.scale
             floats = floats.index_copy(1, self.log_columns, logs.to(floats.dtype))
         return self.net(torch.cat([floats.where(observed, 0), observed.to(floats.dtype)], 1), context)

@@ -19,9 +19,10 @@ class VampPrior(Prior):
     q is the encoder of the model; it also receives gradients through the prior. To sample, a component is drawn
     uniformly, then z.
 
-    The pseudo-inputs are u = sigmoid(v), in [0, 1] like the data. ``init_from_data`` sets u to training examples, with
-    values clipped to [margin, 1 - margin], and adds noise to v. A missing entry starts at the mean of the observed
-    ones. If there are fewer than C examples, they are repeated with other noise. log p(z) for z (K, B, D) needs memory
+    The pseudo-inputs are u = sigmoid(v), in [0, 1] like pixels, or u = v if they are not ``bounded``, for other data
+    such as the columns of a table. ``init_from_data`` sets u to training examples, which are clipped to
+    [margin, 1 - margin] if u is bounded, and adds noise to v. A missing entry starts at the mean of the observed ones.
+    If there are fewer than C examples, they are repeated with other noise. log p(z) for z (K, B, D) needs memory
     for (K, B, C, D) numbers: 80 MB in float32 for K = 1, B = 1000, C = 500, D = 40.
 
     Reference: Tomczak & Welling 2018, VAE with a VampPrior, https://arxiv.org/abs/1705.07120. Differs from the paper:
@@ -42,31 +43,43 @@ class VampPrior(Prior):
         posterior: the encoder q(z | x). Its parameters are not parameters of the prior.
         num_components: C, the number of components; >= 1.
         noise: standard deviation of the noise in v; > 0.
+        bounded: whether u is in [0, 1]. None: it is, unless the data of a run are of a kind that is not
+            (``vaezoo.runs.setup.match_data``).
     """
 
     margin = 0.05  # training examples are clipped to [margin, 1 - margin], because their logits must be finite
 
-    def __init__(self, shape: Shape, posterior: Conditional, num_components: int = 500, noise: float = 0.1):
+    def __init__(
+        self,
+        shape: Shape,
+        posterior: Conditional,
+        num_components: int = 500,
+        noise: float = 0.1,
+        bounded: bool | None = None,
+    ):
         super().__init__(shape)
         check_components(num_components)
         if not 0 < noise < math.inf:
             raise ValueError(f"noise must be a finite number > 0, got {noise}")
-        self.noise = noise
-        # v. Until ``init_from_data`` is called, it is noise around grey.
+        self.noise, self.bounded = noise, bounded is not False
+        # v. Until ``init_from_data`` is called, it is noise around grey, or around 0.
         self.pixels = nn.Parameter(torch.randn(num_components, *posterior.in_shape))
         self.posterior = (posterior,)  # in a tuple, so that the encoder is not registered as a submodule of the prior
 
     @property
     def pseudo_inputs(self) -> Tensor:
         """The pseudo-inputs u, (C, *data_shape)."""
-        return self.pixels.sigmoid()
+        return self.pixels.sigmoid() if self.bounded else self.pixels
 
     @torch.no_grad()
     def init_from_data(self, x: Tensor) -> None:
         index = torch.arange(len(self.pixels), device=x.device) % len(x)
         x = to_float(x, self.pixels.dtype)
-        x = fill_missing(torch.where(is_observed(x), x, x.nanmean(0)), 0.5)  # 0.5 if an entry is never observed
-        examples = torch.logit(x[index].to(self.pixels), eps=self.margin)
+        never_observed = 0.5 if self.bounded else 0.0
+        x = fill_missing(torch.where(is_observed(x), x, x.nanmean(0)), never_observed)
+        examples = x[index].to(self.pixels)
+        if self.bounded:
+            examples = torch.logit(examples, eps=self.margin)
         self.pixels.copy_(examples + self.noise * torch.randn_like(examples))
 
     @property

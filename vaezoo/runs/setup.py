@@ -13,13 +13,14 @@ import torch
 
 from vaezoo.data import DataModule
 from vaezoo.errors import ConfigError
-from vaezoo.families import Family, Rescaled
+from vaezoo.families import Family, Rescaled, WrappedFamily
 from vaezoo.instantiate import build
 from vaezoo.loggers import WandB, call_or_disable
 from vaezoo.models import LatentVariableModel
 from vaezoo.runs.checks import check_optimizer, check_trainer
 from vaezoo.training.machine import keep_freed_memory, set_threads, skip_gpu_probe
 
+UNIT_INTERVAL = frozenset({"binary", "byte", "unit"})  # kinds of data in [0, 1]
 AUTO = {"_target_": "auto"}  # conf/model/likelihood/auto.yaml
 
 
@@ -43,11 +44,14 @@ def silence_lightning() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableModel, DataModule]:
+def build_run(
+    config: dict[str, Any], is_recorded: bool = False
+) -> tuple[dict[str, Any], LatentVariableModel, DataModule]:
     """Build the model and the data module of a config, and check that they fit together.
 
     Args:
         config: the resolved config of a run. It is not changed.
+        is_recorded: whether it is the config that a trained run has recorded.
 
     Returns:
         The config as it is recorded, in which everything that follows the data has its value (``match_data``); the
@@ -61,7 +65,7 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r} should be an integer from 0 to {2**32 - 1}")
     check_optimizer(config["optimizer"] or {})
-    config, data = match_data(config)
+    config, data = match_data(config, is_recorded)
     model = build_model(config)
     if config["data"].get("binarize") == "auto":  # so that it is recorded
         binarize = data.resolve_binarize(model.likelihood.supported_data)  # type: ignore[attr-defined]  # of images
@@ -92,17 +96,21 @@ def build_model(config: dict[str, Any]) -> LatentVariableModel:
     return model
 
 
-def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
+def match_data(config: dict[str, Any], is_recorded: bool) -> tuple[dict[str, Any], DataModule]:
     """Build the data module, and replace what follows the data in the config by its value.
 
     * ``data.root`` and ``data.path`` become absolute, so that the run can be evaluated from another working directory.
     * ``data.shape: null``: the data are read now, and data and model get their shape.
-    * ``model/likelihood=auto``: the default likelihood of the kind of data.
+    * ``model/likelihood=auto``: the default likelihood of the kind of data. Any other likelihood of standardized
+      columns reports log p(x) in the user's units, too.
+    * ``bounded: null`` of a VampPrior: whether the data are in [0, 1].
     * If entries are missing: a likelihood that leaves them out, and an encoder that sees which they are. If the data
       are tokens: an encoder with a vector for each of them.
 
     Args:
         config: the resolved config of a run. It is not changed.
+        is_recorded: whether it is the config that a trained run has recorded. Its likelihood stays as it is: earlier
+            versions scored standardized columns.
 
     Returns:
         The new config, and the data module.
@@ -120,6 +128,15 @@ def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
         if data_config.get("binarize") == "auto":
             data_config["binarize"] = data.resolve_binarize(None)  # type: ignore[attr-defined]  # of images
         model_config["likelihood"] = data.likelihood_config()
+    elif "likelihood" in model_config and data.data_kind == "real" and data.is_standardized and not is_recorded:
+        family: Family = build(model_config["likelihood"], "model.likelihood", allow_packages)
+        if "real" in family.supported_data and not isinstance(family, WrappedFamily):
+            model_config["likelihood"] = data.in_user_units(model_config["likelihood"])
+    prior = model_config.get("prior")
+    if isinstance(prior, dict) and prior.get("bounded", ...) is None:
+        model_config["prior"] = prior | {"bounded": data.data_kind in UNIT_INTERVAL}
+    if model_config.get("bounded", ...) is None:
+        model_config["bounded"] = data.data_kind in UNIT_INTERVAL
     wrap_parts(model_config, data, allow_packages)
     return config | {"data": data_config, "model": model_config}, data
 

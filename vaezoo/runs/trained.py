@@ -219,7 +219,7 @@ def load_run(
     """
     silence_lightning()
     is_new = chosen == "all"
-    config, model, data = build_for_new_data(config) if is_new else build_run(config)
+    config, model, data = build_for_new_data(config) if is_new else build_run(config, is_recorded=True)
     configure_machine(model, data, config["threads"])
     load_weights(model, checkpoint, path)
     trainer = build_trainer(config, [], [Progress()], enable_checkpointing=False)
