@@ -2,9 +2,12 @@
 
 import inspect
 import json
+import multiprocessing
 import os
 import re
 import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from vaezoo.data.picture_files import decode
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
 from vaezoo.models import VAE
+from vaezoo.runs.signals import Stopped, handling_signals
 
 RNG = np.random.default_rng(0)
 
@@ -360,3 +364,20 @@ def test_training_from_the_disk_equals_training_in_memory(photos):
         weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
     assert torch.equal(*weights)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # processes that decode change their own handlers only
+
+
+def test_a_signal_ends_decoding_at_once(photos, monkeypatch, caches):
+    """The processes that decode end, and no incomplete cache is left."""
+
+    def decode_slowly(path, settings):
+        time.sleep(10)
+        return decode(path, settings)
+
+    monkeypatch.setattr(picture_cache, "decode", decode_slowly)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    start = time.monotonic()
+    with pytest.raises(Stopped), handling_signals():
+        ready(photos[0])
+    assert time.monotonic() - start < 10
+    assert not multiprocessing.active_children()
+    assert [path.suffix for path in caches.iterdir()] == [".lock"]

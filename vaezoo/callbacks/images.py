@@ -24,6 +24,7 @@ from vaezoo.pictures import (
     scatter,
     traversals,
 )
+from vaezoo.runs.signals import Stopped, stopping_at_once
 from vaezoo.seeding import isolated
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.types import Batch
@@ -122,16 +123,23 @@ class Images(pl.Callback):
         self.last_drawn_epoch = state_dict["drawn"]
 
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
-        """Draw, write and log all pictures after ``epoch`` epochs, in the first process only."""
-        self.last_drawn_epoch = epoch
+        """Draw, write and log all pictures after ``epoch`` epochs, in the first process only.
+
+        If a signal asks to stop, there are no pictures: the training saves its state and stops (``Last``).
+        """
+        before, self.last_drawn_epoch = self.last_drawn_epoch, epoch
         if not trainer.is_global_zero:
             return
         assert self.data is not None
         model = cast(LatentVariableModel, pl_module)
         caption = describe_training(trainer.global_step, model.epochs)
         number = f"{model.epochs:04d}" if isinstance(model.epochs, int) else f"{model.epochs:08.3f}"
-        with evaluating(model), isolated(model.device, self.seed, "panels"):
-            pictures = self.pictures(model, self.data.val_dataloader(), caption)
+        try:
+            with evaluating(model), isolated(model.device, self.seed, "panels"), stopping_at_once():
+                pictures = self.pictures(model, self.data.val_dataloader(), caption)
+        except Stopped:
+            self.last_drawn_epoch = before  # the resumed run draws them
+            return
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         for kind, picture in pictures.items():

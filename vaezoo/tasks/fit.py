@@ -17,7 +17,6 @@ from vaezoo.loggers import CSV, TensorBoard
 from vaezoo.metrics.quantities import QUANTITIES, with_noun
 from vaezoo.models import LatentVariableModel
 from vaezoo.report.tables import print_results
-from vaezoo.runs import signals
 from vaezoo.runs.checkpoint import CONFIG_KEY, CheckpointIO, newest_checkpoint, print_once, read_checkpoint
 from vaezoo.runs.checkpoint_file import remove_leftovers
 from vaezoo.runs.checks import CheckTestShare
@@ -54,7 +53,7 @@ def fit(config: dict[str, Any]) -> None:
     config |= final_config  # in place, so that a failure is recorded with it too
     print_once(describe_choice(model, data))
     configure_machine(model, data, config["threads"])
-    with signals.handling_signals(), open_loggers(config) as loggers:
+    with open_loggers(config) as loggers:
         callbacks = [*build_callbacks(config), CheckTestShare()]
         trainer = build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
         checkpoint = prepare_resume(config, loggers) if config["resume"] else None
