@@ -150,10 +150,10 @@ def test_and_summarize(
         objective=best.score if best else validation.get(model.monitored),
         **progress,
         wall_seconds=round(time.perf_counter() - start, 2),
-        train_images_per_second=round(monitor.images / monitor.seconds, 1) if monitor and monitor.seconds else None,
+        train_examples_per_second=round(monitor.examples / monitor.seconds, 1) if monitor and monitor.seconds else None,
         parameters=sum(p.numel() for p in model.parameters()),
     )
-    speed = summary["train_images_per_second"]
+    speed = summary["train_examples_per_second"]
     title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set, log p of {summary['scored']}"
     notes = [
         f"{describe_training(progress['steps'], progress['epochs'])} in {summary['wall_seconds']:.0f} s"
