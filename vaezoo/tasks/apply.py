@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.errors import ConfigError
-from vaezoo.pictures import Display, Picture, cycle_classes, image_grid, image_pairs
+from vaezoo.pictures import Display, Picture, cycle_classes
 from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import TrainedRun, open_run
 
@@ -32,7 +32,7 @@ def sample(config: dict[str, Any], num: int) -> None:
     with torch.no_grad(), seeding.isolated(run.model.device, config["seed"], "sample"):
         x = run.data.represent(run.model.sample(num, context)).cpu()
     display = Display(run.data)
-    picture = image_grid(display(x), f"samples, seed {config['seed']}") if display.can_draw(x) else None
+    picture = display.grid(x, f"samples, seed {config['seed']}") if display.can_draw(x) else None
     labels = {"labels": context} if run.model.conditional else {}
     save(run, config, "samples", picture, {f"{run.data.noun}s": x} | labels, x)
 
@@ -53,7 +53,7 @@ def reconstruct(config: dict[str, Any], num: int, split: str = "test") -> None:
         means = run.data.represent(run.model.decode(run.model.encode(x, y), y))
     display = Display(run.data)
     title = f"inputs over reconstructions, {split} set"
-    picture = image_pairs(display(x), display(means), title) if display.can_draw(x) else None
+    picture = display.pairs(x, means, title) if display.can_draw(x) else None
     arrays = {f"{run.data.noun}s": x, "reconstructions": means, "labels": y}
     save(run, config, "reconstructions", picture, arrays, means)
 

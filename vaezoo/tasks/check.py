@@ -15,7 +15,7 @@ from vaezoo.data import DataModule
 from vaezoo.data.statistics import describe_data
 from vaezoo.errors import ConfigError, escape_unprintable
 from vaezoo.models import LatentVariableModel
-from vaezoo.pictures import Display, image_grid
+from vaezoo.pictures import Display
 from vaezoo.runs.folder import write_atomic
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, describe_choice, silence_lightning
 from vaezoo.runs.summary import peak_memory_mb, write_summary
@@ -71,7 +71,7 @@ def draw_sheet(data: DataModule, folder: Path) -> list[Path]:
     display, files = Display(data), []
     if display.can_draw(x):
         file = folder / "check.png"
-        Image.fromarray(image_grid(display(x), f"{len(x)} training {data.noun}s of {type(data).__name__}")).save(file)
+        Image.fromarray(display.grid(x, f"{len(x)} training {data.noun}s of {type(data).__name__}")).save(file)
         files.append(file)
     return files + data.save_examples(x, folder / "check-examples")
 
