@@ -12,6 +12,8 @@ from test_contract import bits, labels, make
 from torch.distributions import MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
+from vaezoo.data import MNIST, BundledTable, Digits, FashionMNIST
+from vaezoo.evaluation.anomaly import suggest_outliers
 from vaezoo.inference.importance_sampling import estimate_log_marginal
 from vaezoo.metrics.anomaly import QUANTITIES, SCORES, Anomaly, scores
 from vaezoo.models import VAE
@@ -198,3 +200,18 @@ def test_values_out_of_range_are_refused(arguments, words):
         scores(model, [(bits(2, 1, 2, 3), None)], **arguments)
     with pytest.raises(ValueError, match="only the values 0 and 1"):
         scores(model, [(torch.full((2, 1, 2, 3), 0.5), None)], ["elbo"])
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (MNIST(shape=(1, 28, 28)), "as in task.outliers=fashion_mnist"),
+        (FashionMNIST(shape=(1, 28, 28)), "as in task.outliers=mnist"),
+        (Digits(shape=(1, 8, 8)), "a config of conf/data with images of shape 1x8x8 and binary values"),
+        (BundledTable("wine"), "a config of conf/data with rows of shape 13 and real values"),
+    ],
+)
+def test_suggested_outliers_fit_the_data(data, expected):
+    if isinstance(data, BundledTable):
+        data.inspect()
+    assert suggest_outliers(data) == (expected if expected.startswith("as") else f"task.outliers=NAME: {expected}")

@@ -127,8 +127,9 @@ def test_bad_files(tmp_path, capsys):
         ready(make(tmp_path))
     message, listed = str(error.value), capsys.readouterr().err.splitlines()
     assert message.startswith("26 of 41 sound files in data.root=")
-    assert message.endswith("): repair or remove them, or leave them out with data.on_bad=skip")
+    assert message.endswith("(the output lists them): repair or remove them, or leave them out with data.on_bad=skip")
     assert "  high/15.wav: it has 1,200 of 1,900 bytes of sound" in listed
+    assert "  empty.ogg: Format not recognised." in listed
     assert (len(listed), listed[-1]) == (22, "  and 6 more")
     data = ready(make(tmp_path, on_bad="skip"))
     assert "26 of 41 sound files cannot be read" in capsys.readouterr().out

@@ -152,8 +152,8 @@ def test_monitor_rows(tmp_path):
         assert float(row["step/learning_rate"]) == 1e-3
         loss = 3 * float(row["step/kl"]) - float(row["step/log_px"])
         assert float(row["step/loss"]) == pytest.approx(loss, rel=1e-5)
-        assert float(row["step/images_per_second"]) > 0
-    assert monitor.images == 200
+        assert float(row["step/examples_per_second"]) > 0
+    assert monitor.examples == 200
 
 
 def test_epoch_means_are_exact():

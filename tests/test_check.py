@@ -13,7 +13,7 @@ from PIL import Image
 from vaezoo.data import DataModule, Split
 from vaezoo.data.statistics import describe_data
 from vaezoo.models import VAE
-from vaezoo.tasks.check import report
+from vaezoo.tasks.check import describe_few_steps, report
 
 
 class Rows(DataModule):
@@ -75,10 +75,49 @@ def test_check_of_digits(cli):
     lines = out.splitlines()
     assert lines[0] == "Digits: 1,797 images of shape 1x8x8 (1,257 training, 180 validation, 360 test)"
     assert "binary data, data.binarize=dynamic; log p(x | z): Bernoulli" in lines[1]
+    assert lines[1].endswith(f"; model: conv_vae, {found['parameters']:,} parameters")
+    assert not any(line.startswith("warning") for line in lines)  # 1,257 images in batches of 128 are 10 steps
+    assert any(line.startswith("training: ") and "images/s" in line for line in lines)
     assert len(lines) <= 24
     sheet = np.asarray(Image.open(folder / "check.png"))
     assert sheet.shape[2] == 3
     assert {0, 255} <= set(np.unique(sheet).tolist())
+
+
+def test_check_of_a_table_has_a_range_for_each_column_only(cli, tmp_path):
+    """One range over the ages, counts and codes of a table would mean nothing."""
+    rows = "".join(f"{20 + i / 3:.2f},{i % 14},{'low' if i % 3 else 'high'}\n" for i in range(190))
+    (tmp_path / "t.csv").write_text(f"age,children,grade\n{rows}")
+    code, out, err, folder = cli("task=check", "data=table", "data.path=t.csv", "logger=none")
+    assert code == 0, err
+    assert "values:" not in out
+    assert "age: real (numbers that are not whole): 20 ... 83" in out
+    found = json.loads((folder / "check.json").read_text())
+    num = found["numbers"]["train"]
+    assert found["steps_per_epoch"] == math.ceil(num / 64) < 10
+    warning = f"warning: {num} training rows and batches of 64 are 3 optimizer steps per epoch: data.batch_size=8 makes"
+    assert f"{warning} {math.ceil(num / 8)}\n" in out
+
+
+@pytest.mark.parametrize(
+    ("num", "batch_size", "batches_per_step", "expected"),
+    [
+        (152, 128, 1, "are 2 optimizer steps per epoch: data.batch_size=8 makes 19"),
+        (100, 128, 1, "are 1 optimizer step per epoch: data.batch_size=8 makes 13"),
+        (152, 32, 4, "are 2 optimizer steps per epoch: data.batch_size=2 makes 19"),
+        (152, 16, 1, None),
+        (5, 1, 1, None),
+    ],
+)
+def test_warning_of_few_steps(num, batch_size, batches_per_step, expected):
+    examples = batch_size * batches_per_step
+    steps = math.ceil(num / examples)
+    found = {
+        "noun": "row", "numbers": {"train": num}, "batch_size": batch_size, "examples_per_step": examples,
+        "steps_per_epoch": steps,
+    }  # fmt: skip
+    warning = f"warning: {num} training rows and batches of {batch_size} {expected}"
+    assert describe_few_steps(found) == ([warning] if expected else [])
 
 
 def test_first_line_of_a_run(cli):

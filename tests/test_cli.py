@@ -64,7 +64,7 @@ def test_what_a_run_writes(cli):
     test = summary["test"]
     assert test["elbo"] == pytest.approx(test["log_px"] - test["kl"], abs=1e-4)
     assert test["kl"] == pytest.approx(sum(v for k, v in test.items() if k.startswith("kl_dim/")), abs=1e-6)
-    assert {"wall_seconds", "train_images_per_second", "peak_memory_mb", "parameters", "seed"} <= set(summary)
+    assert {"wall_seconds", "train_examples_per_second", "peak_memory_mb", "parameters", "seed"} <= set(summary)
     assert {"versions", "git_commit", "units", "config"} <= set(summary)
     assert summary["units"]["elbo"]["unit"] == "nats per image"
     assert summary["config"]["data"]["binarize"] == "dynamic"  # what auto became

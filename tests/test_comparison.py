@@ -81,9 +81,26 @@ def test_the_protocol_of_log_p_is_reported():
     """K and the number of images are in the head of its column."""
     runs = made("a", [-90.0, -92.0])
     for run, samples in zip(runs, (500, 5000), strict=True):
-        run.summary["test"] |= {"log_p": -85.0, "log_p_samples": float(samples), "log_p_images": 1000.0}
+        run.summary["test"] |= {"log_p": -85.0, "log_p_samples": float(samples), "log_p_examples": 1000.0}
     heads, _ = comparison.table(compare(runs[:1])[0])
     assert "log p(x) (K = 500, 1,000 images)" in heads
+
+
+def test_summaries_of_earlier_versions_have_the_present_names(tmp_path):
+    """Names with images stand for examples: they are in the table, with the protocol and the costs."""
+    units = {"log_p": {"unit": "nats per row", "meaning": "", "column": "main", "label": "log p(x)",
+                       "protocol": "K = {log_p_samples}, {log_p_images} rows"},
+             "log_p_images": {"unit": "rows", "meaning": "", "column": "run"}}  # fmt: skip
+    summary = {"status": "completed", "task": "fit", "model": "a", "config": {"seed": 3}, "units": units,
+               "train_images_per_second": 512.0,
+               "test": {"elbo": -9.0, "log_p": -8.0, "log_p_samples": 5.0, "log_p_images": 40.0}}  # fmt: skip
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (run,) = read_runs([tmp_path])
+    assert (run.numbers["log_p_examples"], run.numbers["train_examples_per_second"]) == (40, 512)
+    assert not any("images" in name for name in (*run.numbers, *run.summary["units"]))
+    heads, (row,) = comparison.table(compare([run])[0])
+    assert "log p(x) (K = 5, 40 rows)" in heads
+    assert row[heads.index("speed (images/s)")] == "512"
 
 
 def test_without_an_elbo_there_is_no_difference():
@@ -250,7 +267,7 @@ def test_mistakes(cli, words, sentence):
 
 def test_heads_of_all_columns():
     """Heads in their order, with units, protocols and bounds, also for summaries whose ``units`` have no labels."""
-    test = {"log_p": -9.0, "log_p_samples": 500.0, "log_p_images": 1000.0, "inference_gap": 1.0, "bits_per_dim": 3.0,
+    test = {"log_p": -9.0, "log_p_samples": 500.0, "log_p_examples": 1000.0, "inference_gap": 1.0, "bits_per_dim": 3.0,
             "active_units": 7.0, "active_units_ceiling": 20.0, "codes_used": 60.0, "linear_probe": 0.9, "fid": 2.0,
             "num_features": 64.0, "num_real": 10_000.0, "num_generated": 500.0, "fid_reference": 0.0662, "mig": 0.2,
             "mig_ceiling": 0.9, "udr": 0.3, "udr_ceiling": 0.9, "udr_models": 2.0, "kid": 0.1, "loss": 9.0}  # fmt: skip
@@ -259,7 +276,7 @@ def test_heads_of_all_columns():
     for units in (new, old, {}):
         runs = made("a", [-90.0, -92.0])
         for run in runs:
-            cost = {"train_images_per_second": 5123.0, "parameters": 1_234_567, "peak_memory_mb": {"process": 512.0}}
+            cost = {"train_examples_per_second": 5123.0, "parameters": 1_234_567, "peak_memory_mb": {"process": 512.0}}
             run.summary |= cost | {"units": units, "test": run.summary["test"] | test}
         heads, (line,) = comparison.table(compare(runs)[0])
         assert dict(zip(heads, line, strict=True)) == {

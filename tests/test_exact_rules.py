@@ -106,7 +106,7 @@ def test_the_speed_of_training_leaves_out_validations(monkeypatch):
     assert monitor.seconds == 2.0
 
 
-def test_images_per_second_are_those_since_the_last_row(monkeypatch):
+def test_examples_per_second_are_those_since_the_last_row(monkeypatch):
     """The clock advances by a second when it is read: twice per batch, then once per row."""
     clock = count()
     monkeypatch.setattr("vaezoo.callbacks.monitor.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
@@ -114,7 +114,7 @@ def test_images_per_second_are_those_since_the_last_row(monkeypatch):
 
     class Rows(CSV):
         def log_metrics(self, metrics, step=None):
-            rows.append(metrics.get("step/images_per_second"))
+            rows.append(metrics.get("step/examples_per_second"))
 
     x = torch.rand(8, 24, 1, 3, 2, generator=torch.Generator().manual_seed(0)).round()
     settings = QUIET | {"logger": Rows("."), "log_every_n_steps": 2, "max_epochs": 1}

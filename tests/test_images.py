@@ -1,6 +1,10 @@
 """The callback Images: pictures are correct to the pixel, and drawing them does not change the training."""
 
+import os
 import random
+import signal
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,12 +19,14 @@ from torch.distributions import Bernoulli, Independent, MixtureSameFamily, Norma
 from torch.utils.data import DataLoader
 
 from vaezoo import pictures
+from vaezoo.callbacks.checkpoints import Last
 from vaezoo.callbacks.images import Images
 from vaezoo.data import Digits, ImageData, Split
 from vaezoo.families import FixedScaleNormal
 from vaezoo.models import VAE
 from vaezoo.pictures import GAP, MAX_SIZE, MIN_IMAGE_SIZE, add_labels, make_grid, resize_for_grid, to_rgb
 from vaezoo.report.read import drawn_at, read_pictures
+from vaezoo.runs.signals import Stopped, handling_signals, stop_request
 from vaezoo.trace import Latent, Trace
 from vaezoo.types import Batch
 
@@ -559,3 +565,26 @@ def test_a_picture_within_an_epoch_says_so(tmp_path):
     (tmp_path / "cut" / "samples-0000.100.png").touch()
     newest = read_pictures(tmp_path / "cut")["samples"]
     assert drawn_at(newest) == 0.25
+
+
+@pytest.mark.parametrize("in_validation", [True, False])
+def test_a_signal_ends_drawing_and_the_training_saves(tmp_path, in_validation):
+    """No picture is written, and a resumed run draws them all."""
+
+    class Slow(Images):
+        def pictures(self, model, loader, when):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    slow, last = Slow(str(tmp_path / "panels")), Last(str(tmp_path), every_seconds=0)
+    start = time.monotonic()
+    with handling_signals():
+        # After the last epoch the training ends, and the test that follows stops.
+        with pytest.raises(Stopped, match=r"last\.ckpt") if in_validation else nullcontext():
+            trained(small_vae(), last, slow, enable_checkpointing=True, limit_val_batches=None if in_validation else 0)
+        assert stop_request.signum == signal.SIGTERM
+    assert time.monotonic() - start < 30
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (0 if in_validation else 7) < checkpoint["global_step"] <= (4 if in_validation else 8)
+    assert checkpoint["callbacks"]["Panels"] == {"drawn": 0}
+    assert not (tmp_path / "panels").exists()

@@ -174,3 +174,14 @@ def test_logging_continues_without_wandb_if_it_cannot_start(tmp_path, monkeypatc
     monkeypatch.setattr(wandb, "init", dead)
     assert wandb_logger(str(tmp_path)) is None
     assert "W&B cannot log offline either (no service): logging without W&B" in capsys.readouterr().err
+
+
+def test_a_file_of_an_earlier_version_goes_on_with_the_present_names(tmp_path):
+    """The speed has one column, with the old rows and the new ones."""
+    (tmp_path / "metrics.csv").write_text("step,step/elbo,step/images_per_second\n0,-9.0,50.0\n")
+    logger = CSV(str(tmp_path))
+    logger.rewind(1)
+    logger.log_metrics({"step/elbo": -8.0, "step/examples_per_second": 60.0}, step=1)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [
+        "step,step/elbo,step/examples_per_second", "0,-9.0,50.0", "1,-8.0,60.0",
+    ]  # fmt: skip

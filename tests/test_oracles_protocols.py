@@ -161,7 +161,7 @@ def test_likelihood(monkeypatch):
     draws = stats.sem(w, axis=1) / w.mean(1)
     gap = log_p - log_w.mean(1)
     expected = {
-        "log_p": log_p.mean(), "log_p_error": stats.sem(log_p), "log_p_samples": 5, "log_p_images": 6,
+        "log_p": log_p.mean(), "log_p_error": stats.sem(log_p), "log_p_samples": 5, "log_p_examples": 6,
         "log_p_draw_error": math.sqrt((draws**2).sum()) / 6,
         "inference_gap": gap.mean(), "inference_gap_error": stats.sem(gap),
     }  # fmt: skip

@@ -41,7 +41,7 @@ ORACLES = {
     "mi": (0, SPLIT), "tc": (0, SPLIT), "dwkl": (0, SPLIT),
     "kl_dim": (0, "test_oracles_errors.py::test_dimensions_and_units_by_layer"),
     "log_p": (1, LIKELIHOOD), "log_p_error": (0, LIKELIHOOD), "log_p_draw_error": (0, LIKELIHOOD),
-    "log_p_samples": (0, LIKELIHOOD), "log_p_images": (0, LIKELIHOOD), "inference_gap": (0, LIKELIHOOD),
+    "log_p_samples": (0, LIKELIHOOD), "log_p_examples": (0, LIKELIHOOD), "inference_gap": (0, LIKELIHOOD),
     "log_p_annealed": (1, ANNEALED), "annealed_gain": (0, ANNEALED), "annealed_gap": (-1, ANNEALED),
     "codes_used": (1, CODES), "perplexity": (1, CODES),
     "active_units": (0, LATENT), "active_units_kl": (0, LATENT), "collapsed_units": (0, LATENT),
@@ -64,7 +64,7 @@ ORACLES = {
     "udr": (1, "test_oracles_pairing.py::test_udr_compares_each_model_with_all_others"),
     "udr_models": (0, "test_oracles_pairing.py::test_udr_goes_to_the_run_whose_codes_it_is_of"),
     "distortion": (0, TABLE), "difference": (0, "test_oracles_pairing.py::test_differences_are_of_the_same_seed"),
-    "wall_seconds": (0, SUMMARY), "train_images_per_second": (0, SUMMARY), "parameters": (0, SUMMARY),
+    "wall_seconds": (0, SUMMARY), "train_examples_per_second": (0, SUMMARY), "parameters": (0, SUMMARY),
     "peak_memory_mb": (0, "test_oracles_values.py::test_peak_memory_is_the_systems"),
 }  # fmt: skip
 OF_AN_IMAGE = {  # scores of one image, of which AUROC, AUPR and FPR95 are
@@ -107,10 +107,10 @@ def test_the_better_direction_is_the_same_everywhere(name, quantity):
 
 
 def test_the_cost_of_a_run(monkeypatch):
-    """Parameters by counting, speed from the monitor's images and seconds, the time since the start."""
+    """Parameters by counting, speed from the monitor's examples and seconds, the time since the start."""
     model = VAE((1, 3, 2), latent_dim=2)
     monitor = Monitor()
-    monitor.images, monitor.seconds = 700, 4.0
+    monitor.examples, monitor.seconds = 700, 4.0
     wrote = {}
     monkeypatch.setattr(fit, "test", lambda *_: {"elbo": -3.5})
     monkeypatch.setattr(fit, "print_results", lambda *_: None)
@@ -124,7 +124,7 @@ def test_the_cost_of_a_run(monkeypatch):
     encoder = 6 * 200 + 200 + 200 * 200 + 200 + 200 * 4 + 4
     decoder = 2 * 200 + 200 + 200 * 200 + 200 + 200 * 6 + 6
     assert wrote["parameters"] == encoder + decoder
-    assert wrote["train_images_per_second"] == 175
+    assert wrote["train_examples_per_second"] == 175
     assert 100 <= wrote["wall_seconds"] < 110
     assert (wrote["epochs"], wrote["steps"], wrote["test"], wrote["objective"]) == (2.5, 30, {"elbo": -3.5}, -4.5)
 
@@ -148,13 +148,13 @@ def test_the_speed_is_that_of_training_alone(monkeypatch):
     seen.on_train_start(trainer, model)  # 0
     for trainer.global_step in (1, 2):
         seen.on_microbatch_end(trainer, model, part)  # at 2, the second step logs a row
-    assert [(step, row["step/images_per_second"]) for step, row in rows] == [(1, 20 / 2)]
+    assert [(step, row["step/examples_per_second"]) for step, row in rows] == [(1, 20 / 2)]
     seen.on_validation_start(trainer, model)  # 10: 8 seconds more
     seen.on_validation_end(trainer, model)  # 13
     seen.on_train_epoch_end(trainer, model)  # 20: 7 seconds more
     seen.on_validation_start(trainer, model)  # of a validation by itself: no clock is running
     seen.on_train_epoch_start(trainer, model)  # 24
-    assert (seen.images, seen.seconds) == (20, 2 + 8 + 7)
+    assert (seen.examples, seen.seconds) == (20, 2 + 8 + 7)
     assert rows[0][1]["step/learning_rate"] == 0.5
     assert rows[0][1]["step/gradient_norm"] == 0.25
 

@@ -314,16 +314,20 @@ def truncated(suffix, share=0.6, **options):
 
 FLIPPED = bytearray(picture(RGB))
 FLIPPED[len(FLIPPED) // 2] ^= 1
-BROKEN_HEADER = "it is no png, jpeg, webp, bmp, tiff or gif file, or its header is broken: it begins with b'"
+BROKEN_HEADER = "its header is broken or incomplete"
+NO_PICTURE = "it is no png, jpeg, webp, bmp, tiff or gif file: it begins with "
 WITH_NAN = FLOATS.copy()
 WITH_NAN[2, 3] = np.nan
 
 # Name: bytes of the file, options of the decoder, cause.
 REFUSED = {
     "empty.jpg": (b"", {}, "the file is empty"),
-    "page.jpg": (b"<!DOCTYPE html><html>404</html>", {}, BROKEN_HEADER + "<!DOCTYPE ht'"),
-    "text.png": (b"a,b\n1,2\n", {}, BROKEN_HEADER),
-    "postscript.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n", {}, BROKEN_HEADER),
+    "page.jpg": (b"<!DOCTYPE html><html>404</html>", {}, f'{NO_PICTURE}the text "<!DOCTYPE html><html"'),
+    "text.png": (b"a,b\n1,2\n", {}, f'{NO_PICTURE}the text "a,b 1,2"'),
+    "umlaut.png": ("Äöü sind kein Bild, ß".encode()[:20], {}, f'{NO_PICTURE}the text "Äöü sind kein Bil'),
+    "cut_umlaut.png": ("so viele Zeichen: ä".encode()[:19], {}, f'{NO_PICTURE}the text "so viele'),
+    "zeros.png": (bytes(30), {}, f"{NO_PICTURE}the bytes 00 00 00 00 00 00 00 00"),
+    "postscript.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n", {}, NO_PICTURE),
     "truncated.png": (truncated("png"), {}, "the file is truncated"),
     "truncated.jpg": (truncated("jpg"), {}, "image file is truncated"),
     "truncated_progressive.jpg": (truncated("jpg", progressive=True), {}, "image file is truncated"),

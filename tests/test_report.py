@@ -401,7 +401,7 @@ def test_a_number_of_one_variant_is_no_column(tmp_path):
 
 
 def test_the_protocol_of_a_number_is_in_the_head_of_its_column(tmp_path):
-    made = {"log_p_samples": 500.0, "log_p_images": 1000.0, "fid": 2.0}
+    made = {"log_p_samples": 500.0, "log_p_examples": 1000.0, "fid": 2.0}
     made |= {"num_features": 2048.0, "num_real": 10_000.0, "num_generated": 64.0}
     for i, samples in enumerate((500.0, 500.0, 5000.0)):
         test = {"elbo": -9.0, "log_p": -8.0} | made | {"log_p_samples": samples}

@@ -123,7 +123,7 @@ def test_outliers_are_on_top(cli, run, tmp_path):
     [
         (["alpha=2"], "alpha=2 should be a share of normal examples"),
         (["num_samples=-1"], "num_samples=-1 should be an integer >= 0"),
-        (["num_reference=5", "num_samples=0"], "alpha=0.05 needs 19 held-out examples to compare with, but there are 5"),
+        (["num_reference=5", "num_samples=0"], "alpha=0.05 needs 19 held-out examples"),
         (["format=xls"], "format=xls is not one of csv, parquet, npz"),
         (["split=all"], "Digits has a published test set: use split=train, val or test, not all"),
         (["split=tset"], "split=tset is not one of train, val, test, all"),

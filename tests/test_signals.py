@@ -4,20 +4,40 @@ import os
 import signal
 import time
 
+import pytest
+
 from vaezoo.runs.signals import (
     PARENT,
     Stopped,
+    defer_stop,
     handling_signals,
     requeue_slurm_job,
     stop_request,
+    stopping_at_once,
     stopping_with_parent,
     watch_parent,
 )
 
 
-def test_the_first_signal_is_remembered_and_handlers_are_restored(capfd):
+def send_and_wait(signum):
+    """Send a signal to this process, and do something slow."""
+    os.kill(os.getpid(), signum)
+    time.sleep(60)
+
+
+def test_a_signal_stops_a_task_at_once():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped) as stop, handling_signals():
+        send_and_wait(signal.SIGTERM)
+    assert str(stop.value) == "stopped by SIGTERM"
+    assert stop_request.signum == 0
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_training_remembers_the_first_signal_and_handlers_are_restored(capfd):
     before = signal.getsignal(signal.SIGTERM)
     with handling_signals():
+        defer_stop()
         assert stop_request.signum == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop_request.signum == signal.SIGTERM
@@ -30,13 +50,32 @@ def test_a_second_signal_exits_at_once(monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     with handling_signals():
+        defer_stop()
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         assert left == []
         stop_request.since = time.monotonic() - 2
         os.kill(os.getpid(), signal.SIGTERM)
+        assert stop_request.signum == signal.SIGINT
     assert left == [143]
-    assert stop_request.signum == signal.SIGINT
+
+
+def test_work_that_needs_no_saving_is_stopped_at_once_in_a_training():
+    with handling_signals():
+        defer_stop()
+        with pytest.raises(Stopped), stopping_at_once():
+            send_and_wait(signal.SIGTERM)
+        assert stop_request.signum == signal.SIGTERM  # the training sees it and saves
+        assert stop_request.deferred
+        with pytest.raises(Stopped), stopping_at_once():
+            pytest.fail("work starts although the run is to stop")
+
+
+def test_without_handlers_no_stop_is_deferred():
+    """A trainer that was not started by the command line keeps its own handlers."""
+    before = signal.getsignal(signal.SIGTERM)
+    defer_stop()
+    assert (stop_request.deferred, signal.getsignal(signal.SIGTERM)) == (False, before)
 
 
 def test_slurm_requeue(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from vaezoo import load
 from vaezoo.config_folder import config_folder
 from vaezoo.data import BundledTable, TableData
-from vaezoo.data.table import MISSING_COLOR, prepare_rows
+from vaezoo.data.table import prepare_rows
 from vaezoo.errors import ConfigError
 from vaezoo.families import DimensionScaleNormal
 from vaezoo.missing import is_observed
@@ -219,21 +219,28 @@ def test_hidden_entries(make):
     assert data.complete["train"][:, :3].nanmean(0).abs().max() > 1e-3
 
 
-def test_pictures_of_rows(make):
+def test_cells_of_rows(make):
+    """Standard deviations, counts on a logarithmic scale and codes, in the table's order, with the user's values."""
     data = make(people())
-    x = data.train.x
-    bars = data.to_images(x)
-    assert bars.shape == (len(x), 3, 16, 24)
-    images = bars[:, :, ::16, ::4]  # a pixel for each column
-    assert torch.equal(images.repeat_interleave(16, 2).repeat_interleave(4, 3), bars)
-    assert images.min() >= 0
-    assert images.max() <= 1
-    missing = (images[:, :, 0, :] == torch.tensor(MISSING_COLOR)[:, None]).all(1)
-    assert torch.equal(missing, x.isnan())
-    sizes = images[:, :, 0, 5][~x[:, 5].isnan()]
-    assert set(sizes.flatten().tolist()) == {0.0, 0.5, 1.0}
-    wide = make(pd.DataFrame(np.random.default_rng(0).normal(size=(80, 70))), types=None, label=None)
-    assert wide.to_images(wide.train.x).shape == (len(wide.train.x), 3, 3 * 16, 32 * 4)
+    cells, columns = data.to_cells(data.train.x), {c.name: i for i, c in enumerate(data.transform.x_columns)}
+    assert cells.names == [c.name for c in data.transform.columns if c.part]
+    saved = data.transform.inverse(data.train.x)
+    for j, name in enumerate(cells.names):
+        column, x = data.transform.x_columns[columns[name]], data.train.x[:, columns[name]].double()
+        assert cells.is_category[j] == bool(column.categories)
+        if column.kind == "count":
+            logs = x.log1p().numpy()
+            x = (logs - np.nanmean(logs)) / np.nanstd(logs)
+        assert np.allclose(cells.levels[:, j], x, equal_nan=True)
+        for i, entry in enumerate(saved[name]):
+            text = cells.texts[i][j]
+            assert (text == "") == np.isnan(cells.levels[i, j])
+            if column.categories and text:
+                assert text == entry
+    counts = make(pd.DataFrame({"a": [*range(40)] * 2}), types={"a": "count"}, label=None)
+    cells = counts.to_cells(torch.tensor([[-1], [3]]))
+    assert np.isnan(cells.levels[0, 0])
+    assert [row[0] for row in cells.texts] == ["", "3"]
 
 
 def test_examples_are_saved_in_the_users_units(make, tmp_path):

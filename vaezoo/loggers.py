@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from vaezoo.old_names import update_numbers
 from vaezoo.runs.folder import write_atomic
 from vaezoo.training.lightning_workarounds import hide_events_from
 
@@ -75,12 +76,15 @@ class CSV(Logger):
             self.write_rows(rows)
 
     def read_rows(self) -> list[dict[str, str]]:
-        """Return the file's rows without empty cells. A last line that a kill has cut short is left out."""
+        """Return the file's rows without empty cells, with the present names of columns.
+
+        A last line that a kill has cut short is left out.
+        """
         if not self.file.exists():
             return []
         with self.file.open(encoding="utf-8", newline="") as file:
             lines = [line for line in file if line.endswith("\n")]
-        return [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(lines)]
+        return [update_numbers({name: cell for name, cell in row.items() if cell}) for row in csv.DictReader(lines)]
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Write the whole file."""

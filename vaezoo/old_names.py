@@ -39,6 +39,33 @@ OLD_DEFAULTS = {
     "vaezoo.priors.VampPrior": {"bounded": True},
 }
 
+# Old to new names of numbers in summaries and in metrics.csv.
+NEW_NUMBERS = {
+    "log_p_images": "log_p_examples",
+    "train_images_per_second": "train_examples_per_second",
+    "step/images_per_second": "step/examples_per_second",
+}
+
+
+def update_numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """Return recorded numbers with their present names.
+
+    >>> update_numbers({"log_p": -90.0, "log_p_images": 1000.0})
+    {'log_p': -90.0, 'log_p_examples': 1000.0}
+    """
+    return {NEW_NUMBERS.get(name, name): value for name, value in values.items()}
+
+
+def update_summary(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded ``summary.json`` with the present names of the numbers in it."""
+    parts = {name: update_numbers(part) for name in ("test", "units") if isinstance(part := summary.get(name), dict)}
+    for name, unit in parts.get("units", {}).items():
+        if isinstance(unit, dict) and isinstance(protocol := unit.get("protocol"), str):
+            for old, new in NEW_NUMBERS.items():
+                protocol = protocol.replace(f"{{{old}}}", f"{{{new}}}")
+            parts["units"][name] = unit | {"protocol": protocol}
+    return update_numbers(summary | parts)
+
 
 def update_override(override: str) -> str:
     """Return a recorded override with the present name of its key.

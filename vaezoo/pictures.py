@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo.models import LatentVariableModel
+from vaezoo.table_pictures import draw_cells
 from vaezoo.types import Batch
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
@@ -148,24 +149,45 @@ def measure_latent_axes(model: LatentVariableModel, batch: Batch) -> LatentAxes 
 
 
 class Display:
-    """Make images (N, C, H, W) with values in [0, 1] of examples, or of distributions p(x | z).
+    """Draw examples, or distributions p(x | z), as a data module says.
 
     Args:
-        data: a data module with ``represent`` and ``to_images``. Of any other, examples and means are images.
+        data: a data module with ``represent`` and ``to_images``, or with ``to_cells`` if its examples are rows of a
+            table. Of any other, examples and means are images.
     """
 
     def __init__(self, data: Any = None):
+        self.to_cells: Any = getattr(data, "to_cells", None)
+        self.noun: str = getattr(data, "noun", "image")
         self.represent: Any = getattr(data, "represent", lambda px: px.mean)
         self.to_images: Any = getattr(data, "to_images", lambda x: x if x.dim() == 4 else None)
 
     def can_draw(self, x: Tensor) -> bool:
-        """Return whether there are images of examples x (N, *shape)."""
-        return self.to_images(x) is not None
+        """Return whether examples x (N, *shape) can be drawn."""
+        return self.to_cells is not None or self.to_images(x) is not None
+
+    def examples(self, examples: Tensor | Distribution) -> Tensor:
+        """Return examples (N, *shape), or the examples that represent distributions."""
+        return examples if isinstance(examples, Tensor) else self.represent(examples)
 
     def __call__(self, examples: Tensor | Distribution) -> Tensor:
-        """Return the images of examples (N, *shape) or of what represents distributions over them."""
-        images: Tensor = self.to_images(examples if isinstance(examples, Tensor) else self.represent(examples))
+        """Return examples, or what represents distributions, as images (N, C, H, W) with values in [0, 1]."""
+        images: Tensor = self.to_images(self.examples(examples))
         return images
+
+    def grid(self, examples: Tensor | Distribution, title: str) -> Picture:
+        """Draw N examples."""
+        if self.to_cells is not None:
+            return draw_cells(self.to_cells(self.examples(examples)), title)
+        return image_grid(self(examples), title)
+
+    def pairs(self, inputs: Tensor, outputs: Tensor | Distribution, title: str) -> Picture:
+        """Draw each of N inputs above its output."""
+        if self.to_cells is not None:
+            both = torch.stack([inputs, self.examples(outputs).to(inputs)], 1).flatten(0, 1)
+            labels = [f"{i + 1} {name}" for i in range(len(inputs)) for name in ("input", "reconstruction")]
+            return draw_cells(self.to_cells(both), title, labels, group=2)
+        return image_pairs(self(inputs), self(outputs), title)
 
 
 IMAGES = Display()
@@ -210,7 +232,7 @@ def reconstructions(
     """
     x, y = batch.x[:num], batch.y[:num]
     outputs = model.decode(model.encode(x, y), y)
-    return image_pairs(display(x), display(outputs), f"inputs over reconstructions, {when}")
+    return display.pairs(x, outputs, f"inputs over reconstructions, {when}")
 
 
 def samples(model: LatentVariableModel, batch: Batch, num: int, when: str, display: Display = IMAGES) -> Picture:
@@ -223,7 +245,7 @@ def samples(model: LatentVariableModel, batch: Batch, num: int, when: str, displ
         when: text for the title, such as "epoch 3".
         display: makes images of the examples.
     """
-    return image_grid(display(model.sample(num, cycle_classes(batch.y, num))), f"samples, {when}")
+    return display.grid(model.sample(num, cycle_classes(batch.y, num)), f"samples, {when}")
 
 
 def traversals(
@@ -244,10 +266,16 @@ def traversals(
     z = model.encode(batch.x[:1], batch.y[:1]).repeat(len(order), len(steps), 1)  # (rows, columns, D)
     for row, d in enumerate(order):
         z[row, :, d] = axes.center[d] + steps.to(axes.scale) * axes.scale[d]
-    images = to_rgb(display(model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0))))
+    outputs = model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0))
+    title = f"traversals of one example, in standard deviations of the {axes.source}, {when}"
+    if display.to_cells is not None:
+        labels = [f"z{d} ({axes.usage[d]:.2f}): {step:+.1f}" for d in order.tolist() for step in steps.tolist()]
+        title = f"{title}, beside each z its {axes.usage_name}"
+        return draw_cells(display.to_cells(display.examples(outputs)), title, labels, group=len(steps))
+    images = to_rgb(display(outputs))
     return add_labels(
         make_grid(resize_for_grid(images, len(order), len(steps)), len(steps)),
-        f"traversals of one example, in standard deviations of the {axes.source}, {when}",
+        title,
         rows=[f"z{d}  {axes.usage[d]:.2f}" for d in order.tolist()],
         columns=[f"{step:g}" for step in steps.tolist()],
         corner=axes.usage_name,
@@ -279,13 +307,14 @@ def manifold(
     )
 
 
-def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:
+def scatter(codes: Tensor, labels: Tensor, when: str, noun: str = "image") -> Picture:
     """Plot codes (N, 2) as points, colored by their labels (N,).
 
     Args:
         codes: codes (N, 2).
         labels: labels (N,); colors are continuous if there are more than 20.
         when: text for the title, such as "epoch 3".
+        noun: the word for one example.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -304,6 +333,6 @@ def scatter(codes: Tensor, labels: Tensor, when: str) -> Picture:
         plot.legend(title="label", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     else:
         figure.colorbar(plot.scatter(z[:, 0], z[:, 1], c=y, cmap="viridis", **style), label="label")
-    plot.set(xlabel="z0", ylabel="z1", aspect="equal", title=f"codes of {len(z):,} validation images, {when}")
+    plot.set(xlabel="z0", ylabel="z1", aspect="equal", title=f"codes of {len(z):,} validation {noun}s, {when}")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Shape = Sequence[int]
@@ -19,6 +21,24 @@ class Batch(NamedTuple):
 
     x: Tensor
     y: Tensor
+
+
+class Cells(NamedTuple):
+    """The cells of N rows of a table with D columns, to be drawn.
+
+    Args:
+        names: names of the columns.
+        levels: (N, D); numbers in standard deviations from the mean, categories as codes 0, 1, ...; NaN is missing.
+        texts: the value of each cell in the user's units.
+        is_category: whether a column holds categories.
+        note: what else the picture says of numbers.
+    """
+
+    names: list[str]
+    levels: NDArray[np.float64]
+    texts: list[list[str]]
+    is_category: list[bool]
+    note: str = ""
 
 
 class IndexedBatch(NamedTuple):

@@ -84,7 +84,7 @@ def main() -> None:
             speeds = []
             for in_memory in ("true", "false"):
                 summary, _ = run(folder, f"{in_memory}-{number}", *words, f"data.in_memory={in_memory}")
-                speeds.append(summary["train_images_per_second"])
+                speeds.append(summary["train_examples_per_second"])
             ratios.append(speeds[1] / speeds[0])
             print(f"training: {speeds[0]:,.0f} images/s in memory, {speeds[1]:,.0f} from the cache: {ratios[-1]:.3f}")
         if ratios:

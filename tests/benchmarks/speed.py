@@ -66,7 +66,7 @@ class Contender:
             own = ["logger=csv", "trainer.max_epochs=100000", f"hydra.run.dir={folder}/run"]
             own += [word for trick in tricks for word in VARIANTS[trick]]
             command = [sys.executable, str(REPO / "run.py"), *words, *own]
-            self.rows, self.column = folder / "run" / "metrics.csv", "step/images_per_second"
+            self.rows, self.column = folder / "run" / "metrics.csv", "step/examples_per_second"
         else:
             command = [sys.executable, str(HERE / "contenders.py"), name, *words]
         path = os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")])

@@ -889,8 +889,8 @@ MUTATIONS = (
     ),
     Mutation(
         "callbacks/monitor.py",
-        "images / max(seconds, 1e-9)",
-        "self.images / max(seconds, 1e-9)",
+        "examples / max(seconds, 1e-9)",
+        "self.examples / max(seconds, 1e-9)",
         "images per second: all images so far by the time of the last few",
         "oracles_weights exact_rules callbacks loop",
     ),

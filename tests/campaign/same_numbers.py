@@ -7,7 +7,8 @@ The second form compares with the numbers that ``--json FILE`` has kept of an ea
 
 It shows that a reorganisation (modules moved, names changed) changes no number. A tree is a folder with ``run.py``,
 ``conf/`` and ``vaezoo/``. The script uses nothing of the package but the command line; config keys that were renamed
-are in ``OLD_KEYS``. Both trees run the same short commands, at the same time, each command in its own folder. Then each
+are in ``OLD_KEYS``, numbers in ``OLD_NUMBERS``.
+Both trees run the same short commands, at the same time, each command in its own folder. Then each
 file that the commands wrote is compared:
 
 - ``*.ckpt``: every tensor (dtype, shape, bytes) and every number. Names may differ. The weights and the states of the
@@ -54,6 +55,7 @@ LEFT_OUT = re.compile(r"git_commit|second|memory|/versions/|threads|/config/|/un
 NOT_OF_IMAGES = {"auto", "bernoulli", "categories", "index_categorical", "log_normal", "negative_binomial", "ordinal",
                  "ordinal_columns", "poisson", "token_sequence"}  # fmt: skip
 OLD_KEYS = {"data.batches_per_step": "data.chunk", "callbacks.checkpoint_best": "callbacks.best"}  # of earlier versions
+OLD_NUMBERS = {"log_p_images": "log_p_examples"}  # names of earlier versions, with the present ones
 IN_ORDER = ("state_dict", "optimizer_states", "lr_schedulers", "averaging_state", "current_model_state")
 
 SHORT = "logger=csv trainer.accelerator=cpu trainer.max_epochs=2 trainer.limit_train_batches=8"
@@ -284,7 +286,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         if part not in before or part not in after:
             found.append(f"{part}: only {'before' if part in before else 'after'}")
             continue
-        old, new = before[part], after[part]
+        old, new = with_present_names(before[part]), with_present_names(after[part])
         named = ".ckpt " not in part  # names inside a checkpoint may change
         pairs = [(a, b) for a, b in zip(old, new, strict=False) if (a != b if named else a[1] != b[1])]
         if pairs:
@@ -293,6 +295,13 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         elif len(old) != len(new):
             found.append(f"{part}: {len(old)} values before, {len(new)} after")
     return found
+
+
+def with_present_names(leaves: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return leaves of either tree with the present names of numbers."""
+    for old, new in OLD_NUMBERS.items():
+        leaves = [(re.sub(rf"\b{old}\b", new, name), value) for name, value in leaves]
+    return leaves
 
 
 def start_tree(name: str, tree: Path, folder: Path, flags: list[str]) -> subprocess.Popen:

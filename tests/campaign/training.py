@@ -89,7 +89,7 @@ EXTRAS = [
     {"model": "factor_vae", "model.critic_hidden": "[16,16]"},
     {"model": "vq_vae"},
 ]  # fmt: skip
-TIMES = ("step/images_per_second",)
+TIMES = ("step/examples_per_second",)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from vaezoo.errors import ConfigError, suggest
-from vaezoo.runs.signals import Stopped, install_handlers, stop_request
+from vaezoo.runs.signals import Stopped, defer_stop, stop_request
 from vaezoo.training.lightning_workarounds import complete_interrupted_epochs, is_validation_next, repeat_validation
 
 
@@ -100,8 +100,7 @@ class Last(Checkpoint):
         complete_interrupted_epochs(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if stop_request.listening:
-            install_handlers()  # again: Lightning has just put its own handlers before ours
+        defer_stop()
         self.next_save_time = time.monotonic() + self.every_seconds
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:

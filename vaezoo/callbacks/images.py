@@ -24,6 +24,7 @@ from vaezoo.pictures import (
     scatter,
     traversals,
 )
+from vaezoo.runs.signals import Stopped, stopping_at_once
 from vaezoo.seeding import isolated
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.types import Batch
@@ -58,7 +59,8 @@ class Images(pl.Callback):
     * ``manifold``: the plane of a latent with two dimensions, decoded;
     * ``scatter``: the codes of validation images in this plane.
 
-    Examples that are no images are drawn as the data module says (``to_images``), if at all.
+    Examples that are no images are drawn as the data module says (``pictures.Display``), if at all. Of rows of a table
+    there is no manifold.
 
     Pictures are drawn after the first epoch, after every ``every_n_epochs``-th and after the last one. The random state
     of the training is restored afterwards, so a training with pictures is equal to one without.
@@ -122,16 +124,23 @@ class Images(pl.Callback):
         self.last_drawn_epoch = state_dict["drawn"]
 
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
-        """Draw, write and log all pictures after ``epoch`` epochs, in the first process only."""
-        self.last_drawn_epoch = epoch
+        """Draw, write and log all pictures after ``epoch`` epochs, in the first process only.
+
+        If a signal asks to stop, there are no pictures: the training saves its state and stops (``Last``).
+        """
+        before, self.last_drawn_epoch = self.last_drawn_epoch, epoch
         if not trainer.is_global_zero:
             return
         assert self.data is not None
         model = cast(LatentVariableModel, pl_module)
         caption = describe_training(trainer.global_step, model.epochs)
         number = f"{model.epochs:04d}" if isinstance(model.epochs, int) else f"{model.epochs:08.3f}"
-        with evaluating(model), isolated(model.device, self.seed, "panels"):
-            pictures = self.pictures(model, self.data.val_dataloader(), caption)
+        try:
+            with evaluating(model), isolated(model.device, self.seed, "panels"), stopping_at_once():
+                pictures = self.pictures(model, self.data.val_dataloader(), caption)
+        except Stopped:
+            self.last_drawn_epoch = before  # the resumed run draws them
+            return
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         for kind, picture in pictures.items():
@@ -161,11 +170,13 @@ class Images(pl.Callback):
         with isolated(model.device, self.seed, "samples"):
             pictures["samples"] = samples(model, batch, self.num_images, caption, display)
         if axes := measure_latent_axes(model, batch):
-            pictures["traversals"] = traversals(model, batch, axes, caption, display=display)
+            rows = 10 if display.to_cells is None else 4  # of a table, each step is a line
+            pictures["traversals"] = traversals(model, batch, axes, caption, rows, display)
             if len(axes.usage) == 2:
-                pictures["manifold"] = manifold(model, batch, axes, caption, display=display)
+                if display.to_cells is None:
+                    pictures["manifold"] = manifold(model, batch, axes, caption, display=display)
                 batches = [to_model(part) for part in first_batches(loader, 5000)]
                 codes = torch.cat([model.encode(part.x, part.y).cpu() for part in batches])[:5000]
                 labels = torch.cat([part.y.cpu().reshape(len(part.y), -1)[:, 0] for part in batches])[:5000]
-                pictures["scatter"] = scatter(codes, labels, caption)
+                pictures["scatter"] = scatter(codes, labels, caption, display.noun)
         return pictures

@@ -180,7 +180,8 @@ class AudioData(OwnData):
             try:
                 recordings[number] = read_sound(path)
             except Exception as error:  # soundfile raises errors of several classes for broken files
-                bad[number] = str(error).replace(str(path), path.name).strip().split("\n")[0] or type(error).__name__
+                cause = str(error).removeprefix(f"Error opening {str(path)!r}: ").strip().split("\n")[0]
+                bad[number] = cause.replace(str(path), path.name) or type(error).__name__
         if bad and (self.on_bad == "error" or not recordings):
             raise bad_files_error(files, bad)
         if bad:

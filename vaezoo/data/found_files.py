@@ -136,19 +136,22 @@ def show_path(path: str | Path) -> str:
 
 
 def bad_files_error(files: FoundFiles, bad: dict[int, str]) -> ConfigError:
-    """Return the error for files that cannot be read, after printing the first of them with their causes.
+    """Return the error for files that cannot be read. Of several files, the first ones are printed with their causes.
 
     Args:
         files: all files.
         bad: number and cause of each bad file, in order.
     """
     lines = [f"{show_path(files.paths[number])}: {cause}" for number, cause in list(bad.items())[:NUM_SHOWN]]
-    more = [f"and {len(bad) - NUM_SHOWN:,} more"] if len(bad) > NUM_SHOWN else []
-    print("\n".join(["files that cannot be read:", *(f"  {line}" for line in lines + more)]), file=sys.stderr)
-    advice = "repair or remove them"
+    listed = lines[0]
+    if len(bad) > 1:
+        more = [f"and {len(bad) - NUM_SHOWN:,} more"] if len(bad) > NUM_SHOWN else []
+        print("\n".join(["files that cannot be read:", *(f"  {line}" for line in lines + more)]), file=sys.stderr)
+        listed = "the output lists them"
+    advice = "repair or remove them" if len(bad) > 1 else "repair or remove it"
     if len(bad) < len(files.paths):
-        advice += ", or leave them out with data.on_bad=skip"
+        advice += f", or leave {'them' if len(bad) > 1 else 'it'} out with data.on_bad=skip"
     return ConfigError(
         f"{len(bad):,} of {len(files.paths):,} {files.noun} files in data.root={show_path(files.root)} cannot be read "
-        f"(first {lines[0]}): {advice}"
+        f"({listed}): {advice}"
     )

@@ -3,7 +3,8 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -201,9 +202,9 @@ def run(function: Callable[[int], Result | str], files: FoundFiles, title: str) 
     """Apply a function to the numbers of all files, in a process on each core, and return the results in order."""
     num = len(files.paths)
     results: list[Any] = [None] * num
-    done: Iterable[tuple[int, Any]] = map_in_processes(function, range(num), num_cores())
-    for number, result in tqdm(done, title, num, leave=False, disable=None, delay=3):
-        results[number] = result
+    with closing(map_in_processes(function, range(num), num_cores())) as done:  # a signal may end the loop
+        for number, result in tqdm(done, title, num, leave=False, disable=None, delay=3):
+            results[number] = result
     return results
 
 

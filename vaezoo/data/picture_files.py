@@ -17,6 +17,7 @@ from vaezoo.data.found_files import FoundFiles, find_files
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # other formats would be more ways to be attacked
+SIGNATURES = (b"BM", b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*")  # first bytes of files in the FORMATS
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I", "F"})
 WIDE_MODES = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})  # more than 8 bits a pixel
 FITS = ("crop", "pad", "exact")
@@ -169,15 +170,29 @@ def describe_error(path: str | Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         try:
             with open(path, "rb") as file:
-                start = file.read(12)
+                return describe_start(file.read(20))
         except OSError as unreadable:
             return describe_error(path, unreadable)
-        return f"it is no png, jpeg, webp, bmp, tiff or gif file, or its header is broken: it begins with {start!r}"
     if isinstance(error, MemoryError):
         return "decoding it needs more memory than there is"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def describe_start(start: bytes) -> str:
+    """Return why a file with these first bytes is not recognized as a picture.
+
+    >>> describe_start(b"<html>404</html>")
+    'it is no png, jpeg, webp, bmp, tiff or gif file: it begins with the text "<html>404</html>"'
+    """
+    if start.startswith(SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP"):
+        return "its header is broken or incomplete"
+    text = start.decode("utf-8", "ignore")
+    # A character of up to 4 bytes may be cut off at the end.
+    is_text = len(text.encode()) > len(start) - 4 and all(char.isprintable() or char.isspace() for char in text)
+    found = f'the text "{" ".join(text.split())}"' if is_text else f"the bytes {start[:8].hex(' ')}"
+    return f"it is no png, jpeg, webp, bmp, tiff or gif file: it begins with {found}"
 
 
 def is_turned(image: Image.Image) -> bool:

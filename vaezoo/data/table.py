@@ -26,13 +26,12 @@ from vaezoo.data.splits import Split, digest_rows
 from vaezoo.data.table_files import DATE_ORDERS, MISSING, TableFile, format_value, read_table, to_typed_frame
 from vaezoo.errors import ConfigError
 from vaezoo.missing import is_observed
+from vaezoo.types import Cells
 
 if TYPE_CHECKING:
     import pandas
 
-PICTURE_WIDTH = 32  # columns of a table in one row of a picture
 MANY_CATEGORIES = 50  # more of them in a column are mentioned in the report
-MISSING_COLOR = (0.2, 0.35, 0.75)
 
 
 class TableData(OwnData):
@@ -228,7 +227,8 @@ class TableData(OwnData):
         counts = [i for i, column in enumerate(self.transform.x_columns) if column.kind == "count"]
         if not counts:
             return super().input_config()
-        rows = (self.splits_as_read[0] if self.splits_as_read else self.training_split).x[:][:, counts]
+        split = self.splits_as_read[0] if self.splits_as_read else self.all or self.training_split
+        rows = split.x[:][:, counts]
         logs = torch.where(is_observed(rows), rows, 0).double().log1p().where(is_observed(rows), math.nan)
         loc = logs.nanmean(0)
         scale = (logs - loc).square().nanmean(0).sqrt()
@@ -279,29 +279,24 @@ class TableData(OwnData):
             )
         return text
 
-    def to_images(self, x: Tensor) -> Tensor:
-        """Return rows as pictures (N, 3, H, W): a bar of 4 x 16 pixels for each column, from left to right.
+    def to_cells(self, x: Tensor) -> Cells:
+        """Return rows (N, D) as cells to be drawn, with the columns in the table's order.
 
-        Black is 3 standard deviations below the mean, or the first category; white is 3 above, or the last one. Counts
-        are on a logarithmic scale. Missing entries are blue.
+        The level of a count is that of its logarithm ln(1 + x).
         """
-        grey = []
-        for value, column in zip(x.float().unbind(1), self.transform.x_columns, strict=True):
-            if column.categories:
-                grey.append(value / max(1, len(column.categories) - 1))
-            elif column.kind == "count":
-                grey.append(value.clamp(min=-0.5).log1p() / math.log1p(column.maximum))
-            else:
-                grey.append((value + 3) / 6)
-        is_hole = x.isnan() if x.is_floating_point() else x < 0
-        colors = torch.tensor(MISSING_COLOR, device=x.device)
-        rgb = torch.where(is_hole[..., None], colors, torch.stack(grey, 1).clamp(0, 1)[..., None])  # (N, D, 3)
-        num, dims = x.shape
-        width = min(dims, PICTURE_WIDTH)
-        height = -(-dims // width)
-        rgb = torch.cat([rgb, rgb.new_zeros(num, height * width - dims, 3)], 1)
-        pixels = rgb.reshape(num, height, width, 3).movedim(-1, 1)
-        return pixels.repeat_interleave(16, 2).repeat_interleave(4, 3)
+        modelled = self.transform.x_columns
+        levels = x.double().cpu().numpy().copy()
+        if not x.is_floating_point():
+            levels[levels < 0] = math.nan
+        logarithmic = self.input_config() or {}
+        for i, loc, scale in zip(*(logarithmic.get(key, ()) for key in ("log_columns", "loc", "scale")), strict=True):
+            levels[:, i] = (np.log1p(levels[:, i].clip(0)) - loc) / scale
+        table = self.transform.inverse(x)
+        order = [next(i for i, column in enumerate(modelled) if column.name == name) for name in table]
+        entries = table.astype(object).where(table.notna(), "").to_numpy()
+        texts = [[f"{entry:.6g}" if isinstance(entry, float) else str(entry) for entry in row] for row in entries]
+        note = " (of ln(1 + x) for counts)" if any(column.kind == "count" for column in modelled) else ""
+        return Cells(list(table), levels[:, order], texts, [bool(modelled[i].categories) for i in order], note)
 
     @property
     def is_category(self) -> Tensor:

@@ -7,7 +7,7 @@ import resource
 import signal
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple, TypeVar
@@ -34,7 +34,7 @@ class Crash(NamedTuple):
 
 def map_in_processes(
     function: Callable[[int], Result], items: range, num_processes: int
-) -> Iterator[tuple[int, Result | Crash]]:
+) -> Generator[tuple[int, Result | Crash], None, None]:
     """Yield (item, function(item)) for each item, in no particular order.
 
     If a process ends while it has several items, each of them is tried once more by itself. So only an item that ends

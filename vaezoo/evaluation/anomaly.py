@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from vaezoo import seeding
-from vaezoo.data import DataModule
+from vaezoo.data import DataModule, FashionMNIST, ImageData
 from vaezoo.distributions import is_diagonal_normal
 from vaezoo.errors import ConfigError, DoesNotApply
 from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, compose_data_config
@@ -19,7 +19,7 @@ def anomaly(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     from vaezoo.metrics import anomaly as metrics
 
     if settings.outliers is None:
-        raise DoesNotApply("ask for it with other data, as in task.outliers=fashion_mnist")
+        raise DoesNotApply(f"ask for it with other data, {suggest_outliers(run.data)}")
     if run.model.conditional:
         raise DoesNotApply("other images have no labels of this model's kind")
     num = settings.num_images
@@ -61,6 +61,14 @@ def anomaly(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     return EvaluationResult(values, quantities, note)
 
 
+def suggest_outliers(data: DataModule) -> str:
+    """Return how to choose outliers that have the shape and the kind of values of a run's own data."""
+    if isinstance(data, ImageData) and data.shape == (1, 28, 28):
+        return f"as in task.outliers={'mnist' if isinstance(data, FashionMNIST) else 'fashion_mnist'}"
+    shape = "x".join(map(str, data.shape or ()))
+    return f"task.outliers=NAME: a config of conf/data with {data.noun}s of shape {shape} and {data.data_kind} values"
+
+
 def other_data(run: TrainedRun, name: str) -> DataModule:
     """Load another data set with the run's binarization and data folder.
 
@@ -75,8 +83,8 @@ def other_data(run: TrainedRun, name: str) -> DataModule:
     data.setup()
     if data.shape != run.model.data_shape or data.data_kind != run.data.data_kind:
         raise ConfigError(
-            f"task.outliers={name}: its images have shape {data.shape} and {data.data_kind} values, the model needs "
-            f"{run.model.data_shape} and {run.data.data_kind}; choose another data set"
+            f"task.outliers={name}: its {data.noun}s have shape {data.shape} and {data.data_kind} values, the model "
+            f"needs {run.model.data_shape} and {run.data.data_kind}; choose another data set"
         )
     own_encoding, encoding = (part.encoding(part.describe()) for part in (run.data, data))
     if not are_close(own_encoding, encoding):

@@ -18,7 +18,7 @@ def likelihood(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResul
     found = log_p(run, settings)
     num = len(found.log_p)
     values = mean_with_error("log_p", found.log_p)
-    values |= {"log_p_samples": float(settings.num_samples), "log_p_images": float(num)}
+    values |= {"log_p_samples": float(settings.num_samples), "log_p_examples": float(num)}
     draws = ""
     if settings.num_samples > 1:
         values["log_p_draw_error"] = found.draw_error

@@ -105,7 +105,7 @@ QUANTITIES: dict[str, Quantity] = {
         "log p(x)",
         2,
         "main",
-        "K = {log_p_samples}, {log_p_images} images",
+        "K = {log_p_samples}, {log_p_examples} images",
     ),
     "log_p_samples": Quantity(
         "draws",
@@ -113,7 +113,7 @@ QUANTITIES: dict[str, Quantity] = {
         label="K of log p(x)",
         column="run",
     ),
-    "log_p_images": Quantity(
+    "log_p_examples": Quantity(
         "images",
         "test images behind the mean log_p; the ELBO is the mean over all test images",
         label="images of log p(x)",
@@ -157,7 +157,7 @@ QUANTITIES: dict[str, Quantity] = {
     "perplexity": Quantity("codes", "exp(entropy of the use of the codes); equals codes_used if uniform", 1),
     "kl_dim": Quantity("nats per image", "KL of each latent dimension", label="rate by dimension"),
     "wall_seconds": Quantity("s", "wall-clock time of the whole run", 0, "time", 0, "cost", interval=False),
-    "train_images_per_second": Quantity(
+    "train_examples_per_second": Quantity(
         "images/s", "speed of the training alone", 0, "speed", 0, "cost", interval=False
     ),
     "parameters": Quantity("", "trainable parameters of the model", 0, "parameters", 0, "cost", interval=False),

@@ -71,7 +71,7 @@ def workspace(entity: str, project: str = "vaezoo") -> Any:
                 curves("step/loss", title="loss"),
                 curves("step/gradient_norm", title="gradient norm"),
                 curves("step/learning_rate", title="learning rate"),
-                curves("step/images_per_second", title="examples/s"),
+                curves("step/examples_per_second", title="examples/s"),
             ],
         ),
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from vaezoo.errors import ConfigError
-from vaezoo.old_names import update_override
+from vaezoo.old_names import update_override, update_summary
 from vaezoo.runs.overrides import relevant_overrides
 
 try:
@@ -75,12 +75,12 @@ class RunFolder:
     # The result.
 
     def read_summary(self) -> dict[str, Any]:
-        """Return ``summary.json``; an empty dict if it is missing or cannot be read."""
+        """Return ``summary.json``, with the present names of numbers; an empty dict if it cannot be read."""
         try:
             summary = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
-        return summary if isinstance(summary, dict) else {}
+        return update_summary(summary) if isinstance(summary, dict) else {}
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``; NaN and infinities become null, because JSON does not have them."""

@@ -1,4 +1,4 @@
-"""Signals: after the first one a run finishes its step, saves and stops; after a second one it exits at once."""
+"""Signals: the first one stops a task at once, or a training after its step is saved; a second one exits at once."""
 
 import os
 import signal
@@ -57,16 +57,20 @@ class StopRequest:
     Attributes:
         signum: the number of the signal; 0 if none has arrived.
         listening: whether signals are handled.
+        deferred: whether the first signal is only noted, because a training saves its state before it stops. If not,
+            the handler raises ``Stopped``.
         since: when the signal arrived, by ``time.monotonic``.
     """
 
-    signum, listening, since = 0, False, 0.0
+    signum, listening, deferred, since = 0, False, False, 0.0
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if self.signum and time.monotonic() - self.since > 1:  # a scheduler may send a signal twice
             os._exit(128 + signum)
         if not self.signum:
             self.signum, self.since = signum, time.monotonic()
+            if not self.deferred:
+                raise Stopped(signum)
             name = signal.Signals(signum).name
             with suppress(OSError):  # stderr is closed
                 os.write(2, f"{name}: will save and stop after this step; send again to quit immediately\n".encode())
@@ -81,16 +85,40 @@ def install_handlers() -> None:
         signal.signal(number, stop_request)
 
 
+def defer_stop() -> None:
+    """Only note the first signal from now on, if signals are handled: a training that can save itself has started."""
+    if stop_request.listening:
+        install_handlers()  # again: Lightning has put its own handlers before ours
+        stop_request.deferred = True
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Let a signal end a block with ``Stopped`` at once, also in a training: for work that needs no saving.
+
+    Raises:
+        Stopped: a signal arrives, or has arrived before.
+    """
+    before = stop_request.deferred
+    stop_request.deferred = False
+    try:
+        if stop_request.signum:
+            raise Stopped(stop_request.signum)
+        yield
+    finally:
+        stop_request.deferred = before
+
+
 @contextmanager
 def handling_signals() -> Iterator[None]:
     """Handle signals with ``stop_request`` while a block runs, and restore their handlers afterwards."""
-    stop_request.signum, stop_request.listening = 0, True
+    stop_request.listening = True
     before = {number: signal.getsignal(number) for number in SIGNALS}
     install_handlers()
     try:
         yield
     finally:
-        stop_request.listening = False
+        stop_request.signum, stop_request.listening, stop_request.deferred = 0, False, False
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from vaezoo import seeding
 from vaezoo.errors import ConfigError
 from vaezoo.inference.per_example import bound_values
-from vaezoo.pictures import Display, Picture, cycle_classes, image_grid, image_pairs
+from vaezoo.pictures import Display, Picture, cycle_classes
 from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import TrainedRun, open_run
@@ -36,7 +36,7 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
         px = run.model.sample(num, context)
         x = (px.sample() if draw else run.data.represent(px)).cpu()
     display = Display(run.data)
-    picture = image_grid(display(x), f"samples, seed {config['seed']}") if display.can_draw(x) else None
+    picture = display.grid(x, f"samples, seed {config['seed']}") if display.can_draw(x) else None
     labels = {"labels": context} if run.model.conditional else {}
     files = save_arrays(config, "samples", {f"{run.data.noun}s": x} | labels)
     files += save_picture(config, "samples", picture)
@@ -70,7 +70,7 @@ def reconstruct(config: dict[str, Any], num: int | None, split: str | None = Non
     reconstructions = torch.cat(means)
     display, shown = Display(run.data), slice(64)
     title = f"inputs over reconstructions, {describe_set(run)}"
-    picture = image_pairs(display(x[shown]), display(reconstructions[shown]), title) if display.can_draw(x) else None
+    picture = display.pairs(x[shown], reconstructions[shown], title) if display.can_draw(x) else None
     arrays = {f"{run.data.noun}s": x, "reconstructions": reconstructions, "labels": y}
     shown_columns = run.data.to_columns(reconstructions)
     results = run.data.label_columns(y) | {"distortion": torch.cat(errors)} | shown_columns

@@ -1,6 +1,7 @@
 """Look at the data and at the model that would be trained, before training."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from vaezoo.data import DataModule
 from vaezoo.data.statistics import describe_data
 from vaezoo.errors import ConfigError, escape_unprintable
 from vaezoo.models import LatentVariableModel
-from vaezoo.pictures import Display, image_grid
+from vaezoo.pictures import Display
 from vaezoo.runs.folder import write_atomic
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, describe_choice, silence_lightning
 from vaezoo.runs.summary import peak_memory_mb, write_summary
@@ -23,6 +24,7 @@ SHEET = 32  # examples on the sheet
 TRIAL_STEPS = 12  # optimizer steps that are timed
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 MOST_LINES = 12  # of a long list on the terminal
+FEW_STEPS = 10  # optimizer steps per epoch; fewer lead to a warning
 
 
 def check(config: dict[str, Any]) -> None:
@@ -69,7 +71,7 @@ def draw_sheet(data: DataModule, folder: Path) -> list[Path]:
     display, files = Display(data), []
     if display.can_draw(x):
         file = folder / "check.png"
-        Image.fromarray(image_grid(display(x), f"{len(x)} training {data.noun}s of {type(data).__name__}")).save(file)
+        Image.fromarray(display.grid(x, f"{len(x)} training {data.noun}s of {type(data).__name__}")).save(file)
         files.append(file)
     return files + data.save_examples(x, folder / "check-examples")
 
@@ -87,15 +89,21 @@ def measure_epoch(config: dict[str, Any], model: LatentVariableModel, data: Data
     settings = {"max_epochs": 1, "limit_train_batches": TRIAL_STEPS, "limit_val_batches": 0, "max_time": None}
     short = config | {"trainer": config["trainer"] | settings | {"enable_progress_bar": False}}
     try:
-        build_trainer(short, [], [stopwatch], enable_checkpointing=False).fit(model, data)
+        trainer = build_trainer(short, [], [stopwatch], enable_checkpointing=False)
+        trainer.fit(model, data)
     except ConfigError:
         raise
     except ValueError as error:
         raise ValueError(f"the first steps of the training fail: {error}") from error
     rate = stopwatch.rate
+    examples_per_step = data.batch_size * data.trainer_info.world_size * trainer.accumulate_grad_batches
     return {
+        "model": config["name"],
         "parameters": sum(p.numel() for p in model.parameters()),
         f"{data.noun}s_per_second": round(rate, 1) if rate else None,
+        "batch_size": data.batch_size,
+        "examples_per_step": examples_per_step,
+        "steps_per_epoch": math.ceil(data.num_train / examples_per_step),
         "seconds_per_epoch": round(data.num_train / rate, 1) if rate else None,
         "epochs": config["trainer"]["max_epochs"],
         "peak_memory_mb": peak_memory_mb(),
@@ -128,10 +136,14 @@ def lines(found: dict[str, Any], files: list[Path]) -> list[str]:
     noun, numbers = found["noun"], found["numbers"]
     sizes = ", ".join(f"{numbers[name]:,} {word}" for name, word in SPLITS.items())
     shape = "x".join(map(str, found["shape"]))
-    text = [f"{found['class']}: {sum(numbers.values()):,} {noun}s of shape {shape} ({sizes})", found["choice"]]
+    text = [
+        f"{found['class']}: {sum(numbers.values()):,} {noun}s of shape {shape} ({sizes})",
+        f"{found['choice']}; model: {found['model']}, {found['parameters']:,} parameters",
+    ]
     looked = "" if found["looked_at"] == sum(numbers.values()) else f", of {found['looked_at']:,} {noun}s"
     names_only = found["kind"] in ("token", "categorical")  # their numbers have no meaning
-    if found["range"] and not names_only:
+    has_columns = "columns" in found["about_these_data"]  # each with its own range
+    if found["range"] and not names_only and not has_columns:
         low, high = found["range"]
         spread = "" if found["std"] is None else f", standard deviation {found['std']:.4g}"
         text.append(f"values: {low:.4g} to {high:.4g}, mean {found['mean']:.4g}{spread}{looked}")
@@ -149,14 +161,29 @@ def lines(found: dict[str, Any], files: list[Path]) -> list[str]:
         if value not in (0, "", None, {}, []):
             text.append(f"{name}: {shorten(value)}")
     rate, seconds = found[f"{noun}s_per_second"], found["seconds_per_epoch"]
-    memory = found["peak_memory_mb"]["process"]
-    text.append(
-        f"model: {found['parameters']:,} parameters, {rate:,.0f} {noun}s/s, {seconds:,.1f} s for an epoch and "
-        f"{seconds * found['epochs'] / 60:,.1f} min for {found['epochs']} epochs; {memory:,.0f} MB of memory"
+    speed = (
+        f"{rate:,.0f} {noun}s/s, {seconds:,.1f} s for an epoch and {seconds * found['epochs'] / 60:,.1f} min for "
+        f"{found['epochs']} epochs; "
         if rate
-        else f"model: {found['parameters']:,} parameters; {memory:,.0f} MB of memory"
+        else ""
     )
-    return [*text, *map(str, files)]
+    text.append(f"training: {speed}{found['peak_memory_mb']['process']:,.0f} MB of memory")
+    return [*text, *describe_few_steps(found), *map(str, files)]
+
+
+def describe_few_steps(found: dict[str, Any]) -> list[str]:
+    """Return a warning if an epoch has fewer than ``FEW_STEPS`` optimizer steps and a smaller batch gives more."""
+    num, batch_size, steps = found["numbers"]["train"], found["batch_size"], found["steps_per_epoch"]
+    batches_per_step = found["examples_per_step"] // batch_size
+    largest = max(1, num // (FEW_STEPS * batches_per_step))
+    smaller = 2 ** (largest.bit_length() - 1)  # the largest power of two with at least FEW_STEPS steps
+    if steps >= FEW_STEPS or smaller >= batch_size:
+        return []
+    return [
+        f"warning: {num:,} training {found['noun']}s and batches of {batch_size:,} are {steps} "
+        f"optimizer step{'s' * (steps > 1)} per epoch: data.batch_size={smaller} makes "
+        f"{math.ceil(num / (smaller * batches_per_step))}"
+    ]
 
 
 def shorten(value: Any) -> str:

@@ -17,7 +17,6 @@ from vaezoo.loggers import CSV, TensorBoard
 from vaezoo.metrics.quantities import QUANTITIES, with_noun
 from vaezoo.models import LatentVariableModel
 from vaezoo.report.tables import print_results
-from vaezoo.runs import signals
 from vaezoo.runs.checkpoint import CONFIG_KEY, CheckpointIO, newest_checkpoint, print_once, read_checkpoint
 from vaezoo.runs.checkpoint_file import remove_leftovers
 from vaezoo.runs.checks import CheckTestShare
@@ -54,7 +53,7 @@ def fit(config: dict[str, Any]) -> None:
     config |= final_config  # in place, so that a failure is recorded with it too
     print_once(describe_choice(model, data))
     configure_machine(model, data, config["threads"])
-    with signals.handling_signals(), open_loggers(config) as loggers:
+    with open_loggers(config) as loggers:
         callbacks = [*build_callbacks(config), CheckTestShare()]
         trainer = build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
         checkpoint = prepare_resume(config, loggers) if config["resume"] else None
@@ -151,10 +150,10 @@ def test_and_summarize(
         objective=best.score if best else validation.get(model.monitored),
         **progress,
         wall_seconds=round(time.perf_counter() - start, 2),
-        train_images_per_second=round(monitor.images / monitor.seconds, 1) if monitor and monitor.seconds else None,
+        train_examples_per_second=round(monitor.examples / monitor.seconds, 1) if monitor and monitor.seconds else None,
         parameters=sum(p.numel() for p in model.parameters()),
     )
-    speed = summary["train_images_per_second"]
+    speed = summary["train_examples_per_second"]
     title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set, log p of {summary['scored']}"
     notes = [
         f"{describe_training(progress['steps'], progress['epochs'])} in {summary['wall_seconds']:.0f} s"

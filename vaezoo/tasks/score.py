@@ -12,7 +12,7 @@ from vaezoo.evaluation.base import with_start_index
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.inference.per_example import bound_values
 from vaezoo.metrics.conformal import p_values, threshold
-from vaezoo.pictures import Display, image_pairs
+from vaezoo.pictures import Display, Picture
 from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.trained import TrainedRun, open_run
 from vaezoo.tasks.apply import describe_set, finish, save_picture
@@ -111,7 +111,7 @@ def example_scores(run: TrainedRun, name: str, num_samples: int, num: int | None
     return found | log_p | {"anomaly": -estimate.log_p.cpu()}
 
 
-def draw_extremes(run: TrainedRun, order: Tensor):
+def draw_extremes(run: TrainedRun, order: Tensor) -> Picture | None:
     """Draw the most anomalous examples over the most ordinary ones; None if the examples cannot be drawn."""
     num = min(NUM_DRAWN, len(order) // 2)
     split, display = run.split(run.chosen), Display(run.data)
@@ -121,8 +121,7 @@ def draw_extremes(run: TrainedRun, order: Tensor):
     batch = next(iter(run.data.batches(split.select(which), 2 * num)))
     if not display.can_draw(batch.x):
         return None
-    images = display(batch.x)
-    return image_pairs(images[:num], images[num:], f"most anomalous over most ordinary, {describe_set(run)}")
+    return display.grid(batch.x, f"the {num} most anomalous, then the {num} most ordinary, {describe_set(run)}")
 
 
 def describe_rows(columns: dict[str, np.ndarray]) -> list[str]:
