@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -50,6 +51,13 @@ def config(node, *overrides):
     if cfg.model.get("likelihood") == AUTO:
         cfg.model.likelihood = {"_target_": "vaezoo.families.Bernoulli"}
     return OmegaConf.to_container(OmegaConf.select(cfg, node), resolve=True)
+
+
+def train(folder, *words):
+    """Run a command in a folder, in this process, which has everything imported; its run is the folder ``run``."""
+    with contextlib.chdir(folder):
+        main([*words, "logger=none", "callbacks.images=null", "hydra.run.dir=run"])
+    return folder / "run"
 
 
 def run_folders(root, arguments):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from conftest import train
 from PIL import Image
-from test_cli import command
 
 import vaezoo
 from vaezoo.data import Digits
@@ -13,12 +13,8 @@ from vaezoo.data import Digits
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Return the folder of a trained run."""
-    folder = tmp_path_factory.mktemp("run")
-    words = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none",
-             "callbacks.images=null", "hydra.run.dir=.")  # fmt: skip
-    done = command(*words, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+    small = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
+    return train(tmp_path_factory.mktemp("apply"), *small)
 
 
 def test_samples(cli, run):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import train
 from ppca import PPCA, generator, inverse_soft_floor, linear
 from torch import nn
 from torch.distributions import Categorical, MultivariateNormal, Normal
@@ -123,15 +124,10 @@ def write_table(path, rows=200):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run that was trained on a table with missing entries, of which a tenth was hidden; and the table."""
-    from test_cli import command
-
     folder = tmp_path_factory.mktemp("table")
     frame = write_table(folder / "t.csv")
-    words = ("data=table", "data.path=t.csv", "data.holes=0.1", "trainer.max_epochs=60", "model.latent_dim=1",
-             "optimizer.lr=1e-2", "logger=none", "callbacks.images=null", "hydra.run.dir=run")  # fmt: skip
-    done = command(*words, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "run", frame
+    words = ("data=table", "data.path=t.csv", "data.holes=0.1", "trainer.max_epochs=60", "model.latent_dim=1")
+    return train(folder, *words, "optimizer.lr=1e-2"), frame
 
 
 def test_a_filled_table_has_all_columns_and_rows(cli, trained, tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import train
 from PIL import Image
-from test_cli import command
 
 import vaezoo
 from vaezoo.data import Digits
@@ -46,12 +46,8 @@ def test_impossible_shares(alpha):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The folder of a trained run."""
-    folder = tmp_path_factory.mktemp("score")
-    words = ("trainer.max_epochs=2", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none",
-             "callbacks.images=null", "hydra.run.dir=.")  # fmt: skip
-    done = command(*words, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+    small = ("trainer.max_epochs=2", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]")
+    return train(tmp_path_factory.mktemp("score"), *small)
 
 
 def test_the_mean_of_the_elbo_is_that_of_the_test(cli, run):
