@@ -57,12 +57,12 @@ def test_outliers_of_another_vocabulary_are_refused(cli, tmp_path):
     assert "task.outliers=topics: its scales, categories or tokens are not those of TextData" in error
 
 
-@pytest.mark.parametrize("change", ["data.split_seed=1", "+data.test_size=0.5", "data.val_size=0.2"])
+@pytest.mark.parametrize("change", ["data.split_seed=1", "data.test_size=0.5", "data.val_size=0.2"])
 def test_the_division_of_a_trained_run_does_not_change(cli, tmp_path, change):
     """The test set would have rows of the training."""
     write_table(tmp_path / "t.csv")
     run = train(cli, "data=table", "data.path=t.csv", "data.batch_size=16")
-    assert f"{change.lstrip('+')} cannot be changed" in error_of(cli, "task=encode", f"run={run}", change)
+    assert f"{change} cannot be changed" in error_of(cli, "task=encode", f"run={run}", change)
 
 
 def test_a_run_is_not_resumed_on_other_pictures(cli, tmp_path):
@@ -126,3 +126,16 @@ def test_a_table_is_not_rounded_to_16_bits(cli, tmp_path):
     assert words in error_of(cli, *bundled, *SHORT)
     run = train(cli, *table, "trainer.precision=bf16-mixed")
     assert words in error_of(cli, "task=evaluate", f"run={run}", "trainer.precision=bf16-true")
+
+
+def test_keys_of_the_runs_own_data_need_no_plus(cli, tmp_path):
+    """The composed data are the digits, which have no path; the run's data have one."""
+    write_table(tmp_path / "t.csv")
+    run = train(cli, "data=table", "data.path=t.csv", "data.batch_size=16")
+    (tmp_path / "t.csv").rename(tmp_path / "moved.csv")
+    for place in (run, run / "checkpoints" / "best.ckpt"):
+        code, _, err, _ = cli("task=encode", f"run={place}", "data.path=moved.csv")
+        assert code == 0, err
+    assert cli("task=encode", f"run={run}", "+data.path=moved.csv")[0] == 0
+    assert "data.pth: there is no such key" in error_of(cli, "task=encode", f"run={run}", "data.pth=moved.csv")
+    assert cli("task=encode", f"run={run}", "data=table", "data.path=moved.csv")[0] == 0

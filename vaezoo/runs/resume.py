@@ -72,7 +72,7 @@ def resolve_resume(overrides: Sequence[str], multirun: bool) -> list[str] | None
     resume = get_value(command, "resume")
     if resume not in (None, "auto"):
         raise ConfigError(f"{command['resume']} is not known: use resume=auto or resume=null")
-    return find_latest(command, "sweep" if multirun else "run") if resume else list(overrides)
+    return find_latest(command, "sweep" if multirun else "run") if resume else accept_data_keys(overrides, command)
 
 
 def choose_task_folder(overrides: Sequence[str]) -> list[str]:
@@ -177,6 +177,28 @@ def continue_in(folder: RunFolder, kind: Kind, overrides: Sequence[str]) -> list
     replaced = ("resume=", f"hydra.{kind}.dir=")
     kept = [text for text in overrides if not text.startswith(replaced)]
     return [*kept, "resume=auto", f"hydra.{kind}.dir={quote(folder.path)}"]
+
+
+def accept_data_keys(overrides: Sequence[str], command: dict[str, str]) -> list[str]:
+    """Return overrides in which keys of the data of ``run=PATH`` need no plus.
+
+    Hydra composes the default data, which may lack keys that the data of the run have, such as ``data.path``.
+
+    Args:
+        overrides: those of the command.
+        command: the same by key.
+    """
+    run = get_value(command, "run")
+    if not isinstance(run, str) or "data" in command:
+        return list(overrides)
+    path = Path(run)
+    data = RunFolder(path.parent.parent if path.is_file() else path).read_config().get("data")
+    keys = data if isinstance(data, dict) else {}
+
+    def is_known(text: str) -> bool:
+        return text.startswith("data.") and re.split("[.=]", text)[1] in keys
+
+    return [f"++{text}" if is_known(text) else text for text in overrides]
 
 
 def default_dir(kind: Kind) -> str:
