@@ -206,7 +206,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def is_category(self) -> Tensor:
-        """Which entries of an example are categories, whose mean has no meaning, (*shape)."""
+        """Return which entries of an example are categories, whose mean has no meaning, (*shape)."""
         return torch.full(self.shape or (), self.data_kind in ("binary", "token", "categorical"))
 
     def save_filled(self, x: Tensor, name: str, path: Path) -> list[Path]:
