@@ -338,6 +338,10 @@ class DataModule(pl.LightningDataModule):
     def test_dataloader(self) -> Batches:
         return self.evaluation_batches(self.test)
 
+    def predict_dataloader(self) -> Batches:
+        """Return the test set: ``Trainer.predict`` returns its codes."""
+        return self.test_dataloader()
+
     def evaluation_batches(self, split: Split) -> Batches:
         """Return an iterable over a split for evaluation: smaller batches if a process would have none otherwise."""
         info, num, size = self.trainer_info, len(split.x), self.eval_batch_size

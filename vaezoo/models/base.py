@@ -16,7 +16,7 @@ from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.training.loop import TrainingLoop
-from vaezoo.types import Shape
+from vaezoo.types import Batch, Shape
 
 CAPABILITIES = {
     "elbo": "the evidence lower bound of a pass",
@@ -215,7 +215,7 @@ class LatentVariableModel(TrainingLoop):
     def on_fit_start(self) -> None:
         checks.check_objective(self, self.trainer.world_size)
 
-    def check_batch(self, batch: Any) -> None:
+    def check_batch(self, batch: Batch) -> None:
         checks.check_batch(self, batch)
 
     def check_data_kind(self, data: Any) -> None:

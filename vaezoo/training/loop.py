@@ -40,13 +40,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, IterableDataset
 
 from vaezoo.objectives import Objective
 from vaezoo.training.callback_checks import check_callbacks
 from vaezoo.training.evaluation_loop import EvaluationLoop, batch_values
 from vaezoo.training.lightning_workarounds import restore_options, unset_accumulation_and_clipping
 from vaezoo.training.means import accumulation_dtype
-from vaezoo.types import Batch, BatchChunk, IndexedBatch
+from vaezoo.types import Batch, BatchChunk, IndexedBatch, to_batch
 
 ON_NAN = ("stop", "skip")
 ADVICE = "try a smaller optimizer.lr, trainer.gradient_clip_val=1 or on_nan=skip"
@@ -55,7 +56,7 @@ SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
 
 class TrainingLoop(EvaluationLoop):
-    """Adds to ``EvaluationLoop``: training on a ``Batch``, or on a ``BatchChunk``, in each of Lightning's steps.
+    """Adds to ``EvaluationLoop``: training on a batch, or on a ``BatchChunk``, in each of Lightning's steps.
 
     ``trainer.accumulate_grad_batches`` and ``trainer.gradient_clip_val`` have their usual meaning; batches are counted,
     not chunks. After each batch, the loop calls ``on_microbatch_end(trainer, pl_module, item: IndexedBatch)`` of every
@@ -165,6 +166,8 @@ class TrainingLoop(EvaluationLoop):
             for parameter, gradient in zip(self.parameters(), self.restored_gradients, strict=True):
                 parameter.grad = None if gradient is None else gradient.to(parameter.device)
         self.restored_gradients = []
+        if self.objective.num_train is None:
+            self.objective.set_num_train(count_examples(self.trainer.train_dataloader))
         self.batches_per_epoch = self.count_batches()
         # One graph for each batch size. A graph for several sizes rounds differently, and whether torch
         # makes one depends on earlier batches, which a resumed training has not seen.
@@ -172,12 +175,12 @@ class TrainingLoop(EvaluationLoop):
 
     # A step: Lightning calls ``training_step``.
 
-    def training_step(self, batch: Batch | BatchChunk, batch_idx: int) -> None:
-        """Train on one ``Batch``, or on the batches of a ``BatchChunk`` one after another."""
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Train on one batch (``to_batch``), or on the batches of a ``BatchChunk`` one after another."""
         if not isinstance(batch, BatchChunk):
             if self.trainer.is_last_batch:
                 self.batches_per_epoch = batch_idx + 1  # for a loader that does not know its length
-            batch = BatchChunk(iter([IndexedBatch(batch_idx, None, batch)]))
+            batch = BatchChunk(iter([IndexedBatch(batch_idx, None, to_batch(batch))]))
         for item in batch:
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 break
@@ -349,3 +352,13 @@ class TrainingLoop(EvaluationLoop):
         self.skipped_steps = state["skipped"]
         self.epochs = state.get("epochs", checkpoint.get("epoch", 0))  # older checkpoints count whole epochs only
         self.num_accumulated, self.restored_gradients = state["pending"], state["gradients"]
+
+
+def count_examples(loader: Any) -> int | None:
+    """Return the number of examples of a ``DataLoader``; None if it is another loader, or if its data set has none.
+
+    A ``DataLoader`` with ``batch_size=None`` has a data set of batches, whose examples cannot be counted.
+    """
+    if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+        return None
+    return None if isinstance(loader.dataset, IterableDataset) else len(loader.dataset)  # type: ignore[arg-type]

@@ -1,0 +1,121 @@
+"""A model is a LightningModule like any other, and a data module one like any other."""
+
+import csv
+
+import pytest
+import torch
+from conftest import RandomImages
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader, TensorDataset
+
+from vaezoo.models import CVAE, VAE, BetaTCVAE
+from vaezoo.types import Batch
+
+QUIET = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
+         "enable_model_summary": False, "num_sanity_val_steps": 0}  # fmt: skip
+X = torch.rand(24, 1, 4, 4, generator=torch.Generator().manual_seed(0)).round()
+Y = torch.arange(24) % 3
+PAIRS = TensorDataset(X, Y)
+
+
+def make(kind=VAE, **settings):
+    torch.manual_seed(0)
+    return kind((1, 4, 4), latent_dim=2, **settings)
+
+
+# Loaders of one's own.
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        DataLoader(PAIRS, batch_size=5),
+        DataLoader(TensorDataset(X), batch_size=5),
+        DataLoader(X, batch_size=5),
+        DataLoader(TensorDataset(X.double(), Y), batch_size=5),
+    ],
+    ids=["pairs", "tuples of one", "x alone", "float64"],
+)
+@pytest.mark.filterwarnings("error:.*no logger configured.*")
+def test_plain_loaders(loader):
+    """Training, validation, test and prediction."""
+    model, trainer = make(), Trainer(**QUIET, max_epochs=2)
+    trainer.fit(model, loader, loader)
+    assert trainer.global_step == 10
+    (validated,) = trainer.validate(model, loader, verbose=False)
+    (tested,) = trainer.test(model, loader, verbose=False)
+    assert validated["val/elbo"] == model.results["val"]["elbo"]
+    assert tested["test/elbo"] == model.results["test"]["elbo"]
+    codes = torch.cat(trainer.predict(model, loader))
+    with torch.no_grad():
+        assert torch.equal(codes, torch.cat([model.encode(x) for x in X.split(5)]))
+
+
+def test_pairs_equal_a_batch():
+    """A loader of pairs and one of Batch train the same weights."""
+    results = []
+    batches = [Batch(x, y) for x, y in zip(X.split(8), Y.split(8), strict=True)]
+    for loader in (DataLoader(PAIRS, batch_size=8), DataLoader(batches, batch_size=None, collate_fn=lambda b: b)):
+        model = make()
+        Trainer(**QUIET, max_epochs=2).fit(model, loader)
+        results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_other_batches_are_refused(stage):
+    act = getattr(Trainer(**QUIET, max_epochs=1), stage)
+    words = r"^the loader gives a {}, but a model takes a pair of tensors \(x, y\), or x alone: let its data set or"
+    with pytest.raises(ValueError, match=words.format("dict")):
+        act(make(), DataLoader([{"x": x} for x in X], batch_size=4))
+    with pytest.raises(ValueError, match=words.format("list of 3")):
+        act(make(), DataLoader(TensorDataset(X, Y, Y), batch_size=4))
+
+
+def test_a_conditional_model_needs_labels():
+    model = make(CVAE, num_classes=3)
+    Trainer(**QUIET, max_epochs=1).fit(model, DataLoader(PAIRS, batch_size=4))
+    with pytest.raises(ValueError, match="a cvae needs one class label for each example, but the data have no labels"):
+        Trainer(**QUIET, max_epochs=1).fit(model, DataLoader(X, batch_size=4))
+
+
+def test_the_size_of_the_training_set_is_that_of_the_loader():
+    """An estimator of total correlation needs it; a data set of batches does not tell it."""
+    model = make(BetaTCVAE, alpha=1.0, beta=6.0, gamma=1.0, estimator="mss")
+    Trainer(**QUIET, max_epochs=1).fit(model, DataLoader(PAIRS, batch_size=5))
+    assert model.objective.num_train == 24
+    model = make()
+    Trainer(**QUIET, max_epochs=1).fit(model, DataLoader(X.split(8), batch_size=None))
+    assert model.objective.num_train is None
+
+
+# What a trainer returns.
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_the_numbers_are_returned_printed_and_logged_once(stage, tmp_path, capsys):
+    """In float64, and logged at the optimizer step, as at the end of each epoch of a training."""
+    data, model = RandomImages((1, 4, 4), batches_per_step=3, batch_size=10), make()
+    trainer = Trainer(**QUIET | {"logger": CSVLogger(tmp_path)}, max_epochs=1)
+    trainer.fit(model, data)
+    (numbers,) = getattr(trainer, stage)(model, data)
+    name = {"validate": "val"}.get(stage, stage)
+    assert numbers == {f"{name}/{key}": value for key, value in model.results[name].items()}
+    assert f"{name}/elbo" in capsys.readouterr().out
+    assert len(trainer.loggers) == 1
+    trainer.logger.save()
+    rows = list(csv.DictReader((tmp_path / "lightning_logs" / "version_0" / "metrics.csv").open()))
+    logged = [(int(row["step"]), float(row[f"{name}/elbo"])) for row in rows if row[f"{name}/elbo"]]
+    assert logged[-1] == ({"validate": 9, "test": 10}[stage], numbers[f"{name}/elbo"])
+    assert len(logged) == {"validate": 2, "test": 1}[stage]
+
+
+def test_prediction_with_a_data_module():
+    """``Trainer.predict`` returns the codes of the test set."""
+    data, model = RandomImages((1, 4, 4)), make()
+    trainer = Trainer(**QUIET, max_epochs=1)
+    trainer.fit(model, data)
+    codes = torch.cat(trainer.predict(model, data))
+    with torch.no_grad():
+        assert torch.equal(codes, torch.cat([model.encode(x) for x, _ in data.test_dataloader()]))
