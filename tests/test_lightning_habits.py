@@ -1,7 +1,11 @@
 """A model is a LightningModule like any other, and a data module one like any other."""
 
+import copy
 import csv
+import pickle
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from conftest import RandomImages
@@ -9,7 +13,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
+import vaezoo
+from vaezoo.families import ContinuousBernoulli, FixedScaleNormal, Masked
 from vaezoo.models import CVAE, VAE, BetaTCVAE
+from vaezoo.nets import MLP
+from vaezoo.objectives import Capacity
+from vaezoo.priors import VampPrior
 from vaezoo.types import Batch
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
@@ -119,3 +128,82 @@ def test_prediction_with_a_data_module():
     codes = torch.cat(trainer.predict(model, data))
     with torch.no_grad():
         assert torch.equal(codes, torch.cat([model.encode(x) for x, _ in data.test_dataloader()]))
+
+
+# Checkpoints.
+
+
+def trained(kind=VAE, **settings):
+    """Return a trained model, and the checkpoint of a trainer of one's own."""
+    model, trainer = make(kind, **settings), Trainer(**QUIET, max_epochs=1)
+    trainer.fit(model, DataLoader(PAIRS, batch_size=8))
+    return model, trainer
+
+
+def assert_equal(model, other):
+    assert type(other) is type(model)
+    assert not other.training
+    state = other.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (VAE, {}),
+        (BetaTCVAE, {"alpha": np.float64(1), "beta": 6, "gamma": np.int64(1), "estimator": "mss", "seed": 7}),
+        (VAE, {"encoder": partial(MLP, hidden=(8, 8)), "decoder": MLP, "prior": partial(VampPrior, num_components=3)}),
+        (VAE, {"likelihood": ContinuousBernoulli(), "optimizer": lambda groups: torch.optim.SGD(groups, lr=0.1)}),
+        (VAE, {"likelihood": Masked(FixedScaleNormal(scale=0.5)), "objective": Capacity(1.0, 2.0, steps=9)}),
+        (CVAE, {"num_classes": 3}),
+    ],
+    ids=range(6),
+)
+def test_a_checkpoint_of_a_trainer_of_ones_own(kind, settings, tmp_path):
+    """It tells how the model was built: no argument has to be repeated."""
+    model, trainer = trained(kind, **settings)
+    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    assert_equal(model, kind.load_from_checkpoint(tmp_path / "own.ckpt"))
+    assert_equal(model, vaezoo.load(tmp_path / "own.ckpt", map_location="cpu"))
+    vaezoo.save(copy.deepcopy(model), tmp_path / "new" / "saved.ckpt")
+    other = vaezoo.load(tmp_path / "new" / "saved.ckpt")
+    assert_equal(model, other)
+    assert other.seed == model.seed
+    vaezoo.save(other, tmp_path / "again.ckpt")
+    assert_equal(model, vaezoo.load(tmp_path / "again.ckpt"))
+
+
+def test_load_on_another_device(tmp_path):
+    vaezoo.save(make(), tmp_path / "a.ckpt")
+    assert vaezoo.load(tmp_path / "a.ckpt", map_location="meta").device.type == "meta"
+    assert VAE.load_from_checkpoint(tmp_path / "a.ckpt", map_location="meta").device.type == "meta"
+
+
+def test_a_loaded_model_can_get_another_optimizer(tmp_path):
+    _model, trainer = trained()
+    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    optimizer = partial(torch.optim.SGD, lr=1e-3)
+    assert VAE.load_from_checkpoint(tmp_path / "own.ckpt", optimizer=optimizer, latent_dim=2).optimizer is optimizer
+    with pytest.raises(ValueError, match=r"latent_dim=3 contradicts the config of .*, latent_dim=2: leave it out"):
+        VAE.load_from_checkpoint(tmp_path / "own.ckpt", latent_dim=3)
+
+
+class Mine(VAE):
+    """A model of one's own."""
+
+
+def test_what_cannot_be_saved_is_said(tmp_path):
+    words = r"how this VAE was built cannot be saved, because encoder is a .*: build it from classes of the zoo with"
+    model, trainer = trained(encoder=lambda inputs, outputs: MLP(inputs, outputs))
+    with pytest.raises(ValueError, match=words.replace("encoder is a .*", r"\S*<lambda> is not .* imported")):
+        vaezoo.save(model, tmp_path / "a.ckpt")
+    pickle.dumps(make(likelihood=FixedScaleNormal()))  # nothing is kept that cannot be pickled
+    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    with pytest.raises(ValueError, match=r"own.ckpt is not .* model.load_state_dict\(.*, or give the model's argument"):
+        VAE.load_from_checkpoint(tmp_path / "own.ckpt")
+    with pytest.raises(ValueError, match=r"is a folder: give the name of a file, such as .*model.ckpt"):
+        vaezoo.save(make(), tmp_path)
+    vaezoo.save(make(Mine), tmp_path / "mine.ckpt")
+    with pytest.raises(ValueError, match=r"test_lightning_habits.Mine is not in an allowed package .*allow_packages"):
+        vaezoo.load(tmp_path / "mine.ckpt")
+    assert_equal(make(Mine), vaezoo.load(tmp_path / "mine.ckpt", allow_packages="test_lightning_habits"))
