@@ -10,7 +10,9 @@ import pytest
 import torch
 from conftest import RandomImages
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger
+from lightning.pytorch.tuner import Tuner
 from torch.utils.data import DataLoader, TensorDataset
 
 import vaezoo
@@ -207,3 +209,49 @@ def test_what_cannot_be_saved_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"test_lightning_habits.Mine is not in an allowed package .*allow_packages"):
         vaezoo.load(tmp_path / "mine.ckpt")
     assert_equal(make(Mine), vaezoo.load(tmp_path / "mine.ckpt", allow_packages="test_lightning_habits"))
+
+
+# Callbacks, tuners and loggers of Lightning.
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tuners_and_weight_averaging_name_an_alternative():
+    """The optimizer steps are made in our own loop, which these cannot follow."""
+    loader = DataLoader(PAIRS, batch_size=8)
+    with pytest.raises(ValueError, match=r"LearningRateFinder does not work .*: set optimizer.lr \(in Python, optimi"):
+        Tuner(Trainer(**QUIET)).lr_find(make(), loader)
+    with pytest.raises(ValueError, match=r"BatchSizeFinder does not work .*: set data.batch_size"):
+        Tuner(Trainer(**QUIET)).scale_batch_size(make(), loader)
+    with pytest.raises(ValueError, match=r"StochasticWeightAveraging does not work .*: use callbacks/ema=default \("):
+        Trainer(**QUIET, callbacks=[StochasticWeightAveraging(1e-2)]).fit(make(), loader)
+
+
+def test_lightnings_loggers_from_the_config(cli):
+    """Beside our own, with the same numbers; the config is logged too."""
+    code, _out, err, run = cli(
+        "logger=csv", "+logger.own._target_=lightning.pytorch.loggers.CSVLogger", "+logger.own.save_dir=own",
+        "trainer.max_epochs=2", "callbacks.images=null", "trainer.log_every_n_steps=4",
+    )  # fmt: skip
+    assert code == 0, err
+    (own,) = run.parents[2].glob("own/lightning_logs/version_0/metrics.csv")
+    tables = [list(csv.DictReader(path.open())) for path in (run / "metrics.csv", own)]
+    numbers = [{(r["step"], name): r[name] for r in rows for name in r if r[name]} for rows in tables]
+    speed = [{key for key in found if key[1] == "step/images_per_second"} for found in numbers]
+    assert [len(found) > 0 for found in speed] == [True, True]
+    assert numbers[0] == numbers[1]
+    assert "latent_dim" in own.with_name("hparams.yaml").read_text()
+
+
+def test_mlflow(tmp_path, monkeypatch):
+    """If it is installed: all metrics, at the optimizer steps."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    logger = MLFlowLogger(tracking_uri=f"file:{tmp_path}")
+    model, data = make(), RandomImages((1, 4, 4), batches_per_step=3, batch_size=10)
+    trainer = Trainer(**QUIET | {"logger": logger}, max_epochs=2)
+    trainer.fit(model, data)
+    trainer.test(model, data, verbose=False)
+    history = logger.experiment.get_metric_history(logger.run_id, "val/elbo")
+    assert [point.step for point in history] == [9, 19]
+    last = logger.experiment.get_run(logger.run_id).data.metrics["test/elbo"]
+    assert last == model.results["test"]["elbo"]
