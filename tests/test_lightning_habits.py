@@ -8,19 +8,31 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import RandomImages
+from conftest import REPO, RandomImages
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger
 from lightning.pytorch.tuner import Tuner
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CyclicLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 from torch.utils.data import DataLoader, TensorDataset
 
 import vaezoo
 from vaezoo.families import ContinuousBernoulli, FixedScaleNormal, Masked
-from vaezoo.models import CVAE, VAE, BetaTCVAE
+from vaezoo.models import CVAE, VAE, BetaTCVAE, FactorVAE
 from vaezoo.nets import MLP
 from vaezoo.objectives import Capacity
 from vaezoo.priors import VampPrior
+from vaezoo.training.schedulers import one_cycle
 from vaezoo.types import Batch
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
@@ -255,3 +267,119 @@ def test_mlflow(tmp_path, monkeypatch):
     assert [point.step for point in history] == [9, 19]
     last = logger.experiment.get_run(logger.run_id).data.metrics["test/elbo"]
     assert last == model.results["test"]["elbo"]
+
+
+# Learning-rate schedules.
+
+
+class Rates(Callback):
+    """Records the learning rates of each optimizer step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.rates.append([group["lr"] for group in optimizer.param_groups])
+
+
+def rates_of(scheduler, kind=VAE, model=None, **settings):
+    """Return the first group's learning rate in each of 3 epochs of 5 steps, trained in chunks of 2."""
+    rates, data = Rates(), RandomImages((1, 4, 4), num=70, batch_size=10, batches_per_step=2)
+    optimizer = partial(torch.optim.SGD, lr=1e-3)
+    model = make(kind, scheduler=scheduler, optimizer=optimizer, **model or {})
+    trainer = Trainer(**QUIET, max_epochs=3, callbacks=[rates], **settings)
+    trainer.fit(model, data)
+    return rates.rates
+
+
+def by_hand(scheduler, after, lr=1e-3):
+    """Return the learning rate of 15 steps of a schedule that is advanced after each of these steps."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    schedule, rates = scheduler(optimizer), []
+    for step in range(15):
+        rates.append([optimizer.param_groups[0]["lr"]])
+        optimizer.step()
+        if step in after:
+            schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        partial(StepLR, step_size=2, gamma=0.1), partial(ExponentialLR, gamma=0.9), partial(LinearLR, total_iters=2),
+        partial(MultiStepLR, milestones=[1, 2]), partial(CosineAnnealingLR, T_max=3),
+        partial(LambdaLR, lr_lambda=lambda n: 1 / (1 + n)), partial(CyclicLR, base_lr=1e-5, max_lr=1e-3),
+    ],
+    ids=lambda scheduler: scheduler.func.__name__,
+)  # fmt: skip
+def test_a_schedule_of_torch_counts_epochs_or_steps(scheduler):
+    """It is made from its own arguments."""
+    assert rates_of(scheduler) == by_hand(scheduler, after=(4, 9, 14))
+    assert rates_of(scheduler, model={"scheduler_interval": "step"}) == by_hand(scheduler, after=range(15))
+
+
+def test_one_cycle_equals_that_of_torch():
+    """Each group of parameters has its own largest learning rate; torch's class gets the number of steps too."""
+    ours = rates_of(one_cycle)
+    torchs = partial(OneCycleLR, max_lr=1e-3, cycle_momentum=False)
+    assert ours == pytest.approx(np.array(by_hand(partial(torchs, total_steps=15), after=range(15))), rel=1e-12)
+    assert ours == pytest.approx(np.array(rates_of(torchs)), rel=1e-12)
+    (rate, critic), *_ = rates_of(one_cycle, FactorVAE, {"gamma": 1.0, "critic_lr": 1e-4, "critic_hidden": [4]})
+    assert rate == pytest.approx(1e-3 / 25)
+    assert critic == pytest.approx(1e-4 / 25)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_reduce_on_plateau_follows_the_validation(mode, monkeypatch):
+    """It gets the loss or the ELBO of each validation."""
+    seen, step = [], ReduceLROnPlateau.step
+    monkeypatch.setattr(ReduceLROnPlateau, "step", lambda self, value: seen.append(value) or step(self, value))
+    plateau = partial(ReduceLROnPlateau, mode=mode, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs")
+    rates = rates_of(plateau)
+    assert [rate for rate, in rates] == [1e-3] * 10 + [5e-4] * 5
+    assert len(seen) == 3
+    assert all(value > 0 if mode == "min" else value < 0 for value in seen)
+    with pytest.raises(ValueError, match="ReduceLROnPlateau follows the validation, and there is none: give validat"):
+        rates_of(plateau, limit_val_batches=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["+scheduler._target_=torch.optim.lr_scheduler.ExponentialLR"], "scheduler.gamma is missing: ExponentialLR n"),
+        (["scheduler=exponential", "scheduler.gama=2"], "scheduler.gama: there is no such key, did you mean sched"),
+        (["scheduler=step", "scheduler.interval=day"], "scheduler.interval=day is not one of step, epoch"),
+        (["scheduler=cosine", "+scheduler.interval=epoch"], "scheduler.interval=epoch: cosine counts optimizer st"),
+        (["scheduler=reduce_on_plateau", "+scheduler.interval=step"], "ReduceLROnPlateau counts validations, leave t"),
+        (["scheduler=step", "scheduler.step_size=x"], "scheduler.step_size='x' should be an integer"),
+        (["+scheduler.gamma=0.9"], "scheduler._target_ is missing: choose a scheduler, scheduler=NAME, or name a cl"),
+        (["scheduler=one_cycle", "scheduler.pct_start=2"], "scheduler.pct_start must be in [0, 1], got 2"),
+        (["scheduler=reduce_on_plateau", "scheduler.factor=2"], "scheduler: Factor should be < 1.0."),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_schedules_are_refused_in_one_sentence(cli, words, message):
+    code, _out, err, _run = cli("logger=none", "trainer.max_epochs=1", *words)
+    assert code == 1
+    assert message in err
+    assert len(err.strip().splitlines()) <= 2
+
+
+SCHEDULES = sorted(path.stem for path in (REPO / "conf" / "scheduler").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("words", [[f"scheduler={name}"] for name in SCHEDULES if name != "none"] + [
+    ["+scheduler._target_=torch.optim.lr_scheduler.ExponentialLR", "+scheduler.gamma=0.9"],
+    ["+scheduler._target_=torch.optim.lr_scheduler.CyclicLR", "+scheduler.base_lr=1e-5", "+scheduler.max_lr=1e-3",
+     "+scheduler.interval=step", "+scheduler.cycle_momentum=false"],
+], ids=str)  # fmt: skip
+def test_schedules_on_the_command_line(cli, words):
+    """Every choice, and schedules of torch by their own arguments; gamma is no number of steps."""
+    short = ("logger=csv", "trainer.max_epochs=2", "callbacks.images=null", "trainer.log_every_n_steps=1")
+    code, _out, err, run = cli(*short, *words)
+    assert code == 0, err
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    rates = [float(row["step/learning_rate"]) for row in rows if row["step/learning_rate"]]
+    if "ExponentialLR" in words[0]:
+        assert rates == pytest.approx([1e-3] * 20 + [9e-4] * 20)

@@ -40,7 +40,7 @@ class LatentVariableModel(Recorded, TrainingLoop):
         free_bits: KL in nats below which nothing is charged, for each latent dimension or each layer.
         free_bits_per: unit that ``free_bits`` is for: each latent "dim" (its mean KL over the batch) or each "layer".
         seed: seed of all noise in training and evaluation.
-        **training: arguments of ``TrainingLoop``: optimizer, scheduler, on_nan, compiled.
+        **training: arguments of ``TrainingLoop``: optimizer, scheduler, scheduler_interval, on_nan, compiled.
 
     Attributes:
         latent_shape: shape of one z; the model's class sets it.
@@ -59,7 +59,8 @@ class LatentVariableModel(Recorded, TrainingLoop):
     decoder: Conditional
     conditional: bool = False
     started: Tensor
-    not_recorded = ("seed", "optimizer", "scheduler", "on_nan", "compiled")  # settings of the training
+    # Settings of the training.
+    not_recorded = ("seed", "optimizer", "scheduler", "scheduler_interval", "on_nan", "compiled")
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class LatentVariableModel(Recorded, TrainingLoop):
             map_location: device to move the model to; the CPU if None.
             allow_packages: packages of your own that the model's config may name.
             **settings: arguments of the model, which must not contradict the checkpoint's config; and optimizer,
-                scheduler, on_nan and compiled, if it is not the checkpoint of a run.
+                scheduler, scheduler_interval, on_nan and compiled, if it is not the checkpoint of a run.
 
         Raises:
             ValueError: the checkpoint is of another class, a setting contradicts its config, or an argument is missing.

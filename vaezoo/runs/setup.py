@@ -19,6 +19,7 @@ from vaezoo.loggers import WandB, call_or_disable
 from vaezoo.models import LatentVariableModel
 from vaezoo.runs.checks import check_optimizer, check_trainer
 from vaezoo.training.machine import keep_freed_memory, set_threads, skip_gpu_probe
+from vaezoo.training.schedulers import check_schedule
 
 AUTO = {"_target_": "auto"}  # conf/model/likelihood/auto.yaml
 
@@ -61,6 +62,7 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r} should be an integer from 0 to {2**32 - 1}")
     check_optimizer(config["optimizer"] or {})
+    scheduler, interval = build_schedule(config["scheduler"] or {}, allow_packages)
     config, data = match_data(config)
     pl.seed_everything(seed, verbose=False)  # before the model is built: its initial weights are random
     model: LatentVariableModel = build(
@@ -69,7 +71,8 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
         allow_packages,
         seed=seed,
         optimizer=build(config["optimizer"], "optimizer", allow_packages),
-        scheduler=build(config["scheduler"], "scheduler", allow_packages) or None,
+        scheduler=scheduler,
+        scheduler_interval=interval,
         on_nan=config["on_nan"],
         compiled=config["compile"],
     )
@@ -79,6 +82,27 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
     model.check_data_kind(data)
     model.config = config
     return config, model, data
+
+
+def build_schedule(node: dict[str, Any], allow_packages: tuple[str, ...]) -> tuple[Any, str | None]:
+    """Build what makes the learning-rate schedule, and return it with the interval of the config.
+
+    Args:
+        node: the config of the schedule: a class or a function of ``PLACES`` with its own arguments, and perhaps
+            ``interval``; empty: there is none.
+        allow_packages: the user's own packages.
+
+    Raises:
+        ConfigError: an argument is wrong or missing.
+    """
+    if not node:
+        return None, None
+    if "_target_" not in node:
+        raise ConfigError("scheduler._target_ is missing: choose a scheduler, scheduler=NAME, or name a class of torch")
+    arguments = {key: value for key, value in node.items() if key != "interval"}
+    factory, interval = build(arguments | {"_partial_": True}, "scheduler", allow_packages), node.get("interval")
+    check_schedule(factory, interval)
+    return factory, interval
 
 
 def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
