@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import math
 import pickle
 from functools import partial
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPO, RandomImages
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, LambdaCallback, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger
 from lightning.pytorch.tuner import Tuner
 from torch.optim.lr_scheduler import (
@@ -27,6 +28,7 @@ from torch.optim.lr_scheduler import (
 from torch.utils.data import DataLoader, TensorDataset
 
 import vaezoo
+from vaezoo.data import MNIST, ArrayData, Digits, Sprites
 from vaezoo.families import ContinuousBernoulli, FixedScaleNormal, Masked
 from vaezoo.models import CVAE, VAE, BetaTCVAE, FactorVAE
 from vaezoo.nets import MLP
@@ -383,3 +385,93 @@ def test_schedules_on_the_command_line(cli, words):
     rates = [float(row["step/learning_rate"]) for row in rows if row["step/learning_rate"]]
     if "ExponentialLR" in words[0]:
         assert rates == pytest.approx([1e-3] * 20 + [9e-4] * 20)
+
+
+# Data modules with other models and loops.
+
+
+class Autoencoder(LightningModule):
+    """A model of somebody else, which takes pairs and uses automatic optimization."""
+
+    def __init__(self, shape):
+        super().__init__()
+        size = math.prod(shape)
+        self.net, self.seen = torch.nn.Linear(size, size), []
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        self.seen.append((x, y))
+        return (self.net(x.flatten(1)) - x.flatten(1)).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        x, _y = batch
+        self.log("val_loss", (self.net(x.flatten(1)) - x.flatten(1)).square().mean())
+
+    test_step = validation_step
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_our_data_with_a_model_of_somebody_else(workers):
+    """It gets batches (x, y): the same ones, in the same order, as our own models."""
+    data = Digits(val_size=180, batch_size=64, batches_per_step=8, num_workers=workers)
+    model = Autoencoder(data.shape)
+    trainer = Trainer(**QUIET, max_epochs=2)
+    trainer.fit(model, datamodule=data)
+    assert trainer.global_step == 2 * 20
+    assert trainer.test(model, data, verbose=False)[0]["val_loss"] > 0
+    ours, seen = VAE(data.shape, latent_dim=2), []
+    record = LambdaCallback()
+    record.on_microbatch_end = lambda trainer, pl_module, item: seen.append(item.batch)
+    Trainer(**QUIET, max_epochs=2, callbacks=[record]).fit(ours, data)
+    assert len(seen) == len(model.seen)
+    for ours, theirs in zip(seen, model.seen, strict=True):
+        assert torch.equal(ours.x, theirs[0])
+        assert torch.equal(ours.y, theirs[1])
+
+
+def test_a_model_of_somebody_else_resumes_within_an_epoch(tmp_path):
+    """The rest of the epoch has the batches that were left."""
+    data, model = Digits(val_size=180, batch_size=64), Autoencoder((1, 8, 8))
+    save = LambdaCallback(
+        on_train_batch_end=lambda trainer, *_: trainer.global_step == 7 and trainer.save_checkpoint(tmp_path / "a.ckpt")
+    )
+    Trainer(**QUIET, max_epochs=1, callbacks=[save]).fit(model, data)
+    other = Autoencoder((1, 8, 8))
+    Trainer(**QUIET, max_epochs=1).fit(other, data, ckpt_path=tmp_path / "a.ckpt")
+    assert len(other.seen) == 13
+    assert torch.equal(torch.cat([x for x, _ in other.seen]), torch.cat([x for x, _ in model.seen[7:]]))
+
+
+def test_a_loop_written_by_hand():
+    """Loaders need no ``setup``, the shape is known, and each pass has a new order."""
+    data = RandomImages((1, 4, 4), num=60, batch_size=16)
+    loader, passes = data.train_dataloader(), []
+    for _ in range(2):
+        for x, y in loader:
+            assert (x.shape, y.shape) == ((len(x), 1, 4, 4), (len(x),))
+        passes.append(torch.cat([y for _, y in loader]))
+    assert not torch.equal(*passes)
+    assert torch.equal(*(labels.sort().values for labels in passes))
+    trainer = Trainer(**QUIET, max_epochs=2)
+    trainer.fit(make(), data.train_dataloader(), data.val_dataloader())
+    assert trainer.global_step == 6
+    for other in (RandomImages((1, 4, 4)), RandomImages((1, 4, 4))):
+        assert len(other.val_dataloader()) + len(other.test_dataloader()) == 2
+
+
+def test_the_shape_is_known_by_the_data(tmp_path):
+    """It is that of a published data set, or the data are read."""
+    assert Digits().shape == (1, 8, 8)
+    assert Digits().train is None
+    assert MNIST(root=tmp_path).shape == (1, 28, 28)
+    assert Sprites(size=32, colors=3).shape == (3, 32, 32)
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(50, 7)))
+    data = ArrayData(path=str(tmp_path / "a.npy"))
+    assert data.known_shape is None
+    assert data.shape == (7,)
+    with pytest.raises(FileNotFoundError) as error:
+        MNIST(root=tmp_path).train_dataloader()
+    assert "call prepare_data() first" in error.value.__notes__[0]

@@ -128,9 +128,9 @@ def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
         if path not in ("", "???"):  # ??? stands for a value that the user must give
             data_config[key] = os.path.abspath(os.path.expanduser(path))
     data: DataModule = build(data_config, "data", allow_packages, seed=config["seed"])
-    if data.shape is None:
-        data.prepare_data()
-        data.inspect()
+    if data.known_shape is None or data_config.get("shape", ...) is None:
+        if data.known_shape is None:
+            data.prepare_data()
         data_config["shape"] = list(data.shape or ())
         if model_config.get("data_shape", ...) is None:
             model_config["data_shape"] = data_config["shape"]

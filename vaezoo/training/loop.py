@@ -85,7 +85,10 @@ class TrainingLoop(EvaluationLoop):
         gradient_norm: norm of the last step's gradient before clipping, 0-dim.
         skipped_steps: optimizer steps that ``on_nan="skip"`` has left out.
         schedule_unit: what the learning-rate schedule counts: "step", "epoch" or "validation".
+        takes_chunks: data modules read it: other LightningModules get single batches from them.
     """
+
+    takes_chunks = True
 
     def __init__(
         self,
