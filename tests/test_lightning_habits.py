@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, RandomImages
+from conftest import REPO, RandomImages, config
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, LambdaCallback, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger
@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import vaezoo
 from vaezoo.data import MNIST, ArrayData, Digits, Sprites
-from vaezoo.families import ContinuousBernoulli, FixedScaleNormal, Masked
+from vaezoo.families import ContinuousBernoulli, DiscretizedLogistic, FixedScaleNormal, Masked
+from vaezoo.instantiate import build
 from vaezoo.models import CVAE, VAE, BetaTCVAE, FactorVAE
 from vaezoo.nets import MLP
 from vaezoo.objectives import Capacity
@@ -475,3 +476,68 @@ def test_the_shape_is_known_by_the_data(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         MNIST(root=tmp_path).train_dataloader()
     assert "call prepare_data() first" in error.value.__notes__[0]
+
+
+# A trained model in the user's hands.
+
+
+@pytest.mark.parametrize("name", ["mlp_vae", "cvae", "ladder_vae", "vq_vae", "vamp_vae", "planar_vae", "s_vae"])
+def test_arrays_are_accepted_and_results_have_no_gradient(name):
+    """float64 and uint8 too; the results can go to matplotlib."""
+    model = build(config("model", f"model={name}", "model.data_shape=[1,4,4]"), "model").eval()
+    array, classes = X.numpy(), Y.numpy()
+    codes = model.encode(X, Y)
+    for x in (array, array.astype(np.float64), array.astype(np.uint8), array.astype(bool), 255 * X.to(torch.uint8)):
+        assert torch.equal(model.encode(x, classes), codes)
+        assert torch.equal(model.log_marginal(x, classes, num_samples=2), model.log_marginal(X, Y, num_samples=2))
+    assert torch.equal(model.decode(codes.numpy(), classes).mean, model.decode(z=codes, context=Y).mean)
+    assert torch.equal(model.reconstruct(array, classes), model.decode(codes, Y).mean)
+    assert model.sample(24, classes).mean.numpy().shape == (24, 1, 4, 4)
+    assert model.reconstruct(x=array, context=classes).numpy().shape == (24, 1, 4, 4)
+
+
+def test_gradients_where_they_are_asked_for():
+    """Of an argument that requires them, in a pass, in the parts, and while a Trainer trains."""
+    model, z = make(), torch.zeros(2, 2)
+    assert not model.decode(z).mean.requires_grad
+    assert model.decode(z.clone().requires_grad_()).mean.requires_grad
+    assert model.encode(X.clone().requires_grad_()).requires_grad
+    assert model(X).elbo.requires_grad
+    assert model.decoder(z).mean.requires_grad
+
+    class Own(VAE):
+        """A model whose pass uses ``encode`` and ``decode``."""
+
+        def forward(self, x, context=None, num_samples=None):
+            trace = super().forward(x, context, num_samples)
+            trace.px = self.decode(self.encode(x).unsqueeze(0))
+            return trace
+
+    own = make(Own)
+    own(X)  # outside of a training
+    before = [p.detach().clone() for p in own.parameters()]
+    Trainer(**QUIET, max_epochs=1).fit(own, DataLoader(PAIRS, batch_size=8))
+    assert all(not torch.equal(p, q) for p, q in zip(own.parameters(), before, strict=True))
+
+
+def test_bytes_are_scaled_as_in_the_training(tmp_path):
+    """If the model was trained on images of bytes, in the layout of the training; else they are refused."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 6, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    data = ArrayData(path=str(tmp_path / "a.npy"), batch_size=16)
+    model = VAE(data.shape, latent_dim=2, likelihood=DiscretizedLogistic())
+    Trainer(**QUIET, max_epochs=1).fit(model, data)
+    expected = model.encode(torch.from_numpy(images).movedim(-1, 1) / 255)
+    assert torch.equal(model.encode(images), expected)
+    assert torch.equal(model.encode(images.transpose(0, 3, 1, 2)), expected)
+    vaezoo.save(model, tmp_path / "a.ckpt")
+    assert torch.equal(vaezoo.load(tmp_path / "a.ckpt").encode(images), expected)
+    gray = images[:, None, :4, :4, 0]
+    bits, real = make(), make(likelihood=FixedScaleNormal())
+    with pytest.raises(ValueError, match=r"x holds bytes from 0 to 255, but the model was trained on bits: binarize x"):
+        bits.encode(gray)
+    assert torch.equal(bits.encode(gray > 127), bits.encode(torch.from_numpy(gray > 127).float()))
+    with pytest.raises(ValueError, match=r"bytes from 0 to 255, but the model takes .* data: convert x to floats"):
+        real.encode(gray)
+    with pytest.raises(ValueError, match="expected an array of numbers, got one of type <U1"):
+        real.encode(np.array(["a"]))

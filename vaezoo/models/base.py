@@ -13,6 +13,7 @@ from vaezoo.conditional import Conditional
 from vaezoo.families import Family
 from vaezoo.instantiate import Recorded, to_node
 from vaezoo.models import checks
+from vaezoo.models.inference import inference
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 from vaezoo.training.eval_mode import evaluating
@@ -92,6 +93,8 @@ class LatentVariableModel(Recorded, TrainingLoop):
             num_samples: K, samples of q for each example; the model's own number if None.
         """
 
+    # A model's class decorates these three with ``inference``: they have no gradients, and take arrays of NumPy.
+
     @abstractmethod
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return a deterministic code of x, (B, *latent_shape): the posterior mean, or the codebook's vectors."""
@@ -127,6 +130,16 @@ class LatentVariableModel(Recorded, TrainingLoop):
         """The family of p(x | z): it knows which data it can score."""
         return self.decoder.family
 
+    @inference
+    def reconstruct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the examples that represent p(x | z) at the code of x, (B, *data_shape).
+
+        They are its means; of tokens and categories the modes.
+        """
+        px = self.decode(self.encode(x, context), context)
+        return px.mode if self.likelihood.supported_data <= {"token", "categorical"} else px.mean
+
+    @inference
     def log_marginal(
         self, x: Tensor, context: Tensor | None = None, num_samples: int = 1000, **settings: Any
     ) -> Tensor:
