@@ -197,6 +197,7 @@ def test_config_has_the_defaults_of_the_class(name):
     kind = {"text": TextData, "topics": Topics}[name]
     assert node.pop("_target_") == f"vaezoo.data.{kind.__name__}"
     data, default = kind(**node), kind(path="a.txt" if name == "text" else "", batch_size=64, batches_per_step=8)
+    node["known_shape"] = node.pop("shape")  # to ask for the shape would read the data
     for option in node:
         assert getattr(data, option) == getattr(default, option), option
 
