@@ -203,6 +203,7 @@ def test_config_has_the_defaults_of_the_class(tmp_path):
     node = config("data", "data=array", f"data.path={tmp_path}/a.npy")
     assert node.pop("_target_") == "vaezoo.data.ArrayData"
     data, default = ArrayData(**node), ArrayData(path=node["path"], batches_per_step=8)
+    node["known_shape"] = node.pop("shape")  # to ask for the shape would read the data
     for name in node:
         assert getattr(data, name) == getattr(default, name), name
 

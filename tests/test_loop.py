@@ -19,7 +19,6 @@ from vaezoo.callbacks.ema import EMA
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.models import VAE, FactorVAE
 from vaezoo.training.schedulers import cosine
-from vaezoo.types import Batch
 
 FACTOR_VAE = partial(FactorVAE, gamma=10.0, critic_lr=1e-4, critic_hidden=[8])
 SGD = partial(torch.optim.SGD, lr=1e-3)  # Adam forgives a gradient that is wrong by a factor
@@ -233,20 +232,6 @@ def test_a_loader_without_a_length():
     fit = trainer(accumulate_grad_batches=4, max_epochs=1)
     fit.fit(model, torch.utils.data.DataLoader(Iterable(), batch_size=None))
     assert fit.global_step == 3  # 4 + 4 + 3
-
-
-@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
-def test_a_loader_of_plain_pairs_is_refused(stage):
-    """A loader whose data set gives a Batch for each example is accepted."""
-    source = data()
-    source.setup()
-    examples = source.examples(5)
-    pairs = torch.utils.data.TensorDataset(*examples)
-    batches = [Batch(x, y) for x, y in zip(*examples, strict=True)]
-    act = getattr(trainer(max_epochs=1), stage)
-    with pytest.raises(ValueError, match=r"gives a list, but VAE needs a vaezoo\.types\.Batch: let its"):
-        act(make(), torch.utils.data.DataLoader(pairs, batch_size=2))
-    act(make(), torch.utils.data.DataLoader(batches, batch_size=2))
 
 
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty.*")

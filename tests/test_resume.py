@@ -3,12 +3,14 @@
 import random
 import re
 import signal
+from functools import partial
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from conftest import RandomImages
+from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR, ReduceLROnPlateau
 
 from vaezoo.callbacks.anneal import LinearWarmup
 from vaezoo.callbacks.checkpoints import Best, Last
@@ -17,7 +19,7 @@ from vaezoo.callbacks.ema import EMA
 from vaezoo.callbacks.progress import Progress
 from vaezoo.models import VAE
 from vaezoo.runs.signals import Stopped, stop_request
-from vaezoo.training.schedulers import cosine
+from vaezoo.training.schedulers import cosine, one_cycle
 
 
 class Killed(BaseException):
@@ -57,10 +59,12 @@ class Recorded(VAE):
         assert self.record.setdefault(key, self.results[stage]) == self.results[stage]
 
 
-def train(folder, record, die_at=None, in_validation=False, batches_per_step=3, resume=False, **settings):
+def train(
+    folder, record, die_at=None, in_validation=False, batches_per_step=3, resume=False, scheduler=cosine, **settings
+):
     """Train once. Return None if the training was killed, else weights, number of steps and best score."""
     pl.seed_everything(3, verbose=False)
-    model = Recorded((1, 5, 4), latent_dim=2, scheduler=cosine, seed=3)
+    model = Recorded((1, 5, 4), latent_dim=2, scheduler=scheduler, seed=3)
     model.record = record
     data = RandomImages((1, 5, 4), num=120, val_size=20, batch_size=10, batches_per_step=batches_per_step, seed=3)
     data.eval_batch_size = 7
@@ -75,6 +79,10 @@ def train(folder, record, die_at=None, in_validation=False, batches_per_step=3, 
     except Killed:
         return None
     return torch.cat([p.detach().flatten() for p in model.parameters()]), trainer.global_step, callbacks[1].score
+
+
+# A validation never counts as better, so that the learning rate is reduced after each of them.
+WORSE_EACH_TIME = partial(ReduceLROnPlateau, mode="max", factor=0.5, patience=0, threshold=1e9, threshold_mode="abs")
 
 
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty.*")
@@ -92,13 +100,18 @@ def train(folder, record, die_at=None, in_validation=False, batches_per_step=3, 
         {"val_check_interval": 4},
         {"val_check_interval": 3, "accumulate_grad_batches": 4},
         {"max_steps": 17},
+        {"scheduler": partial(ExponentialLR, gamma=0.5)},
+        {"scheduler": partial(MultiStepLR, milestones=[1, 2])},
+        {"scheduler": WORSE_EACH_TIME},
+        {"scheduler": WORSE_EACH_TIME, "val_check_interval": 4},
+        {"scheduler": one_cycle},
     ],
-    ids=str,
+    ids=lambda settings: re.sub(r" at 0x\w+", "", str(settings)),
 )
 def test_killed_anywhere(tmp_path, settings):
     record = {}
     whole = train(tmp_path / "whole", record, **settings)
-    draw = random.Random(str(settings))
+    draw = random.Random(re.sub(r" at 0x\w+", "", str(settings)))
     for turn in range(2):
         folder, resumed = tmp_path / str(turn), {}
         result, kills = None, 0

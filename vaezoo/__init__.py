@@ -1,13 +1,13 @@
 """vaezoo: variational autoencoders whose numbers can be trusted."""
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "save"]
 
 
 def __getattr__(name: str):
     # Imported here, because torch takes seconds to import and `vaezoo --help` does not need it.
-    if name == "load":
-        from vaezoo.runs.load import load
+    if name in ("load", "save"):
+        from vaezoo.runs import load
 
-        return load
+        return getattr(load, name)
     raise AttributeError(f"module 'vaezoo' has no attribute {name!r}")

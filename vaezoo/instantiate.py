@@ -12,6 +12,7 @@ are compared with the target's signature, and plain values with its type hints.
 
 import inspect
 import math
+import numbers
 import re
 import sys
 import types
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from vaezoo.errors import ConfigError, suggest
 from vaezoo.old_names import NEW_NAMES
@@ -60,7 +61,8 @@ PLACES = {
     "model part": Place("part of a model", "torch.nn.Module", PARTS, ("vaezoo.families.diagonal_normal",)),
     "optimizer": Place("optimizer", "torch.optim.Optimizer", ("torch.optim",)),
     "scheduler": Place(
-        "schedule", "torch.optim.lr_scheduler.LRScheduler", ("torch.optim",), ("vaezoo.training.schedulers.cosine",)
+        "schedule", "torch.optim.lr_scheduler.LRScheduler", ("torch.optim",),
+        ("vaezoo.training.schedulers.cosine", "vaezoo.training.schedulers.one_cycle"),
     ),
     "data": Place("data module", "lightning.pytorch.LightningDataModule", ("vaezoo.data",)),
     "trainer": Place("trainer", others=("lightning.pytorch.Trainer",)),
@@ -244,3 +246,69 @@ def describe(hint: Any) -> str:
     """Describe a type hint in words."""
     words = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}
     return " or ".join(words.get(kind, str(kind)) for kind in alternatives(hint))
+
+
+class Recorded:
+    """Base class of objects that keep the config node from which ``build`` makes them again.
+
+    Attributes:
+        node: the config node; or the reason why there is none, such as an argument that is a function without a name.
+        not_recorded: names of arguments that are left out of the node.
+    """
+
+    node: dict[str, Any] | str
+    not_recorded: tuple[str, ...] = ()
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        made = super().__new__(cls)
+        try:
+            constructor = inspect.signature(cls.__init__)
+            given = dict(list(constructor.bind(made, *arguments, **named).arguments.items())[1:])  # without self
+            for parameter in constructor.parameters.values():
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    given |= given.pop(parameter.name, {})
+            kept = {key: to_node(value, key) for key, value in given.items() if key not in cls.not_recorded}
+            made.__dict__["node"] = {"_target_": full_name(cls), **kept}  # before torch's __init__
+        except (TypeError, ValueError) as error:  # copying calls this method without arguments
+            made.__dict__["node"] = str(error)
+        return made
+
+
+def to_node(value: Any, name: str) -> Any:
+    """Return a config node from which ``build`` makes an equal value.
+
+    Args:
+        value: a plain value, a list, a ``Recorded`` object, a class, or a ``functools.partial`` of one.
+        name: name of the argument, for the message.
+
+    Raises:
+        ValueError: the value is something else, or is defined where no other process finds it.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Real):  # also one of NumPy
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    if isinstance(value, list | tuple):
+        return [to_node(item, name) for item in value]
+    if isinstance(value, Recorded):
+        if isinstance(value.node, str):
+            raise ValueError(value.node)
+        return value.node
+    if isinstance(value, partial) and not value.args:
+        named = {key: to_node(item, f"{name}.{key}") for key, item in value.keywords.items()}
+        return {**to_node(value.func, name), **named}
+    if isinstance(value, type | types.FunctionType):
+        return {"_target_": full_name(value), "_partial_": True}
+    raise ValueError(f"{name} is a {type(value).__name__}, which a config cannot describe")
+
+
+def full_name(target: Any) -> str:
+    """Return the full name of a class or function.
+
+    Raises:
+        ValueError: it is defined in a notebook, in a program or in a function, where no other process finds it.
+    """
+    module, name = target.__module__, target.__qualname__
+    if module == "__main__" or not name.isidentifier():
+        raise ValueError(f"{name} is not defined in a module that can be imported")
+    return f"{module}.{name}"

@@ -1,9 +1,10 @@
 """Types that several packages share: shapes, factories of networks, and batches."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -39,6 +40,32 @@ class Cells(NamedTuple):
     texts: list[list[str]]
     is_category: list[bool]
     note: str = ""
+
+
+def to_batch(batch: Any) -> Batch:
+    """Return what a loader gives as a ``Batch``. Data without labels get the label -1, which marks a missing one.
+
+    >>> to_batch([torch.zeros(2, 3)]).y
+    tensor([-1, -1])
+
+    Args:
+        batch: a ``Batch``, a pair (x, y), or x alone.
+
+    Raises:
+        ValueError: the loader gives something else.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    parts = batch if isinstance(batch, tuple | list) else [batch]
+    if len(parts) == 2:
+        return Batch(*parts)
+    if len(parts) == 1 and isinstance(parts[0], Tensor) and parts[0].dim() > 0:
+        return Batch(parts[0], torch.full((len(parts[0]),), -1, device=parts[0].device))
+    size = f" of {len(parts)}" if isinstance(batch, tuple | list) else ""
+    raise ValueError(
+        f"the loader gives a {type(batch).__name__}{size}, but a model takes a pair of tensors (x, y), or x alone: let "
+        f"its data set or its collate_fn return one of them"
+    )
 
 
 class IndexedBatch(NamedTuple):

@@ -1,5 +1,6 @@
 """The data module that all kinds of data share."""
 
+import itertools
 import math
 import os
 from abc import abstractmethod
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import seeding
-from vaezoo.data.batching import Batches, ChunkLoader
+from vaezoo.data.batching import Batches, BatchLoader, ChunkLoader
 from vaezoo.data.splits import Split, check_split, check_values, describe_value
 from vaezoo.errors import ConfigError
 from vaezoo.missing import fill_missing, is_observed
@@ -52,6 +53,7 @@ class DataModule(pl.LightningDataModule):
         is_standardized: whether the data module has divided real numbers by their scales. Only a likelihood that is
             ``Rescaled`` then reports log p(x) in the user's units.
         test_set: name of the test set, if this class may have several. Numbers on different ones do not compare.
+        known_shape: shape of one example; None before the data are read, if it was neither given nor is published.
         eval_batch_size: examples per batch in evaluation. It is no option: the noise of a batch is drawn together, so
             another size would give other numbers. A class of larger examples may set its own.
 
@@ -80,6 +82,7 @@ class DataModule(pl.LightningDataModule):
     has_missing = False
     is_standardized = False
     test_set = ""
+    known_shape: tuple[int, ...] | None = None
     eval_batch_size = 100
 
     def __init__(
@@ -100,13 +103,14 @@ class DataModule(pl.LightningDataModule):
         for (name, bound), value in zip(least.items(), given, strict=True):
             if value < bound and not (name == "val_size" and value > 0):
                 raise ValueError(f"data.{name} must be >= {bound}, got {value}")
-        self.shape = None if shape is None else tuple(shape)
+        self.known_shape = self.known_shape if shape is None else tuple(shape)
         self.root, self.batch_size = root, batch_size
         self.val_size, self.split_seed, self.seed = val_size, split_seed, seed
         self.batches_per_step, self.num_workers, self.on_device = batches_per_step, num_workers, on_device
         self.train: Split | None = None
         self.all: Split | None = None
         self.splits_as_read: list[Split] = []  # between ``inspect`` and ``setup``
+        self.is_reading = False
 
     # What a subclass defines.
 
@@ -290,14 +294,21 @@ class DataModule(pl.LightningDataModule):
         """
         if self.splits_as_read or self.train is not None:
             return
-        self.splits_as_read = self.check_splits(self.read())
+        self.is_reading = True
+        try:
+            self.splits_as_read = self.check_splits(self.read())
+        except FileNotFoundError as error:
+            error.add_note("call prepare_data() first, which downloads files of published data, as a Trainer does")
+            raise
+        finally:
+            self.is_reading = False
         shape = tuple(self.splits_as_read[0].x.shape[1:])
-        if self.shape is not None and self.shape != shape:
+        if self.known_shape is not None and self.known_shape != shape:
             raise ValueError(
-                f"data.shape is {self.shape}, but the {self.noun}s of {type(self).__name__} are {shape}: "
+                f"data.shape is {self.known_shape}, but the {self.noun}s of {type(self).__name__} are {shape}: "
                 f"use data.shape={list(shape)}"
             )
-        self.shape = shape
+        self.known_shape = shape
 
     def check_splits(self, splits: Any) -> list[Split]:
         """Return the sets if this class can use what ``read`` returned.
@@ -325,6 +336,13 @@ class DataModule(pl.LightningDataModule):
         return checked
 
     # What a model reads.
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of one example. The data are read if it is not known yet; None while they are."""
+        if self.known_shape is None and not self.is_reading:
+            self.inspect()
+        return self.known_shape
 
     @property
     def mean(self) -> Tensor:
@@ -394,19 +412,34 @@ class DataModule(pl.LightningDataModule):
         return 1 if self.trainer_info.counts_steps else self.batches_per_step
 
     def train_dataloader(self) -> ChunkLoader:
+        """Return a loader of ``Batch(x, y)``; for our own training loop, of chunks of batches.
+
+        Without a trainer, each pass over the loader is the next epoch.
+        """
+        self.setup()
         info = self.trainer_info
         split, workers = self.to_training_device(self.training_split), self.num_workers
         if workers is None:
             copies = info.device.type == "cuda" and split is self.train  # each batch is copied to the GPU
             workers = min(4, (os.cpu_count() or 1) - 1) if copies else 0
         batches = self.batches(split, self.batch_size, train=True, shuffle=True, info=info)
-        return ChunkLoader(batches, self.effective_batches_per_step, lambda: info.next_step, workers)
+        if info.takes_chunks:
+            return ChunkLoader(batches, self.effective_batches_per_step, lambda: info.next_step, workers)
+        if self.trainer is None:
+            batches.epoch = itertools.count().__next__
+        return BatchLoader(batches, 1, lambda: info.next_step, workers)
 
     def val_dataloader(self) -> Batches:
+        self.setup()
         return self.evaluation_batches(self.val)
 
     def test_dataloader(self) -> Batches:
+        self.setup()
         return self.evaluation_batches(self.test)
+
+    def predict_dataloader(self) -> Batches:
+        """Return the test set: ``Trainer.predict`` returns its codes."""
+        return self.test_dataloader()
 
     def evaluation_batches(self, split: Split) -> Batches:
         """Return an iterable over a split for evaluation: smaller batches if a process would have none otherwise."""

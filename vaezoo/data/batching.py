@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,3 +146,12 @@ class ChunkLoader:
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Load nothing."""
+
+
+class BatchLoader(ChunkLoader):
+    """Iterate over training batches one by one, for other loops than our own; ``size`` is 1."""
+
+    def __iter__(self) -> Iterator[Any]:  # of Batch
+        for chunk in super().__iter__():
+            for item in chunk:
+                yield item.batch

@@ -15,6 +15,7 @@ class Digits(ImageData):
     drawn once, the same for all seeds.
     """
 
+    known_shape = (1, 8, 8)
     default_binarize = "dynamic"
     test_size = 360
 

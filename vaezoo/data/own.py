@@ -57,10 +57,14 @@ class OwnData(DataModule):
         return self.read_all()
 
     def setup_new(self, description: Mapping[str, Any]) -> None:
-        split, self.digests = self.read_new(description)
+        self.is_reading = True  # so that nothing asks for the shape of data that are not divided
+        try:
+            split, self.digests = self.read_new(description)
+        finally:
+            self.is_reading = False
         split = check_split(split, f"the new {self.noun}s", self.noun)
         self.rows = {"all": torch.arange(len(split.y))}
-        self.shape = tuple(split.x.shape[1:])
+        self.known_shape = tuple(split.x.shape[1:])
         self.check_examples(split, "the new data")
         if (known := description.get("class_names")) and known != self.class_names:
             split = Split(split.x, match_classes(split.y, self.class_names or [], known))

@@ -95,8 +95,10 @@ class Sprites(FactorData):
             raise ValueError(f"data.size must be a multiple of 4 and >= 32, got {size}")
         if colors not in (1, 2, 3):
             raise ValueError(f"data.colors must be 1, 2 or 3, got {colors}")
-        if self.shape not in (None, (colors, size, size)):
-            raise ValueError(f"data.shape={list(self.shape)} contradicts data.size={size} and data.colors={colors}")
+        if self.known_shape not in (None, (colors, size, size)):
+            shape = list(self.known_shape or ())
+            raise ValueError(f"data.shape={shape} contradicts data.size={size} and data.colors={colors}")
+        self.known_shape = (colors, size, size)
         self.size, self.colors = size, colors
         shape = torch.arange(1, 4)
         scale = torch.linspace(0.5, 1, 6, dtype=torch.float64)

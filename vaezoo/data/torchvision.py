@@ -71,6 +71,7 @@ class IdxData(TorchvisionData):
         sizes: published numbers of training and of test images.
     """
 
+    known_shape = (1, 28, 28)
     default_binarize = "dynamic"
     sizes = (60_000, 10_000)
 
@@ -149,6 +150,7 @@ class CIFAR10(TorchvisionData):
     https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
     """
 
+    known_shape = (3, 32, 32)
     dataset = "CIFAR10"
     files = (
         *(f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)),

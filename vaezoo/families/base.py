@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaezoo.instantiate import Recorded
 from vaezoo.missing import is_observed
 from vaezoo.types import Shape
 
 WHOLE_NUMBERS = frozenset({"count", "token", "categorical"})  # kinds of data that are integers, not floats
 
 
-class Family(nn.Module):
+class Family(Recorded, nn.Module):
     """A function from n raw tensors of one shape to a distribution over this shape, elementwise or joint.
 
     >>> from vaezoo.families import Normal

@@ -11,12 +11,14 @@ from torch.distributions import Distribution
 from vaezoo import seeding
 from vaezoo.conditional import Conditional
 from vaezoo.families import Family
+from vaezoo.instantiate import Recorded, to_node
 from vaezoo.models import checks
+from vaezoo.models.inference import inference
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.training.loop import TrainingLoop
-from vaezoo.types import Shape
+from vaezoo.types import Batch, Shape
 
 CAPABILITIES = {
     "elbo": "the evidence lower bound of a pass",
@@ -26,7 +28,7 @@ CAPABILITIES = {
 }
 
 
-class LatentVariableModel(TrainingLoop):
+class LatentVariableModel(Recorded, TrainingLoop):
     """q(z | x), p(z), p(x | z) and an objective, as a LightningModule.
 
     Single inheritance: ``LatentVariableModel`` -> ``TrainingLoop`` (``vaezoo.training.loop``: optimizer steps and
@@ -39,7 +41,7 @@ class LatentVariableModel(TrainingLoop):
         free_bits: KL in nats below which nothing is charged, for each latent dimension or each layer.
         free_bits_per: unit that ``free_bits`` is for: each latent "dim" (its mean KL over the batch) or each "layer".
         seed: seed of all noise in training and evaluation.
-        **training: arguments of ``TrainingLoop``: optimizer, scheduler, on_nan, compiled.
+        **training: arguments of ``TrainingLoop``: optimizer, scheduler, scheduler_interval, on_nan, compiled.
 
     Attributes:
         latent_shape: shape of one z; the model's class sets it.
@@ -48,7 +50,7 @@ class LatentVariableModel(TrainingLoop):
         decoder: p(x | z); the model's class sets it.
         conditional: whether p(x | z) and the bound depend on a context, such as labels.
         started: 1 after the data-dependent initialization; a buffer, so that a checkpoint holds it.
-        config: the run's config, which checkpoints carry; None outside a run.
+        config: the run's config, which checkpoints carry; None outside a run, where they carry ``own_config``.
         data_description: what the data module says of the data (``DataModule.describe``), which checkpoints carry;
             empty before the first fit.
     """
@@ -58,6 +60,8 @@ class LatentVariableModel(TrainingLoop):
     decoder: Conditional
     conditional: bool = False
     started: Tensor
+    # Settings of the training.
+    not_recorded = ("seed", "optimizer", "scheduler", "scheduler_interval", "on_nan", "compiled")
 
     def __init__(
         self,
@@ -88,6 +92,8 @@ class LatentVariableModel(TrainingLoop):
             context: labels or whatever else the model is conditioned on, (B, ...); other models ignore it.
             num_samples: K, samples of q for each example; the model's own number if None.
         """
+
+    # A model's class decorates these three with ``inference``: they have no gradients, and take arrays of NumPy.
 
     @abstractmethod
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -124,6 +130,16 @@ class LatentVariableModel(TrainingLoop):
         """The family of p(x | z): it knows which data it can score."""
         return self.decoder.family
 
+    @inference
+    def reconstruct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the examples that represent p(x | z) at the code of x, (B, *data_shape).
+
+        They are its means; of tokens and categories the modes.
+        """
+        px = self.decode(self.encode(x, context), context)
+        return px.mode if self.likelihood.supported_data <= {"token", "categorical"} else px.mean
+
+    @inference
     def log_marginal(
         self, x: Tensor, context: Tensor | None = None, num_samples: int = 1000, **settings: Any
     ) -> Tensor:
@@ -147,41 +163,50 @@ class LatentVariableModel(TrainingLoop):
     def load_from_checkpoint(  # type: ignore[override]  # a checkpoint of a run has its settings in itself
         cls, checkpoint_path: Any, map_location: Any = None, allow_packages: tuple[str, ...] = (), **settings: Any
     ) -> Self:
-        """Load a trained model in eval mode, built from its run's own config, as ``vaezoo.load`` does.
+        """Load a trained model in eval mode, built from the config in its checkpoint, as ``vaezoo.load`` does.
 
-        A checkpoint that your own ``Trainer`` wrote holds no config: ``settings`` are then the model's arguments, as
-        for any LightningModule.
+        A checkpoint holds no config if the model was built from arguments that a config cannot describe, such as a
+        function of your own: ``settings`` are then the model's arguments, as for any LightningModule.
 
         Args:
             checkpoint_path: a run folder (its best checkpoint is loaded) or a checkpoint.
             map_location: device to move the model to; the CPU if None.
             allow_packages: packages of your own that the model's config may name.
-            **settings: arguments of the model, which must not contradict the checkpoint's config.
+            **settings: arguments of the model, which must not contradict the checkpoint's config; and optimizer,
+                scheduler, scheduler_interval, on_nan and compiled, if it is not the checkpoint of a run.
 
         Raises:
-            ValueError: the checkpoint is of another class, or a setting contradicts its config.
+            ValueError: the checkpoint is of another class, a setting contradicts its config, or an argument is missing.
         """
         from vaezoo.runs.checkpoint import ForeignCheckpoint, find_checkpoint
         from vaezoo.runs.load import load
 
         path = find_checkpoint(checkpoint_path)
         try:
-            model = load(path, allow_packages)
-        except ForeignCheckpoint:
-            return super().load_from_checkpoint(path, map_location, **{"weights_only": True, **settings})
+            model = load(path, allow_packages, map_location)
+        except ForeignCheckpoint as error:
+            try:
+                return super().load_from_checkpoint(path, map_location, **{"weights_only": True, **settings})
+            except TypeError as missing:  # an argument
+                raise ValueError(
+                    f"{error}, or give the model's arguments, {cls.__name__}.load_from_checkpoint(FILE, data_shape=...)"
+                ) from missing
         if not isinstance(model, cls):
             name = type(model).__name__
             raise ValueError(f"{path} holds a {name}, not a {cls.__name__}: use {name}.load_from_checkpoint")
         config: dict[str, Any] = model.config or {}
         saved = {"seed": config["seed"], **config["model"]}
+        is_run = "optimizer" in config
         for name, value in settings.items():
-            if name not in saved:
+            if name in cls.not_recorded and name not in saved and not is_run:
+                setattr(model, name, value)
+            elif name not in saved:
                 raise ValueError(f"{name}={value!r} is not in the config of {path}, which decides: leave it out")
-            if (list(value) if isinstance(value, tuple) else value) != saved[name]:
+            elif to_node(value, name) != saved[name]:
                 raise ValueError(
                     f"{name}={value!r} contradicts the config of {path}, {name}={saved[name]!r}: leave it out"
                 )
-        return model if map_location is None else model.to(map_location)
+        return model
 
     # What happens before the first step.
 
@@ -215,7 +240,7 @@ class LatentVariableModel(TrainingLoop):
     def on_fit_start(self) -> None:
         checks.check_objective(self, self.trainer.world_size)
 
-    def check_batch(self, batch: Any) -> None:
+    def check_batch(self, batch: Batch) -> None:
         checks.check_batch(self, batch)
 
     def check_data_kind(self, data: Any) -> None:
@@ -224,6 +249,20 @@ class LatentVariableModel(TrainingLoop):
 
     # Checkpoints.
 
+    def origin(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the weights, so that ``vaezoo.load`` can build the model again.
+
+        Raises:
+            ValueError: an argument of the model cannot be described by a config.
+        """
+        if self.config is None and isinstance(self.node, str):
+            raise ValueError(
+                f"how this {type(self).__name__} was built cannot be saved, because {self.node}: build it from classes "
+                f"of the zoo with plain arguments, or save model.state_dict() and keep the code"
+            )
+        config = self.config if self.config is not None else {"model": self.node, "seed": self.seed}
+        return {"vaezoo_config": config, "vaezoo_data": self.data_description}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if self.data_description and self.trainer.state.fn == TrainerFn.FITTING:
@@ -231,6 +270,5 @@ class LatentVariableModel(TrainingLoop):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        if self.config is not None:
-            checkpoint["vaezoo_config"] = self.config  # vaezoo.load reads it
-            checkpoint["vaezoo_data"] = self.data_description
+        if self.config is not None or isinstance(self.node, dict):
+            checkpoint |= self.origin()

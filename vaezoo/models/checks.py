@@ -82,16 +82,11 @@ def are_close(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def check_batch(model: "LatentVariableModel", batch: Any) -> None:
-    """Raise a ValueError if the model cannot take a batch: its type, its shapes or its values.
+def check_batch(model: "LatentVariableModel", batch: Batch) -> None:
+    """Raise a ValueError if the model cannot take a batch: its types, its shapes or its values.
 
     NaN and infinity are not refused. They make the loss NaN, and ``on_nan`` decides what happens then.
     """
-    if not isinstance(batch, Batch):
-        raise ValueError(
-            f"the loader gives a {type(batch).__name__}, but {type(model).__name__} needs a vaezoo.types.Batch: "
-            f"let its data set or its collate_fn return Batch(x, y)"
-        )
     x, y = batch
     for name, value in {"x": x, "y": y}.items():
         if not isinstance(value, Tensor):

@@ -12,6 +12,7 @@ from vaezoo.conditional import Conditional, Network
 from vaezoo.families import Bernoulli, Family
 from vaezoo.families import Normal as NormalFamily
 from vaezoo.models.base import LatentVariableModel
+from vaezoo.models.inference import inference
 from vaezoo.nets import MLP
 from vaezoo.objectives import ELBO, Objective
 from vaezoo.priors import StandardNormal
@@ -130,6 +131,7 @@ class LadderVAE(LatentVariableModel):
             means.append(product_of_normals(qhat, down(means[-1], context).base_dist).mean)
         return means
 
+    @inference
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.top_down_means(x, context)[-1]
 
@@ -137,9 +139,11 @@ class LadderVAE(LatentVariableModel):
         """Return ``top_down_means``; the mean of a lower q is noisy, since it depends on samples from above."""
         return self.top_down_means(trace.x)
 
+    @inference
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         return self.decoder(z, context)
 
+    @inference
     def sample(self, num: int, context: Tensor | None = None) -> Distribution:
         z = self.top(context).sample(torch.Size([num]))
         for down in reversed(self.downwards):

@@ -7,6 +7,7 @@ from torch.distributions import Distribution
 from vaezoo.conditional import Conditional
 from vaezoo.families import Bernoulli, Family, PosteriorFactory, diagonal_normal
 from vaezoo.models.base import LatentVariableModel
+from vaezoo.models.inference import inference
 from vaezoo.nets import MLP
 from vaezoo.objectives import ELBO, Objective
 from vaezoo.priors import PriorFactory, StandardNormal
@@ -98,11 +99,14 @@ class VAE(LatentVariableModel):
         z = q.rsample(torch.Size([self.num_samples if num_samples is None else num_samples]))  # (K, B, D)
         return Trace(x, self.decoder(z, context), (Latent(q, self.prior(context), z),), context)
 
+    @inference
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.encoder.point_estimate(x, context)
 
+    @inference
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         return self.decoder(z, context)
 
+    @inference
     def sample(self, num: int, context: Tensor | None = None) -> Distribution:
         return self.decode(self.prior.sample(num, context), context)

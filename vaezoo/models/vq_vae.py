@@ -11,6 +11,7 @@ from vaezoo.conditional import Conditional, Network
 from vaezoo.distributions import UniformCodes
 from vaezoo.families import Bernoulli, Family
 from vaezoo.models.base import LatentVariableModel
+from vaezoo.models.inference import inference
 from vaezoo.nets import MLP, Quantizer
 from vaezoo.objectives import Commitment
 from vaezoo.trace import Latent, Trace
@@ -97,13 +98,16 @@ class VQVAE(LatentVariableModel):
         z = q.rsample(torch.Size([num_samples or 1]))  # (K, B, n, D), K equal samples
         return Trace(x, self.decoder(z, context), (Latent(q, self.prior(), z),), context)
 
+    @inference
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         codebook = self.quantizer.codebook
         return codebook[self.quantizer.nearest(self.encoder(x, context).to(codebook.dtype))]
 
+    @inference
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         return self.decoder(z, context)
 
+    @inference
     def sample(self, num: int, context: Tensor | None = None) -> Distribution:
         return self.decode(self.prior().sample((num,)), context)
 

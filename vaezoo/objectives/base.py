@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaezoo.instantiate import Recorded
 from vaezoo.trace import Trace
 
 FREE_BITS_PER = ("dim", "layer")
 
 
-class Objective(nn.Module):
+class Objective(Recorded, nn.Module):
     """Map a ``Trace`` to a dict of scalars; the one named "loss" is minimized, the others are logged.
 
     The weights of the loss (beta, gamma, ...) are 0-dim buffers, so that a schedule can change them without compiling

@@ -1,4 +1,4 @@
-"""Load a trained model from a checkpoint, which a stranger may have written."""
+"""Save a model, and load one from a checkpoint, which a stranger may have written."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,14 +11,36 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from vaezoo.archive import leaves
 from vaezoo.instantiate import build
 from vaezoo.models import LatentVariableModel
-from vaezoo.runs.checkpoint import CONFIG_KEY, DATA_KEY, find_checkpoint, read_checkpoint
+from vaezoo.runs.checkpoint import CONFIG_KEY, DATA_KEY, find_checkpoint, read_checkpoint, write_checkpoint
 
 LARGE = 10**7  # an integer in a model's config may be at most this large, or as large as the checkpoint
 LARGEST_CONFIG = 100_000  # entries
 
 
-def load(path: str | Path, allow_packages: str | Sequence[str] = ()) -> LatentVariableModel:
-    """Load a trained model, on the CPU and in eval mode.
+def save(model: LatentVariableModel, path: str | Path) -> None:
+    """Save a model to a file, from which ``load`` builds it again.
+
+    The file holds the weights, the config of the model and what it knows of its data, but not the state of a training.
+    Beside it stands its SHA-256.
+
+    Args:
+        model: a model of a run, or one that was built from classes of the zoo with plain arguments.
+        path: the file, such as model.ckpt. A file of this name is replaced.
+
+    Raises:
+        ValueError: an argument of the model cannot be described by a config, a weight is not finite, or the path is a
+            folder.
+        OSError: the file cannot be written.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file, such as {Path(path, 'model.ckpt')}")
+    write_checkpoint({"state_dict": model.state_dict(), **model.origin()}, path)
+
+
+def load(
+    path: str | Path, allow_packages: str | Sequence[str] = (), map_location: Any = None
+) -> LatentVariableModel:
+    """Load a trained model, in eval mode.
 
     Nothing in the checkpoint is executed and nothing is written, as long as ``allow_packages`` is empty: a checkpoint
     may come from a stranger.
@@ -26,6 +48,7 @@ def load(path: str | Path, allow_packages: str | Sequence[str] = ()) -> LatentVa
     Args:
         path: a run folder, whose best checkpoint is loaded, or the file of a checkpoint.
         allow_packages: packages of your own that the model's config may name.
+        map_location: the device of the model, such as "cuda"; the CPU if None.
 
     Returns:
         The model, with ``encode``, ``decode``, ``sample``, ``log_marginal``, and with ``data_description``, which says
@@ -46,7 +69,7 @@ def load(path: str | Path, allow_packages: str | Sequence[str] = ()) -> LatentVa
         raise ValueError(f"{path} describes its data by a {type(description).__name__}, not by a dict")
     model.data_description = description
     load_weights(model, checkpoint, path)
-    return model.eval()
+    return model.eval() if map_location is None else model.eval().to(map_location)
 
 
 def load_weights(model: torch.nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:

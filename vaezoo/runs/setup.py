@@ -19,6 +19,7 @@ from vaezoo.loggers import WandB, call_or_disable
 from vaezoo.models import LatentVariableModel
 from vaezoo.runs.checks import check_optimizer, check_trainer
 from vaezoo.training.machine import keep_freed_memory, set_threads, skip_gpu_probe
+from vaezoo.training.schedulers import check_schedule
 
 UNIT_INTERVAL = frozenset({"binary", "byte", "unit"})  # kinds of data in [0, 1]
 AUTO = {"_target_": "auto"}  # conf/model/likelihood/auto.yaml
@@ -81,6 +82,7 @@ def build_model(config: dict[str, Any]) -> LatentVariableModel:
         config: the resolved config of a run, which becomes ``model.config``.
     """
     allow_packages, seed = tuple(config["allow_packages"]), config["seed"]
+    scheduler, interval = build_schedule(config["scheduler"] or {}, allow_packages)
     pl.seed_everything(seed, verbose=False)  # before the model is built: its initial weights are random
     model: LatentVariableModel = build(
         config["model"],
@@ -88,12 +90,34 @@ def build_model(config: dict[str, Any]) -> LatentVariableModel:
         allow_packages,
         seed=seed,
         optimizer=build(config["optimizer"], "optimizer", allow_packages),
-        scheduler=build(config["scheduler"], "scheduler", allow_packages) or None,
+        scheduler=scheduler,
+        scheduler_interval=interval,
         on_nan=config["on_nan"],
         compiled=config["compile"],
     )
     model.config = config
     return model
+
+
+def build_schedule(node: dict[str, Any], allow_packages: tuple[str, ...]) -> tuple[Any, str | None]:
+    """Build what makes the learning-rate schedule, and return it with the interval of the config.
+
+    Args:
+        node: the config of the schedule: a class or a function of ``PLACES`` with its own arguments, and perhaps
+            ``interval``; empty: there is none.
+        allow_packages: the user's own packages.
+
+    Raises:
+        ConfigError: an argument is wrong or missing.
+    """
+    if not node:
+        return None, None
+    if "_target_" not in node:
+        raise ConfigError("scheduler._target_ is missing: choose a scheduler, scheduler=NAME, or name a class of torch")
+    arguments = {key: value for key, value in node.items() if key != "interval"}
+    factory, interval = build(arguments | {"_partial_": True}, "scheduler", allow_packages), node.get("interval")
+    check_schedule(factory, interval)
+    return factory, interval
 
 
 def match_data(config: dict[str, Any], is_recorded: bool) -> tuple[dict[str, Any], DataModule]:
@@ -118,9 +142,9 @@ def match_data(config: dict[str, Any], is_recorded: bool) -> tuple[dict[str, Any
     allow_packages = tuple(config["allow_packages"])
     data_config, model_config = absolute_paths(config["data"]), dict(config["model"])
     data: DataModule = build(data_config, "data", allow_packages, seed=config["seed"])
-    if data.shape is None:
-        data.prepare_data()
-        data.inspect()
+    if data.known_shape is None or data_config.get("shape", ...) is None:
+        if data.known_shape is None:
+            data.prepare_data()
         data_config["shape"] = list(data.shape or ())
         if model_config.get("data_shape", ...) is None:
             model_config["data_shape"] = data_config["shape"]

@@ -11,7 +11,8 @@ REFUSED: dict[type[pl.Callback], str] = {
     callbacks.BackboneFinetuning: "no model has a backbone: freeze parts with a subclass of BaseFinetuning",
     callbacks.BatchSizeFinder: "set data.batch_size",
     callbacks.GradientAccumulationScheduler: "set trainer.accumulate_grad_batches",
-    callbacks.LearningRateFinder: "set optimizer.lr, or sweep over it: -m optimizer.lr=1e-3,1e-4",
+    callbacks.LearningRateFinder: "set optimizer.lr (in Python, optimizer=partial(torch.optim.Adam, lr=1e-3)), or "
+    "compare several: -m optimizer.lr=1e-3,1e-4",
     callbacks.ModelPruning: "its masks are in no checkpoint: prune a trained model with torch.nn.utils.prune",
     callbacks.OnExceptionCheckpoint: "use callbacks.checkpoint_last (vaezoo.callbacks.checkpoints.Last)",
     callbacks.SpikeDetection: "use on_nan=skip or trainer.gradient_clip_val",

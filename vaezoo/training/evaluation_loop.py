@@ -7,6 +7,8 @@ from math import prod
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -14,8 +16,9 @@ from vaezoo import seeding
 from vaezoo.families import Family
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
+from vaezoo.training.lightning_workarounds import hide_loggers
 from vaezoo.training.means import ExampleMean, accumulation_dtype
-from vaezoo.types import Batch
+from vaezoo.types import Batch, to_batch
 
 
 def batch_values(trace: Trace, terms: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -57,6 +60,7 @@ class EvaluationLoop(pl.LightningModule):
         val_means: means over the validation so far.
         test_means: means over the test so far.
         checked_stages: stages whose first batch has been checked.
+        hidden_loggers: the trainer's loggers while Lightning reports a validation or test outside a training.
     """
 
     def __init__(self, objective: Objective, seed: int = 0):
@@ -66,6 +70,7 @@ class EvaluationLoop(pl.LightningModule):
         self.results: dict[str, dict[str, float]] = {}
         self.train_means, self.val_means, self.test_means = ExampleMean(), ExampleMean(), ExampleMean()
         self.checked_stages: set[str] = set()
+        self.hidden_loggers: list[Logger] = []
 
     # What a model defines.
 
@@ -82,8 +87,12 @@ class EvaluationLoop(pl.LightningModule):
         """One pass: q(z | x), samples of it, and p(x | z)."""
 
     @abstractmethod
-    def check_batch(self, batch: Any) -> None:
-        """Raise a ValueError if the model cannot take a batch of this type, shape or kind of data."""
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return a code of each example."""
+
+    @abstractmethod
+    def check_batch(self, batch: Batch) -> None:
+        """Raise a ValueError if the model cannot take a batch of this shape or kind of data."""
 
     # A stage, from its start to its end.
 
@@ -97,11 +106,11 @@ class EvaluationLoop(pl.LightningModule):
     def on_test_start(self) -> None:
         self.objective.restore_weights()  # a test does not depend on the step at which a schedule stopped
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.seed_noise("val", self.global_batch_index(batch_idx), dataloader_idx)
         self.eval_step("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.seed_noise("test", self.global_batch_index(batch_idx), dataloader_idx)
         self.eval_step("test", batch)
 
@@ -113,8 +122,15 @@ class EvaluationLoop(pl.LightningModule):
         """Seed torch's default generators with (seed, *keys)."""
         seeding.reseed(self.device, self.seed, *keys)
 
-    def eval_step(self, stage: str, batch: Batch) -> None:
-        """Pass a batch through the model and add its values to the means of the stage."""
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Return the codes of a batch, as ``encode`` does: ``Trainer.predict`` returns a list of them."""
+        batch = to_batch(batch)
+        self.check_first_batch("predict", batch)
+        return self.encode(batch.x, batch.y)
+
+    def eval_step(self, stage: str, batch: Any) -> None:
+        """Pass a batch (``to_batch``) through the model and add its values to the means of the stage."""
+        batch = to_batch(batch)
         self.check_first_batch(stage, batch)
         trace = self(batch.x, batch.y)
         values = {
@@ -125,7 +141,7 @@ class EvaluationLoop(pl.LightningModule):
             values[f"{self.monitored}_square"] = value.to(accumulation_dtype(value)).square()
         self.stage_metrics(stage).update(values | self.latent_statistics(trace))
 
-    def check_first_batch(self, stage: str, batch: Any) -> None:
+    def check_first_batch(self, stage: str, batch: Batch) -> None:
         """Check the first batch of a stage. To check every batch would slow down the training."""
         if stage not in self.checked_stages:
             self.check_batch(batch)
@@ -192,12 +208,29 @@ class EvaluationLoop(pl.LightningModule):
         self.stage_metrics(stage).reset()
         if not self.trainer.sanity_checking:
             named = {f"{stage}/{name}": value for name, value in values.items()}
-            # For callbacks, in float32. The means are over all processes already, and equal values stay so when
-            # Lightning averages them; without sync_dist it would warn.
-            self.log_dict(named, sync_dist=self.trainer.world_size > 1, logger=False)
             step = self.trainer.global_step - (stage != "test")  # rows count optimizer steps from 0
             for logger in self.trainer.loggers:  # in float64
                 logger.log_metrics({"epoch": self.current_epoch, **named}, step)
+            # The means are over all processes already, and equal values stay so when Lightning averages them; without
+            # sync_dist it would warn.
+            every_process = self.trainer.world_size > 1
+            if self.trainer.state.fn == TrainerFn.FITTING:  # for callbacks, in float32
+                self.log_dict(named, sync_dist=every_process, logger=False)
+            else:  # ``Trainer.test`` and ``Trainer.validate`` return and print these, in float64
+                exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in named.items()}
+                self.log_dict(exact, sync_dist=every_process)
+                self.hidden_loggers = hide_loggers(self.trainer)
+
+    def on_validation_end(self) -> None:
+        self.show_loggers()
+
+    def on_test_end(self) -> None:
+        self.show_loggers()
+
+    def show_loggers(self) -> None:
+        """Give the trainer the loggers back that ``log_stage`` has hidden from it."""
+        if self.hidden_loggers:
+            self.trainer.loggers, self.hidden_loggers = self.hidden_loggers, []
 
     def stage_metrics(self, stage: str) -> ExampleMean:
         """Return the running means of "train", "val" or "test"."""

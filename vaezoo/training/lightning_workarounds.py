@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 
 def unset_accumulation_and_clipping(trainer: pl.Trainer) -> dict[str, Any]:
@@ -36,6 +36,17 @@ def restore_options(trainer: pl.Trainer, options: dict[str, Any]) -> None:
     """Set options of the trainer."""
     for name, value in options.items():
         setattr(trainer, name, value)
+
+
+def hide_loggers(trainer: pl.Trainer) -> list[Logger]:
+    """Take the loggers from a trainer and return them; to be called at the end of a validation or test epoch.
+
+    ``Trainer.test`` returns only values that Lightning logs itself. It would log them a second time, after our own row,
+    with the number of its own steps, in each of which we make several optimizer steps.
+    """
+    loggers = trainer.loggers
+    trainer.loggers = []
+    return loggers
 
 
 def complete_interrupted_epochs(trainer: pl.Trainer) -> None:

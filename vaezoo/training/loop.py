@@ -31,6 +31,7 @@ resume within an epoch              this loop  Lightning saves the position, but
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -39,23 +40,24 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader, IterableDataset
 
 from vaezoo.objectives import Objective
 from vaezoo.training.callback_checks import check_callbacks
 from vaezoo.training.evaluation_loop import EvaluationLoop, batch_values
 from vaezoo.training.lightning_workarounds import restore_options, unset_accumulation_and_clipping
 from vaezoo.training.means import accumulation_dtype
-from vaezoo.types import Batch, BatchChunk, IndexedBatch
+from vaezoo.training.schedulers import SchedulerFactory, check_schedule, make_schedule, takes_total_steps
+from vaezoo.types import Batch, BatchChunk, IndexedBatch, to_batch
 
 ON_NAN = ("stop", "skip")
 ADVICE = "try a smaller optimizer.lr, trainer.gradient_clip_val=1 or on_nan=skip"
 OptimizerFactory = Callable[[Any], Optimizer]  # takes parameters or groups of them
-SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
 
 class TrainingLoop(EvaluationLoop):
-    """Adds to ``EvaluationLoop``: training on a ``Batch``, or on a ``BatchChunk``, in each of Lightning's steps.
+    """Adds to ``EvaluationLoop``: training on a batch, or on a ``BatchChunk``, in each of Lightning's steps.
 
     ``trainer.accumulate_grad_batches`` and ``trainer.gradient_clip_val`` have their usual meaning; batches are counted,
     not chunks. After each batch, the loop calls ``on_microbatch_end(trainer, pl_module, item: IndexedBatch)`` of every
@@ -65,7 +67,10 @@ class TrainingLoop(EvaluationLoop):
         objective: computes the loss from a pass.
         seed: seed of all noise in training and evaluation.
         optimizer: makes the optimizer from the parameters; Adam with learning rate 1e-3 if None.
-        scheduler: makes the learning-rate schedule from the optimizer and the number of optimizer steps.
+        scheduler: makes the learning-rate schedule from the optimizer and, if it has an argument ``total_steps``, the
+            number of optimizer steps. A class of ``torch.optim.lr_scheduler`` without ``total_steps`` counts epochs;
+            ``ReduceLROnPlateau`` gets "val/loss" after each validation, or with ``mode="max"`` the ELBO.
+        scheduler_interval: "epoch" or "step", to let a schedule without ``total_steps`` count optimizer steps.
         on_nan: if a loss or gradient is not finite, "stop" raises an error and "skip" leaves out the optimizer step.
         compiled: compile the loss with ``torch.compile``; this takes some seconds at the start and makes steps faster.
 
@@ -79,7 +84,11 @@ class TrainingLoop(EvaluationLoop):
             ``trainer.limit_train_batches`` allows.
         gradient_norm: norm of the last step's gradient before clipping, 0-dim.
         skipped_steps: optimizer steps that ``on_nan="skip"`` has left out.
+        schedule_unit: what the learning-rate schedule counts: "step", "epoch" or "validation".
+        takes_chunks: data modules read it: other LightningModules get single batches from them.
     """
+
+    takes_chunks = True
 
     def __init__(
         self,
@@ -87,6 +96,7 @@ class TrainingLoop(EvaluationLoop):
         seed: int = 0,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
+        scheduler_interval: str | None = None,
         on_nan: str = "stop",
         compiled: bool = False,
     ):
@@ -97,7 +107,10 @@ class TrainingLoop(EvaluationLoop):
             raise ValueError(f"compile={compiled} is not true or false")
         self.automatic_optimization = False
         self.optimizer = optimizer or partial(Adam, lr=1e-3)
-        self.scheduler = scheduler
+        if scheduler is not None:
+            check_schedule(scheduler, scheduler_interval)
+        self.scheduler, self.scheduler_interval = scheduler, scheduler_interval
+        self.schedule_unit = ""
         self.on_nan, self.compiled = on_nan, compiled
         self.loss_function = self.compute_loss
         self.saved_trainer_options: dict[str, Any] = {}
@@ -143,10 +156,12 @@ class TrainingLoop(EvaluationLoop):
         steps_per_epoch = -(-self.count_batches() // trainer.accumulate_grad_batches)
         limits = (trainer.max_steps, steps_per_epoch * (trainer.max_epochs or 0))
         num_steps = min((limit for limit in limits if limit > 0), default=math.inf)
-        if num_steps == math.inf:
-            raise ValueError("a learning-rate schedule needs an end: set trainer.max_epochs or trainer.max_steps")
-        schedule = {"scheduler": self.scheduler(optimizer, int(num_steps)), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        schedule = make_schedule(self.scheduler, optimizer, num_steps)
+        unit = "step" if takes_total_steps(self.scheduler) else self.scheduler_interval or "epoch"
+        self.schedule_unit = "validation" if isinstance(schedule, ReduceLROnPlateau) else unit
+        # Lightning's LearningRateMonitor logs after each step or each epoch.
+        interval = "step" if self.schedule_unit == "step" else "epoch"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the model's parameters and, if there are any, the objective's own ones with their settings."""
@@ -165,6 +180,13 @@ class TrainingLoop(EvaluationLoop):
             for parameter, gradient in zip(self.parameters(), self.restored_gradients, strict=True):
                 parameter.grad = None if gradient is None else gradient.to(parameter.device)
         self.restored_gradients = []
+        if self.schedule_unit == "validation" and not self.trainer.enable_validation:
+            raise ValueError(
+                "scheduler: ReduceLROnPlateau follows the validation, and there is none: give validation data, or "
+                "choose another schedule"
+            )
+        if self.objective.num_train is None:
+            self.objective.set_num_train(count_examples(self.trainer.train_dataloader))
         self.batches_per_epoch = self.count_batches()
         # One graph for each batch size. A graph for several sizes rounds differently, and whether torch
         # makes one depends on earlier batches, which a resumed training has not seen.
@@ -172,12 +194,12 @@ class TrainingLoop(EvaluationLoop):
 
     # A step: Lightning calls ``training_step``.
 
-    def training_step(self, batch: Batch | BatchChunk, batch_idx: int) -> None:
-        """Train on one ``Batch``, or on the batches of a ``BatchChunk`` one after another."""
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Train on one batch (``to_batch``), or on the batches of a ``BatchChunk`` one after another."""
         if not isinstance(batch, BatchChunk):
             if self.trainer.is_last_batch:
                 self.batches_per_epoch = batch_idx + 1  # for a loader that does not know its length
-            batch = BatchChunk(iter([IndexedBatch(batch_idx, None, batch)]))
+            batch = BatchChunk(iter([IndexedBatch(batch_idx, None, to_batch(batch))]))
         for item in batch:
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 break
@@ -236,10 +258,18 @@ class TrainingLoop(EvaluationLoop):
         optimizer: Any = self.optimizers()
         optimizer.step()
         optimizer.zero_grad()
-        schedule: Any = self.lr_schedulers()
-        if schedule is not None:
-            schedule.step()
+        self.advance_schedule("step")
         self.num_accumulated = 0
+
+    def advance_schedule(self, unit: str) -> None:
+        """Advance the learning-rate schedule, if there is one and it counts this unit."""
+        if self.scheduler is None or self.schedule_unit != unit:
+            return
+        schedule: Any = self.lr_schedulers()
+        if unit == "validation":
+            schedule.step(self.results["val"][self.monitored if schedule.mode == "max" else "loss"])
+        else:
+            schedule.step()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Compute the norm of all gradients (a gradient scaler has unscaled them), check it and clip the gradients."""
@@ -328,6 +358,18 @@ class TrainingLoop(EvaluationLoop):
                 message = f"{what}: these weights cannot become the best checkpoint, the training goes on"
                 print(message, file=sys.stderr, flush=True)
 
+    def on_validation_end(self) -> None:
+        super().on_validation_end()
+        # Not before: the checkpoints that callbacks write during a validation are of a training that repeats it.
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self.advance_schedule("validation")
+
+    # The end of an epoch.
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.advance_schedule("epoch")
+
     # After the training; saving and loading the state.
 
     def teardown(self, stage: str) -> None:
@@ -336,6 +378,8 @@ class TrainingLoop(EvaluationLoop):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
+        for state in checkpoint.get("lr_schedulers", []):  # one of torch's has a Counter, which is no plain value
+            state.update({name: dict(value) for name, value in state.items() if isinstance(value, Counter)})
         checkpoint["vaezoo_state"] |= {
             "skipped": self.skipped_steps,
             "epochs": self.epochs,
@@ -349,3 +393,13 @@ class TrainingLoop(EvaluationLoop):
         self.skipped_steps = state["skipped"]
         self.epochs = state.get("epochs", checkpoint.get("epoch", 0))  # older checkpoints count whole epochs only
         self.num_accumulated, self.restored_gradients = state["pending"], state["gradients"]
+
+
+def count_examples(loader: Any) -> int | None:
+    """Return the number of examples of a ``DataLoader``; None if it is another loader, or if its data set has none.
+
+    A ``DataLoader`` with ``batch_size=None`` has a data set of batches, whose examples cannot be counted.
+    """
+    if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+        return None
+    return None if isinstance(loader.dataset, IterableDataset) else len(loader.dataset)  # type: ignore[arg-type]

@@ -53,6 +53,11 @@ class TrainerInfo:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     @property
+    def takes_chunks(self) -> bool:
+        """Return whether the trained model takes several batches in one step (``TrainingLoop``)."""
+        return self.trainer is not None and getattr(self.trainer.lightning_module, "takes_chunks", False)
+
+    @property
     def counts_steps(self) -> bool:
         """Return whether an option of the trainer counts steps: ``limit_train_batches``, ``val_check_interval`` or
         ``max_steps``. Each step must then be one batch.

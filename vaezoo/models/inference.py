@@ -1,0 +1,117 @@
+"""What makes ``encode``, ``decode``, ``sample`` and ``reconstruct`` easy to use after a training."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from vaezoo.models.base import LatentVariableModel
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def inference(method: Method) -> Method:
+    """Decorate a method of a model for its use after a training: arrays are accepted, and gradients are left out.
+
+    The results have gradients only if an argument requires them, as in ``decode(z.requires_grad_())``, or if the method
+    is called while a ``Trainer`` trains the model. ``forward`` and the parts of a model, such as ``encoder`` and
+    ``decoder``, have gradients always.
+
+    Args:
+        method: its first argument is named ``x`` if it takes examples: see ``to_examples``.
+    """
+    first = list(inspect.signature(method).parameters)[1]
+
+    @functools.wraps(method)
+    def run(self: "LatentVariableModel", *arguments: Any, **named: Any) -> Any:
+        if not arguments:
+            arguments = (named.pop(first),) if first in named else ()
+        values = [to_tensor(self, value) for value in arguments]
+        named = {name: to_tensor(self, value) for name, value in named.items()}
+        if first == "x" and values:
+            values[0] = to_examples(self, values[0])
+        given = [value for value in (*values, *named.values()) if isinstance(value, Tensor)]
+        keeps_gradients = any(value.requires_grad for value in given) or is_training(self)
+        with torch.set_grad_enabled(keeps_gradients and torch.is_grad_enabled()):
+            return method(self, *values, **named)
+
+    return run  # type: ignore[return-value]
+
+
+def is_training(model: "LatentVariableModel") -> bool:
+    """Return whether a ``Trainer`` trains the model at this moment."""
+    try:
+        return model.trainer.training
+    except RuntimeError:  # it is not attached to one
+        return False
+
+
+def to_tensor(model: "LatentVariableModel", value: Any) -> Any:
+    """Return an array of NumPy as a tensor on the model's device, floats in its dtype. Other values stay.
+
+    Raises:
+        ValueError: the array does not hold numbers.
+    """
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind not in "biuf":
+        raise ValueError(f"expected an array of numbers, got one of type {value.dtype}")
+    if value.dtype.kind == "u" and value.dtype.itemsize > 1:
+        value = value.astype(np.int64)  # torch cannot compute with large unsigned integers
+    tensor = torch.from_numpy(np.ascontiguousarray(value)).to(model.device)
+    return tensor.to(model.dtype) if tensor.is_floating_point() else tensor
+
+
+def to_examples(model: "LatentVariableModel", x: Any) -> Any:
+    """Return examples as the model saw them in its training, if they are images of bytes or in another layout.
+
+    Args:
+        model: the model. ``data_description`` says what its training data were.
+        x: examples, (B, *data_shape); or images (B, H, W) or (B, H, W, C), if those of the training were such arrays.
+
+    Raises:
+        ValueError: x is uint8, and the model was not trained on images of bytes.
+    """
+    if not isinstance(x, Tensor):
+        return x
+    layout, shape = model.data_description.get("layout"), model.data_shape
+    if x.shape[1:] != shape and x.dim() in (3, 4):
+        other = {"NHW": x.unsqueeze(1), "NHWC": x.movedim(-1, 1)}.get(layout, x)
+        x = other if other.shape[1:] == shape else x
+    if x.dtype == torch.bool:
+        return x.to(model.dtype)
+    return from_bytes(model, x) if x.dtype == torch.uint8 else x
+
+
+def from_bytes(model: "LatentVariableModel", x: Tensor) -> Tensor:
+    """Return examples of type uint8 as the model saw them in its training.
+
+    Raises:
+        ValueError: the model was not trained on such examples.
+    """
+    likelihood = model.likelihood
+    kind = model.data_description.get("kind")
+    kinds = {kind} if kind else likelihood.supported_data
+    if likelihood.takes_integers:
+        return x.long()
+    if kinds == {"byte"}:
+        return x.to(model.dtype).div_(255)
+    low, high = (int(value) for value in x.aminmax()) if x.numel() else (0, 0)
+    if kinds == {"binary"}:
+        if high <= 1:
+            return x.to(model.dtype)
+        if bool(((x == 0) | (x == 255)).all()):
+            return x.to(model.dtype).div_(255)
+        raise ValueError(
+            f"x holds bytes from {low} to {high}, but the model was trained on bits: binarize x first, for example by "
+            f"x > 127"
+        )
+    raise ValueError(
+        f"x holds bytes from {low} to {high}, but the model takes {' or '.join(sorted(kinds))} data: convert x to "
+        f"floats, scaled as the training data were, for example x / 255"
+    )
