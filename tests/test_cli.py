@@ -547,11 +547,13 @@ def test_from_a_notebook(cli, monkeypatch):
     assert err.splitlines()[-1].startswith("error: main() has no command line here: give a list, such as main([")
 
 
-def test_an_unsupported_system(tmp_path):
-    """One sentence, not an import error."""
-    code = "import runpy, sys; sys.modules['fcntl'] = None; sys.platform = 'win32'; sys.argv = ['run.py', '--help']; "
-    code += f"runpy.run_path({str(REPO / 'run.py')!r}, run_name='__main__')"
+@pytest.mark.parametrize("start", ["runpy.run_path(REPO + '/run.py', run_name='__main__')", "import vaezoo"])
+def test_an_unsupported_system(tmp_path, start):
+    """One sentence before anything else is imported, not an import error."""
+    code = f"import runpy, sys; sys.platform = 'win32'; REPO = {str(REPO)!r}; sys.argv = ['run.py', '--help']; "
+    code += "[sys.modules.__setitem__(name, None) for name in ('fcntl', 'resource', 'hydra', 'torch')]; " + start
     words = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(REPO)}, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, "-c", code], **words, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: vaezoo runs on Linux and macOS, not on win32: on Windows, install it in WSL\n"
+    assert done.stdout == ""
