@@ -528,11 +528,26 @@ def test_meaningless_optimizer_settings_are_refused(settings, words):
         (["a=1", "--cfg", "job", "--resolve"], ["--cfg=job", "--resolve", "a=1"]),
         (["~a", "+b=-3"], ["~a", "+b=-3"]),
         (["a=1", "--info"], ["--info=all", "a=1"]),
+        (["trainer.max_epochs=1", "--multirun", "seed=0,1"], ["--multirun", "trainer.max_epochs=1", "seed=0,1"]),
+        (["a=1", "seed=0,1", "-m"], ["--multirun", "a=1", "seed=0,1"]),
+        (["--experiment=mnist", "--run=D", "--resume=auto"], ["experiment=mnist", "run=D", "resume=auto"]),
+        (["--model.encoder.hidden=[400, 400]", "a=b=--c"], ["model.encoder.hidden=[400, 400]", "a=b=--c"]),
+        (["--callbacks.images=None", "--compile=True"], ["callbacks.images=null", "compile=True"]),
+        (["--data.root=-x", "--+model.z=1"], ["data.root=-x", "+model.z=1"]),
     ],
 )
 def test_flags_may_stand_anywhere(given, found):
     """Hydra's flags and overrides may be mixed, and W&B's agent puts two dashes before a key."""
     assert to_argv(parse_arguments(given)) == found
+
+
+def test_the_command_of_wandb_agent(tmp_path):
+    """``/usr/bin/env python run.py --KEY=VALUE ...``, as the agent calls by default, and a sweep with -m at the end."""
+    agent = ["--model.beta=4", "--model=beta_vae", "--optimizer.lr=0.001", "--callbacks.images=None", "--logger=csv"]
+    done = command(*agent, "--trainer.max_epochs=1", "--hydra.run.dir=D", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "D" / "summary.json").read_text())["config"]
+    assert (config["model"]["beta"], config["optimizer"]["lr"], config["callbacks"]["images"]) == (4, 0.001, None)
 
 
 def test_from_a_notebook(cli, monkeypatch):

@@ -15,6 +15,7 @@ Nothing heavy is imported at the top, so that ``--help``, completion and typing 
 import argparse
 import gc
 import os
+import re
 import signal
 import sys
 import traceback
@@ -81,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return Hydra's flags and the overrides. An override may begin with two dashes, as those of W&B's agent do.
+    """Return Hydra's flags and the overrides, in any order.
+
+    An override may begin with two dashes, as those of ``wandb agent`` do (``--model.beta=4``). The agent also writes None
+    for the null of a sweep's YAML file.
 
     Raises:
         ConfigError: an unknown flag.
@@ -92,9 +96,15 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]  # otherwise it prints seven lines and exits
-    _, unknown = parser.parse_known_intermixed_args(arguments)
-    arguments = [text.lstrip("-") if text in unknown and "=" in text else text for text in arguments]
-    args, unknown = parser.parse_known_intermixed_args(arguments)
+    parser.allow_abbrev = False  # otherwise --experiment=mnist would be Hydra's --experimental-rerun
+    with_value = {f"--{name.replace('_', '-')}" for name, value in vars(parser.parse_args([])).items() if value is None}
+
+    def without_dashes(text: str) -> str:
+        name, equals, _ = text.partition("=")
+        is_override = text.startswith("--") and equals and name not in with_value
+        return re.sub("=None$", "=null", text[2:]) if is_override else text
+
+    args, unknown = parser.parse_known_intermixed_args([without_dashes(text) for text in arguments])
     if unknown:
         name = unknown[0].lstrip("-").replace("-", "_")
         suggestion = suggest_key(name, compose([]))
