@@ -238,6 +238,8 @@ def test_options_of_training(cli, more):
         ),
         (["data=a/b.csv"], "data=a/b.csv is not a choice, a file of this kind is read by data=table data.path=a/b.csv"),
         (["model/encoder=foo"], "model/encoder=foo is not a choice, choose from"),
+        (["hydra/sweeper=nevergrad"], "hydra/sweeper=nevergrad is not a choice, choose from basic"),
+        (["hydra/launcher=job"], "optuna, joblib and submitit need pip install 'vaezoo[sweep]'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

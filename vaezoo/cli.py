@@ -25,7 +25,9 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # Hydra has no public parser of its flags
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -37,6 +39,7 @@ from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.record import record_command
 from vaezoo.runs.resume import resolve_resume
 from vaezoo.runs.signals import Stopped, requeue_slurm_job, stopping_with_parent
+from vaezoo.runs.sweep_callback import reporting_sweep
 from vaezoo.streams import protect_output
 
 
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 return
             args.overrides = overrides
         sys.argv = [program, *to_argv(args)]  # Hydra, and Lightning for its other processes, read it
-        with stopping_with_parent():
+        with stopping_with_parent(), reporting_sweep():
             run()
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
         exit_with_error(error, debug="debug=true" in sys.argv)
@@ -84,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return Hydra's flags and the overrides, in any order.
 
-    An override may begin with two dashes, as those of ``wandb agent`` do (``--model.beta=4``). The agent also writes None
-    for the null of a sweep's YAML file.
+    An override may begin with two dashes, as those of ``wandb agent`` do (``--model.beta=4``). The agent also writes
+    None for the null of a sweep's YAML file.
 
     Raises:
         ConfigError: an unknown flag.
@@ -123,9 +126,32 @@ def to_argv(args: argparse.Namespace) -> list[str]:
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
-def run(cfg: DictConfig) -> None:
-    """Lock the run's folder, record the command in it and run the task that the config names."""
+def run(cfg: DictConfig) -> float | None:
+    """Lock the run's folder, record the command in it and run the task that the config names.
+
+    Returns:
+        The objective in ``summary.json``, for sweepers; None if there is none. If Hydra runs the jobs of a sweep in its
+        own processes, a job that fails does not end its process.
+    """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder, is_job = RunFolder(config["run_dir"]), HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        if not (is_job and config["resume"] and folder.is_completed):
+            run_in_folder(folder, cfg, config)
+    except SystemExit:
+        if not is_job:
+            raise
+    return folder.read_summary().get("objective")
+
+
+def run_in_folder(folder: RunFolder, cfg: DictConfig, config: dict[str, Any]) -> None:
+    """Lock the run's folder, record the command in it and run the task.
+
+    Args:
+        folder: the run's folder.
+        cfg: the config.
+        config: the same config, resolved.
+    """
     try:
         packages = config["allow_packages"]
         if not isinstance(packages, list) or not all(isinstance(name, str) for name in packages):
@@ -134,7 +160,6 @@ def run(cfg: DictConfig) -> None:
             )
         if not is_first_process():
             return run_task(config)
-        folder = RunFolder(config["run_dir"])
         with folder.lock():
             record_command(folder, cfg)
             run_task(config)
