@@ -77,10 +77,11 @@ def test_what_a_run_writes(cli):
 
     folder, record = inspect_wandb(run)
     logged = record["summary"]
-    for stage in ("train", "val", "test", "step"):
+    for stage in ("train", "test", "optimization"):
         bound = logged[f"{stage}/log_px"] - logged[f"{stage}/kl"]
         assert logged[f"{stage}/elbo"] == pytest.approx(bound, abs=1e-4)
-    assert {"val/active_units", "val/kl_dim/000", "panels/samples", "step/gradient_norm"} <= set(logged)
+    assert logged["val/elbo"] == {"max": pytest.approx(max(float(row["val/elbo"]) for row in vals))}
+    assert {"val/active_units", "val/kl_per_dim", "images/samples", "optimization/gradient_norm"} <= set(logged)
     assert record["config"]["model"]["latent_dim"] == 2
     pictures = list((folder / "files" / "media").rglob("*.png"))
     assert pictures
@@ -224,7 +225,7 @@ def test_options_of_training(cli, more):
             ["optimizer.weight_decay=1"],
             "the config does not list it, but Adam takes it: add it with a plus, +optimizer.weight_decay=1",
         ),
-        (["logger=wandb", "logger.wandb.tags=[a]"], "takes it: add it with a plus, +logger.wandb.tags=[a]"),
+        (["logger=wandb", "logger.wandb.notes=a"], "takes it: add it with a plus, +logger.wandb.notes=a"),
         (["logger=wandb", "logger.wandb.projekt=a"], "did you mean logger.wandb.project?"),
         (
             ["scheduler._target_=torch.optim.lr_scheduler.StepLR"],
@@ -237,6 +238,8 @@ def test_options_of_training(cli, more):
         ),
         (["data=a/b.csv"], "data=a/b.csv is not a choice, a file of this kind is read by data=table data.path=a/b.csv"),
         (["model/encoder=foo"], "model/encoder=foo is not a choice, choose from"),
+        (["hydra/sweeper=nevergrad"], "hydra/sweeper=nevergrad is not a choice, choose from basic"),
+        (["hydra/launcher=job"], "optuna, joblib and submitit need pip install 'vaezoo[sweep]'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -527,11 +530,26 @@ def test_meaningless_optimizer_settings_are_refused(settings, words):
         (["a=1", "--cfg", "job", "--resolve"], ["--cfg=job", "--resolve", "a=1"]),
         (["~a", "+b=-3"], ["~a", "+b=-3"]),
         (["a=1", "--info"], ["--info=all", "a=1"]),
+        (["trainer.max_epochs=1", "--multirun", "seed=0,1"], ["--multirun", "trainer.max_epochs=1", "seed=0,1"]),
+        (["a=1", "seed=0,1", "-m"], ["--multirun", "a=1", "seed=0,1"]),
+        (["--experiment=mnist", "--run=D", "--resume=auto"], ["experiment=mnist", "run=D", "resume=auto"]),
+        (["--model.encoder.hidden=[400, 400]", "a=b=--c"], ["model.encoder.hidden=[400, 400]", "a=b=--c"]),
+        (["--callbacks.images=None", "--compile=True"], ["callbacks.images=null", "compile=True"]),
+        (["--data.root=-x", "--+model.z=1"], ["data.root=-x", "+model.z=1"]),
     ],
 )
 def test_flags_may_stand_anywhere(given, found):
     """Hydra's flags and overrides may be mixed, and W&B's agent puts two dashes before a key."""
     assert to_argv(parse_arguments(given)) == found
+
+
+def test_the_command_of_wandb_agent(tmp_path):
+    """``/usr/bin/env python run.py --KEY=VALUE ...``, as the agent calls by default, and a sweep with -m at the end."""
+    agent = ["--model.beta=4", "--model=beta_vae", "--optimizer.lr=0.001", "--callbacks.images=None", "--logger=csv"]
+    done = command(*agent, "--trainer.max_epochs=1", "--hydra.run.dir=D", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "D" / "summary.json").read_text())["config"]
+    assert (config["model"]["beta"], config["optimizer"]["lr"], config["callbacks"]["images"]) == (4, 0.001, None)
 
 
 def test_from_a_notebook(cli, monkeypatch):
@@ -546,11 +564,13 @@ def test_from_a_notebook(cli, monkeypatch):
     assert err.splitlines()[-1].startswith("error: main() has no command line here: give a list, such as main([")
 
 
-def test_an_unsupported_system(tmp_path):
-    """One sentence, not an import error."""
-    code = "import runpy, sys; sys.modules['fcntl'] = None; sys.platform = 'win32'; sys.argv = ['run.py', '--help']; "
-    code += f"runpy.run_path({str(REPO / 'run.py')!r}, run_name='__main__')"
+@pytest.mark.parametrize("start", ["runpy.run_path(REPO + '/run.py', run_name='__main__')", "import vaezoo"])
+def test_an_unsupported_system(tmp_path, start):
+    """One sentence before anything else is imported, not an import error."""
+    code = f"import runpy, sys; sys.platform = 'win32'; REPO = {str(REPO)!r}; sys.argv = ['run.py', '--help']; "
+    code += "[sys.modules.__setitem__(name, None) for name in ('fcntl', 'resource', 'hydra', 'torch')]; " + start
     words = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(REPO)}, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, "-c", code], **words, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: vaezoo runs on Linux and macOS, not on win32: on Windows, install it in WSL\n"
+    assert done.stdout == ""

@@ -24,10 +24,10 @@ def test_the_dashboard_shows_what_a_run_logs(cli):
     spec = workspace("someone")._to_model().spec.model_dump(by_alias=True, exclude_none=True)
     panels = [p for section in spec["section"]["panelBankConfig"]["sections"] for p in section["panels"]]
     text = json.dumps(panels)
-    names = set(re.findall(r'"((?:train|val|test|step|panels)/[\w/]+)"', text))
-    names |= set(re.findall(r"summary:((?:train|val|test|step)/[\w/]+)", text))
+    names = set(re.findall(r'"((?:train|val|test|optimization|images)/[\w/]+)"', text))
+    names |= set(re.findall(r"summary:((?:train|val|test|optimization)/[\w/]+)", text))
     assert len(panels) >= 10
-    assert {"val/elbo", "test/kl", "panels/samples"} <= names
+    assert {"val/elbo", "test/kl", "images/samples", "val/kl_per_dim", "optimization/loss"} <= names
     assert names <= logged, names - logged
 
 

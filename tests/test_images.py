@@ -526,7 +526,7 @@ def test_wandb_gets_the_same_picture(tmp_path, monkeypatch):
         files = Path(run.dir)
     finally:
         wandb.finish()
-    ((values, options),) = (call for call in calls if "panels/samples" in call[0])
+    ((values, options),) = (call for call in calls if "images/samples" in call[0])
     assert options == {}  # a step of our own would make W&B drop later rows
     assert values.pop("trainer/global_step") == 4
     assert len(values) == 5
@@ -535,7 +535,7 @@ def test_wandb_gets_the_same_picture(tmp_path, monkeypatch):
         (logged,) = files.glob(f"media/images/panels/{kind}_*.png")
         assert np.array_equal(read(logged), read(path))
         assert read(logged).mean() > 20
-        assert values[f"panels/{kind}"]._caption == "4 steps (1 epoch)"
+        assert values[f"images/{kind}"]._caption == "4 steps (1 epoch)"
 
 
 def test_tensorboard_gets_the_same_picture(tmp_path):
@@ -546,7 +546,7 @@ def test_tensorboard_gets_the_same_picture(tmp_path):
     events = EventAccumulator(logger.log_dir, size_guidance={"images": 0}).Reload()
     assert len(events.Tags()["images"]) == 5
     for path in (tmp_path / "panels").iterdir():
-        (image,) = events.Images(f"panels/{path.name.split('-')[0]}")
+        (image,) = events.Images(f"images/{path.name.split('-')[0]}")
         logged = tmp_path / "image.png"
         logged.write_bytes(image.encoded_image_string)
         assert image.step == 4

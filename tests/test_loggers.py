@@ -1,17 +1,32 @@
 """Loggers that an interrupted run goes on with as if nothing had happened."""
 
 import csv
+import json
 import os
+import subprocess
 import sys
 
+import numpy as np
 import pytest
 import wandb
 from conftest import REPO
 from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_cli import command
+from test_cli import SHORT, command
 
-from vaezoo.loggers import CSV, DisabledOnError, TensorBoard, call_or_disable, wandb_logger
+from vaezoo import loggers
+from vaezoo.loggers import (
+    CSV,
+    SHOWN,
+    DisabledOnError,
+    TensorBoard,
+    call_or_disable,
+    chart_rows,
+    heat_map,
+    log_evaluation,
+    wandb_logger,
+)
 from vaezoo.runs.signals import Stopped
 
 # What a run of two epochs of 4 steps logs: after each second step, after each epoch, and in the test.
@@ -185,3 +200,140 @@ def test_a_file_of_an_earlier_version_goes_on_with_the_present_names(tmp_path):
     assert (tmp_path / "metrics.csv").read_text().splitlines() == [
         "step,step/elbo,step/examples_per_second", "0,-9.0,50.0", "1,-8.0,60.0",
     ]  # fmt: skip
+
+
+# What W&B and TensorBoard show.
+
+TENSORBOARD = "{_target_: vaezoo.loggers.TensorBoard, save_dir: '${run_dir}', name: '', version: tensorboard}"
+
+
+def read_wandb(folder):
+    """Return the records of an offline W&B run, by type, each a list."""
+    words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    records = {}
+    for line in done.stdout.splitlines():
+        record = json.loads(line)
+        records.setdefault(record["type"], []).append(record[record["type"]])
+    return records
+
+
+def summary_of(records):
+    return {name: value for part in records["summary"] for name, value in part.get("update", {}).items()}
+
+
+def read_events(folder):
+    return EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "histograms": 0}).Reload()
+
+
+def test_what_wandb_and_tensorboard_show(cli):
+    """A run with 64 latent dimensions, read back from the disk: x axis, groups, number of panels, pictures,
+    and the numbers of an evaluation, which are added to it.
+    """
+    words = (*SHORT, "model.latent_dim=64", "callbacks.images.every_n_epochs=1", "trainer.log_every_n_steps=10")
+    artifact = ("logger.wandb.artifact=true", f"+logger.tensorboard={TENSORBOARD}")
+    code, _out, err, run = cli(*words, *artifact)
+    assert code == 0, err
+    (folder,) = (run / "wandb").glob("offline-run-*")
+    records = read_wandb(folder)
+
+    # The x axis of all that is logged is the optimizer step.
+    metrics = {metric.get("name", metric.get("glob_name")): metric for metric in records["metric"]}
+    assert metrics["*"]["step_metric"] == "trainer/global_step"
+    named = {name: metric for name, metric in metrics.items() if name not in ("*", "trainer/global_step")}
+    assert all(metric["step_metric"] == "trainer/global_step" for metric in named.values())
+    history = [part["item"] for part in records["history"]]
+    steps = [item["trainer/global_step"] for item in history]
+    assert steps == sorted(steps) or max(b - a for a, b in zip(steps[1:], steps, strict=False)) <= 1
+    assert max(steps) == 40
+    assert [item["trainer/global_step"] for item in history if "val/elbo" in item] == [19, 39]
+    assert [item["trainer/global_step"] for item in history if "optimization/loss" in item] == [9, 19, 29, 39]
+
+    # Panels: one for each name that is not hidden, in a section for each group.
+    keys = {name.partition(".")[0] for item in history for name in item if not name.startswith("_")}
+    panels = {key for key in keys if not metrics.get(key, {}).get("options", {}).get("hidden")}
+    assert {panel.partition("/")[0] for panel in panels} == {"train", "val", "optimization", "images"}
+    assert len(panels) <= len(keys) <= 25
+    assert {"val/elbo", "val/kl_per_dim", "images/samples", "optimization/learning_rate", "train/kl"} <= panels
+
+    # The KL of each dimension is one heat map a validation. Its sum is the KL.
+    rows = [row for row in csv.DictReader((run / "metrics.csv").open()) if row["val/elbo"]]
+    maps = [item for item in history if "val/kl_per_dim.values" in item]
+    for item, row in zip(maps, rows, strict=True):
+        assert item["val/kl_per_dim._type"] == "histogram"
+        assert item["val/kl_per_dim.bins"] == list(range(65))
+        assert item["val/kl_per_dim.values"] == [float(row[f"val/kl_dim/{d:03d}"]) for d in range(64)]
+
+    # The table of runs: the best validation, the test numbers, and what was trained on what.
+    values = summary_of(records)
+    assert values["val/elbo"] == {"max": max(float(row["val/elbo"]) for row in rows)}
+    assert values["val/loss"] == {"min": min(float(row["val/loss"]) for row in rows)}
+    summary = json.loads((run / "summary.json").read_text())
+    assert values["test/elbo"] == summary["test"]["elbo"]
+    config = {name: value for part in records["config"] for name, value in part["update"].items()}
+    facts = {"dataset": "Digits", "parameters": summary["parameters"], "git_commit": summary["git_commit"]}
+    assert facts.items() <= config.items()
+    assert set(records["run"][0]["tags"]) == {"digits", "mlp_vae"}
+    (stored,) = records["artifact"]
+    assert stored["type"] == "model"
+    assert stored["manifest"]["contents"][0]["path"] == "best.ckpt"
+    pictures = [folder / "files" / part["path"] for files in records["files"] for part in files["files"]]
+    pictures = [path for path in pictures if path.suffix == ".png"]
+    assert len(pictures) == 6
+    assert all(np.asarray(Image.open(path)).std() > 5 for path in pictures)
+
+    events = read_events(run)
+    groups = {tag.partition("/")[0] for tag in events.Tags()["scalars"]} - {"epoch", "hp_metric"}
+    assert groups == {"train", "val", "test", "optimization"}
+    assert not [tag for tag in events.Tags()["scalars"] if "kl_dim" in tag]
+    assert [event.step for event in events.Histograms("val/kl_per_dim")] == [19, 39]
+    assert {"images/samples"} <= set(events.Tags()["images"])
+
+    # An evaluation adds its numbers to the run, under the same id, and to TensorBoard; those of other data apart.
+    again = ("task=evaluate", f"run={run}", "task.metrics=[]")
+    code, out, err, _folder = cli(*again, "data.binarize=threshold")
+    assert code == 0, err
+    assert "added to the run in TensorBoard and W&B" in " ".join(out.split())
+    (added,) = set((run / "wandb").glob("offline-run-*")) - {folder}
+    other = read_wandb(added)
+    assert other["run"][0]["run_id"] == records["run"][0]["run_id"]
+    assert summary_of(other)["test_Digits/elbo"] not in (None, summary["test"]["elbo"])
+    assert "test/elbo" not in summary_of(other)
+    assert "history" not in other
+    (event,) = read_events(run).Scalars("test_Digits/elbo")
+    assert event.step == summary["steps"]
+    before = set(run.rglob("*"))
+    code, out, err, _folder = cli(*again, "task.log_to_run=false")
+    assert code == 0, err
+    assert set(run.rglob("*")) == before
+    assert "added to" not in out
+
+
+def test_names_of_charts():
+    row = {"epoch": 1, "step/loss": 2.0, "test/kl_dim/0.000": 3.0, "test/kl_dim/1.000": 4.0, "train/elbo": 5.0}
+    numbers = {"epoch": 1, "optimization/loss": 2.0, "train/elbo": 5.0}
+    assert chart_rows(row) == (numbers, {"test/kl_per_dim": [3.0, 4.0]})
+    assert all(name.partition("/")[0] in ("train", "optimization") for name in SHOWN)
+
+
+def test_heat_map_of_many_dimensions():
+    """W&B refuses a histogram with more than 512 bins, and values that are not finite."""
+    small = heat_map([1.0, float("nan"), 3.0])
+    assert (list(small.histogram), list(small.bins)) == ([1, 0, 3], [0, 1, 2, 3])
+    large = heat_map([1.0] * 1024)
+    assert len(large.histogram) == 512
+    assert set(large.histogram) == {2}
+
+
+def test_an_evaluation_does_not_fail_with_its_loggers(tmp_path, monkeypatch, capsys):
+    """The reason is printed. A run without these loggers gets nothing."""
+    assert log_evaluation(tmp_path, {}, {"test/elbo": 1.0}, 3) == []
+    (tmp_path / "wandb" / "run-1-abc").mkdir(parents=True)
+    (tmp_path / "wandb" / "run-1-abc" / "run-abc.wandb").touch()
+
+    def fail(**_):
+        raise TypeError("no such option")
+
+    monkeypatch.setattr(loggers, "wandb_logger", fail)
+    assert log_evaluation(tmp_path, {}, {"test/elbo": 1.0}, 3) == []
+    assert capsys.readouterr().err == "the numbers were not added to W&B (no such option)\n"

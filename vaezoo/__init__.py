@@ -1,5 +1,10 @@
 """vaezoo: variational autoencoders whose numbers can be trusted."""
 
+import sys
+
+if sys.platform == "win32":  # before any import that fails there, such as fcntl
+    sys.exit(f"error: vaezoo runs on Linux and macOS, not on {sys.platform}: on Windows, install it in WSL")
+
 __version__ = "0.1.0"
 __all__ = ["__version__", "load", "save"]
 

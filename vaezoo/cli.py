@@ -16,6 +16,7 @@ import argparse
 import atexit
 import gc
 import os
+import re
 import signal
 import sys
 import traceback
@@ -25,7 +26,9 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # Hydra has no public parser of its flags
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -37,6 +40,7 @@ from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.record import record_command
 from vaezoo.runs.resume import choose_task_folder, resolve_resume
 from vaezoo.runs.signals import Stopped, handling_signals, requeue_slurm_job, stopping_with_parent
+from vaezoo.runs.sweep_callback import reporting_sweep
 from vaezoo.streams import protect_output
 
 
@@ -67,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 return
             args.overrides = overrides if args.multirun else choose_task_folder(overrides)
         sys.argv = [program, *to_argv(args)]  # Hydra, and Lightning for its other processes, read it
-        with stopping_with_parent():
+        with stopping_with_parent(), reporting_sweep():
             run()
     except (HydraException, OmegaConfBaseException, ConfigError, ValueError, OSError) as error:
         exit_with_error(error, debug="debug=true" in sys.argv)
@@ -83,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return Hydra's flags and the overrides. An override may begin with two dashes, as those of W&B's agent do.
+    """Return Hydra's flags and the overrides, in any order.
+
+    An override may begin with two dashes, as those of ``wandb agent`` do (``--model.beta=4``). The agent also writes
+    None for the null of a sweep's YAML file.
 
     Raises:
         ConfigError: an unknown flag.
@@ -94,9 +101,15 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]  # otherwise it prints seven lines and exits
-    _, unknown = parser.parse_known_intermixed_args(arguments)
-    arguments = [text.lstrip("-") if text in unknown and "=" in text else text for text in arguments]
-    args, unknown = parser.parse_known_intermixed_args(arguments)
+    parser.allow_abbrev = False  # otherwise --experiment=mnist would be Hydra's --experimental-rerun
+    with_value = {f"--{name.replace('_', '-')}" for name, value in vars(parser.parse_args([])).items() if value is None}
+
+    def without_dashes(text: str) -> str:
+        name, equals, _ = text.partition("=")
+        is_override = text.startswith("--") and equals and name not in with_value
+        return re.sub("=None$", "=null", text[2:]) if is_override else text
+
+    args, unknown = parser.parse_known_intermixed_args([without_dashes(text) for text in arguments])
     if unknown:
         name = unknown[0].lstrip("-").replace("-", "_")
         suggestion = suggest_key(name, compose([]))
@@ -115,9 +128,32 @@ def to_argv(args: argparse.Namespace) -> list[str]:
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="config")
-def run(cfg: DictConfig) -> None:
-    """Lock the run's folder, record the command in it and run the task that the config names."""
+def run(cfg: DictConfig) -> float | None:
+    """Lock the run's folder, record the command in it and run the task that the config names.
+
+    Returns:
+        The objective in ``summary.json``, for sweepers; None if there is none. If Hydra runs the jobs of a sweep in its
+        own processes, a job that fails does not end its process.
+    """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder, is_job = RunFolder(config["run_dir"]), HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        if not (is_job and config["resume"] and folder.is_completed):
+            run_in_folder(folder, cfg, config)
+    except SystemExit:
+        if not is_job:
+            raise
+    return folder.read_summary().get("objective")
+
+
+def run_in_folder(folder: RunFolder, cfg: DictConfig, config: dict[str, Any]) -> None:
+    """Lock the run's folder, record the command in it and run the task.
+
+    Args:
+        folder: the run's folder.
+        cfg: the config.
+        config: the same config, resolved.
+    """
     try:
         packages = config["allow_packages"]
         if not isinstance(packages, list) or not all(isinstance(name, str) for name in packages):
@@ -126,7 +162,6 @@ def run(cfg: DictConfig) -> None:
             )
         if not is_first_process():
             return run_task(config)
-        folder = RunFolder(config["run_dir"])
         with folder.lock():
             record_command(folder, cfg)
             run_task(config)

@@ -72,6 +72,10 @@ def describe_unknown_choice(path: str, options: Sequence[str]) -> str:
         path: group and choice, such as ``model/mlp_va``.
         options: the choices of the group.
     """
+    if path.startswith(("hydra/launcher/", "hydra/sweeper/")):
+        group, _, choice = path.rpartition("/")
+        extra = "optuna, joblib and submitit need pip install 'vaezoo[sweep]'"
+        return f"{group}={choice} is not a choice, {suggest(choice, options)}; {extra}"
     folders = [path[: mark.start()] for mark in re.finditer(r"(?<!/)/", path)]
     group = next((name for name in reversed(folders) if Path(config_folder(), name).is_dir()), folders[0])
     choice = path[len(group) + 1 :]

@@ -7,11 +7,13 @@ block. If the backend of a logger fails, it is switched off and the run continue
 import csv
 import io
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -148,16 +150,116 @@ class DisabledOnError(Logger):
         call_or_disable(self, super().finalize, status)
 
 
-class TensorBoard(DisabledOnError, TensorBoardLogger):
-    """Lightning's TensorBoard logger, for runs that may be resumed."""
+def chart_rows(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Divide a row of metrics into numbers and lists, each of which is one chart in W&B and TensorBoard.
+
+    The names of the charts are in four groups, besides the test: ``train/``, ``val/``, ``optimization/`` (single steps)
+    and ``images/`` (``vaezoo.callbacks.images``).
+
+    Returns:
+        The numbers, and the KL of all latent dimensions as one list.
+
+    >>> chart_rows({"step/loss": 2.0, "val/kl": 3.0, "val/kl_dim/000": 1.0, "val/kl_dim/001": 2.0})
+    ({'optimization/loss': 2.0, 'val/kl': 3.0}, {'val/kl_per_dim': [1.0, 2.0]})
+    """
+    numbers: dict[str, float] = {}
+    lists: dict[str, list[float]] = {}
+    for name, value in metrics.items():
+        stage, is_dim, _ = name.partition("/kl_dim/")
+        if is_dim:
+            lists.setdefault(f"{stage}/kl_per_dim", []).append(value)
+        else:
+            numbers[re.sub("^step/", "optimization/", name)] = value
+    return numbers, lists
+
+
+class TensorBoardCharts(TensorBoardLogger):
+    """Lightning's TensorBoard logger, with the charts of ``chart_rows``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        numbers, lists = chart_rows(metrics)
+        super().log_metrics(numbers, step)
+        for name, values in lists.items():
+            self.experiment.add_histogram(name, np.asarray(values), step)
+
+
+class TensorBoard(DisabledOnError, TensorBoardCharts):
+    """Logs to TensorBoard, for runs that may be resumed."""
 
     def rewind(self, step: int) -> None:
         """Hide what was logged at or after ``step`` optimizer steps. To be called before anything is logged."""
         hide_events_from(self, step)
 
 
-class WandB(DisabledOnError, WandbLogger):
-    """Lightning's W&B logger, switched off if W&B fails."""
+STEP = "trainer/global_step"  # the x axis of all charts in W&B: optimizer steps
+# The value of the whole run, in the table of runs, if it is not the last one.
+SUMMARIES = {"val/elbo": "max", "val/loss": "min"}
+# Charts that W&B shows, besides all of val/ and images/. The others, such as the KL of single batches, can be added.
+SHOWN = {
+    "train/elbo", "train/log_px", "train/kl", "train/loss", "optimization/loss", "optimization/beta",
+    "optimization/learning_rate", "optimization/gradient_norm", "optimization/images_per_second",
+    "optimization/examples_per_second",
+}  # fmt: skip
+MAX_BINS = 512  # of a histogram in W&B
+
+
+class WandBCharts(WandbLogger):
+    """Lightning's W&B logger, with the charts of ``chart_rows`` over optimizer steps.
+
+    The KL of the latent dimensions is a histogram with a bin for each of them, which W&B draws as a heat map over the
+    steps. Test numbers are values of the run, without charts.
+
+    Args:
+        experiment: the W&B run.
+        checkpoints: a folder whose best (or last) checkpoint becomes an artifact at the end of a training; None: no
+            artifact.
+    """
+
+    def __init__(self, experiment: Any, checkpoints: Path | None = None):
+        super().__init__(experiment=experiment)
+        self.checkpoints = checkpoints
+        self.defined: set[str] = set()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        numbers, lists = chart_rows(metrics)
+        if test := {name: value for name, value in numbers.items() if name.startswith("test")}:
+            self.experiment.summary.update(test)
+            return
+        for name in [name for name in numbers if name not in self.defined]:
+            self.defined.add(name)
+            hidden = name not in SHOWN and not name.startswith("val/")
+            self.experiment.define_metric(name, STEP, step_sync=True, hidden=hidden, summary=SUMMARIES.get(name))
+        charts: Any = {name: heat_map(values) for name, values in lists.items()}
+        super().log_metrics(numbers | charts, step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Log the best checkpoint as an artifact, once, if the training has succeeded."""
+        super().finalize(status)
+        if self.checkpoints is None or status != "success":
+            return
+        import wandb
+
+        files = (self.checkpoints / name for name in ("best.ckpt", "last.ckpt"))
+        for file in [file for file in files if file.exists()][:1]:
+            artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model")
+            artifact.add_file(str(file), policy="immutable")  # W&B reads it where it is, and makes no copy of it
+            self.experiment.log_artifact(artifact)
+        self.checkpoints = None
+
+
+def heat_map(values: list[float]) -> Any:
+    """Return a W&B histogram with a bin for each value. If W&B does not allow so many, adjacent values are summed."""
+    import wandb
+
+    num, bins = len(values), min(len(values), MAX_BINS)
+    return wandb.Histogram(np_histogram=np.histogram(range(num), bins, (0, num), weights=np.nan_to_num(values)))
+
+
+class WandB(DisabledOnError, WandBCharts):
+    """Logs to W&B; switched off if W&B fails."""
 
 
 def wandb_logger(
@@ -166,8 +268,10 @@ def wandb_logger(
     name: str | None = None,
     init_timeout: float = 20.0,
     resume: str | None = None,
+    artifact: bool = False,
+    tags: Sequence[str] = (),
     **settings: Any,
-) -> WandbLogger | None:
+) -> WandB | None:
     """Return a W&B logger that is online if possible.
 
     If WANDB_MODE is set, it decides. Otherwise the logger is online if there is an API key, stored or exported, and a
@@ -181,7 +285,9 @@ def wandb_logger(
         init_timeout: seconds to wait for a connection.
         resume: continue the W&B run whose files are in ``save_dir``, if there is one. Offline, this makes a second
             folder with the same id, which ``wandb sync`` merges with the first.
-        **settings: further arguments of ``wandb.init``, such as ``entity``, ``group`` or ``tags``.
+        artifact: whether the best checkpoint is stored in W&B, as an artifact.
+        tags: tags of the run. W&B allows 64 characters in each.
+        **settings: further arguments of ``wandb.init``, such as ``entity``, ``group`` or ``notes``.
 
     Returns:
         The logger; None in every process except the first, and if W&B cannot start.
@@ -192,11 +298,15 @@ def wandb_logger(
 
     if resume:
         settings = {"id": find_wandb_id(save_dir), "resume": "allow"} | settings
+    tags = tuple(str(tag)[:64] for tag in tags if str(tag))
 
     def start(mode: Any):
         # wandb.init changes a Settings object: each attempt needs a new one.
         quiet = wandb.Settings(init_timeout=init_timeout, silent=True, console="off")
-        return wandb.init(dir=save_dir, project=project, name=name, mode=mode, settings=quiet, **settings)
+        run = wandb.init(dir=save_dir, project=project, name=name, mode=mode, settings=quiet, tags=tags, **settings)
+        run.define_metric(STEP, hidden=True)
+        run.define_metric("*", step_metric=STEP, step_sync=True)
+        return run
 
     try:
         mode = os.environ.get("WANDB_MODE", "online")
@@ -212,7 +322,49 @@ def wandb_logger(
             reason = " ".join(str(failure).split())
             print(f"W&B cannot log offline either ({reason}): logging without W&B", file=sys.stderr)
             return None
-    return WandB(experiment=run)
+    return WandB(run, Path(save_dir, "checkpoints") if artifact else None)
+
+
+def log_evaluation(folder: Path, options: Mapping[str, Any], values: Mapping[str, float], step: int) -> list[str]:
+    """Add the numbers of an evaluation to the W&B run and the TensorBoard log of the run that was evaluated.
+
+    A failure is printed and ends nothing.
+
+    Args:
+        folder: the folder of the evaluated run.
+        options: arguments of ``wandb_logger``: where the run is in W&B.
+        values: numbers by name, such as ``test/elbo``.
+        step: optimizer steps of the run.
+
+    Returns:
+        The names of the loggers that have got the numbers.
+    """
+    done = []
+    for name, start in (("TensorBoard", find_tensorboard), ("W&B", find_wandb)):
+        try:
+            if (logger := start(folder, options)) is not None:
+                logger.log_metrics(values, step)
+                logger.finalize("success")
+                if isinstance(logger, WandB):
+                    logger.experiment.finish()
+                done += [] if logger.disabled else [name]
+        except Exception as error:  # a logger never ends an evaluation
+            print(f"the numbers were not added to {name} ({error})", file=sys.stderr)
+    return done
+
+
+def find_tensorboard(folder: Path, _: Mapping[str, Any]) -> TensorBoard | None:
+    """Return a logger for the TensorBoard log of a run; None if the run has none."""
+    if not list(folder.glob("tensorboard/events*")):
+        return None
+    return TensorBoard(str(folder), name="", version="tensorboard")
+
+
+def find_wandb(folder: Path, options: Mapping[str, Any]) -> WandB | None:
+    """Return a logger for the W&B run of a run, with the options of ``wandb_logger``; None if the run has none."""
+    if find_wandb_id(str(folder)) is None:
+        return None
+    return wandb_logger(**{**options, "save_dir": str(folder), "resume": "auto", "artifact": False})
 
 
 def find_wandb_id(save_dir: str) -> str | None:

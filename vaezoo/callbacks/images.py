@@ -39,7 +39,7 @@ def log_pictures(logger: Any, pictures: dict[str, Picture], caption: str, step: 
         caption: length of the training so far, for W&B.
         step: optimizer steps so far.
     """
-    names = {f"panels/{kind}": picture for kind, picture in pictures.items()}
+    names = {f"images/{kind}": picture for kind, picture in pictures.items()}
     if isinstance(logger, WandbLogger):
         import wandb
 

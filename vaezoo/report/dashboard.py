@@ -6,6 +6,7 @@ Building it needs no connection; ``publish`` needs a login. Install with ``pip i
 from typing import Any
 
 PICTURES = ("reconstructions", "samples", "traversals")
+STEP = "trainer/global_step"  # the x axis: optimizer steps
 
 
 def workspace(entity: str, project: str = "vaezoo") -> Any:
@@ -25,7 +26,7 @@ def workspace(entity: str, project: str = "vaezoo") -> Any:
     import wandb_workspaces.workspaces as ws
 
     def curves(*names: str, title: str) -> Any:
-        return wr.LinePlot(x="Step", y=list(names), title=title)
+        return wr.LinePlot(x=STEP, y=list(names), title=title)
 
     def summary_column(name: str) -> Any:
         return wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(name))
@@ -35,7 +36,7 @@ def workspace(entity: str, project: str = "vaezoo") -> Any:
 
     sections = [
         ws.Section(
-            name="Bound (nats per example)",
+            name="ELBO (nats per example)",
             is_open=True,
             panels=[
                 curves("val/elbo", "train/elbo", title="ELBO"),
@@ -58,20 +59,20 @@ def workspace(entity: str, project: str = "vaezoo") -> Any:
             name="Latent space",
             panels=[
                 curves("val/active_units", title="active units"),
-                wr.LinePlot(metric_regex="val/kl_dim/.*", title="KL of each dimension"),
+                curves("val/kl_per_dim", title="KL of each dimension"),
             ],
         ),
         ws.Section(
-            name="Pictures",
-            panels=[wr.MediaBrowser(media_keys=[f"panels/{kind}"]) for kind in PICTURES],
+            name="Images",
+            panels=[wr.MediaBrowser(media_keys=[f"images/{kind}"]) for kind in PICTURES],
         ),
         ws.Section(
-            name="Training",
+            name="Optimization",
             panels=[
-                curves("step/loss", title="loss"),
-                curves("step/gradient_norm", title="gradient norm"),
-                curves("step/learning_rate", title="learning rate"),
-                curves("step/examples_per_second", title="examples/s"),
+                curves("optimization/loss", title="loss"),
+                curves("optimization/gradient_norm", title="gradient norm"),
+                curves("optimization/learning_rate", title="learning rate"),
+                curves("optimization/examples_per_second", title="examples/s"),
             ],
         ),
     ]  # fmt: skip

@@ -1,10 +1,10 @@
 """The folder of a run: what it holds, and how it is read, written and locked."""
 
+import fcntl
 import json
 import math
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,11 +15,6 @@ import yaml
 from vaezoo.errors import ConfigError
 from vaezoo.old_names import update_override, update_summary
 from vaezoo.runs.overrides import relevant_overrides
-
-try:
-    import fcntl
-except ImportError:
-    sys.exit(f"error: vaezoo runs on Linux and macOS, not on {sys.platform}: on Windows, install it in WSL")
 
 Kind = Literal["run", "sweep"]
 # The files that record the overrides of a command.

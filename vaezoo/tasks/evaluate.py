@@ -10,11 +10,14 @@ from tqdm import tqdm
 from vaezoo.errors import ConfigError
 from vaezoo.evaluation.base import EvaluationSettings
 from vaezoo.evaluation.groups import GROUPS, select_groups
+from vaezoo.loggers import log_evaluation
 from vaezoo.metrics.quantities import QUANTITIES, use_noun, with_noun
 from vaezoo.report.tables import print_results
+from vaezoo.runs.folder import RunFolder
+from vaezoo.runs.overrides import has_key
 from vaezoo.runs.setup import test
 from vaezoo.runs.summary import write_summary
-from vaezoo.runs.trained import open_run
+from vaezoo.runs.trained import TrainedRun, command_overrides, open_run
 
 
 def evaluate(
@@ -25,6 +28,7 @@ def evaluate(
     annealed: int,
     outliers: str | None,
     inception: str | None,
+    log_to_run: bool = True,
 ) -> None:
     """Test the best checkpoint of ``run``, on the data and with the settings of its own config.
 
@@ -40,6 +44,7 @@ def evaluate(
         annealed: test images for annealed importance sampling, which takes minutes; 0 leaves it out.
         outliers: a config of conf/data with images that the model was not trained on.
         inception: a file with Inception's weights. If given, samples are judged by its features.
+        log_to_run: whether the numbers are added to the W&B run and the TensorBoard log of the evaluated run.
 
     Raises:
         ConfigError: an argument is out of range, or there is no such run.
@@ -80,6 +85,29 @@ def evaluate(
     notes = [use_noun(note, noun) for note in notes]
     found = {"left_out": left_out, "notes": notes, **verdict, "wall_seconds": seconds}
     write_summary(run.config, quantities, noun, task="evaluate", **origin, test=values, **found)
+    if log_to_run:
+        notes += add_to_loggers(run, values)
     notes += [f"left out: {name} ({reason})" for name, reason in left_out.items()]
     title = run.title(f"test set, log p of {run.log_likelihood_kind}")
     print_results(title, values, with_noun(quantities, noun), [*notes, f"run folder: {config['run_dir']}"])
+
+
+def add_to_loggers(run: TrainedRun, values: dict[str, float]) -> list[str]:
+    """Add the numbers to the logs of the run that was evaluated, and return a note that says so.
+
+    They are ``test/*`` there, as at the end of the training, but ``test_DATA/*`` if the command chooses other data.
+
+    Args:
+        run: the run.
+        values: the numbers.
+    """
+    folder = RunFolder(run.path.parent.parent)
+    same = ("data.root", "data.path", "data.num_workers")
+    other = [text for text in command_overrides() if has_key(text, ("data",)) and not has_key(text, same)]
+    stage = f"test_{type(run.data).__name__}" if other else "test"
+    named = {f"{stage}/{name}": value for name, value in values.items()}
+    # From a checkpoint, which may be a stranger's: nothing but names.
+    saved = (run.config.get("logger") or {}).get("wandb") or {}
+    options = {key: saved[key] for key in ("project", "entity", "name") if isinstance(saved.get(key), str)}
+    loggers = log_evaluation(folder.path, options, named, step=folder.read_summary().get("steps", 0))
+    return [f"added to the run in {' and '.join(loggers)} (task.log_to_run=false leaves it out)"] if loggers else []

@@ -34,7 +34,7 @@ from vaezoo.runs.setup import (
     silence_lightning,
     test,
 )
-from vaezoo.runs.summary import write_summary
+from vaezoo.runs.summary import git_commit, write_summary
 
 # The parts of a config that must not change when a run is resumed.
 FIXED = ("seed", "model", "data", "optimizer", "scheduler")
@@ -57,8 +57,9 @@ def fit(config: dict[str, Any]) -> None:
         callbacks = [*build_callbacks(config), CheckTestShare()]
         trainer = build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
         checkpoint = prepare_resume(config, loggers) if config["resume"] else None
+        facts = {"dataset": type(data).__name__, "parameters": num_parameters(model), "git_commit": git_commit()}
         for logger in loggers:
-            logger.log_hyperparams(config)
+            logger.log_hyperparams(config | facts)
         trainer.fit(model, data, ckpt_path=checkpoint)
         test_and_summarize(config, trainer, model, data, start)
 
@@ -151,7 +152,7 @@ def test_and_summarize(
         **progress,
         wall_seconds=round(time.perf_counter() - start, 2),
         train_examples_per_second=round(monitor.examples / monitor.seconds, 1) if monitor and monitor.seconds else None,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=num_parameters(model),
     )
     speed = summary["train_examples_per_second"]
     title = f"{config['name']} on {type(data).__name__}, seed {config['seed']}: test set, log p of {summary['scored']}"
@@ -163,6 +164,11 @@ def test_and_summarize(
     if "wandb" in config["logger"]:
         notes.append(dashboard_hint())
     print_results(title, values, with_noun(QUANTITIES, data.noun), notes)
+
+
+def num_parameters(model: LatentVariableModel) -> int:
+    """Return the number of parameters of a model."""
+    return sum(p.numel() for p in model.parameters())
 
 
 def divergence_error(name: str, value: float) -> ValueError:

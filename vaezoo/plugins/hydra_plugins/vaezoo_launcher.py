@@ -17,9 +17,8 @@ from omegaconf import DictConfig, open_dict
 from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.jobs import Jobs, program_command, unresolved_overrides
 from vaezoo.runs.overrides import relevant_overrides
-from vaezoo.runs.record import check_sweep
 from vaezoo.runs.signals import Stopped
-from vaezoo.runs.sweep import print_sweep_table, sweep_rows, write_sweep_table
+from vaezoo.runs.sweep import write_sweep_table
 
 
 class SubprocessLauncher(Launcher):
@@ -33,45 +32,28 @@ class SubprocessLauncher(Launcher):
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs, write ``summary.csv`` into the sweep's folder and print it.
+        """Run the jobs. The value of a job that has failed is None, so that a search goes on without it.
 
         Raises:
             ValueError: the sweep has no jobs.
-            ConfigError: the folder is in use, or holds other results.
-            ChildProcessError: jobs have failed; the table is written all the same.
             Stopped: a signal has stopped the sweep.
         """
         setup_globals()
         if not job_overrides:
             raise ValueError("the sweep has no job: a glob(...) in it matches no choice, `--help` lists them")
         sweep_dir = Path(self.config.hydra.sweep.dir)
-        sweep_dir.mkdir(parents=True, exist_ok=True)
-        sweep = RunFolder(sweep_dir)
         only_here = ("hydra.sweep", "hydra.mode", "hydra/")
         hydra_overrides = unresolved_overrides(self.config.hydra.overrides.hydra)
         passed_on = [text for text in hydra_overrides if not text.startswith(only_here)]
         program = [*program_command(self.config.hydra), *passed_on]
-        with sweep.lock():
-            resumes, overrides = bool(self.config.resume), unresolved_overrides(self.config.hydra.overrides.task)
-            if initial_job_idx == 0:  # a later batch of the same sweep finds the jobs of the earlier ones
-                check_sweep(sweep, overrides, resumes)
-            jobs = Jobs(sweep_dir, program, resumes, group=sweep_dir.name, first=initial_job_idx)
-            with jobs.forwarding_signals():
-                sweep.write_sweep(overrides)
-                prepared = [self.prepare(jobs, list(own)) for own in job_overrides]
-                try:
-                    for job, folder in prepared:
-                        if jobs.stop_signal is None:
-                            self.run_job(jobs, job, folder)
-                finally:
-                    print_sweep_table(sweep_dir)
+        jobs = Jobs(sweep_dir, program, bool(self.config.resume), group=sweep_dir.name, first=initial_job_idx)
+        with jobs.forwarding_signals():
+            prepared = [self.prepare(jobs, list(own)) for own in job_overrides]
+            for job, folder in prepared:
+                if jobs.stop_signal is None:
+                    self.run_job(jobs, job, folder)
         if jobs.stop_signal is not None:
             raise Stopped(jobs.stop_signal)
-        rows = sweep_rows(sweep_dir)
-        failed = [row for row in rows if row["status"] != "completed"]
-        if failed:
-            first = f"job {failed[0]['job']}: {failed[0]['status']}"
-            raise ChildProcessError(f"{len(failed)} of {len(rows)} jobs failed, the first is {first}")
         return [job for job, _ in prepared]
 
     def prepare(self, jobs: Jobs, overrides: list[str]) -> tuple[JobReturn, Path]:
@@ -91,5 +73,5 @@ class SubprocessLauncher(Launcher):
             print(f"job {job.cfg.hydra.job.num}: {' '.join(relevant_overrides(job.overrides))}", flush=True)
             jobs.run(job.overrides, folder)
             write_sweep_table(jobs.folder)
-        job.status = JobStatus.COMPLETED  # the launcher reports failures once, for the whole sweep
+        job.status = JobStatus.COMPLETED  # failures are reported once, for the whole sweep
         job.return_value = RunFolder(folder).read_summary().get("objective")
