@@ -1,5 +1,7 @@
 """Pictures of rows of a table: the colours of the cells, and the figures of a run on a table."""
 
+import warnings
+
 import numpy as np
 import pytest
 from matplotlib import colormaps
@@ -39,6 +41,15 @@ def test_any_number_of_columns(dims):
         picture = draw_cells(cells, "a title " * 20, group=group)
         assert picture.dtype == np.uint8
         assert picture.shape[1] <= 1700
+
+
+def test_names_are_text_not_formulas():
+    """A dollar sign would begin a formula, and a control character has no glyph (a warning is an error here)."""
+    names = ["$\\nothing$ a", "price in $", "a\nb\x1b[31m"]
+    cells = Cells(names, np.zeros((1, 3)), [["$x^$", "$", "\x07"]], [False] * 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert draw_cells(cells, "samples").shape[2] == 3
 
 
 def test_pictures_of_a_run_on_a_table(cli):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vaezoo.errors import escape_unprintable
 from vaezoo.types import Cells
 
 MAX_TEXT_COLUMNS = 12  # more columns have colours only
@@ -64,12 +65,13 @@ def draw_cells(cells: Cells, title: str, rows: Sequence[str] = (), group: int = 
     plot.hlines(tops[1:], 0, dims, "white", lw=1)
     if has_text:
         for i, j in np.ndindex(num, dims):
-            style: dict[str, Any] = {"fontsize": 8, "ha": "center", "va": "center"}
+            style: dict[str, Any] = {"fontsize": 8, "parse_math": False, "ha": "center", "va": "center"}
             color = "white" if is_dark[i, j] else "black"
             plot.text(j + 0.5, float(tops[i]) + 0.5, shorten(cells.texts[i][j], MAX_TEXT), color=color, **style)
     every = -(-dims // int(width / 0.16))  # names that would overlap are left out
     names = [shorten(name, MAX_TEXT if has_text else MAX_NAME) for name in cells.names]
-    plot.set_xticks(np.arange(0, dims, every) + 0.5, names[::every], fontsize=8, rotation=0 if has_text else 90)
+    rotation = 0 if has_text else 90
+    plot.set_xticks(np.arange(0, dims, every) + 0.5, names[::every], fontsize=8, rotation=rotation, parse_math=False)
     plot.xaxis.tick_top()
     plot.set_yticks(tops + 0.5, rows, fontsize=8)
     plot.tick_params(length=0, pad=3)
@@ -118,9 +120,10 @@ def describe_colors(cells: Cells, width: int) -> list[str]:
 
 
 def shorten(text: str, length: int) -> str:
-    """Return a text of at most ``length`` characters.
+    """Return a text as one line of at most ``length`` characters.
 
     >>> shorten("mean fractal dimension", 14)
     'mean fractal …'
     """
+    text = escape_unprintable(" ".join(text.split()))
     return text if len(text) <= length else f"{text[: length - 1]}…"
