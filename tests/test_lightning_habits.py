@@ -251,7 +251,7 @@ def test_lightnings_loggers_from_the_config(cli):
     (own,) = run.parents[2].glob("own/lightning_logs/version_0/metrics.csv")
     tables = [list(csv.DictReader(path.open())) for path in (run / "metrics.csv", own)]
     numbers = [{(r["step"], name): r[name] for r in rows for name in r if r[name]} for rows in tables]
-    speed = [{key for key in found if key[1] == "step/images_per_second"} for found in numbers]
+    speed = [{key for key in found if key[1] == "step/examples_per_second"} for found in numbers]
     assert [len(found) > 0 for found in speed] == [True, True]
     assert numbers[0] == numbers[1]
     assert "latent_dim" in own.with_name("hparams.yaml").read_text()

@@ -198,7 +198,7 @@ SUMMARIES = {"val/elbo": "max", "val/loss": "min"}
 # Charts that W&B shows, besides all of val/ and images/. The others, such as the KL of single batches, can be added.
 SHOWN = {
     "train/elbo", "train/log_px", "train/kl", "train/loss", "optimization/loss", "optimization/beta",
-    "optimization/learning_rate", "optimization/gradient_norm", "optimization/images_per_second",
+    "optimization/learning_rate", "optimization/gradient_norm", "optimization/examples_per_second",
     "optimization/examples_per_second",
 }  # fmt: skip
 MAX_BINS = 512  # of a histogram in W&B

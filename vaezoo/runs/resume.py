@@ -78,6 +78,8 @@ def resolve_resume(overrides: Sequence[str], multirun: bool) -> list[str] | None
 def choose_task_folder(overrides: Sequence[str]) -> list[str]:
     """Add the folder of a task that applies a trained run: RUN/TASK/DATE_TIME, unless the command names one.
 
+    A checkpoint outside of a run's folder has none: the task's folder is then that of any command.
+
     Args:
         overrides: those of the command.
 
@@ -90,8 +92,12 @@ def choose_task_folder(overrides: Sequence[str]) -> list[str]:
     run, task = get_value(command, "run"), get_value(command, "task")
     if task not in APPLYING_TASKS or "hydra.run.dir" in command or not Path(str(run)).exists():
         return list(overrides)
-    folder = Path(str(run)) if Path(str(run)).is_dir() else Path(str(run)).parent
-    place = (folder.parent if folder.name == "checkpoints" else folder) / str(task)
+    path = Path(str(run))
+    folder = path if path.is_dir() else path.parent
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    if not RunFolder(folder).has_training:
+        return list(overrides)
+    place = folder / str(task)
     if place.is_symlink():
         raise ConfigError(f"{place} is a link: remove it, or choose another folder with hydra.run.dir=FOLDER")
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
