@@ -199,7 +199,6 @@ SUMMARIES = {"val/elbo": "max", "val/loss": "min"}
 SHOWN = {
     "train/elbo", "train/log_px", "train/kl", "train/loss", "optimization/loss", "optimization/beta",
     "optimization/learning_rate", "optimization/gradient_norm", "optimization/examples_per_second",
-    "optimization/examples_per_second",
 }  # fmt: skip
 MAX_BINS = 512  # of a histogram in W&B
 

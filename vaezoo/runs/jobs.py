@@ -16,6 +16,7 @@ from vaezoo.errors import ConfigError
 from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.overrides import quote, same_overrides
 from vaezoo.runs.signals import SIGNALS
+from vaezoo.runs.warm import WarmJob, WarmProcess, is_supported
 
 
 class Jobs:
@@ -42,7 +43,8 @@ class Jobs:
         self.folder, self.program, self.resume, self.group, self.log = folder, program, resume, group, log
         self.existing = RunFolder(folder).read_jobs() if resume else {}
         self.next_number = max([first, *(job["job"] + 1 for job in self.existing.values())])
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen | WarmJob | None = None
+        self.warm: WarmProcess | None = None
         self.stop_signal: int | None = None
 
     def find(self, overrides: Sequence[str]) -> tuple[int, Path | None]:
@@ -100,16 +102,35 @@ class Jobs:
     def call(self, command: list[str], log: Path) -> int:
         """Run a job's command and return its exit code."""
         environment = {"WANDB_RUN_GROUP": self.group} | os.environ
-        out: Any = log.open("a") if self.log else None
-        # Own process group: the child gets Ctrl-C from us only. A second one would make it exit without saving.
-        self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, process_group=0)
+        self.process = self.start(command, environment, log if self.log else None)
         if self.stop_signal:  # it arrived while the process started
             self.process.send_signal(self.stop_signal)
         return self.process.wait()
 
+    def start(self, command: list[str], environment: dict[str, str], log: Path | None) -> subprocess.Popen | WarmJob:
+        """Start a job's command, from a warm process if this machine supports it."""
+        if is_supported():
+            try:
+                self.warm = self.warm or WarmProcess()
+                return self.warm.start(command[1:], environment, log)
+            except OSError as error:  # it was killed, for example because memory was short
+                self.close()
+                print(f"{error}: the next job starts by itself", file=sys.stderr, flush=True)
+        out: Any = None if log is None else log.open("a")
+        # Own process group: the child gets Ctrl-C from us only. A second one would make it exit without saving.
+        return subprocess.Popen(command, env=environment, stdout=out, stderr=out, process_group=0)
+
+    def close(self) -> None:
+        """End the warm process, if there is one."""
+        if self.warm is not None:
+            self.warm.close()
+            self.warm = None
+
     @contextmanager
     def forwarding_signals(self) -> Iterator[None]:
-        """Forward signals to stop to the running job while a block runs, and remember the last one."""
+        """Forward signals to stop to the running job while a block runs, and remember the last one. At the end of the
+        block, the warm process ends.
+        """
 
         def forward(signum: int, frame: Any) -> None:
             self.stop_signal = signum
@@ -121,6 +142,7 @@ class Jobs:
         try:
             yield
         finally:
+            self.close()
             for signum, handler in former.items():
                 signal.signal(signum, handler)
 
