@@ -111,7 +111,7 @@ class Jobs:
         """Start a job's command, from a warm process if this machine supports it."""
         if is_supported():
             try:
-                self.warm = self.warm or WarmProcess()
+                self.warm = self.warm or WarmProcess(command)
                 return self.warm.start(command[1:], environment, log)
             except OSError as error:  # it was killed, for example because memory was short
                 self.close()

@@ -28,6 +28,7 @@ from vaezoo.runs.signals import PARENT
 
 # What a training and an evaluation import. W&B comes first: its import takes longer the more modules are loaded.
 MODULES = ("wandb", "vaezoo.tasks.fit", "vaezoo.tasks.evaluate")
+TASKS = ("task=fit", "task=evaluate")  # their jobs need these modules; no other task is known to need torch
 EVERY_SECONDS = 0.05  # the warm process looks whether its job has ended
 
 
@@ -62,16 +63,21 @@ class WarmJob:
 
 
 class WarmProcess:
-    """A warm process. It imports ``MODULES`` while the caller goes on.
+    """A warm process. While the caller goes on, it imports ``vaezoo.cli`` and, for trainings and evaluations, ``MODULES``.
 
     Attributes:
         process: the process itself.
+
+    Args:
+        overrides: those of the first job.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, overrides: Sequence[str] = ()) -> None:
+        tasks = [text for text in overrides if text.startswith("task=")]
+        modules = MODULES if all(text in TASKS for text in tasks) else ()
         requests, self.requests = os.pipe()
         self.answers, answers = os.pipe()
-        command = [sys.executable, "-m", "vaezoo.runs.warm", str(requests), str(answers)]
+        command = [sys.executable, "-m", "vaezoo.runs.warm", str(requests), str(answers), *modules]
         # Own process group: Ctrl-C reaches the sweep only, which forwards it to the job.
         self.process = subprocess.Popen(command, pass_fds=(requests, answers), process_group=0)
         os.close(requests)
@@ -178,13 +184,13 @@ def main() -> None:
     """Be a warm process; in its forks, run the job."""
     import gc
 
-    requests, answers = map(int, sys.argv[1:])
+    requests, answers, *modules = sys.argv[1:]
     gc.disable()  # as in ``cli.run_task``
-    for name in MODULES:
+    for name in (*modules, "vaezoo.cli"):
         import_module(name)
     gc.enable()
     gc.freeze()  # the forks share the pages of what is imported
-    arguments = serve(requests, answers)
+    arguments = serve(int(requests), int(answers))
     if arguments is not None:
         run_program(arguments)
 
