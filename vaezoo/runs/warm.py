@@ -63,7 +63,7 @@ class WarmJob:
 
 
 class WarmProcess:
-    """A warm process. While the caller goes on, it imports ``vaezoo.cli`` and, for trainings and evaluations, ``MODULES``.
+    """A warm process. While the caller goes on, it imports the command line and, for most tasks, ``MODULES``.
 
     Attributes:
         process: the process itself.
