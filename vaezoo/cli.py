@@ -141,6 +141,7 @@ def run(cfg: DictConfig) -> float | None:
     except SystemExit:
         if not is_job:
             raise
+        return None
     return folder.read_summary().get("objective")
 
 
