@@ -532,7 +532,7 @@ def test_wandb_gets_the_same_picture(tmp_path, monkeypatch):
     assert len(values) == 5
     for path in (tmp_path / "panels").iterdir():
         kind = path.name.split("-")[0]
-        (logged,) = files.glob(f"media/images/panels/{kind}_*.png")
+        (logged,) = files.glob(f"media/images/images/{kind}_*.png")
         assert np.array_equal(read(logged), read(path))
         assert read(logged).mean() > 20
         assert values[f"images/{kind}"]._caption == "4 steps (1 epoch)"

@@ -21,6 +21,7 @@ from vaezoo.loggers import (
     SHOWN,
     DisabledOnError,
     TensorBoard,
+    WandB,
     call_or_disable,
     chart_rows,
     heat_map,
@@ -314,6 +315,27 @@ def test_names_of_charts():
     numbers = {"epoch": 1, "optimization/loss": 2.0, "train/elbo": 5.0}
     assert chart_rows(row) == (numbers, {"test/kl_per_dim": [3.0, 4.0]})
     assert all(name.partition("/")[0] in ("train", "optimization") for name in SHOWN)
+
+
+def test_numbers_of_the_user_have_a_chart():
+    """Only some numbers of training steps are hidden in W&B."""
+    calls = []
+
+    class Run:
+        def define_metric(self, name, step_metric, hidden, **_):
+            calls.append((name, step_metric, hidden))
+
+        def log(self, row):
+            calls.append(row)
+
+    logger = WandB(Run())
+    row = {"lr-Adam": 0.1, "val/mine": 1.0, "step/kl": 2.0, "epoch": 0}
+    for _ in range(2):
+        logger.log_metrics(row, step=5)
+    hidden = {"lr-Adam": False, "val/mine": False, "optimization/kl": True, "epoch": True}
+    assert calls[:4] == [(name, "trainer/global_step", value) for name, value in hidden.items()]
+    assert len(calls) == 6
+    assert calls[4]["trainer/global_step"] == 5
 
 
 def test_heat_map_of_many_dimensions():

@@ -119,7 +119,7 @@ def test_a_search_maximizes_the_validation_and_survives_failed_trials(sweep, tmp
     words = shlex.split(text)
     assert words[:2] == ["python", str(REPO / "run.py")]
     assert "seed=3" in words
-    again = [sys.executable, *words[1:], "--config-dir=more", "hydra.run.dir=again"]
+    again = [sys.executable, *words[1:], "hydra.run.dir=again"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPO), str(tmp_path)]), "WANDB_RUN_GROUP": "x"}
     subprocess.run(again, cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert json.loads((tmp_path / "again" / "summary.json").read_text())["objective"] == pytest.approx(0)
@@ -141,6 +141,13 @@ def test_a_search_in_which_all_trials_fail(sweep):
     assert done.stderr.splitlines()[-1] == "error: 2 of 2 jobs failed, the first is job 0: training diverged"
     assert "job 0, 1: training diverged" in done.stdout
     assert not (folder / "best_command.txt").exists()
+
+
+def test_a_search_without_a_best_checkpoint_asks_for_the_direction(sweep):
+    words = ("optimizer.lr=choice(1e-3,1e-5)", "hydra.sweeper.n_trials=1", "callbacks.checkpoint_best=null")
+    done, _folder = search(sweep, *words)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the direction of the search follows callbacks.checkpoint_best, which is null")
 
 
 def test_several_directions_are_refused(sweep):

@@ -143,6 +143,7 @@ def run(cfg: DictConfig) -> float | None:
     except SystemExit:
         if not is_job:
             raise
+        return None
     return folder.read_summary().get("objective")
 
 
@@ -174,7 +175,7 @@ def run_task(config: dict[str, Any]) -> None:
     try:
         gc.disable()  # garbage collection takes a quarter of the import time and frees nothing
         try:
-            if "wandb" in config["logger"] and config["run"] is None and is_first_process():  # evaluations log nothing
+            if "wandb" in config["logger"] and config["run"] is None and is_first_process():
                 # wandb.init imports this module, and before Python 3.13 that takes longer the more modules are loaded:
                 # half a second after torch, which is imported next.
                 from wandb import Api  # noqa: F401

@@ -195,7 +195,7 @@ class TensorBoard(DisabledOnError, TensorBoardCharts):
 STEP = "trainer/global_step"  # the x axis of all charts in W&B: optimizer steps
 # The value of the whole run, in the table of runs, if it is not the last one.
 SUMMARIES = {"val/elbo": "max", "val/loss": "min"}
-# Charts that W&B shows, besides all of val/ and images/. The others, such as the KL of single batches, can be added.
+# Charts of train/ and optimization/ that W&B shows. The others, such as the KL of single batches, can be added there.
 SHOWN = {
     "train/elbo", "train/log_px", "train/kl", "train/loss", "optimization/loss", "optimization/beta",
     "optimization/learning_rate", "optimization/gradient_norm", "optimization/examples_per_second",
@@ -228,7 +228,7 @@ class WandBCharts(WandbLogger):
             return
         for name in [name for name in numbers if name not in self.defined]:
             self.defined.add(name)
-            hidden = name not in SHOWN and not name.startswith("val/")
+            hidden = name == "epoch" or (name.startswith(("train/", "optimization/")) and name not in SHOWN)
             self.experiment.define_metric(name, STEP, step_sync=True, hidden=hidden, summary=SUMMARIES.get(name))
         charts: Any = {name: heat_map(values) for name, values in lists.items()}
         super().log_metrics(numbers | charts, step)

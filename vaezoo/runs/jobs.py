@@ -155,8 +155,17 @@ def program_command(hydra: Any) -> list[str]:
     """
     script = Path(sys.argv[0])
     start = [str(script.absolute())] if script.is_file() and script.name != "__main__.py" else ["-m", "vaezoo"]
-    extra = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    return [sys.executable, *start, *(f"--config-dir={path}" for path in extra)]
+    return [sys.executable, *start, *config_dirs(hydra)]
+
+
+def config_dirs(hydra: Any) -> list[str]:
+    """Return the ``--config-dir`` flags that this program was started with.
+
+    Args:
+        hydra: Hydra's own part of the config.
+    """
+    sources = (source for source in hydra.runtime.config_sources if source.provider == "command-line")
+    return [f"--config-dir={source.path}" for source in sources]
 
 
 def unresolved_overrides(overrides: Any) -> list[str]:

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +15,11 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from vaezoo.errors import ConfigError
 from vaezoo.runs.folder import RunFolder, write_atomic
-from vaezoo.runs.jobs import unresolved_overrides
+from vaezoo.runs.jobs import config_dirs, unresolved_overrides
 from vaezoo.runs.record import check_sweep
 from vaezoo.runs.sweep import best_rows, print_sweep_table, sweep_rows, write_sweep_table
 
@@ -31,11 +31,13 @@ class Sweep:
     Args:
         folder: its folder.
         direction: "maximize" or "minimize" if it searches for the best objective of a run; else None.
+        program: how the user starts this program: ``python run.py`` or ``vaezoo``, with folders of configs.
         resources: what it holds: the lock of the folder and environment variables.
     """
 
     folder: Path
     direction: str | None
+    program: str
     resources: ExitStack
 
 
@@ -82,7 +84,13 @@ def start_sweep(config: DictConfig) -> Sweep:
         ConfigError: the folder is in use or holds other results, or several values are to be optimized.
     """
     folder = RunFolder(config.hydra.sweep.dir)
-    direction = OmegaConf.select(config, "hydra.sweeper.direction")
+    try:
+        direction = OmegaConf.select(config, "hydra.sweeper.direction")
+    except InterpolationResolutionError as error:
+        raise ConfigError(
+            "the direction of the search follows callbacks.checkpoint_best, which is null: add "
+            "hydra.sweeper.direction=maximize, or minimize"
+        ) from error
     if direction not in (None, "maximize", "minimize"):
         raise ConfigError(f"hydra.sweeper.direction={direction}: use maximize or minimize, a run has one objective")
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -97,22 +105,35 @@ def start_sweep(config: DictConfig) -> Sweep:
             monitor = OmegaConf.select(config, "callbacks.checkpoint_best.monitor")
             monitor = f"{monitor} of a run" if monitor else "val/elbo of a run (val/log_px of a model without an ELBO)"
             print(f"{config.hydra.sweeper.n_trials} trials {direction} the best {monitor}", flush=True)
-        return Sweep(folder.path, direction, stack.pop_all())
+        return Sweep(folder.path, direction, shown_program(config.hydra), stack.pop_all())
 
 
 def silence_optuna() -> None:
     """Silence Optuna's log and that of its sweeper: the table tells which trials have failed, and why."""
-    import optuna
+    with suppress(ImportError):  # a search by another sweeper
+        import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.CRITICAL)
 
 
-def job_environment(sweep_dir: Path) -> dict[str, str]:
-    """Return the environment variables of the jobs that other launchers start: where Python finds the plugins of vaezoo
-    and the user's packages, and the jobs' W&B group.
+def shown_program(hydra: Any) -> str:
+    """Return the command that starts this program, without overrides, as a user types it.
+
+    Args:
+        hydra: Hydra's own part of the config.
     """
-    path = (os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[1] / "plugins"), os.getcwd())
+    script = Path(sys.argv[0])
+    if script.name == "__main__.py":
+        start = ["python", "-m", "vaezoo"]
+    else:
+        start = ["python", str(script)] if script.suffix == ".py" else [script.name]
+    return shlex.join([*start, *config_dirs(hydra)])
+
+
+def job_environment(sweep_dir: Path) -> dict[str, str]:
+    """Return environment variables for jobs of other launchers: the folder of vaezoo's plugins, and the W&B group."""
+    path = (os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[1] / "plugins"))
     group = os.environ.get("WANDB_RUN_GROUP", sweep_dir.name)
     return {"PYTHONPATH": os.pathsep.join(filter(None, path)), "WANDB_RUN_GROUP": group}
 
@@ -176,14 +197,8 @@ def print_best(sweep: Sweep, rows: list[dict[str, Any]]) -> bool:
         print(f"no best trial: log p(x) of {', '.join(kinds)} cannot be compared")
     elif best:
         (row,) = best
-        command = f"{program_name()} {shlex.join(row['override_list'])}"
+        command = f"{sweep.program} {shlex.join(row['override_list'])}"
         write_atomic(sweep.folder / "best_command.txt", command + "\n")
         print(f"best: job {row['job']}, objective {row['objective']:.4f}; {sweep.folder / 'best_command.txt'}:")
         print(command, flush=True)
     return bool(best)
-
-
-def program_name() -> str:
-    """Return how the user starts this program: ``python run.py`` or ``vaezoo``."""
-    script = sys.argv[0]
-    return f"python {shlex.quote(script)}" if script.endswith(".py") else Path(script).name
