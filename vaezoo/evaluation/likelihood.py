@@ -19,21 +19,25 @@ def likelihood(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResul
     num = len(found.log_p)
     values = mean_with_error("log_p", found.log_p)
     values |= {"log_p_samples": float(settings.num_samples), "log_p_examples": float(num)}
-    draws = ""
+    draws, warning = "", ""
     if settings.num_samples > 1:
-        values["log_p_draw_error"] = found.draw_error
         if found.draw_error:  # 0 if all draws are equal, as in a VQ-VAE: then they say nothing about the gap
             values |= mean_with_error("inference_gap", found.log_p - found.elbo)
-        draws = (
-            f" ({found.draw_error:.3f} of it from the finite number of draws; effective number of draws: "
-            f"{found.ess.median():,.0f} in the median image, {found.ess.min():,.0f} in the worst)"
-        )
+        ess = f"{found.ess.median():,.0f} in the median image, {found.ess.min():,.0f} in the worst"
+        if found.converged:
+            values["log_p_draw_error"] = found.draw_error
+            draws = f" ({found.draw_error:.3f} of it from the finite number of draws; effective number of draws: {ess})"
+        else:
+            warning = (
+                f": the bound has not converged and may be far below log p(x), because the effective number of draws "
+                f"is {ess}"
+            )
     error = f" ± {found.error:.2f} nats, the standard error over {num:,} images{draws}" if num > 1 else ""
     return EvaluationResult(
         values,
         QUANTITIES,
         f"log p(x) by {settings.num_samples:,} importance sample{'s' * (settings.num_samples > 1)}: "
-        f"{found.mean:.2f}{error or ' nats, of one image'}",
+        f"{found.mean:.2f}{error or ' nats, of one image'}{warning}",
     )
 
 
