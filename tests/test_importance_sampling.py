@@ -5,7 +5,6 @@ import shutil
 import warnings
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -34,6 +33,13 @@ def linear_gaussian(exact, excess=0.3):
         with torch.no_grad():
             encoder.bias[3:] += excess
     return model, x.reshape(-1, 1, 2, 3), ppca.evidence.log_prob(x)
+
+
+def as_run(model, x):
+    """A run whose test set is x."""
+    batch = Batch(x, torch.full((len(x),), -1))
+    data = SimpleNamespace(noun="sentence")
+    return SimpleNamespace(model=model, data=data, split=lambda name, num: batch, batches=lambda name, num: [batch])
 
 
 @pytest.mark.parametrize(("num_samples", "chunk_size"), [(2, None), (13, 5), (100, 7), (1000, None)])
@@ -86,9 +92,7 @@ def test_collapsed_samples_have_no_error():
     assert (truth - result.log_p).median() > 50  # the true error, of which mc_error knows nothing
     assert result.draw_error <= 1 / math.sqrt(len(x))
     assert not result.converged
-    batch = Batch(x, torch.full((len(x),), -1))
-    run: Any = SimpleNamespace(model=model, split=lambda name, num: batch, batches=lambda name, num: [batch])
-    found = likelihood(run, EvaluationSettings(200, None))
+    found = likelihood(as_run(model, x), EvaluationSettings(200, None))
     assert found.values["log_p"] == result.mean
     assert "log_p_draw_error" not in found.values
     assert "has not converged and may be far below log p(x)" in found.note
@@ -102,6 +106,19 @@ def test_samples_of_a_good_posterior_have_an_error():
     assert result.converged
     assert (truth - result.log_p).abs().mean() < 0.1
     assert estimate_log_marginal(linear_gaussian(exact=True)[0], x, num_samples=2).converged
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(30.0, "6 min"), (3.0, "36 s"), (2.5, "")])
+def test_a_long_estimate_is_announced(monkeypatch, capsys, seconds, text):
+    """The first example may wait for the compiler, so the second one is timed: 12 examples as long as that one."""
+    model, x, _ = linear_gaussian(exact=True)
+    times = iter([1000.0, 1000.0 + seconds])
+    monkeypatch.setattr("vaezoo.evaluation.likelihood.measure_time", lambda device: next(times))
+    likelihood(as_run(model, x), EvaluationSettings(2, None))
+    err = capsys.readouterr().err
+    line = f"log p(x) of 12 sentences by 2 importance samples takes about {text} (task.num_samples and task.num_images"
+    assert (line in err) == bool(text)
+    assert err.count("takes about") == bool(text)
 
 
 def test_bound_rises_to_log_px():

@@ -81,7 +81,7 @@ class LogMarginalEstimate(NamedTuple):
 
     @property
     def converged(self) -> bool:
-        """Whether ``mc_error`` of the median example is at most ``MAX_MC_ERROR``; False with one sample."""
+        """Return whether ``mc_error`` of the median example is at most ``MAX_MC_ERROR``; False with one sample."""
         return bool(self.mc_error.median() <= MAX_MC_ERROR)
 
 
