@@ -9,7 +9,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,7 +21,7 @@ from vaezoo.models import LatentVariableModel
 from vaezoo.models.checks import are_close
 from vaezoo.runs.checkpoint import DATA_KEY, find_checkpoint, read_checkpoint
 from vaezoo.runs.load import check_config, load_weights
-from vaezoo.runs.overrides import has_key
+from vaezoo.runs.overrides import has_key, set_values
 from vaezoo.runs.setup import (
     absolute_paths,
     build_model,
@@ -184,9 +183,7 @@ def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = (), split: str
 
 def merge_overrides(config: dict[str, Any], overrides: list[str], *prefixes: str) -> dict[str, Any]:
     """Return a config in which the overrides with one of these prefixes are set."""
-    keys = [text for text in overrides if text.startswith(prefixes)]
-    merged: Any = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(keys)))
-    return merged
+    return set_values(config, [text for text in overrides if text.startswith(prefixes)])
 
 
 def inherit_data(data: dict[str, Any], saved: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
