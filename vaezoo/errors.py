@@ -38,11 +38,11 @@ def format_duration(seconds: float) -> str:
     """Return a duration in its largest suitable unit.
 
     >>> format_duration(0.03), format_duration(45), format_duration(350), format_duration(9000)
-    ('0.03 s', '45 s', '6 min', '2.5 h')
+    ('0.03 s', '45 s', '5.8 min', '2.5 h')
     """
     if seconds < 90:
         return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
+    return f"{seconds / 60:.2g} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
 
 
 def escape_unprintable(text: str) -> str:
