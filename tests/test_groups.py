@@ -252,6 +252,16 @@ def test_one_image_has_no_standard_error(monkeypatch):
         assert "±" not in found.note
 
 
+@pytest.mark.parametrize(("num", "few"), [(1, "has 1 image,"), (19, "has 19 images,"), (20, "")])
+def test_a_few_images_are_no_posterior_collapse(num, few):
+    """I(x; z) of one image is 0 for any model."""
+    found = GROUPS["latent"](shortened("mlp_vae", num), SETTINGS)
+    assert (found.verdict is None) == bool(few)
+    assert "mutual_information" in found.values
+    assert found.note.startswith("no verdict on posterior collapse" if few else ("posterior collapse", "no collapse"))
+    assert few in found.note
+
+
 def test_few_images_have_a_fid_but_no_precision_and_recall():
     found = GROUPS["samples"](shortened("mlp_vae", 4), SETTINGS)
     assert {"fid", "kid", "fid_reference"} <= set(found.values)
