@@ -246,3 +246,18 @@ def test_train_a_model_on_sounds(cli, tmp_path):
     summary = json.loads((run / "summary.json").read_text())
     assert np.isfinite(summary["test"]["elbo"])
     assert summary["config"]["data"]["shape"] == [1, 64]
+    code, out, error, folder = cli("task=reconstruct", f"run={run}", "num=3")
+    assert code == 0, error
+    assert [line.rpartition("/")[2] for line in out.splitlines()[1:]] == [
+        "reconstructions.csv", "reconstructions.npz", "reconstructions.png", "inputs-*.wav (3 files)",
+        "reconstructions-*.wav (3 files)",
+    ]  # fmt: skip
+    arrays = np.load(folder / "reconstructions.npz")
+    for i, frame in enumerate(arrays[next(name for name in arrays if name not in ("reconstructions", "labels"))]):
+        assert np.array_equal(soundfile.read(folder / f"inputs-{i}.wav", dtype="float32")[0], frame[0])
+    code, out, error, _ = cli("task=check", "data=audio", "data.root=WAVS", "data.frame=64", "data.batch_size=16")
+    assert code == 0, error
+    assert out.count("values: ") == 1
+    assert "check-examples-*.wav (32 files)" in out
+    assert " 0.0 " not in out
+    assert "check-examples-0.wav" not in out

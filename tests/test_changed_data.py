@@ -79,6 +79,24 @@ def test_a_run_is_not_resumed_on_other_pictures(cli, tmp_path):
     assert cli(f"run={run}", "data.root=moved", "trainer.max_epochs=2")[0] == 0
 
 
+def test_another_test_set_is_named(cli, tmp_path):
+    """A trained model is evaluated on pictures that were added since, and a line says that they are others."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "a").mkdir()
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "a" / f"{i}.png")
+    run = train(cli, "data=folder", "data.root=a", "data.batch_size=8")
+    line = f"the images have changed since the training of {run}/checkpoints/best.ckpt: the test set is another one"
+    evaluate = ("task=evaluate", f"run={run}", "task.metrics=[]")
+    assert line not in cli(*evaluate)[2]
+    Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "a" / "new.png")
+    code, _, err, _ = cli(*evaluate)
+    assert code == 0
+    assert err.splitlines().count(line) == 1
+    for words in (("split=all", "data=folder", "data.root=a"), ("split=train",)):  # all: no test set at all
+        assert (line in cli("task=encode", f"run={run}", *words)[2]) == (len(words) == 1)
+
+
 def test_a_conditional_model_keeps_its_classes(cli, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):

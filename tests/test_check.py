@@ -13,7 +13,7 @@ from PIL import Image
 from vaezoo.data import DataModule, Split
 from vaezoo.data.statistics import describe_data
 from vaezoo.models import VAE
-from vaezoo.tasks.check import describe_few_steps, report
+from vaezoo.tasks.check import describe_few_steps, lines, report, shorten
 
 
 class Rows(DataModule):
@@ -118,6 +118,24 @@ def test_warning_of_few_steps(num, batch_size, batches_per_step, expected):
     }  # fmt: skip
     warning = f"warning: {num} training rows and batches of {batch_size} {expected}"
     assert describe_few_steps(found) == ([warning] if expected else [])
+
+
+def test_numbers_are_written_for_people():
+    """One is singular, short times have digits, and yes is no number."""
+    found = {
+        "noun": "row", "class": "Rows", "shape": [3], "choice": "Rows", "model": "mlp_vae", "parameters": 5,
+        "numbers": {"train": 1, "val": 0, "test": 0}, "looked_at": 1, "kind": "real", "range": [], "missing": 0,
+        "about_these_data": {"held in memory": True}, "duplicates": 0, "shared": 0, "constant_entries": 0,
+        "classes": {}, "rows_per_second": 50.0, "epochs": 1, "peak_memory_mb": {"process": 9.0}, "batch_size": 1,
+        "examples_per_step": 1, "steps_per_epoch": 1,
+    }  # fmt: skip
+    text = "\n".join(lines(found, []))
+    assert "Rows: 1 row of shape 3 (1 training, " in text
+    assert "held in memory: yes" in text
+    assert "50 rows/s, 0.02 s for an epoch and 0.02 s for 1 epoch; 9 MB" in text
+    found |= {"epochs": 9000}
+    assert "0.02 s for an epoch and 3 min for 9,000 epochs" in "\n".join(lines(found, []))
+    assert shorten(False) == "no"
 
 
 def test_first_line_of_a_run(cli):

@@ -28,6 +28,7 @@ from vaezoo.data import Digits
 from vaezoo.error_messages import describe_error
 from vaezoo.errors import ConfigError
 from vaezoo.runs.checks import check_optimizer, check_trainer
+from vaezoo.runs.overrides import by_key, get_value, quote, set_values
 from vaezoo.runs.setup import silence_lightning
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
@@ -550,6 +551,52 @@ def test_the_command_of_wandb_agent(tmp_path):
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "D" / "summary.json").read_text())["config"]
     assert (config["model"]["beta"], config["optimizer"]["lr"], config["callbacks"]["images"]) == (4, 0.001, None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["Klänge", "Kunden Übersicht.csv", "a=b.csv", "Umsatz (2).csv", "O'Brien.csv", r"C:\Daten\Ä", "a&b#c;d", "~/x",
+     "ä\\'"],
+)  # fmt: skip
+def test_any_text_is_a_value(value):
+    """Hydra reads what the user typed, and a recorded override is read as it is."""
+    (override,) = parse_arguments([f"data.root={value}"]).overrides
+    assert get_value(by_key([override]), "data.root") == value
+    assert parse_arguments([override]).overrides == [override]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "seed=1,2", "data.root=a,ä", "model=glob(*)", "models=[a", "trainer={a: ä", "name='ä", 'name="ä', "~a",
+     "name=a b", "name=", "Klänge=1", "data.root=${oc.env:HOME}/x", "a"],
+)  # fmt: skip
+def test_what_hydra_reads_stays(override):
+    """Numbers, sweeps, lists and texts in quotes; a mistake in a list, or in a key, is left for the error message."""
+    assert parse_arguments([override]).overrides == [override]
+
+
+def test_a_quoted_text_is_the_text():
+    for text in ("a b", r"a\b", r"a\'b", "a\\", "'", "\\'\\"):
+        assert get_value(by_key([f"name={quote(text)}"]), "name") == text
+        config = set_values({"data": {"root": "", "shape": [1]}}, [f"data.root={quote(text)}", "data.shape=[2,3]"])
+        assert config == {"data": {"root": text, "shape": [2, 3]}}
+
+
+def test_paths_of_any_name(cli):
+    """A training on a file, resumed and evaluated, with names that Hydra's grammar does not know."""
+    file, run = "Übersicht a=b (2).csv", Path("Müller's Läufe (1)/Lauf")
+    Path(file).write_text("\n".join(["x,y", *(f"{i % 7},{i % 5 + 0.5}" for i in range(60))]))
+    words = (*SHORT, "data=table", f"data.path={file}", f"hydra.run.dir={run}", "logger=none")
+    code, _out, err, _run = cli(*words)
+    assert code == 0, err
+    assert "complete" in cli(*words, "resume=auto")[1]
+    code, _out, err, _run = cli(f"run={run}", "trainer.max_epochs=3")
+    assert code == 0, err
+    code, _out, err, again = cli("task=evaluate", f"run={run}", "task.metrics=[]")
+    assert code == 0, err
+    test, epochs = (json.loads((run / "summary.json").read_text())[name] for name in ("test", "epochs"))
+    assert epochs == 3
+    assert json.loads((again / "summary.json").read_text())["test"] == test
 
 
 def test_from_a_notebook(cli, monkeypatch):

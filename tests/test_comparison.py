@@ -5,9 +5,11 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import config
 from scipy import stats
 
 from vaezoo.evaluation.base import EvaluationResult
@@ -21,6 +23,7 @@ from vaezoo.report.page import contents
 from vaezoo.report.read import known_quantities
 from vaezoo.report.statistics import Variant, compare, interval
 from vaezoo.report.tables import print_results
+from vaezoo.tasks.compare import describe_place
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",
         "callbacks.images=null")  # fmt: skip
@@ -194,6 +197,20 @@ def test_failures_are_rows():
     rows = list(csv.DictReader(io.StringIO(comparison.as_csv(runs, Path()))))
     assert [row["status"] for row in rows] == ["completed", "out | of memory"]
     assert float(rows[0]["elbo"]) == -90
+
+
+def test_the_title_names_the_data(monkeypatch):
+    """Of the user's own data, also their file or folder."""
+    choices = {}
+    hydra = SimpleNamespace(get=lambda: SimpleNamespace(runtime=SimpleNamespace(choices=choices)))
+    monkeypatch.setattr("vaezoo.tasks.compare.HydraConfig", hydra)
+    for overrides, title in {
+        ("data=folder", "data.root=photos/"): "folder photos", ("data=digits",): "digits",
+        ("data=table", "data.path=a/customers.csv"): "table customers.csv", ("data=mnist", "data.root=x"): "mnist",
+        ("data=tables/wine",): "tables/wine",
+    }.items():  # fmt: skip
+        choices["data"] = overrides[0].removeprefix("data=")
+        assert describe_place({"data": config("data", *overrides), "allow_packages": []}) == title
 
 
 def test_a_comparison(cli, tmp_path):

@@ -240,8 +240,9 @@ def test_exact_reconstructions_are_counted(monkeypatch):
     assert not any(key.startswith("psnr") for key in found.values)
 
 
-def test_one_image_has_no_standard_error():
+def test_one_image_has_no_standard_error(monkeypatch):
     """Neither a key nor a note has one, in any group."""
+    monkeypatch.setattr("vaezoo.inference.importance_sampling.MAX_MC_ERROR", math.inf)  # 5 draws are few
     run = shortened("mlp_vae", 1)
     for group in ("likelihood", "latent", "reconstruction"):
         found = GROUPS[group](run, SETTINGS)
@@ -249,6 +250,16 @@ def test_one_image_has_no_standard_error():
         assert all(math.isfinite(value) for value in found.values.values())
         assert "nan" not in found.note
         assert "±" not in found.note
+
+
+@pytest.mark.parametrize(("num", "few"), [(1, "has 1 image,"), (19, "has 19 images,"), (20, "")])
+def test_a_few_images_are_no_posterior_collapse(num, few):
+    """I(x; z) of one image is 0 for any model."""
+    found = GROUPS["latent"](shortened("mlp_vae", num), SETTINGS)
+    assert (found.verdict is None) == bool(few)
+    assert "mutual_information" in found.values
+    assert found.note.startswith("no verdict on posterior collapse" if few else ("posterior collapse", "no collapse"))
+    assert few in found.note
 
 
 def test_few_images_have_a_fid_but_no_precision_and_recall():

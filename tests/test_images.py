@@ -24,7 +24,7 @@ from vaezoo.callbacks.images import Images
 from vaezoo.data import Digits, ImageData, Split
 from vaezoo.families import FixedScaleNormal
 from vaezoo.models import VAE
-from vaezoo.pictures import GAP, MAX_SIZE, MIN_IMAGE_SIZE, add_labels, make_grid, resize_for_grid, to_rgb
+from vaezoo.pictures import GAP, MAX_SIZE, MIN_IMAGE_SIZE, add_labels, fit_to_grid, make_grid, resize_for_grid, to_rgb
 from vaezoo.report.read import drawn_at, read_pictures
 from vaezoo.runs.signals import Stopped, handling_signals, stop_request
 from vaezoo.trace import Latent, Trace
@@ -371,6 +371,35 @@ def test_traversals_are_sorted_by_kl(frames):
     row = shown["picture"][GAP + 2 * step :, GAP:][:MIN_IMAGE_SIZE:pixel]
     for i in range(11):
         assert np.abs(row[:, i * step : i * step + MIN_IMAGE_SIZE : pixel].astype(int) - expected[i]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("num", "height", "width", "columns", "shrunk"),
+    [(64, 8, 8, 8, 1), (64, 128, 128, 8, 1), (64, 64, 256, 5, 1), (3, 64, 256, 3, 1), (64, 256, 256, 5, 1),
+     (64, 130, 30, 8, 1), (64, 40, 160, 8, 1), (64, 40, 161, 7, 1), (64, 64, 257, 8, 2), (64, 512, 512, 8, 4)],
+)  # fmt: skip
+def test_images_up_to_256_pixels_are_not_scaled_down(num, height, width, columns, shrunk):
+    """Wide images, such as texts, get fewer columns. Smaller and larger ones are in 8 columns, as ever."""
+    images = np.random.default_rng(0).integers(0, 256, (num, height, width, 3), np.uint8)
+    fitted, found = fit_to_grid(images, num)
+    assert found == columns
+    assert columns * fitted.shape[2] <= MAX_SIZE
+    if max(height, width) <= 128 or shrunk > 1:
+        assert np.array_equal(fitted, resize_for_grid(images, -(-num // 8), 8))
+        assert fitted.shape[2] == -(-width // shrunk) * (56 // width if width < 56 else 1)
+    else:
+        assert np.array_equal(fitted, images)
+
+
+def test_pairs_of_wide_images(monkeypatch):
+    """Each input is above its own output, also in fewer columns."""
+    inputs, outputs = (torch.linspace(low, 1, 7).reshape(7, 1, 1, 1).expand(7, 1, 16, 256) for low in (0.0, 0.5))
+    picture = pictures.image_pairs(inputs, outputs, "title")[pictures.TITLE_HEIGHT :, ::]
+    assert picture.shape[1] == 5 * 260 + 4
+    cells = [picture[4 + 37 * (i // 5) :, 4 + 260 * (i % 5) :] for i in range(7)]
+    for cell, above, below in zip(cells, inputs, outputs, strict=True):
+        assert (cell[:16, :256] == to_rgb(above[None])[0]).all()
+        assert (cell[17:33, :256] == to_rgb(below[None])[0]).all()
 
 
 def test_two_dimensions_make_a_manifold_and_a_scatter(frames):

@@ -4,6 +4,7 @@ import math
 import shutil
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,23 +13,33 @@ from test_contract import bits, labels, make
 from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
+from vaezoo.evaluation.base import EvaluationSettings
+from vaezoo.evaluation.likelihood import likelihood
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.models import VAE
 from vaezoo.nets import MLP
+from vaezoo.types import Batch
 
 SPECTRUM = torch.tensor([4.0, 2.0, 1.0, 0.3, 0.3, 0.3], dtype=torch.float64)
 
 
-def linear_gaussian(exact):
-    """A linear VAE whose posterior is exact, or wider by e^0.3 (its weights are bounded); its data; log p(x)."""
+def linear_gaussian(exact, excess=0.3):
+    """A linear VAE whose posterior is exact, or wider by e^excess (its weights are bounded); its data; log p(x)."""
     x, mean, axes = data_with_spectrum(SPECTRUM, 12)
     ppca = PPCA.fit(SPECTRUM, mean, axes, 3, torch.eye(3, dtype=torch.float64))
     model = ppca.vae((1, 2, 3))
     if not exact:
         (encoder,) = model.encoder.net.layers
         with torch.no_grad():
-            encoder.bias[3:] += 0.3
+            encoder.bias[3:] += excess
     return model, x.reshape(-1, 1, 2, 3), ppca.evidence.log_prob(x)
+
+
+def as_run(model, x):
+    """A run whose test set is x."""
+    batch = Batch(x, torch.full((len(x),), -1))
+    data = SimpleNamespace(noun="sentence")
+    return SimpleNamespace(model=model, data=data, split=lambda name, num: batch, batches=lambda name, num: [batch])
 
 
 @pytest.mark.parametrize(("num_samples", "chunk_size"), [(2, None), (13, 5), (100, 7), (1000, None)])
@@ -71,6 +82,43 @@ def test_errors_are_calibrated():
     assert float(result.log_p.std()) / math.sqrt(num) == pytest.approx(result.error)
     assert result.draw_error == pytest.approx(result.error, rel=0.065)  # one example: all spread is the draws'
     assert abs(result.mean - float(truth[0])) < 5 * result.error
+
+
+def test_collapsed_samples_have_no_error():
+    """If one sample carries all the weight, mc_error is 1 nat whatever the true error is: the note says so."""
+    model, x, truth = linear_gaussian(exact=False, excess=5)
+    result = estimate_log_marginal(model, x, num_samples=200)
+    assert result.ess.median() < 1.5
+    assert (truth - result.log_p).median() > 50  # the true error, of which mc_error knows nothing
+    assert result.draw_error <= 1 / math.sqrt(len(x))
+    assert not result.converged
+    found = likelihood(as_run(model, x), EvaluationSettings(200, None))
+    assert found.values["log_p"] == result.mean
+    assert "log_p_draw_error" not in found.values
+    assert "has not converged and may be far below log p(x)" in found.note
+    assert "1 in the median image, 1 in the worst" in found.note
+    assert "of it from the finite number of draws" not in found.note
+
+
+def test_samples_of_a_good_posterior_have_an_error():
+    model, x, truth = linear_gaussian(exact=False)
+    result = estimate_log_marginal(model, x, num_samples=200)
+    assert result.converged
+    assert (truth - result.log_p).abs().mean() < 0.1
+    assert estimate_log_marginal(linear_gaussian(exact=True)[0], x, num_samples=2).converged
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(30.0, "6 min"), (3.0, "36 s"), (2.5, "")])
+def test_a_long_estimate_is_announced(monkeypatch, capsys, seconds, text):
+    """The first example may wait for the compiler, so the second one is timed: 12 examples as long as that one."""
+    model, x, _ = linear_gaussian(exact=True)
+    times = iter([1000.0, 1000.0 + seconds])
+    monkeypatch.setattr("vaezoo.evaluation.likelihood.measure_time", lambda device: next(times))
+    likelihood(as_run(model, x), EvaluationSettings(2, None))
+    err = capsys.readouterr().err
+    line = f"log p(x) of 12 sentences by 2 importance samples takes about {text} (task.num_samples and task.num_images"
+    assert (line in err) == bool(text)
+    assert err.count("takes about") == bool(text)
 
 
 def test_bound_rises_to_log_px():

@@ -68,8 +68,11 @@ class Rows(DataModule):
 
 KINDS = ("binary", "binary with holes", "unit", "real", "real with holes", "count", "count with holes", "categorical",
          "categorical with holes", "mixed with holes")  # fmt: skip
-SCALED = "scores byte or real or unit data, but Rows makes"  # the likelihood that is a part of sigma_vae
-HOLED = "entries of Rows are missing, but the likelihood OptimalScaleNormal needs all of them"
+SCALED = (
+    "the likelihood that SigmaVAE sets itself scores byte or real or unit data, but Rows makes .* data: use a model "
+    "whose likelihood follows the data, such as model=mlp_vae"
+)
+HOLED = "entries of Rows are missing, but the likelihood that SigmaVAE sets itself needs all of them: use a model"
 REFUSED = {("sigma_vae", kind): SCALED for kind in KINDS if not kind.startswith(("unit", "real"))} | {
     ("sigma_vae", "real with holes"): HOLED
 }

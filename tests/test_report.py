@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -433,6 +434,22 @@ def test_difference_to_the_best_is_paired_by_seed(tmp_path):
     assert best["numbers"]["wall_seconds"] == {"mean": 12.5, "half": None, "num": 3}  # costs are means alone
 
 
+def test_all_heads_have_the_word_for_an_example(tmp_path):
+    units = {"elbo": {"unit": "nats per row", "meaning": "a bound", "label": "test ELBO", "column": "main"}}
+    runs = [make_run(tmp_path / name, name, elbo=elbo, units=units) for name, elbo in (("a", -9.0), ("b", -8.0))]
+    write_report(read_runs(runs), tmp_path / "report.html", "t")
+    described = data_of((tmp_path / "report.html").read_text())["quantities"]
+    assert described["difference"]["unit"] == described["elbo"]["unit"] == "nats per row"
+
+
+def test_seeds_that_were_asked_for_count_as_tried(tmp_path):
+    """A comparison that was stopped has jobs that never started."""
+    runs = read_runs([make_run(tmp_path / "a", seed=0)])
+    for asked, head in ((0, "1/1"), (1, "1/1"), (2, "1/2")):
+        (part,) = compare([replace(run, num_seeds=asked) for run in runs])
+        assert table(part)[1][0][1] == head
+
+
 def test_command_runs_when_pasted_into_a_shell(tmp_path):
     words = ["model.hidden=[64, 32]", "name='$HOME `x` \\ *'", 'tag="it\'s"', "+a={b: 1}", "~scheduler", "a=b;&|!"]
     run = make_run(tmp_path / "a", overrides=words)
@@ -582,6 +599,28 @@ def test_labels_of_the_rate_plane_cover_nothing(crowd, tmp_path):
     lines = {text.get_text() for text in figure.axes[0].texts if re.match("\N{MINUS SIGN}[0-9]", text.get_text())}
     assert lines
     assert lines == set(told[2])  # the figure has the page's lines
+
+
+@needs_chromium
+def test_the_title_of_an_axis_is_beside_its_numbers(tmp_path):
+    """Also if they have five digits and a minus sign."""
+    for seed, elbo in enumerate((-16500.0, -17200.0)):
+        test = {"elbo": elbo, "log_px": elbo + 40, "kl": 40.0 + seed}
+        make_run(tmp_path / str(seed), seed=seed, elbo=elbo, test=test)
+    told = found(
+        read_runs([tmp_path]), tmp_path,
+        """
+        return ["Rate-distortion plane", "ELBO over training"].map((name) => {
+          const box = (node) => node.getBoundingClientRect();
+          const drawing = document.querySelector(`[aria-label="${name}"]`);
+          const title = drawing.querySelector("text[transform*=rotate]");
+          const numbers = [...drawing.querySelectorAll(":scope > text.soft[text-anchor=end]")];
+          const gap = Math.min(...numbers.map((text) => box(text).x)) - box(title).right;
+          return [title.textContent, numbers.length, gap];
+        });""",
+    )  # fmt: skip
+    assert [title for title, _, _ in told] == ["distortion (nats per image)", "ELBO (nats per image)"]
+    assert all(number > 1 and gap > 2 for _, number, gap in told)
 
 
 def test_labels_of_the_figure_cover_nothing(crowd):

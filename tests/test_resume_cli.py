@@ -487,6 +487,17 @@ def test_a_run_cannot_continue_to_fewer_epochs(tmp_path):
     assert (tmp_path / "summary.json").read_text() == summary
 
 
+def test_an_interrupted_run_cannot_continue_to_fewer_epochs(cli):
+    """It has no summary, so the checkpoint counts; the epochs that it has are enough."""
+    words = ("model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none", "callbacks.images=null")
+    run = cli("trainer.max_epochs=3", *words)[-1]
+    for epochs in (2, 3):
+        (run / "summary.json").unlink()
+        code, _, err, _ = cli(f"run={run}", f"trainer.max_epochs={epochs}")
+        error = f"error: trainer.max_epochs=2 is less than the 3 epochs of {run}/checkpoints/last.ckpt: use a larger"
+        assert (code, error in err) == ((1, True) if epochs == 2 else (0, False))
+
+
 def finished(folder):
     """Write a checkpoint as a training does."""
     (folder / "checkpoints").mkdir()

@@ -240,6 +240,7 @@ def loader(x, y=CLASSES):
         (VAE, BITS.numpy(), CLASSES, r"x of Batch\(x, y\) is a ndarray: give a tensor$"),
         (CVAE, BITS, CLASSES / 10, "class labels must be integers, got torch.float32: convert them"),
         (CVAE, BITS, -CLASSES, "labels run from -3 to 0: number the classes from 0"),
+        (CVAE, BITS, 0 * CLASSES - 1, "the data have no labels: they come from the sub-folders of"),
         (CVAE, BITS, CLASSES + 7, "num_classes=10, but the labels run from 7 to 10: use model.num_classes=11"),
     ],
 )

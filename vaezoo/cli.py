@@ -37,6 +37,7 @@ from vaezoo.error_messages import INTERNAL_ERRORS, compose, describe_error, sugg
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
 from vaezoo.runs.folder import RunFolder
+from vaezoo.runs.overrides import quote_unreadable
 from vaezoo.runs.record import record_command
 from vaezoo.runs.resume import choose_task_folder, resolve_resume
 from vaezoo.runs.signals import Stopped, handling_signals, requeue_slurm_job, stopping_with_parent
@@ -90,7 +91,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return Hydra's flags and the overrides, in any order.
 
     An override may begin with two dashes, as those of ``wandb agent`` do (``--model.beta=4``). The agent also writes
-    None for the null of a sweep's YAML file.
+    None for the null of a sweep's YAML file. A value that Hydra's grammar cannot read is text, and gets quotes.
 
     Raises:
         ConfigError: an unknown flag.
@@ -114,6 +115,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         name = unknown[0].lstrip("-").replace("-", "_")
         suggestion = suggest_key(name, compose([]))
         raise ConfigError(f"{unknown[0]} is not an option, keys are set as in KEY=VALUE: {suggestion}")
+    args.overrides = list(map(quote_unreadable, args.overrides))
     return args
 
 

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, and suggestions for misspelled names."""
+"""Errors that a user can cause, and words for messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -23,6 +23,26 @@ def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {prefix}{close[0]}?" if close else f"choose from {', '.join(names)}"
+
+
+def count_noun(num: int, noun: str) -> str:
+    """Return a number and its noun.
+
+    >>> count_noun(1, "cell"), count_noun(2000, "cell")
+    ('1 cell', '2,000 cells')
+    """
+    return f"{num:,} {noun}{'s' * (num != 1)}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its largest suitable unit.
+
+    >>> format_duration(0.03), format_duration(45), format_duration(350), format_duration(9000)
+    ('0.03 s', '45 s', '5.8 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.2g} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
 
 
 def escape_unprintable(text: str) -> str:

@@ -19,6 +19,8 @@ Picture = NDArray[np.uint8]  # (height, width, 3)
 NUM_COLUMNS = 8  # images in a row
 MIN_IMAGE_SIZE = 56  # pixels: smaller images are enlarged to this size or slightly more
 MAX_SIZE = 1280  # pixels: longer side of a grid, without gaps and labels
+# pixels: images with a longer side above the first and up to the second number, such as texts, are never scaled down
+KEPT_SIZES = (128, 256)
 GAP = 4  # pixels between images
 TITLE_HEIGHT = 26  # pixels: height of a title
 
@@ -64,6 +66,24 @@ def resize_for_grid(images: Picture, rows: int, columns: int) -> Picture:
         return to_rgb(F.avg_pool2d(planes, -(-longer // MAX_SIZE), ceil_mode=True))
     factor = min(-(-MIN_IMAGE_SIZE // max(height, width)), MAX_SIZE // longer)
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def fit_to_grid(images: Picture, num: int, stacked: int = 1) -> tuple[Picture, int]:
+    """Resize images for a grid with ``num`` cells, and return them with the number of its columns.
+
+    Images whose longer side is in ``KEPT_SIZES`` keep their size. Their grid has as many columns as fit into
+    ``MAX_SIZE``, and any height.
+
+    Args:
+        images: images (N, H, W, 3).
+        num: number of cells.
+        stacked: number of images in a cell, one above the other.
+    """
+    _, height, width, _ = images.shape
+    columns = min(NUM_COLUMNS, num)
+    if KEPT_SIZES[0] < max(height, width) <= KEPT_SIZES[1]:
+        return images, min(columns, MAX_SIZE // width)
+    return resize_for_grid(images, stacked * -(-num // columns), columns), columns
 
 
 def make_grid(images: Picture, columns: int, gap: int = GAP) -> Picture:
@@ -195,17 +215,15 @@ IMAGES = Display()
 
 def image_pairs(inputs: Tensor, outputs: Tensor, title: str) -> Picture:
     """Draw each input above its output, images (N, C, H, W) each."""
-    columns = min(NUM_COLUMNS, len(inputs))
-    both = to_rgb(torch.cat([inputs, outputs]))
-    above, below = np.split(resize_for_grid(both, 2 * -(-len(inputs) // columns), columns), 2)
+    both, columns = fit_to_grid(to_rgb(torch.cat([inputs, outputs])), len(inputs), stacked=2)
+    above, below = np.split(both, 2)
     line = np.full_like(above[:, :1], 255)
     return add_labels(make_grid(np.concatenate([above, line, below], axis=1), columns), title)
 
 
 def image_grid(images: Tensor, title: str) -> Picture:
     """Draw images (N, C, H, W) row by row."""
-    columns = min(NUM_COLUMNS, len(images))
-    return add_labels(make_grid(resize_for_grid(to_rgb(images), -(-len(images) // columns), columns), columns), title)
+    return add_labels(make_grid(*fit_to_grid(to_rgb(images), len(images))), title)
 
 
 def cycle_classes(labels: Tensor, num: int) -> Tensor:

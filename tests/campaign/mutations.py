@@ -1351,8 +1351,8 @@ MUTATIONS = (
     ),
     Mutation(
         "report/statistics.py",
-        "label(runs[0], group, group_keys), runs, len(by_seed) + len(failed_seeds))",
-        "label(runs[0], group, group_keys), runs, len(by_seed))",
+        "tried = max(len(by_seed) + len(failed_seeds), *(run.num_seeds for run in runs))",
+        "tried = max(len(by_seed), *(run.num_seeds for run in runs))",
         "failed seeds are not counted as tried",
         "report comparison",
     ),

@@ -197,7 +197,7 @@ class AudioData(OwnData):
         return {key: description.get(key) for key in ("rate", "features")}
 
     def report(self) -> dict[str, Any]:
-        return self.found
+        return {name: value for name, value in self.found.items() if name != "values"}  # the range of all data
 
     def to_images(self, x: Tensor) -> Tensor:
         """Return pictures (N, 1, H, W): the range of the samples of a wave in each column, from -1 to 1.

@@ -21,7 +21,7 @@ import numpy as np
 
 from vaezoo.data.memory import available_memory, check_memory
 from vaezoo.data.text_encoding import decode
-from vaezoo.errors import ConfigError
+from vaezoo.errors import ConfigError, count_noun
 
 if TYPE_CHECKING:
     import pandas
@@ -344,7 +344,7 @@ def split_cells(path: Path, text: str, separator: str, num_cells: int, header: b
             raise ConfigError(f"{path} line {line} opens a quote that is never closed: correct the line") from error
         word = next((word for word, mark in SEPARATORS.items() if mark == separator), separator)
         raise ConfigError(
-            f"{path} line {line} has {count(row.actual_columns, 'cell')}, but line 1 has {num_cells} "
+            f"{path} line {line} has {count_noun(row.actual_columns, 'cell')}, but line 1 has {num_cells} "
             f"(data.separator={word}): correct the line, or name another separator "
             f"({', '.join(SEPARATORS)}) or data.decimal"
         ) from error
@@ -537,15 +537,6 @@ def to_values(column: TextColumn, name: str, mark: str, order: str | None, place
             codes
         ]
     return np.array([*entries, None], dtype=object)[codes]
-
-
-def count(num: int, noun: str) -> str:
-    """Return a number and its noun.
-
-    >>> count(1, "cell"), count(2, "cell")
-    ('1 cell', '2 cells')
-    """
-    return f"{num:,} {noun}{'s' * (num != 1)}"
 
 
 # Parquet, and tables in memory.

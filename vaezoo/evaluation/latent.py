@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from vaezoo import seeding
 from vaezoo.distributions import get_parameters, is_diagonal_normal, with_parameters
-from vaezoo.errors import DoesNotApply
+from vaezoo.errors import DoesNotApply, count_noun
 from vaezoo.evaluation.base import CPU, EvaluationResult, EvaluationSettings
 from vaezoo.runs.trained import TrainedRun
 
@@ -30,6 +30,10 @@ def latent(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
         metric: Any = metrics.LatentMetrics()
         metric.update(**parameters, z=z, log_prior=log_prior, kl_dim=kl_dim)
         values = metric.compute()
+        if len(z) < metrics.MIN_EXAMPLES:
+            size, least = count_noun(len(z), "image"), metrics.MIN_EXAMPLES
+            note = f"no verdict on posterior collapse: the test set has {size}, fewer than {least}"
+            return EvaluationResult(values, metrics.QUANTITIES, note)
         verdict = metrics.verdict(values)
         return EvaluationResult(values, metrics.QUANTITIES, verdict.text, verdict)
     metric = metrics.JointLatentMetrics(partial(with_parameters, q), tuple(parameters))

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 # on other devices enough to keep the device busy.
 PARAMETERS_PER_CHUNK_ON_CPU = 2**20
 PARAMETERS_PER_CHUNK = 2**24
+# Largest ``mc_error`` in nats that is taken for an error. The delta method, log(W + dW) - log W = dW / W, holds if
+# dW / W is much smaller than 1. If a single sample carries all the weight, ``mc_error`` is 1 whatever the true error
+# is. With many samples mc_error^2 is about 1 / ess, so this is an ess of 11.
+MAX_MC_ERROR = 0.3
 
 
 class LogMarginalEstimate(NamedTuple):
@@ -41,7 +45,7 @@ class LogMarginalEstimate(NamedTuple):
 
     In expectation log W is a lower bound, about mc_error^2 / 2 below log p(x) if mc_error is much smaller than 1. If
     ess is only a few samples, w has a tail that the samples did not reach: log W is still a lower bound, but mc_error
-    is too small.
+    is too small, and ``converged`` is False.
 
     Args:
         log_p: estimate of log p(x), (B,), float64.
@@ -74,6 +78,11 @@ class LogMarginalEstimate(NamedTuple):
     def draw_error(self) -> float:
         """Standard error of ``mean`` for these examples: the Monte Carlo error only."""
         return float(self.mc_error.square().sum().sqrt()) / len(self.log_p)
+
+    @property
+    def converged(self) -> bool:
+        """Return whether ``mc_error`` of the median example is at most ``MAX_MC_ERROR``; False with one sample."""
+        return bool(self.mc_error.median() <= MAX_MC_ERROR)
 
 
 def estimate_log_marginal(

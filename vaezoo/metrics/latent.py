@@ -39,6 +39,9 @@ MIN_VARIANCE = 0.01  # Burda et al. 2016, https://arxiv.org/abs/1509.00519, sect
 # https://arxiv.org/abs/1911.02469.
 COLLAPSE_EPSILON, COLLAPSE_DELTA = 0.01, 0.01
 LEAST_INFORMATION = 0.1  # nats; our choice. The answer to one fair yes-or-no question has ln 2 = 0.69 nats
+# I(x; z) of N examples is at most ln N, whatever the model does: of fewer examples than these it is no verdict. Our
+# choice: ln 20 = 3.0 nats are 30 times ``LEAST_INFORMATION``.
+MIN_EXAMPLES = 20
 FEW = 0.25  # our choice: the good models of Burda et al. 2016 use 19 to 25 of 50 dimensions
 MAX_PAIRS = 2**17  # densities q(z_m | x_n) at a time: 1 MB, which fits in the cache of a processor
 QUANTITIES = {

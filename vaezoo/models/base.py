@@ -49,6 +49,7 @@ class LatentVariableModel(Recorded, TrainingLoop):
             a grid of "codes" from a codebook, or the lowest of several "layers".
         decoder: p(x | z); the model's class sets it.
         conditional: whether p(x | z) and the bound depend on a context, such as labels.
+        has_own_likelihood: whether the model's class sets the likelihood, so that it cannot be chosen.
         started: 1 after the data-dependent initialization; a buffer, so that a checkpoint holds it.
         config: the run's config, which checkpoints carry; None outside a run, where they carry ``own_config``.
         data_description: what the data module says of the data (``DataModule.describe``), which checkpoints carry;
@@ -59,6 +60,7 @@ class LatentVariableModel(Recorded, TrainingLoop):
     latent_kind: str = "vector"
     decoder: Conditional
     conditional: bool = False
+    has_own_likelihood: bool = False
     started: Tensor
     # Settings of the training.
     not_recorded = ("seed", "optimizer", "scheduler", "scheduler_interval", "on_nan", "compiled")

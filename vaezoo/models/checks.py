@@ -15,23 +15,22 @@ if TYPE_CHECKING:
 def check_data_kind(model: "LatentVariableModel", data: Any) -> None:
     """Raise a ValueError if the likelihood cannot score the kind of data that a data module makes."""
     supported, name = model.likelihood.supported_data, type(model.likelihood).__name__
-    kinds = " or ".join(sorted(supported))
+    subject, other = f"the likelihood {name}", "another model/likelihood"
+    instead = "leave model/likelihood out, so that it follows the data, or use another one"
+    masked = "use vaezoo.families.Masked, and vaezoo.nets.MaskedInput for the encoder"
+    if model.has_own_likelihood:
+        subject, other = f"the likelihood that {type(model).__name__} sets itself", "another model"
+        instead = masked = "use a model whose likelihood follows the data, such as model=mlp_vae"
+    scored = f"{subject} scores {' or '.join(sorted(supported))} data"
     if data.data_kind not in supported and hasattr(data, "binarize") and supported & {"binary", "byte"}:
         fix = "data.binarize=dynamic" if "binary" in supported else "data.binarize=none"
         raise ValueError(
-            f"the likelihood {name} scores {kinds} data, but data.binarize={data.binarize} makes {data.data_kind} "
-            f"data: use {fix} or another model/likelihood"
+            f"{scored}, but data.binarize={data.binarize} makes {data.data_kind} data: use {fix} or {other}"
         )
     if data.data_kind not in supported:
-        raise ValueError(
-            f"the likelihood {name} scores {kinds} data, but {type(data).__name__} makes {data.data_kind} data: leave "
-            f"model/likelihood out, so that it follows the data, or use another one"
-        )
+        raise ValueError(f"{scored}, but {type(data).__name__} makes {data.data_kind} data: {instead}")
     if getattr(data, "has_missing", False) and not model.likelihood.supports_missing:
-        raise ValueError(
-            f"entries of {type(data).__name__} are missing, but the likelihood {name} needs all of them: use "
-            f"vaezoo.families.Masked, and vaezoo.nets.MaskedInput for the encoder"
-        )
+        raise ValueError(f"entries of {type(data).__name__} are missing, but {subject} needs all of them: {masked}")
 
 
 def check_data_module(model: "LatentVariableModel", data: Any) -> None:

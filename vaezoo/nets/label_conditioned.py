@@ -26,7 +26,10 @@ def check_class_labels(labels: Tensor, num_classes: int, owner: str, key: str) -
         raise ValueError(f"class labels must be integers, got {labels.dtype}: convert them with labels.long()")
     low, high = int(labels.min()), int(labels.max())
     if high < 0:
-        raise ValueError(f"{owner} needs one class label for each example, but the data have no labels")
+        raise ValueError(
+            f"{owner} needs one class label for each example, but the data have no labels: they come from the "
+            f"sub-folders of a folder, data.labels_key of an array or data.label of a table"
+        )
     if low < 0:
         raise ValueError(f"the labels run from {low} to {high}: number the classes from 0")
     if high >= num_classes:

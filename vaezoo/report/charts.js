@@ -98,17 +98,18 @@ function mark(name, attributes, run, text) {
  * and `over` one that is not. The ticks of x are at least `least` apart.
  */
 function plane(width, height, xRange, yRange, xLabel, yLabel, title, least = 0) {
-  const left = 62, right = 14, top = 12, bottom = 46;
+  const yTicks = ticks(...yRange, 5), yTexts = yTicks.values.map((value) => format(value, yTicks.digits));
+  const left = Math.max(62, 36 + Math.max(...yTexts.map(textWidth))), right = 14, top = 12, bottom = 46; // the title needs 28
   const x = linear(xRange, [left, width - right]), y = linear(yRange, [height - bottom, top]);
   const clip = `clip${document.querySelectorAll("clipPath").length}-${Math.round(width)}`;
   const box = { x: left, y: top, width: width - left - right, height: height - top - bottom };
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": title });
   drawing.append(svg("defs", {}, svg("clipPath", { id: clip }, svg("rect", box))));
-  const xTicks = ticks(...xRange, width < 420 ? 4 : 6, least), yTicks = ticks(...yRange, 5);
-  for (const value of yTicks.values) {
+  const xTicks = ticks(...xRange, width < 420 ? 4 : 6, least);
+  yTicks.values.forEach((value, i) => {
     drawing.append(svg("path", { class: "grid", d: `M${left} ${y(value)}H${width - right}` }));
-    drawing.append(svg("text", { class: "soft", x: left - 8, y: y(value) + 4, "text-anchor": "end" }, format(value, yTicks.digits)));
-  }
+    drawing.append(svg("text", { class: "soft", x: left - 8, y: y(value) + 4, "text-anchor": "end" }, yTexts[i]));
+  });
   for (const value of xTicks.values) {
     const text = format(value, xTicks.digits);
     drawing.append(svg("text", { class: "soft", x: x(value), y: height - bottom + 17, "text-anchor": "middle" }, text));
@@ -124,6 +125,11 @@ function plane(width, height, xRange, yRange, xLabel, yLabel, title, least = 0) 
 }
 
 const pen = document.createElement("canvas").getContext("2d");
+/** Width of a text in a chart, in px. */
+function textWidth(text) {
+  pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  return pen.measureText(text).width;
+}
 const overlap = (a, b) => a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height;
 const within = (a, b) => a.x >= b.x && a.y >= b.y && a.x + a.width <= b.x + b.width && a.y + a.height <= b.y + b.height;
 
@@ -159,8 +165,9 @@ function ratePlane(comparison, width) {
     if (to <= from) continue;
     marks.append(svg("path", { class: "iso", d: `M${x(from)} ${y(sum - from)}L${x(to)} ${y(sum - to)}` }));
     const place = { x: x(to) - 4, y: y(sum - to) - 5, "text-anchor": "end", class: "soft halo" };
-    marks.append(svg("text", place, format(-sum, iso.digits)));
-    occupied.push({ x: place.x - 32, y: place.y - 11, width: 32, height: 14 });
+    const text = format(-sum, iso.digits), wide = textWidth(text);
+    marks.append(svg("text", place, text));
+    occupied.push({ x: place.x - wide, y: place.y - 11, width: wide, height: 14 });
   }
   const used = points.map((p) => p.active_units).filter(finite);
   const most = Math.max(...used), least = Math.min(...used);
@@ -175,9 +182,8 @@ function ratePlane(comparison, width) {
     }
     labels.push({ label, runs: own.map((p) => p.id).join(" "), y: cy, low: Math.min(...own.map((p) => x(p.kl))), high: Math.max(...own.map((p) => x(p.kl))) });
   }
-  pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
   for (const { label, runs, ...about } of labels) { // the best first; a label without a free place is in the legend only
-    const place = beside(about, pen.measureText(label).width, box, occupied);
+    const place = beside(about, textWidth(label), box, occupied);
     if (!place) continue;
     occupied.push(place);
     const after = place.x > about.high, [from, to] = after ? [about.high + 7, place.x - 1] : [about.low - 7, place.x + place.width + 1];
@@ -213,7 +219,7 @@ function curves(comparison, width, state, redraw) {
   const last = Math.max(...lines.flatMap((run) => [...(run.val ?? []), ...(run.train ?? [])]).map((p) => p[column]));
   const height = Math.min(Math.max(width * 0.78, 300), 460);
   const xLabel = state.axis === "epoch" ? "epoch" : "optimizer step";
-  const { drawing, marks, x, y } = plane(width, height, [0, last], extent([low, high], 0.05), xLabel, "ELBO (nats per image)", "ELBO over training", Math.min(1, last));
+  const { drawing, marks, x, y } = plane(width, height, [0, last], extent([low, high], 0.05), xLabel, `ELBO (${DATA.quantities.elbo.unit})`, "ELBO over training", Math.min(1, last));
   const path = (points) => points.map((p, i) => `${i ? "L" : "M"}${x(p[column]).toFixed(1)} ${y(p[2]).toFixed(1)}`).join("") + "h.01";
   const group = svg("g", { class: "lines" });
   marks.append(group);

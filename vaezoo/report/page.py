@@ -30,7 +30,7 @@ CURVE_POINTS = 150  # of one curve, at most
 PICTURE_BYTES = 40_000  # of one picture, at most
 WIDEST, NARROWEST = 800, 160  # px that a picture is shrunk to
 DIFFERENCE = Quantity(
-    "nats per example",
+    "nats per image",
     "the test ELBO minus the best model's, seed by seed: negative for the worse",
     label="difference to the best",
     digits=2,
@@ -111,7 +111,8 @@ def ended(runs: Sequence[Run]) -> str:
 
 def descriptions(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """Unit, meaning, label and digits of each number on the page."""
-    known = QUANTITIES | quantities(runs) | {"difference": DIFFERENCE}
+    known = QUANTITIES | quantities(runs)
+    known |= {"difference": DIFFERENCE._replace(unit=known["elbo"].unit)}
     names = dict.fromkeys([*known, *(name for run in runs for name in (*run.numbers, *run.per_dimension))])
     found = {name: known.get(name, Quantity("", "")) for name in names}
     return {

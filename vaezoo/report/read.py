@@ -55,6 +55,7 @@ class Run:
         config: its config; resolved if the run wrote a summary.
         curves: the ELBO over training, for "val" and "train".
         pictures: the newest picture of each kind.
+        num_seeds: number of seeds that its comparison was asked for; 0 if it is in none.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, list[Point]] = field(default_factory=dict)
     pictures: dict[str, Path] = field(default_factory=dict)
+    num_seeds: int = 0
 
     @property
     def completed(self) -> bool:

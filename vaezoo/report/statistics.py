@@ -51,7 +51,7 @@ class Variant:
     Args:
         label: the model and the settings that distinguish it from other variants.
         runs: the runs.
-        tried: number of seeds that were run, also those that did not complete.
+        tried: number of seeds that were run or asked for, also those that did not complete.
     """
 
     label: str
@@ -183,7 +183,8 @@ def variants(
     for by_seed in settings.values():
         runs = list(by_seed.values())
         failed_seeds = {run.seed for run in failed if may_match(run, runs[0], keys)} - set(by_seed)
-        found.append(Variant(label(runs[0], group, group_keys), runs, len(by_seed) + len(failed_seeds)))
+        tried = max(len(by_seed) + len(failed_seeds), *(run.num_seeds for run in runs))
+        found.append(Variant(label(runs[0], group, group_keys), runs, tried))
     return sorted(found, key=rank)
 
 

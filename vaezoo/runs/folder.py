@@ -5,7 +5,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -157,6 +157,18 @@ def read_yaml_dict(file: Path) -> dict[str, Any]:
 def short_error(error: str) -> str:
     """Return an error without the list of training examples, which can have dozens of numbers."""
     return re.sub(r" \(training examples [\d, ]+\)", "", error)
+
+
+def describe_files(files: Iterable[Path]) -> list[str]:
+    """Return a line for each file, and one line for all numbered files of a kind.
+
+    >>> describe_files([Path("a.npz"), Path("a-0.wav"), Path("a-1.wav")])
+    ['a.npz', 'a-*.wav (2 files)']
+    """
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(re.sub(r"-\d+(?=\.\w+$)", "-*", str(file)), []).append(file)
+    return [f"{name} ({len(group)} files)" if len(group) > 1 else str(group[0]) for name, group in groups.items()]
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from vaezoo.config_folder import config_folder
 
@@ -98,6 +100,40 @@ def get_value(overrides: dict[str, str], key: str, default: Any = None) -> Any:
 
 
 def quote(text: Path | str) -> str:
-    """Return a path, or any text, as the value of an override."""
-    escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
+    r"""Return a path, or any text, as the value of an override. Only backslashes before a quote have to be escaped.
+
+    >>> print(quote(r"a\b"), quote("an 'a'"))
+    'a\b' 'an \'a\''
+    """
+    escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + (r"\'" if match[2] else ""), str(text))
     return f"'{escaped}'"
+
+
+def quote_unreadable(override: str) -> str:
+    """Return an override whose value Hydra cannot read, such as ``data.root=Klänge``, with the value in quotes.
+
+    A value with a comma is a sweep, and one that begins with a bracket, a brace or a quote is meant for Hydra's
+    grammar: these stay as they are, also if they have a mistake.
+    """
+    key, equals, value = override.partition("=")
+    quoted = f"{key}={quote(value)}"
+    is_text = equals and "," not in value and not value.startswith(tuple("[{'\""))
+    return quoted if is_text and not is_readable(override) and is_readable(quoted) else override
+
+
+def is_readable(override: str) -> bool:
+    """Return whether Hydra can read an override."""
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def set_values(config: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return a config in which the values of overrides are set, as Hydra reads them."""
+    node = OmegaConf.create(config)
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        OmegaConf.update(node, override.key_or_group, override.value())
+    values: Any = OmegaConf.to_container(node)
+    return values

@@ -9,7 +9,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,9 +19,9 @@ from vaezoo.instantiate import build, locate
 from vaezoo.missing import is_observed
 from vaezoo.models import LatentVariableModel
 from vaezoo.models.checks import are_close
-from vaezoo.runs.checkpoint import DATA_KEY, find_checkpoint, read_checkpoint
+from vaezoo.runs.checkpoint import DATA_KEY, find_checkpoint, print_once, read_checkpoint
 from vaezoo.runs.load import check_config, load_weights
-from vaezoo.runs.overrides import has_key
+from vaezoo.runs.overrides import has_key, set_values
 from vaezoo.runs.setup import (
     absolute_paths,
     build_model,
@@ -184,9 +183,7 @@ def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = (), split: str
 
 def merge_overrides(config: dict[str, Any], overrides: list[str], *prefixes: str) -> dict[str, Any]:
     """Return a config in which the overrides with one of these prefixes are set."""
-    keys = [text for text in overrides if text.startswith(prefixes)]
-    merged: Any = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(keys)))
-    return merged
+    return set_values(config, [text for text in overrides if text.startswith(prefixes)])
 
 
 def inherit_data(data: dict[str, Any], saved: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -238,7 +235,11 @@ def load_run(
     if is_new:
         check_new_data(model, data, path)
     if saved:
-        check_encoding(model, data, saved, path)
+        present = data.describe()
+        check_encoding(model, data, saved, present, path)
+        hashes = {description.get("content_hash") for description in (saved, present)}
+        if not is_new and None not in hashes and len(hashes) == 2:
+            print_once(f"the {data.noun}s have changed since the training of {path}: the test set is another one")
     model.to(trainer.strategy.root_device)
     model.eval()
     return TrainedRun(config, model, data, trainer, path, chosen)
@@ -291,19 +292,21 @@ def encodes_missing(model: LatentVariableModel, data: DataModule) -> bool:
     return True
 
 
-def check_encoding(model: LatentVariableModel, data: DataModule, saved: dict[str, Any], path: Path) -> None:
+def check_encoding(
+    model: LatentVariableModel, data: DataModule, saved: dict[str, Any], present: dict[str, Any], path: Path
+) -> None:
     """Raise an error if the numbers in x, or the labels of a conditional model, do not mean what they did in training.
 
     Args:
         model: the model.
         data: the present data, after their ``setup``.
         saved: the description of the data in the checkpoint (``DataModule.describe``).
+        present: the description of the present data.
         path: the file of the checkpoint, for the message.
 
     Raises:
         ConfigError: scales, categories, tokens or classes differ.
     """
-    present = data.describe()
     if not are_close(data.encoding(saved), data.encoding(present)):
         raise ConfigError(
             f"{path} was trained on {data.noun}s with other scales, categories or tokens than these, so the numbers in "

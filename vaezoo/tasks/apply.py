@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.errors import ConfigError
+from vaezoo.errors import ConfigError, count_noun
 from vaezoo.inference.per_example import bound_values
 from vaezoo.pictures import Display, Picture, cycle_classes
+from vaezoo.runs.folder import describe_files
 from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import TrainedRun, open_run
@@ -48,8 +49,8 @@ def reconstruct(config: dict[str, Any], num: int | None, split: str | None = Non
     """Reconstruct examples: write what represents p(x | z = encode(x)) as ``reconstructions.npz``, with the examples,
     as ``reconstructions.png``, and in a table with a row for each example: its key, its label and -log p(x | z).
 
-    If examples can be shown in a table, such as rows and sentences, their reconstructions are in it. Others are written
-    by the data module in a form for people, such as sounds.
+    If examples can be shown in a table, such as rows and sentences, their reconstructions are in it. Otherwise the data
+    module writes inputs and reconstructions in a form for people, such as sounds.
 
     Args:
         config: the resolved config.
@@ -78,7 +79,9 @@ def reconstruct(config: dict[str, Any], num: int | None, split: str | None = Non
     files = [write_rows(path, join_columns(run.keys(num), results), format)]
     files += save_arrays(config, "reconstruction_arrays" if format == "npz" else "reconstructions", arrays)
     files += save_picture(config, "reconstructions", picture)
-    files += [] if shown_columns else run.data.save_examples(reconstructions, path)
+    if not shown_columns:
+        files += run.data.save_examples(x, path.with_name("inputs"))
+        files += run.data.save_examples(reconstructions, path)
     finish(run, config, "reconstructions", files)
 
 
@@ -116,7 +119,7 @@ def load_run_for_examples(config: dict[str, Any], num: int | None, split: str | 
 def describe_set(run: TrainedRun) -> str:
     """Return the words for the set that a task is applied to."""
     size = len(run.split(run.chosen).y)
-    return f"all {size:,} {run.data.noun}s" if run.chosen == "all" else f"{run.chosen} set"
+    return f"all {count_noun(size, run.data.noun)}" if run.chosen == "all" else f"{run.chosen} set"
 
 
 def save_arrays(config: dict[str, Any], name: str, arrays: dict[str, Tensor]) -> list[Path]:
@@ -148,4 +151,5 @@ def finish(run: TrainedRun, config: dict[str, Any], name: str, files: list[Path]
     """
     paths = [str(file) for file in files]
     write_summary(run.config, task=name, checkpoint=str(run.path), set=run.chosen, files=paths, **found)
-    print("\n".join([f"{run.title(name)} of {describe_set(run)}" if name != "samples" else run.title(name), *paths]))
+    title = f"{run.title(name)} of {describe_set(run)}" if name != "samples" else run.title(name)
+    print("\n".join([title, *describe_files(files)]))

@@ -13,10 +13,10 @@ from PIL import Image
 
 from vaezoo.data import DataModule
 from vaezoo.data.statistics import describe_data
-from vaezoo.errors import ConfigError, escape_unprintable
+from vaezoo.errors import ConfigError, count_noun, escape_unprintable, format_duration
 from vaezoo.models import LatentVariableModel
 from vaezoo.pictures import Display
-from vaezoo.runs.folder import write_atomic
+from vaezoo.runs.folder import describe_files, write_atomic
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, describe_choice, silence_lightning
 from vaezoo.runs.summary import peak_memory_mb, write_summary
 
@@ -71,7 +71,8 @@ def draw_sheet(data: DataModule, folder: Path) -> list[Path]:
     display, files = Display(data), []
     if display.can_draw(x):
         file = folder / "check.png"
-        Image.fromarray(display.grid(x, f"{len(x)} training {data.noun}s of {type(data).__name__}")).save(file)
+        title = f"{count_noun(len(x), f'training {data.noun}')} of {type(data).__name__}"
+        Image.fromarray(display.grid(x, title)).save(file)
         files.append(file)
     return files + data.save_examples(x, folder / "check-examples")
 
@@ -137,10 +138,10 @@ def lines(found: dict[str, Any], files: list[Path]) -> list[str]:
     sizes = ", ".join(f"{numbers[name]:,} {word}" for name, word in SPLITS.items())
     shape = "x".join(map(str, found["shape"]))
     text = [
-        f"{found['class']}: {sum(numbers.values()):,} {noun}s of shape {shape} ({sizes})",
+        f"{found['class']}: {count_noun(sum(numbers.values()), noun)} of shape {shape} ({sizes})",
         f"{found['choice']}; model: {found['model']}, {found['parameters']:,} parameters",
     ]
-    looked = "" if found["looked_at"] == sum(numbers.values()) else f", of {found['looked_at']:,} {noun}s"
+    looked = "" if found["looked_at"] == sum(numbers.values()) else f", of {count_noun(found['looked_at'], noun)}"
     names_only = found["kind"] in ("token", "categorical")  # their numbers have no meaning
     has_columns = "columns" in found["about_these_data"]  # each with its own range
     if found["range"] and not names_only and not has_columns:
@@ -160,15 +161,13 @@ def lines(found: dict[str, Any], files: list[Path]) -> list[str]:
     for name, value in found["about_these_data"].items():
         if value not in (0, "", None, {}, []):
             text.append(f"{name}: {shorten(value)}")
-    rate, seconds = found[f"{noun}s_per_second"], found["seconds_per_epoch"]
-    speed = (
-        f"{rate:,.0f} {noun}s/s, {seconds:,.1f} s for an epoch and {seconds * found['epochs'] / 60:,.1f} min for "
-        f"{found['epochs']} epochs; "
-        if rate
-        else ""
-    )
+    speed = ""
+    if rate := found[f"{noun}s_per_second"]:
+        seconds, epochs = numbers["train"] / rate, found["epochs"]
+        whole = f" and {format_duration(seconds * epochs)} for {count_noun(epochs, 'epoch')}" if epochs else ""
+        speed = f"{rate:,.0f} {noun}s/s, {format_duration(seconds)} for an epoch{whole}; "
     text.append(f"training: {speed}{found['peak_memory_mb']['process']:,.0f} MB of memory")
-    return [*text, *describe_few_steps(found), *map(str, files)]
+    return [*text, *describe_few_steps(found), *describe_files(files)]
 
 
 def describe_few_steps(found: dict[str, Any]) -> list[str]:
@@ -180,8 +179,8 @@ def describe_few_steps(found: dict[str, Any]) -> list[str]:
     if steps >= FEW_STEPS or smaller >= batch_size:
         return []
     return [
-        f"warning: {num:,} training {found['noun']}s and batches of {batch_size:,} are {steps} "
-        f"optimizer step{'s' * (steps > 1)} per epoch: data.batch_size={smaller} makes "
+        f"warning: {count_noun(num, 'training ' + found['noun'])} and batches of {batch_size:,} are "
+        f"{count_noun(steps, 'optimizer step')} per epoch: data.batch_size={smaller} makes "
         f"{math.ceil(num / (smaller * batches_per_step))}"
     ]
 
@@ -192,6 +191,8 @@ def shorten(value: Any) -> str:
         parts = [f"{key} {item}" if isinstance(item, int | float) else f"{key}: {item}" for key, item in value.items()]
     elif isinstance(value, list | tuple):
         parts = [str(item) for item in value]
+    elif isinstance(value, bool):
+        return "yes" if value else "no"
     else:
         return f"{value:,}" if isinstance(value, int) else str(value)
     more = [f"... ({len(parts) - MOST_LINES:,} more in check.json)"] if len(parts) > MOST_LINES else []

@@ -4,6 +4,7 @@ import csv
 import io
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from vaezoo.runs.jobs import Jobs, program_command
 from vaezoo.runs.setup import build_run, open_loggers
 from vaezoo.runs.signals import Stopped
 from vaezoo.runs.summary import write_summary
+from vaezoo.runs.trained import is_own_data
 
 
 def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | list, **options: Any) -> None:
@@ -58,11 +60,11 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     members = [comparison_job(folder, str(model), seed, shared, asked) for seed in seeds for model in models]
     check_models(members[: len(models)])
     run_jobs(jobs, members, folder)
-    title = f"{', '.join(map(str, models))} on {HydraConfig.get().runtime.choices['data']}"
+    title = f"{', '.join(map(str, models))} on {describe_place(config)}"
     places = [place for member in members for place in member.stages if (place / JOB_FILE).exists()]
     if "disentanglement" in groups and jobs.stop_signal is None:
         add_udr(read_runs(places), folder / "evaluations", config["allow_packages"])
-    runs = read_runs(places)
+    runs = [replace(run, num_seeds=len(seeds)) for run in read_runs(places)]
     write_atomic(folder / "comparison.csv", as_csv(runs, folder))
     write_atomic(folder / "comparison.md", markdown(runs, title, folder))
     write_report(runs, folder / "report.html", title)
@@ -78,6 +80,13 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
         first = f"{next(iter(failed[0].stages)).name}: {failed[0].failure}"
         raise ChildProcessError(f"{len(failed)} of {len(members)} jobs failed, the first is {first}")
     write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
+
+
+def describe_place(config: dict[str, Any]) -> str:
+    """Return the choice of data and, if they are the user's own, the name of their file or folder."""
+    choice, data = str(HydraConfig.get().runtime.choices["data"]), config["data"]
+    place = data.get("path") or data.get("root")
+    return f"{choice} {Path(str(place)).resolve().name}" if place and is_own_data(config) else choice
 
 
 def checked_seeds(models: Any, seeds: Any) -> list[int]:

@@ -12,7 +12,7 @@ from vaezoo.callbacks.checkpoints import Best
 from vaezoo.callbacks.monitor import Monitor
 from vaezoo.callbacks.progress import describe_training
 from vaezoo.data import DataModule
-from vaezoo.errors import ConfigError
+from vaezoo.errors import ConfigError, count_noun
 from vaezoo.loggers import CSV, TensorBoard
 from vaezoo.metrics.quantities import QUANTITIES, with_noun
 from vaezoo.models import LatentVariableModel
@@ -72,12 +72,15 @@ def prepare_resume(config: dict[str, Any], loggers: list) -> Path | None:
         loggers: logs on disk lose the rows that are later than the checkpoint.
 
     Raises:
-        ConfigError: the checkpoint was trained with another model, data, optimizer, scheduler or seed.
+        ConfigError: the checkpoint was trained for more epochs than this run asks for, or with another model, data,
+            optimizer, scheduler or seed.
         ValueError: there are checkpoints, but none is intact.
     """
     folder = RunFolder(config["run_dir"]).checkpoints
     remove_leftovers(folder)
     newest = newest_checkpoint(folder)
+    if newest is not None:
+        check_epochs(config["trainer"]["max_epochs"], *newest)
     step = newest[1]["global_step"] if newest else 0
     for logger in loggers:
         if isinstance(logger, CSV | TensorBoard):
@@ -92,6 +95,20 @@ def prepare_resume(config: dict[str, Any], loggers: list) -> Path | None:
         print_once(f"resuming with {key}={now}, before it was {before}")
     print_once(f"resuming from {path}, step {step}")
     return path
+
+
+def check_epochs(max_epochs: int | None, path: Path, checkpoint: dict[str, Any]) -> None:
+    """Raise an error if a checkpoint was trained for more epochs than a run asks for.
+
+    Raises:
+        ConfigError: it was.
+    """
+    epochs = checkpoint.get("epoch", 0)
+    if max_epochs is not None and 0 <= max_epochs < epochs:
+        raise ConfigError(
+            f"trainer.max_epochs={max_epochs} is less than the {count_noun(epochs, 'epoch')} of {path}: use a larger "
+            f"number"
+        )
 
 
 def config_differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
