@@ -42,7 +42,7 @@ from vaezoo.runs.overrides import (
 )
 
 # Tasks whose folder run=FOLDER cannot resume. (A comparison is resumed by the same command with resume=auto.)
-OTHER_TASKS = ("check", "evaluate", "compare", "report", "sample", "reconstruct", "encode")
+OTHER_TASKS = ("check", "evaluate", "compare", "report", "sample", "reconstruct", "encode", "export")
 
 
 def resolve_resume(overrides: Sequence[str], multirun: bool) -> list[str] | None:
