@@ -6,6 +6,7 @@ removed, because such files are given to others.
 
 import copy
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -163,7 +164,12 @@ def open_file(path: Path) -> Callable[..., Mapping[str, Tensor]]:
 
 @contextmanager
 def without_messages() -> Iterator[None]:
-    """Silence the warnings of torch's exporters, which are about their own code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Silence the warnings of torch's exporters: they are about their own code, or print a graph that has failed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

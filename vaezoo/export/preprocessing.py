@@ -1,8 +1,10 @@
 """The user's numbers and x: what the data module does to them, as a module that can be exported."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,22 +15,19 @@ from vaezoo.missing import to_float, to_whole
 PIXELS = [0, 255]  # the range of values in the description of an array of bytes
 
 
-class Units(nn.Module):
+@dataclass(frozen=True)
+class Units:
     """The user's numbers u = loc + scale x, for x as the model sees it. They are computed in float64.
 
     Args:
-        loc: loc of all dimensions or of each, (D,).
-        scale: scale of all dimensions or of each, (D,).
+        loc: loc of all dimensions, (), or of each, (D,); float64.
+        scale: scale of all dimensions, (), or of each, (D,); float64.
+        is_identity: whether u = x, which keeps its type.
     """
 
     loc: Tensor
     scale: Tensor
-
-    def __init__(self, loc: Sequence[float] | float = 0.0, scale: Sequence[float] | float = 1.0):
-        super().__init__()
-        self.register_buffer("loc", torch.tensor(loc, dtype=torch.float64))
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
-        self.is_identity = not self.loc.any() and bool((self.scale == 1).all())
+    is_identity: bool
 
     def to_model(self, u: Tensor) -> Tensor:
         """Return x for the user's numbers u."""
@@ -42,14 +41,12 @@ class Units(nn.Module):
         """Return a scale of x, such as a standard deviation, in the user's units."""
         return x if self.is_identity else self.scale * x.double()
 
-    def split(self, sizes: Sequence[int]) -> list["Units"]:
+    def split(self, sizes: list[int]) -> list["Units"]:
         """Return the units of parts with these numbers of dimensions."""
-        if self.is_identity or self.loc.dim() == 0:
+        if self.loc.dim() == 0:
             return [self] * len(sizes)
-        return [
-            Units(loc.tolist(), scale.tolist())
-            for loc, scale in zip(self.loc.split(list(sizes)), self.scale.split(list(sizes)), strict=True)
-        ]
+        parts = zip(self.loc.split(sizes), self.scale.split(sizes), strict=True)
+        return [Units(loc, scale, self.is_identity) for loc, scale in parts]
 
 
 class Preprocessing(nn.Module):
@@ -73,6 +70,9 @@ class Preprocessing(nn.Module):
             otherwise a model of bits takes grey values as they are.
     """
 
+    loc: Tensor
+    scale: Tensor
+
     def __init__(self, description: Mapping[str, Any], binarize: str | None = None):
         super().__init__()
         self.noun, self.kind = description.get("noun", "example"), description.get("kind", "real")
@@ -81,14 +81,21 @@ class Preprocessing(nn.Module):
         self.binarize = binarize if self.kind in ("binary", "byte") else None
         self.value_range = None if value_range in (None, PIXELS) else list(value_range)
         self.is_whole = self.kind in WHOLE_NUMBERS
-        self.units = Units()
+        loc, scale = np.array(0.0), np.array(1.0)
         if self.transform is not None:
-            self.units = Units(self.transform.loc.tolist(), self.transform.scale.tolist())
+            loc, scale = self.transform.loc, self.transform.scale
         elif self.value_range is not None:
-            low, high = self.value_range
-            self.units = Units(low, high - low)
+            loc, scale = loc + self.value_range[0], scale * (self.value_range[1] - self.value_range[0])
+        self.register_buffer("loc", torch.from_numpy(loc))
+        self.register_buffer("scale", torch.from_numpy(scale))
+        self.is_identity = not loc.any() and bool((scale == 1).all())
         is_float64 = self.transform is not None
         self.dtype = torch.float64 if is_float64 else torch.int64 if self.is_whole else torch.float32
+
+    @property
+    def units(self) -> Units:
+        """The user's units."""
+        return Units(self.loc, self.scale, self.is_identity)
 
     @property
     def meaning(self) -> str:
