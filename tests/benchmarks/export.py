@@ -1,7 +1,8 @@
 """The table of docs/export.md: which models can be exported, and how far the files are from torch.
 
 ``python tests/benchmarks/export.py`` trains every model of conf/model for one epoch on the digits, and one model for
-each further kind of data, network and likelihood. It exports them and prints the table; ``--write`` writes it into the docs.
+each further kind of data, network and likelihood. It exports them and prints the table; ``--write`` puts it into the
+docs.
 """
 
 import argparse

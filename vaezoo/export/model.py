@@ -17,7 +17,7 @@ from vaezoo.export.preprocessing import Preprocessing
 from vaezoo.models import LatentVariableModel
 
 NUM_TRACED = 2  # examples in the batch with which the graph is recorded; the files take any number
-BATCH_SIZES = (1, 7)  # in the comparison, besides that of all examples
+BATCH_SIZES = (1, 3, 7)  # in the comparison, besides that of all examples
 
 
 def export_model(

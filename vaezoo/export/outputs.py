@@ -6,6 +6,7 @@ its mean.
 """
 
 from functools import singledispatch
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -205,7 +206,8 @@ def _(px: IndexCategoricalDistribution, units: Units) -> Outputs:
 
 @likelihood_outputs.register(ColumnsDistribution)
 def _(px: ColumnsDistribution, units: Units) -> Outputs:
-    probs = [part.logits.exp() for part in px.parts]
+    parts: Any = px.parts  # of categories
+    probs = [part.logits.exp() for part in parts]
     most = max(part.shape[-1] for part in probs)
     padded = [F.pad(part, (0, most - part.shape[-1])) for part in probs]
     return {"probs": torch.cat(padded, -2).index_select(-2, px.order)}
