@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -81,14 +80,15 @@ class Preprocessing(nn.Module):
         self.binarize = binarize if self.kind in ("binary", "byte") else None
         self.value_range = None if value_range in (None, PIXELS) else list(value_range)
         self.is_whole = self.kind in WHOLE_NUMBERS
-        loc, scale = np.array(0.0), np.array(1.0)
+        loc: Any = 0.0
+        scale: Any = 1.0
         if self.transform is not None:
             loc, scale = self.transform.loc, self.transform.scale
         elif self.value_range is not None:
-            loc, scale = loc + self.value_range[0], scale * (self.value_range[1] - self.value_range[0])
-        self.register_buffer("loc", torch.from_numpy(loc))
-        self.register_buffer("scale", torch.from_numpy(scale))
-        self.is_identity = not loc.any() and bool((scale == 1).all())
+            loc, scale = self.value_range[0], self.value_range[1] - self.value_range[0]
+        self.register_buffer("loc", torch.as_tensor(loc, dtype=torch.float64))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))
+        self.is_identity = bool((self.loc == 0).all() and (self.scale == 1).all())
         is_float64 = self.transform is not None
         self.dtype = torch.float64 if is_float64 else torch.int64 if self.is_whole else torch.float32
 
