@@ -75,8 +75,8 @@ def make_row(title: str, words: list[str], folder: Path) -> str:
     outputs = [", ".join(tensor["name"] for tensor in functions[name]["outputs"]) for name in ("encoder", "decoder")]
     cells = []
     for names in FILES.values():
-        broken = [f"{name}: {files[name]['reason'] or files[name]['difference']}" for name in names
-                  if not files[name]["works"]]  # fmt: skip
+        wrong = {name: files[name] for name in names if not files[name]["works"]}
+        broken = [f"{name}: {file['reason'] or format(file['difference'], '.0e')}" for name, file in wrong.items()]
         worst = max(files[name]["difference"] or 0.0 for name in names)
         cells.append("; ".join(broken) or ("equal" if worst == 0 else f"{worst:.0e}"))
     return f"| {title} | {' | '.join([*outputs, *cells])} |"
@@ -96,8 +96,9 @@ def main() -> None:
             print(table[-1], flush=True)
     if arguments.write:
         text = DOCS.read_text(encoding="utf-8")
-        marks = re.compile(r"(<!-- table: .*? -->\n).*?(\n<!-- end of the table -->)", re.DOTALL)
-        DOCS.write_text(marks.sub(lambda found: found[1] + "\n".join(table) + found[2], text), encoding="utf-8")
+        marks = re.compile(r"(<!-- table: .*? -->\n).*?(<!-- end of the table -->)", re.DOTALL)
+        text = marks.sub(lambda found: "\n".join([found[1] + table[0], *table[1:], found[2]]), text)
+        DOCS.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
