@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
-COPIED = ("vaezoo", "conf", "tests", "run.py", "README.md", "pyproject.toml", "LICENSE")
+COPIED = ("vaezoo", "conf", "docs", "tests", "run.py", "README.md", "pyproject.toml", "LICENSE")
 # What the tests import beside vaezoo. It is loaded once: each run of pytest is a fork of this process.
 LOADED = (
     "torch", "torch._dynamo", "torchvision.datasets", "lightning.pytorch", "torchmetrics", "hydra", "omegaconf",
@@ -1376,6 +1376,42 @@ MUTATIONS = (
         "cells = [cell(row.get(name), quantities[name].digits, len(variant.runs)) for name in sorted(columns)]",
         "numbers stand in each other's column",
         "oracles_pairing comparison",
+    ),
+    # Exported files
+    Mutation(
+        "export/preprocessing.py",
+        "self.loc + self.scale * x.double()",
+        "self.scale * x.double()",
+        "export: the mean of a column is not added back",
+        "export",
+    ),
+    Mutation(
+        "export/preprocessing.py",
+        'if self.binarize == "threshold":',
+        "if False:",
+        "export: grey values are not made bits, though the training did",
+        "export",
+    ),
+    Mutation(
+        "export/outputs.py",
+        "layers = model.top_down(x, labels)[::-1]",
+        "layers = model.top_down(x, labels)",
+        "export: the code of a ladder is its highest layer",
+        "export",
+    ),
+    Mutation(
+        "export/comparison.py",
+        "b.abs().clamp(min=1)",
+        "(b.abs() + 1)",
+        "export: differences of numbers near 1 are halved",
+        "export",
+    ),
+    Mutation(
+        "distributions/discretized_logistic.py",
+        "(torch.arange(first, first + 15).to(loc) + 0.5) * step",
+        "torch.arange(first, first + 15).to(loc) * step",
+        "export: the mean of a discretized logistic is half a level too large",
+        "export",
     ),
     # Which run, which checkpoint
     Mutation(

@@ -21,8 +21,10 @@ class JointDistribution(Distribution):
 
     def __init__(self, layout: Layout, parts: Mapping[str, Distribution], integers: frozenset[str]):
         self.layout, self.parts, self.integers = layout, dict(parts), integers
-        (batch_shape,) = {part.batch_shape for part in self.parts.values()}
-        super().__init__(batch_shape, torch.Size([layout.size]), validate_args=False)
+        shapes = [part.batch_shape for part in self.parts.values()]
+        if any(shape != shapes[0] for shape in shapes):  # not by a set: sizes in an exported graph have no hash
+            raise ValueError(f"the parts have different batch shapes, {', '.join(map(str, map(tuple, shapes)))}")
+        super().__init__(shapes[0], torch.Size([layout.size]), validate_args=False)
 
     def expand(self, batch_shape, _instance=None):
         parts = {name: part.expand(batch_shape) for name, part in self.parts.items()}

@@ -123,13 +123,17 @@ class LadderVAE(LatentVariableModel):
             latents.append(Latent(q, p, z))
         return Trace(x, self.decoder(z, context), tuple(latents), context)
 
+    def top_down(self, x: Tensor, context: Tensor | None = None) -> list[Normal]:
+        """Return q of each layer, given the means of the layers above, batch shape (B, D_i), top to bottom."""
+        *lower, highest = self.bottom_up(x, context)
+        layers = [highest]
+        for qhat, down in zip(reversed(lower), reversed(self.downwards), strict=True):
+            layers.append(product_of_normals(qhat, down(layers[-1].mean, context).base_dist))
+        return layers
+
     def top_down_means(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
         """Return the mean of each layer, given the means of the layers above, (B, D_i), top to bottom."""
-        *lower, highest = self.bottom_up(x, context)
-        means = [highest.mean]
-        for qhat, down in zip(reversed(lower), reversed(self.downwards), strict=True):
-            means.append(product_of_normals(qhat, down(means[-1], context).base_dist).mean)
-        return means
+        return [q.mean for q in self.top_down(x, context)]
 
     @inference
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
