@@ -1,7 +1,7 @@
 """vaezoo: variational autoencoders whose numbers can be trusted."""
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "save"]
+__all__ = ["__version__", "fit", "load", "save"]
 
 
 def __getattr__(name: str):
@@ -10,4 +10,8 @@ def __getattr__(name: str):
         from vaezoo.runs import load
 
         return getattr(load, name)
+    if name == "fit":
+        from vaezoo.python import fit
+
+        return fit
     raise AttributeError(f"module 'vaezoo' has no attribute {name!r}")

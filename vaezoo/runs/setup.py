@@ -44,11 +44,12 @@ def silence_lightning() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableModel, DataModule]:
+def build_run(config: dict[str, Any], content: Any = None) -> tuple[dict[str, Any], LatentVariableModel, DataModule]:
     """Build the model and the data module of a config, and check that they fit together.
 
     Args:
         config: the resolved config of a run. It is not changed.
+        content: as in ``match_data``.
 
     Returns:
         The config as it is recorded, in which everything that follows the data has its value (``match_data``); the
@@ -63,7 +64,7 @@ def build_run(config: dict[str, Any]) -> tuple[dict[str, Any], LatentVariableMod
         raise ConfigError(f"seed={seed!r} should be an integer from 0 to {2**32 - 1}")
     check_optimizer(config["optimizer"] or {})
     scheduler, interval = build_schedule(config["scheduler"] or {}, allow_packages)
-    config, data = match_data(config)
+    config, data = match_data(config, content)
     pl.seed_everything(seed, verbose=False)  # before the model is built: its initial weights are random
     model: LatentVariableModel = build(
         config["model"],
@@ -105,7 +106,7 @@ def build_schedule(node: dict[str, Any], allow_packages: tuple[str, ...]) -> tup
     return factory, interval
 
 
-def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
+def match_data(config: dict[str, Any], content: Any = None) -> tuple[dict[str, Any], DataModule]:
     """Build the data module, and replace what follows the data in the config by its value.
 
     * ``data.root`` and ``data.path`` become absolute, so that the run can be evaluated from another working directory.
@@ -116,6 +117,9 @@ def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
 
     Args:
         config: the resolved config of a run. It is not changed.
+        content: data in memory: a data module that takes the place of the config's, or what such a module would read
+            from a file (``ArrayData``, ``TableData`` and ``TextData`` have an attribute ``content``); None: the data
+            are in files.
 
     Returns:
         The new config, and the data module.
@@ -127,7 +131,13 @@ def match_data(config: dict[str, Any]) -> tuple[dict[str, Any], DataModule]:
             raise ConfigError(f"data.{key}={path} should be the name of a {noun}")
         if path not in ("", "???"):  # ??? stands for a value that the user must give
             data_config[key] = os.path.abspath(os.path.expanduser(path))
-    data: DataModule = build(data_config, "data", allow_packages, seed=config["seed"])
+    data: DataModule
+    if isinstance(content, DataModule):
+        data = content
+    else:
+        data = build(data_config, "data", allow_packages, seed=config["seed"])
+        if content is not None:
+            data.content = content  # type: ignore[attr-defined]  # of those that can take it
     if data.known_shape is None or data_config.get("shape", ...) is None:
         if data.known_shape is None:
             data.prepare_data()
