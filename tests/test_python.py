@@ -2,13 +2,14 @@
 
 import csv
 import json
+import re
 import threading
 
 import numpy as np
 import pandas
 import pytest
 import torch
-from conftest import RandomImages
+from conftest import REPO, RandomImages
 from matplotlib.figure import Figure
 from PIL import Image
 from torch.utils.data import TensorDataset
@@ -224,3 +225,38 @@ def test_figures_that_a_model_does_not_have():
         run.show.manifold()
     with pytest.raises(ValueError, match="the run has logged nothing: use logger=csv"):
         run.show.curves()
+
+
+def run_notebook(folder):
+    """Execute the notebook in a folder and return its cells of code."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(REPO / "docs" / "start.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}}).execute()
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook(tmp_path, monkeypatch):
+    """Every cell runs, figures appear by themselves, and only the saved model is left in the folder."""
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    cells = run_notebook(tmp_path)
+    shown = {cell.source: {kind for out in cell.outputs for kind in out.get("data", {})} for cell in cells}
+    assert {"text/html", "text/plain"} == shown["run"]
+    assert all("image/png" in kinds for source, kinds in shown.items() if source.startswith("run.show"))
+    assert cells[-1].outputs[-1]["data"]["text/plain"] == "True"
+    assert {path.name for path in tmp_path.iterdir()} == {"digits.ckpt", "digits.ckpt.sha256"}
+
+
+def test_the_examples_of_the_docs(tmp_path, monkeypatch):
+    """The blocks of docs/python.md run as they stand, but for fewer epochs."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "python.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    names = {"images": IMAGES[:, :, :, 0]}
+    exec(re.sub(r"max_epochs=\d+", "max_epochs=1, batch_size=32, verbose=False", blocks[0]), names)
+    quiet = "max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False"
+    exec(blocks[1].replace("max_epochs=5", quiet), names)
+    assert torch.cat(names["codes"]).shape == (360, 10)
