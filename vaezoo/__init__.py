@@ -6,7 +6,7 @@ if sys.platform == "win32":  # before any import that fails there, such as fcntl
     sys.exit(f"error: vaezoo runs on Linux and macOS, not on {sys.platform}: on Windows, install it in WSL")
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "save"]
+__all__ = ["__version__", "fit", "load", "save"]
 
 
 def __getattr__(name: str):
@@ -15,4 +15,8 @@ def __getattr__(name: str):
         from vaezoo.runs import load
 
         return getattr(load, name)
+    if name == "fit":
+        from vaezoo.python import fit
+
+        return fit
     raise AttributeError(f"module 'vaezoo' has no attribute {name!r}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaezoo.data.array_files import read_array_file
+from vaezoo.data.array_files import ArrayFile, read_array_file
 from vaezoo.data.array_values import (
     Conversion,
     convert_array,
@@ -34,6 +34,9 @@ class ArrayData(OwnData, ImageData):
     The shape, the type and the values tell the layout and the kind of data, or the option that decides is asked for
     (``find_layout``, ``find_conversion``).
 
+    Attributes:
+        content: an array in memory, which takes the place of the file.
+
     Args:
         path: a file of NumPy (.npy, .npz), torch (.pt, .pth) or HDF5 (.h5, .hdf5).
         key: name of the array in the file. None: the only one, or the only one of x, X, images, data and arr_0.
@@ -50,6 +53,7 @@ class ArrayData(OwnData, ImageData):
     """
 
     noun = "example"
+    content: ArrayFile | None = None
 
     def __init__(
         self,
@@ -76,10 +80,16 @@ class ArrayData(OwnData, ImageData):
         self.layout = self.layout or description.get("layout")
         self.value_range = self.value_range or description.get("value_range")
 
-    def read_all(self) -> tuple[Split, np.ndarray]:
+    def read_file(self) -> ArrayFile:
+        """Read the array."""
+        if self.content is not None:
+            return self.content
         if not self.path:
             raise ConfigError("data.path is missing: name the file of the array, data.path=FILE.npz")
-        file = read_array_file(self.path, self.key, self.labels_key, self.in_memory)
+        return read_array_file(self.path, self.key, self.labels_key, self.in_memory)
+
+    def read_all(self) -> tuple[Split, np.ndarray]:
+        file = self.read_file()
         self.layout = find_layout(file.x.shape, file.x.dtype, self.layout, file.name)
         rows = to_channels_first(file.x, self.layout)
         self.conversion, self.values = find_conversion(rows, self.layout, file.name, self.kind, self.value_range)
@@ -87,14 +97,15 @@ class ArrayData(OwnData, ImageData):
         self.has_missing = self.values.holes > 0
         self.binary = self.conversion.kind == "byte" and self.values.is_bits
         self.default_binarize = "dynamic" if self.binary else "none"
-        labels_name = f"{file.labels_name} of {self.path}"
+        labels_name = f"{file.labels_name} of {self.path or file.name}"
         y, self.class_names = convert_labels(file.labels, len(rows), labels_name)
         digests = [digest_rows(convert_rows(part, self.conversion).numpy()) for _, part in row_chunks(rows)]
         on_disk = isinstance(file.x, np.memmap)
         if on_disk:
             make = partial(convert_numbered, rows, self.conversion)
             x: Tensor | LazyExamples = LazyExamples(make, torch.arange(len(rows)))
-            print(f"the {self.noun}s ({file.x.nbytes / 1e6:,.0f} MB) are read from {self.path} when they are needed")
+            place = self.path or file.name
+            print(f"the {self.noun}s ({file.x.nbytes / 1e6:,.0f} MB) are read from {place} when they are needed")
         else:
             x = convert_array(rows, self.conversion)
         self.found = {

@@ -20,6 +20,7 @@ from vaezoo import seeding
 from vaezoo.data.batching import Batches, BatchLoader, ChunkLoader
 from vaezoo.data.splits import Split, check_split, check_values, describe_value
 from vaezoo.errors import ConfigError
+from vaezoo.instantiate import Recorded
 from vaezoo.missing import fill_missing, is_observed
 from vaezoo.training.trainer_info import TrainerInfo
 from vaezoo.types import Batch, Shape
@@ -36,7 +37,7 @@ DEFAULT_LIKELIHOODS = {
 }
 
 
-class DataModule(pl.LightningDataModule):
+class DataModule(Recorded, pl.LightningDataModule):
     """Provide training, validation and test examples of any shape. A subclass defines ``read`` and ``data_kind``.
 
     The test split is the published one if there is one. The validation split is ``val_size`` examples of the training
@@ -83,6 +84,7 @@ class DataModule(pl.LightningDataModule):
     is_standardized = False
     test_set = ""
     known_shape: tuple[int, ...] | None = None
+    not_recorded = ("seed",)  # it is that of the run
     eval_batch_size = 100
 
     def __init__(

@@ -96,8 +96,8 @@ class Sprites(FactorData):
         if colors not in (1, 2, 3):
             raise ValueError(f"data.colors must be 1, 2 or 3, got {colors}")
         if self.known_shape not in (None, (colors, size, size)):
-            shape = list(self.known_shape or ())
-            raise ValueError(f"data.shape={shape} contradicts data.size={size} and data.colors={colors}")
+            given = list(self.known_shape or ())
+            raise ValueError(f"data.shape={given} contradicts data.size={size} and data.colors={colors}")
         self.known_shape = (colors, size, size)
         self.size, self.colors = size, colors
         shape = torch.arange(1, 4)

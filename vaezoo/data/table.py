@@ -42,6 +42,7 @@ class TableData(OwnData):
     Missing entries stay missing.
 
     Attributes:
+        content: a table in memory, which takes the place of the file.
         frame: the table itself, with the columns that are not modelled.
         complete: the sets without the entries that ``holes`` has hidden; empty if ``holes`` is 0.
 
@@ -69,6 +70,7 @@ class TableData(OwnData):
 
     noun = "row"
     shows_draws = True  # a row of means is no possible row
+    content: "pandas.DataFrame | None" = None
 
     def __init__(
         self,
@@ -110,6 +112,8 @@ class TableData(OwnData):
 
     def read_file(self) -> TableFile:
         """Read the table."""
+        if self.content is not None:
+            return TableFile(to_typed_frame(self.content, self.reading["missing"]), {}, lambda row: f"row {row + 1}")
         if not self.path:
             raise ConfigError("data.path is missing: name the file of the table, data.path=FILE.csv")
         return read_table(self.path, **self.reading, dates=self.dates)

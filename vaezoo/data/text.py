@@ -12,7 +12,16 @@ from torch import Tensor
 
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import Split, digest_rows
-from vaezoo.data.text_files import END_NUMBER, TOKENS, Lines, Vocabulary, pad_sentences, read_lines, typical_length
+from vaezoo.data.text_files import (
+    END_NUMBER,
+    TOKENS,
+    Lines,
+    Vocabulary,
+    pad_sentences,
+    read_lines,
+    split_lines,
+    typical_length,
+)
 from vaezoo.errors import ConfigError, suggest
 
 PICTURE_SIZE, FONT_SIZE = (256, 64), 12  # of a sentence as a picture, in pixels
@@ -23,6 +32,9 @@ class TextData(OwnData):
 
     x is (B, T) int64: the numbers of the tokens, then ``<end>``, then padding (-1). The vocabulary has the tokens of
     the training lines; all others are ``<unk>``.
+
+    Attributes:
+        content: a list of sentences or documents in memory, which takes the place of the file.
 
     Args:
         path: a text file, one sentence or document per line; empty lines are left out.
@@ -40,6 +52,7 @@ class TextData(OwnData):
     """
 
     noun = "sentence"
+    content: Sequence[str] | None = None
     data_kind = "token"
 
     def __init__(
@@ -70,6 +83,9 @@ class TextData(OwnData):
 
     def read_text(self) -> Lines:
         """Return the lines of the text."""
+        if self.content is not None:
+            lines = (" ".join(text.splitlines()) for text in self.content)
+            return split_lines("\n".join(lines), "the list of texts")
         if not self.path:
             raise ConfigError("data.path is missing: name the text file, data.path=FILE.txt")
         return read_lines(self.path, self.file_encoding)

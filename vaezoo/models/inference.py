@@ -81,7 +81,7 @@ def to_examples(model: "LatentVariableModel", x: Any) -> Any:
         return x
     layout, shape = model.data_description.get("layout"), model.data_shape
     if x.shape[1:] != shape and x.dim() in (3, 4):
-        other = {"NHW": x.unsqueeze(1), "NHWC": x.movedim(-1, 1)}.get(layout, x)
+        other = x.unsqueeze(1) if layout == "NHW" else x.movedim(-1, 1) if layout == "NHWC" else x
         x = other if other.shape[1:] == shape else x
     if x.dtype == torch.bool:
         return x.to(model.dtype)

@@ -94,6 +94,8 @@ def to_override(value: Any) -> str:
     """A setting as the value of a Hydra override."""
     if isinstance(value, list):
         return f"[{','.join(map(to_override, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}: {to_override(item)}' for key, item in value.items())}}}"
     return "null" if value is None else quote(value) if isinstance(value, str) else str(value)
 
 

@@ -38,7 +38,7 @@ def save(model: LatentVariableModel, path: str | Path) -> None:
 
 
 def load(
-    path: str | Path, allow_packages: str | Sequence[str] = (), map_location: Any = None
+    path: Any, allow_packages: str | Sequence[str] = (), map_location: Any = None
 ) -> LatentVariableModel:
     """Load a trained model, in eval mode.
 
@@ -46,7 +46,8 @@ def load(
     may come from a stranger.
 
     Args:
-        path: a run folder, whose best checkpoint is loaded, or the file of a checkpoint.
+        path: a run folder, whose best checkpoint is loaded, or the file of a checkpoint; or what ``vaezoo.fit`` has
+            returned.
         allow_packages: packages of your own that the model's config may name.
         map_location: the device of the model, such as "cuda"; the CPU if None.
 
@@ -59,6 +60,7 @@ def load(
         ValueError: the checkpoint cannot be read, its weights are broken, or its config names a class that is not
             admitted.
     """
+    path = getattr(path, "folder", path)
     checkpoint, path = read_checkpoint(path), find_checkpoint(path)
     allow_packages = (allow_packages,) if isinstance(allow_packages, str) else tuple(allow_packages)
     config = check_config(checkpoint, path, allow_packages)

@@ -46,13 +46,14 @@ def silence_lightning() -> None:
 
 
 def build_run(
-    config: dict[str, Any], is_recorded: bool = False
+    config: dict[str, Any], is_recorded: bool = False, content: Any = None
 ) -> tuple[dict[str, Any], LatentVariableModel, DataModule]:
     """Build the model and the data module of a config, and check that they fit together.
 
     Args:
         config: the resolved config of a run. It is not changed.
         is_recorded: whether it is the config that a trained run has recorded.
+        content: as in ``match_data``.
 
     Returns:
         The config as it is recorded, in which everything that follows the data has its value (``match_data``); the
@@ -66,7 +67,7 @@ def build_run(
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed!r} should be an integer from 0 to {2**32 - 1}")
     check_optimizer(config["optimizer"] or {})
-    config, data = match_data(config, is_recorded)
+    config, data = match_data(config, is_recorded, content)
     model = build_model(config)
     if config["data"].get("binarize") == "auto":  # so that it is recorded
         binarize = data.resolve_binarize(model.likelihood.supported_data)  # type: ignore[attr-defined]  # of images
@@ -120,7 +121,9 @@ def build_schedule(node: dict[str, Any], allow_packages: tuple[str, ...]) -> tup
     return factory, interval
 
 
-def match_data(config: dict[str, Any], is_recorded: bool) -> tuple[dict[str, Any], DataModule]:
+def match_data(
+    config: dict[str, Any], is_recorded: bool = False, content: Any = None
+) -> tuple[dict[str, Any], DataModule]:
     """Build the data module, and replace what follows the data in the config by its value.
 
     * ``data.root`` and ``data.path`` become absolute, so that the run can be evaluated from another working directory.
@@ -135,13 +138,22 @@ def match_data(config: dict[str, Any], is_recorded: bool) -> tuple[dict[str, Any
         config: the resolved config of a run. It is not changed.
         is_recorded: whether it is the config that a trained run has recorded. Its likelihood stays as it is: earlier
             versions scored standardized columns.
+        content: data in memory: a data module that takes the place of the config's, or what such a module would read
+            from a file (``ArrayData``, ``TableData`` and ``TextData`` have an attribute ``content``); None: the data
+            are in files.
 
     Returns:
         The new config, and the data module.
     """
     allow_packages = tuple(config["allow_packages"])
     data_config, model_config = absolute_paths(config["data"]), dict(config["model"])
-    data: DataModule = build(data_config, "data", allow_packages, seed=config["seed"])
+    data: DataModule
+    if isinstance(content, DataModule):
+        data = content
+    else:
+        data = build(data_config, "data", allow_packages, seed=config["seed"])
+        if content is not None:
+            data.content = content  # type: ignore[attr-defined]  # of those that can take it
     if data.known_shape is None or data_config.get("shape", ...) is None:
         if data.known_shape is None:
             data.prepare_data()

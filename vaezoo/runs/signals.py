@@ -111,7 +111,13 @@ def stopping_at_once() -> Iterator[None]:
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Handle signals with ``stop_request`` while a block runs, and restore their handlers afterwards."""
+    """Handle signals with ``stop_request`` while a block runs, and restore their handlers afterwards.
+
+    Only the main thread can. In another one, as in an application with windows, signals stay as they are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     stop_request.listening = True
     before = {number: signal.getsignal(number) for number in SIGNALS}
     install_handlers()

@@ -41,15 +41,19 @@ FIXED = ("seed", "model", "data", "optimizer", "scheduler")
 ABSENT = "no value"  # stands for a key that only one of two configs has
 
 
-def fit(config: dict[str, Any]) -> None:
+def fit(config: dict[str, Any], content: Any = None) -> tuple[LatentVariableModel, DataModule]:
     """Train a model, then test the checkpoint with the best validation (the last weights if there is none).
 
     Args:
         config: the resolved config. ``auto`` values are replaced in place.
+        content: data in memory, as in ``vaezoo.runs.setup.match_data``.
+
+    Returns:
+        The model with the tested weights, and the data module.
     """
     start = time.perf_counter()
     silence_lightning()
-    final_config, model, data = build_run(config)
+    final_config, model, data = build_run(config, content)
     config |= final_config  # in place, so that a failure is recorded with it too
     print_once(describe_choice(model, data))
     configure_machine(model, data, config["threads"])
@@ -62,6 +66,7 @@ def fit(config: dict[str, Any]) -> None:
             logger.log_hyperparams(config | facts)
         trainer.fit(model, data, ckpt_path=checkpoint)
         test_and_summarize(config, trainer, model, data, start)
+    return model, data
 
 
 def prepare_resume(config: dict[str, Any], loggers: list) -> Path | None:
