@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
@@ -192,3 +193,52 @@ def test_gradients_of_a_fused_optimizer_are_not_clipped():
     """Not even in bf16, which has no gradient scaler: ``TrainingLoop`` clips them."""
     with pytest.raises(RuntimeError, match="does not allow for gradient clipping"):
         fit(Model(), gradient_clip_val=1.0, precision="bf16-mixed")
+
+
+class TwoSteps(Model):
+    """Makes two optimizer steps in each of Lightning's steps, and logs a number at the end of a test."""
+
+    hides = False
+
+    def training_step(self, batch, batch_idx):
+        for _ in range(2):
+            self.manual_backward(self.layer(batch).sum())
+            self.optimizers().step()
+
+    def test_step(self, batch, batch_idx):
+        pass
+
+    def on_test_epoch_end(self):
+        self.log("test/a", torch.tensor(1.0))
+        if self.hides:
+            self.loggers_before = lightning_workarounds.hide_loggers(self.trainer)
+
+    def on_test_end(self):
+        if self.hides:
+            self.trainer.loggers = self.loggers_before
+
+
+class Rows(DummyLogger):
+    """Keeps all rows that are logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, metrics))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_logs_a_test_at_its_own_steps():
+    """It returns a number only if it logs it, at a step that counts its own steps; without loggers it only returns."""
+    for hides, rows in ((False, [(3, {"test/a": 1.0, "epoch": 1})]), (True, [])):
+        model, logger = TwoSteps(manual=True), Rows()
+        model.hides = hides
+        settings = {"enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
+        trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=logger, **settings)
+        trainer.fit(model, DataLoader(torch.ones(3, 2)))
+        assert trainer.global_step == 6
+        assert trainer.test(model, DataLoader(torch.ones(3, 2)), verbose=False) == [{"test/a": 1.0}]
+        assert logger.rows == rows
+        assert trainer.loggers == [logger]

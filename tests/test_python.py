@@ -5,11 +5,13 @@ import json
 import re
 import threading
 
+import hydra
 import numpy as np
 import pandas
 import pytest
 import torch
 from conftest import REPO, RandomImages
+from hydra.core.hydra_config import HydraConfig
 from matplotlib.figure import Figure
 from PIL import Image
 from torch.utils.data import TensorDataset
@@ -260,3 +262,12 @@ def test_the_examples_of_the_docs(tmp_path, monkeypatch):
     quiet = "max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False"
     exec(blocks[1].replace("max_epochs=5", quiet), names)
     assert torch.cat(names["codes"]).shape == (360, 10)
+
+
+def test_inside_a_program_that_uses_hydra(tmp_path):
+    """Its own configs and its state stay as they are."""
+    (tmp_path / "theirs.yaml").write_text("a: 1")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        vaezoo.fit("digits", **SMALL, max_epochs=1, verbose=False)
+        assert hydra.compose("theirs").a == 1
+    assert HydraConfig.instance().cfg is None

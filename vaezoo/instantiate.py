@@ -252,11 +252,11 @@ class Recorded:
     """Base class of objects that keep the config node from which ``build`` makes them again.
 
     Attributes:
-        node: the config node; or the reason why there is none, such as an argument that is a function without a name.
+        config_node: the config node; or the reason why there is none, such as an argument that is a local function.
         not_recorded: names of arguments that are left out of the node.
     """
 
-    node: dict[str, Any] | str
+    config_node: dict[str, Any] | str
     not_recorded: tuple[str, ...] = ()
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:
@@ -268,9 +268,9 @@ class Recorded:
                 if parameter.kind is parameter.VAR_KEYWORD:
                     given |= given.pop(parameter.name, {})
             kept = {key: to_node(value, key) for key, value in given.items() if key not in cls.not_recorded}
-            made.__dict__["node"] = {"_target_": full_name(cls), **kept}  # before torch's __init__
+            made.__dict__["config_node"] = {"_target_": full_name(cls), **kept}  # before torch's __init__
         except (TypeError, ValueError) as error:  # copying calls this method without arguments
-            made.__dict__["node"] = str(error)
+            made.__dict__["config_node"] = str(error)
         return made
 
 
@@ -291,9 +291,9 @@ def to_node(value: Any, name: str) -> Any:
     if isinstance(value, list | tuple):
         return [to_node(item, name) for item in value]
     if isinstance(value, Recorded):
-        if isinstance(value.node, str):
-            raise ValueError(value.node)
-        return value.node
+        if isinstance(value.config_node, str):
+            raise ValueError(value.config_node)
+        return value.config_node
     if isinstance(value, partial) and not value.args:
         named = {key: to_node(item, f"{name}.{key}") for key, item in value.keywords.items()}
         return {**to_node(value.func, name), **named}

@@ -223,16 +223,16 @@ def compose(overrides: list[str]) -> DictConfig:
     Raises:
         ConfigError: an override is wrong.
     """
-    is_initialized = GlobalHydra.instance().is_initialized()
+    state = GlobalHydra.instance()
+    before = state.hydra  # of a program that uses Hydra itself
+    state.clear()
     try:
-        with (
-            contextlib.nullcontext()
-            if is_initialized
-            else hydra.initialize_config_dir(config_folder(), version_base="1.3")
-        ):
+        with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
             return hydra.compose("config", overrides, return_hydra_config=True)
     except HydraException as error:
         raise ConfigError(describe_error(error, overrides)) from error
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 # Options.
@@ -354,7 +354,7 @@ def describe_module(data: DataModule) -> dict[str, Any]:
     """Return the config of a data module, with the shape of its examples, which the model's config refers to."""
     if data.known_shape is None:
         data.prepare_data()
-    node = data.node if isinstance(data.node, dict) else {"_target_": type(data).__name__}
+    node = data.config_node if isinstance(data.config_node, dict) else {"_target_": type(data).__name__}
     return node | {"shape": list(data.shape or ())}
 
 

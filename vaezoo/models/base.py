@@ -257,12 +257,12 @@ class LatentVariableModel(Recorded, TrainingLoop):
         Raises:
             ValueError: an argument of the model cannot be described by a config.
         """
-        if self.config is None and isinstance(self.node, str):
+        if self.config is None and isinstance(self.config_node, str):
             raise ValueError(
-                f"how this {type(self).__name__} was built cannot be saved, because {self.node}: build it from classes "
-                f"of the zoo with plain arguments, or save model.state_dict() and keep the code"
+                f"how this {type(self).__name__} was built cannot be saved, because {self.config_node}: build it from "
+                f"classes of the zoo with plain arguments, or save model.state_dict() and keep the code"
             )
-        config = self.config if self.config is not None else {"model": self.node, "seed": self.seed}
+        config = self.config if self.config is not None else {"model": self.config_node, "seed": self.seed}
         return {"vaezoo_config": config, "vaezoo_data": self.data_description}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -272,5 +272,5 @@ class LatentVariableModel(Recorded, TrainingLoop):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        if self.config is not None or isinstance(self.node, dict):
+        if self.config is not None or isinstance(self.config_node, dict):
             checkpoint |= self.origin()
