@@ -164,8 +164,8 @@ def lines(found: dict[str, Any], files: list[Path]) -> list[str]:
     speed = ""
     if rate := found[f"{noun}s_per_second"]:
         seconds, epochs = numbers["train"] / rate, found["epochs"]
-        whole = f" and {format_duration(seconds * epochs)} for {count_noun(epochs, 'epoch')}" if epochs else ""
-        speed = f"{rate:,.0f} {noun}s/s, {format_duration(seconds)} for an epoch{whole}; "
+        training = f" and {format_duration(seconds * epochs)} for {count_noun(epochs, 'epoch')}" if epochs else ""
+        speed = f"{rate:,.0f} {noun}s/s, {format_duration(seconds)} for an epoch{training}; "
     text.append(f"training: {speed}{found['peak_memory_mb']['process']:,.0f} MB of memory")
     return [*text, *describe_few_steps(found), *describe_files(files)]
 
