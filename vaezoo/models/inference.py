@@ -1,4 +1,4 @@
-"""What makes ``encode``, ``decode``, ``sample`` and ``reconstruct`` easy to use after a training."""
+"""The use of a model after its training: arrays as inputs, and results without gradients."""
 
 import functools
 import inspect
