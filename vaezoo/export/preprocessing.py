@@ -112,8 +112,8 @@ class Preprocessing(nn.Module):
         if self.kind == "byte":
             return f"{self.noun}s with values in [0, 1], pixel / 255"
         if self.kind == "binary":
-            taken = "1 if above 1/2" if self.binarize == "threshold" else "used as they are"
-            return f"{self.noun}s with values 0 and 1; other values in [0, 1], such as pixel / 255, are {taken}"
+            others = "1 if above 1/2" if self.binarize == "threshold" else "used as they are"
+            return f"{self.noun}s with values 0 and 1; other values in [0, 1], such as pixel / 255, are {others}"
         missing = "; -1: a missing entry" if self.is_whole else "; NaN: a missing entry, if the model takes them"
         return f"{self.noun}s of {self.kind} numbers{missing}"
 
