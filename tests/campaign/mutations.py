@@ -84,6 +84,49 @@ class Mutation:
 
 
 MUTATIONS = (
+    # Results by example
+    Mutation(
+        "inference/imputation.py",
+        "weights = log_w.to(accumulation_dtype(log_w)).softmax(0)",
+        "weights = (0 * log_w).to(accumulation_dtype(log_w)).softmax(0)",
+        "missing entries are filled in without importance weights",
+        "imputation",
+    ),
+    Mutation(
+        "inference/imputation.py",
+        "torch.multinomial(weights,",
+        "torch.multinomial(torch.ones_like(weights),",
+        "the draws of missing entries ignore the weights",
+        "imputation",
+    ),
+    Mutation(
+        "metrics/conformal.py",
+        "(1 + len(ordered) - below).double()",
+        "(len(ordered) - below).double()",
+        "a p-value without the example itself can be 0",
+        "score",
+    ),
+    Mutation(
+        "metrics/conformal.py",
+        "torch.searchsorted(ordered, score)",
+        "torch.searchsorted(ordered, score, right=True)",
+        "equal scores do not count in a p-value",
+        "score",
+    ),
+    Mutation(
+        "tasks/score.py",
+        'held_out = "val" if run.chosen == "test" else "test"',
+        'held_out = "train" if run.chosen == "test" else "test"',
+        "p-values come from the training examples",
+        "score",
+    ),
+    Mutation(
+        "data/own.py",
+        "split = Split(split.x, match_classes(split.y, self.class_names or [], known))",
+        "pass",
+        "the classes of new data keep their own numbers",
+        "new_data",
+    ),
     # The bound
     Mutation(
         "trace.py",
