@@ -493,6 +493,7 @@ def test_arrays_are_accepted_and_results_have_no_gradient(name):
     assert torch.equal(model.decode(codes.numpy(), classes).mean, model.decode(z=codes, context=Y).mean)
     assert torch.equal(model.reconstruct(array, classes), model.decode(codes, Y).mean)
     assert model.sample(24, classes).mean.numpy().shape == (24, 1, 4, 4)
+    assert model.sample(3, [0, 1, 2]).mean.shape == (3, 1, 4, 4)
     assert model.reconstruct(x=array, context=classes).numpy().shape == (24, 1, 4, 4)
 
 

@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 import vaezoo
 from vaezoo.data import Digits
 from vaezoo.errors import ConfigError
+from vaezoo.models import VAE
 from vaezoo.runs.checkpoint import read_checkpoint
 
 SMALL = {"model.encoder.hidden": [8], "model.decoder.hidden": [8]}
@@ -123,6 +124,7 @@ def test_folders_and_data_modules(tmp_path):
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
+        ("digits", {"model": VAE}, r"model is a _?\w+: give the name of a config in conf/model, such as beta_vae"),
         ("digits", {"model": "beta_va"}, r"model=beta_va is not a choice, did you mean beta_vae\?"),
         ("digits", {"model": "beta_vae", "bta": 4}, r"bta: there is no such option .*, did you mean model.beta\?"),
         ("digits", {"max_epoch": 4}, r"max_epoch: there is no such option .*, did you mean trainer.max_epochs\?"),

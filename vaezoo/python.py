@@ -147,6 +147,11 @@ def fit(
     Raises:
         ValueError: an option is unknown or wrong, or the data cannot be used.
     """
+    if not isinstance(model, str):
+        raise ConfigError(
+            f"model is a {type(model).__name__}: give the name of a config in conf/model, such as beta_vae; a Trainer "
+            f"of Lightning trains a model of your own"
+        )
     overrides, content = find_source(data, labels)
     overrides = [f"model={model}", *overrides, *([] if "logger" in options else ["logger=csv"])]
     overrides += to_overrides(overrides, options, [p for p in PARENTS if not (p == "data" and is_module(content))])

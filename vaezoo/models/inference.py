@@ -52,11 +52,15 @@ def is_training(model: "LatentVariableModel") -> bool:
 
 
 def to_tensor(model: "LatentVariableModel", value: Any) -> Any:
-    """Return an array of NumPy as a tensor on the model's device, floats in its dtype. Other values stay.
+    """Return an array of NumPy, or a list of labels, as a tensor on the model's device, floats in its dtype.
+
+    Other values stay.
 
     Raises:
         ValueError: the array does not hold numbers.
     """
+    if isinstance(value, list) and value and all(isinstance(item, int) for item in value):
+        return torch.tensor(value, device=model.device)
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.kind not in "biuf":
