@@ -53,7 +53,7 @@ def fit(config: dict[str, Any], content: Any = None) -> tuple[LatentVariableMode
     """
     start = time.perf_counter()
     silence_lightning()
-    final_config, model, data = build_run(config, content)
+    final_config, model, data = build_run(config, content=content)
     config |= final_config  # in place, so that a failure is recorded with it too
     print_once(describe_choice(model, data))
     configure_machine(model, data, config["threads"])
