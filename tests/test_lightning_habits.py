@@ -533,6 +533,9 @@ def test_bytes_are_scaled_as_in_the_training(tmp_path):
     assert torch.equal(model.encode(images.transpose(0, 3, 1, 2)), expected)
     vaezoo.save(model, tmp_path / "a.ckpt")
     assert torch.equal(vaezoo.load(tmp_path / "a.ckpt").encode(images), expected)
+    for wrong in (images.astype(np.float32), images.astype(np.int64), images / 255 - 1):
+        with pytest.raises(ValueError, match=r"x holds values from .* but those of the training are in \[0, 1\]"):
+            model.encode(wrong)
     gray = images[:, None, :4, :4, 0]
     bits, real = make(), make(likelihood=FixedScaleNormal())
     with pytest.raises(ValueError, match=r"x holds bytes from 0 to 255, but the model was trained on bits: binarize x"):

@@ -203,7 +203,8 @@ PLANE = {"latent_dim": 2, "max_epochs": 2}
 def test_figures(data, options, drawn, tmp_path):
     """Each is a figure of matplotlib, which a notebook shows; what cannot be drawn says what can."""
     run = vaezoo.fit(data, **QUICK | PLANE | options)
-    names = ["samples", "reconstructions", "curves", *["traversals", "manifold"] * drawn]
+    is_table = isinstance(data, pandas.DataFrame)
+    names = ["samples", "reconstructions", "curves", *["traversals"] * drawn, *["manifold"] * (drawn and not is_table)]
     for name in names:
         figure = getattr(run.show, name)()
         assert isinstance(figure, Figure)
@@ -214,6 +215,9 @@ def test_figures(data, options, drawn, tmp_path):
     text = run._repr_html_()
     assert text.count("<img") == 2
     assert f"{run.metrics['test']['elbo']:.3f}" in text
+    if is_table:
+        with pytest.raises(ValueError, match=r"a plane of rows cannot be drawn: use show\.traversals"):
+            run.show.manifold()
     if not drawn:
         with pytest.raises(ValueError, match=r"cannot be drawn: use show\.samples"):
             run.show.traversals()

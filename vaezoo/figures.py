@@ -64,8 +64,9 @@ class Show:
         """Draw p(x | z) for ``num`` samples z ~ p(z). A conditional model gets the classes in turn."""
         labels = pictures.cycle_classes(self.batch(NUM_CODES).y, num)
         with evaluating(self.model), seeding.isolated(self.model.device, seed, "samples"):
-            x = self.data.represent(self.model.sample(num, labels))
-        return self.draw(x, lambda images: pictures.image_grid(images, "samples"), "samples")
+            px = self.model.sample(num, labels)
+            x = px.sample() if self.data.shows_draws else self.data.represent(px)
+        return self.draw(x, lambda: self.display.grid(x, "samples"), "samples")
 
     def reconstructions(self, num: int = 16) -> Figure:
         """Draw ``num`` test examples above their reconstructions."""
@@ -74,7 +75,7 @@ class Show:
             outputs = self.data.represent(self.model.decode(self.model.encode(x, y), y))
         title = "inputs over reconstructions"
         pairs = torch.stack([x, outputs.to(x.dtype)], 1).flatten(0, 1)
-        return self.draw(pairs, lambda images: pictures.image_pairs(images[::2], images[1::2], title), title)
+        return self.draw(pairs, lambda: self.display.pairs(x, outputs, title), title)
 
     def traversals(self, rows: int = 10) -> Figure:
         """Draw one latent dimension in each row, moved from -3 to 3 standard deviations around a test example's code.
@@ -95,6 +96,8 @@ class Show:
         axes, batch = self.axes(), self.batch(1)
         if len(axes.usage) != 2:
             raise ValueError(f"a plane needs 2 latent dimensions, and z has {len(axes.usage)}: use latent_dim=2")
+        if self.display.to_cells is not None:
+            raise ValueError(f"a plane of {self.data.noun}s cannot be drawn: use show.traversals()")
         with evaluating(self.model):
             return from_picture(pictures.manifold(self.model, batch, axes, "test set", side, self.display))
 
@@ -136,16 +139,16 @@ class Show:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return figure
 
-    def draw(self, x: Tensor, to_picture: Callable[[Tensor], pictures.Picture], title: str) -> Figure:
+    def draw(self, x: Tensor, to_picture: Callable[[], pictures.Picture], title: str) -> Figure:
         """Draw examples: as images if they can be drawn, else as a map of their values.
 
         Args:
             x: examples (N, *shape), as the model sees them.
-            to_picture: makes a picture of images.
+            to_picture: draws them, if they can be drawn.
             title: title of the figure.
         """
         if self.display.can_draw(x):
-            return from_picture(to_picture(self.display(x)))
+            return from_picture(to_picture())
         figure = NotebookFigure(8, 4)
         axes = figure.add_subplot()
         values = x.detach().cpu().float().flatten(1).numpy()

@@ -79,29 +79,42 @@ def to_examples(model: "LatentVariableModel", x: Any) -> Any:
         x: examples, (B, *data_shape); or images (B, H, W) or (B, H, W, C), if those of the training were such arrays.
 
     Raises:
-        ValueError: x is uint8, and the model was not trained on images of bytes.
+        ValueError: x is uint8, and the model was not trained on images of bytes; or values are outside of [0, 1], and
+            those of the training were not.
     """
     if not isinstance(x, Tensor):
         return x
+    kind = model.data_description.get("kind")
+    kinds = {kind} if kind else set(model.likelihood.supported_data)
     layout, shape = model.data_description.get("layout"), model.data_shape
     if x.shape[1:] != shape and x.dim() in (3, 4):
         other = x.unsqueeze(1) if layout == "NHW" else x.movedim(-1, 1) if layout == "NHWC" else x
         x = other if other.shape[1:] == shape else x
     if x.dtype == torch.bool:
         return x.to(model.dtype)
-    return from_bytes(model, x) if x.dtype == torch.uint8 else x
+    x = from_bytes(model, x, kinds) if x.dtype == torch.uint8 else x
+    if kinds <= {"binary", "byte", "unit"} and x.numel():
+        low, high = (float(value) for value in x.detach().nan_to_num(nan=0.0).aminmax())
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"x holds values from {low:g} to {high:g}, but those of the training are in [0, 1]: scale x as the "
+                f"training data were, for example x / 255"
+            )
+    return x
 
 
-def from_bytes(model: "LatentVariableModel", x: Tensor) -> Tensor:
+def from_bytes(model: "LatentVariableModel", x: Tensor, kinds: set[str]) -> Tensor:
     """Return examples of type uint8 as the model saw them in its training.
+
+    Args:
+        model: the model.
+        x: the examples.
+        kinds: the kinds of data that they may be.
 
     Raises:
         ValueError: the model was not trained on such examples.
     """
-    likelihood = model.likelihood
-    kind = model.data_description.get("kind")
-    kinds = {kind} if kind else likelihood.supported_data
-    if likelihood.takes_integers:
+    if model.likelihood.takes_integers:
         return x.long()
     if kinds == {"byte"}:
         return x.to(model.dtype).div_(255)

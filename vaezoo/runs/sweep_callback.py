@@ -1,4 +1,4 @@
-"""What happens when a sweep starts and ends, and its jobs. It is the same for every launcher and sweeper of Hydra."""
+"""The callback of Hydra for sweeps and their jobs. It is the same for every launcher and sweeper."""
 
 import logging
 import os
@@ -42,7 +42,7 @@ class Sweep:
 
 
 class SweepCallback(Callback):
-    """What Hydra calls when a sweep and its jobs start and end (``hydra.callbacks`` in conf/config.yaml).
+    """Functions that Hydra calls when a sweep and its jobs start and end (``hydra.callbacks`` in conf/config.yaml).
 
     Attributes:
         running: the sweep of this process; None if there is none. It belongs to the class, because Hydra creates the
