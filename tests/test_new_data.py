@@ -210,6 +210,38 @@ def test_reconstructions_are_named(cli, tmp_path):
     assert arrays["rows"].shape == arrays["reconstructions"].shape == (5, 3)
 
 
+def test_data_of_another_kind(cli, tmp_path):
+    """Pictures for the model of a table, and so on: one sentence."""
+    write_pictures(tmp_path / "photos", num=6)
+    people().to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "t.txt").write_text("\n".join(f"a b {i}" for i in range(60)))
+    table = train(cli, "data=table", "data.path=t.csv")
+    images = train(cli, "data=digits")
+    for run, words in (
+        (table, ["data=folder", "data.root=photos"]),
+        (table, ["data=text", "data.path=t.txt"]),
+        (images, ["data=table", "data.path=t.csv"]),
+        (images, ["data=audio", "data.root=photos"]),
+    ):
+        error = error_of(cli, "task=encode", f"run={run}", *words)
+        assert "the model was trained on" in error
+        assert "has other data: use data of the same kind" in error
+
+
+def test_arrays_of_files_are_named(cli, tmp_path):
+    """The key "file" is an array of the .npz, too."""
+    write_pictures(tmp_path / "photos")
+    run = train(cli, "data=folder", "data.root=photos", "data.size=8")
+    code, _, err, folder = cli("task=encode", f"run={run}", "format=npz")
+    assert code == 0, err
+    arrays = np.load(folder / "codes.npz")
+    assert set(arrays["class"]) <= {"cat", "dog"}
+    assert all(name.endswith(".png") for name in arrays["file"])
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    new = encode(cli, run, "data=folder", "data.root=moved", "split=test")  # size and division of the training
+    assert sorted(new.file) == sorted(arrays["file"])
+
+
 @pytest.mark.parametrize("file_format", ["csv", "parquet", "npz"])
 def test_formats(cli, tmp_path, file_format):
     """All formats hold the same numbers and names."""

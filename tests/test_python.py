@@ -223,6 +223,18 @@ def test_figures(data, options, drawn, tmp_path):
             run.show.traversals()
 
 
+def test_rows_and_texts_are_prepared(tmp_path):
+    """What is no array is refused with the way to prepare it; a run can be saved as its model."""
+    for data, hint in ((TABLE, "prepare_rows"), (TEXTS, "prepare_texts")):
+        run = vaezoo.fit(data, **SMALL, max_epochs=1, verbose=False)
+        with pytest.raises(ValueError, match=f"expected a tensor or an array, got a .*{hint}"):
+            run.model.encode(data if hint == "prepare_rows" else list(data))
+        prepare = getattr(vaezoo.data, hint)
+        assert run.model.encode(prepare(data, run.model.data_description)).shape[0] == len(data)
+    vaezoo.save(run, tmp_path / "a.ckpt")
+    assert type(vaezoo.load(tmp_path / "a.ckpt")) is type(run.model)
+
+
 def test_figures_that_a_model_does_not_have():
     run = vaezoo.fit("digits", "vq_vae", **SMALL, max_epochs=1, verbose=False)
     assert run.show.samples()
@@ -262,11 +274,14 @@ def test_the_examples_of_the_docs(tmp_path, monkeypatch):
     """The blocks of docs/python.md run as they stand, but for fewer epochs."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "python.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = {"images": IMAGES[:, :, :, 0]}
-    exec(re.sub(r"max_epochs=\d+", "max_epochs=1, batch_size=32, verbose=False", blocks[0]), names)
+    for name in ("people.csv", "new.csv"):
+        TABLE.to_csv(name, index=False)
+    for block in blocks[:2]:
+        exec(re.sub(r"max_epochs=\d+", "max_epochs=1, batch_size=32, verbose=False", block), names)
     quiet = "max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False"
-    exec(blocks[1].replace("max_epochs=5", quiet), names)
+    exec(blocks[2].replace("max_epochs=5", quiet), names)
     assert torch.cat(names["codes"]).shape == (360, 10)
 
 

@@ -12,8 +12,7 @@ from PIL import Image
 
 import vaezoo
 from vaezoo.data import Digits
-from vaezoo.errors import ConfigError
-from vaezoo.metrics.conformal import p_values, threshold
+from vaezoo.metrics.conformal import TooFewExamples, p_values, threshold
 
 
 def test_p_values_are_the_definition():
@@ -37,10 +36,9 @@ def test_as_many_normal_examples_are_flagged_as_alpha_says(alpha):
     assert flagged == math.floor(alpha * 40 + 1e-9)
 
 
-@pytest.mark.parametrize("alpha", [0, 1, -0.1, 0.02])
-def test_impossible_shares(alpha):
-    with pytest.raises(ConfigError, match="held-out examples" if alpha == 0.02 else "should be a share"):
-        threshold(torch.arange(40.0), alpha)
+def test_too_few_examples_for_a_share():
+    with pytest.raises(TooFewExamples, match="needs 49 held-out examples"):
+        threshold(torch.arange(40.0), 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +94,16 @@ def test_scores_without_samples_and_reference(cli, run):
     assert "threshold" not in out
 
 
+def test_few_held_out_examples(cli, run):
+    """There are p-values, but no threshold."""
+    code, out, err, folder = cli("task=score", f"run={run}", "num_samples=0", "num_reference=5")
+    assert code == 0, err
+    assert "no is_anomaly: alpha=0.05 needs 19 held-out examples" in out
+    scores = pd.read_csv(folder / "scores.csv")
+    assert scores.p_value.min() == pytest.approx(1 / 6)
+    assert "is_anomaly" not in scores
+
+
 def test_outliers_are_on_top(cli, run, tmp_path):
     """Pictures of noise among real digits: each is named by its file and is more anomalous than any digit."""
     rng = np.random.default_rng(0)
@@ -119,7 +127,7 @@ def test_outliers_are_on_top(cli, run, tmp_path):
     [
         (["alpha=2"], "alpha=2 should be a share of normal examples"),
         (["num_samples=-1"], "num_samples=-1 should be an integer >= 0"),
-        (["num_reference=5", "num_samples=0"], "alpha=0.05 needs 19 held-out examples"),
+        (["alpha=0"], "alpha=0 should be a share of normal examples"),
         (["format=xls"], "format=xls is not one of csv, parquet, npz"),
         (["split=all"], "Digits has a published test set: use split=train, val or test, not all"),
         (["split=tset"], "split=tset is not one of train, val, test, all"),

@@ -8,7 +8,7 @@ import torch
 from conftest import config
 
 import vaezoo
-from vaezoo.data import TextData, Topics
+from vaezoo.data import TextData, Topics, prepare_texts
 from vaezoo.data.text import vocabulary_of
 from vaezoo.data.text_files import tokenize
 from vaezoo.errors import ConfigError
@@ -33,6 +33,16 @@ def splits_of(data):
 
 def texts(data, split):
     return [data.decode_tokens(row) for row in split.x]
+
+
+def test_new_texts_are_prepared_as_those_of_the_training(tmp_path):
+    """The numbers of the tokens, the end and the padding; unknown tokens are <unk>, a long text is cut."""
+    data = ready(make(tmp_path, max_tokens=6))
+    x = prepare_texts(["the cat sat", " the zebra number 3 sat , and more"], data.describe())
+    assert torch.equal(x[0], data.encode_line("the cat sat"))
+    assert data.decode_tokens(x[1]) == data.decode_tokens(data.encode_line("the zebra number 3 sat , and more"))
+    assert x.shape == (2, 6)
+    assert x[1, 1] == 0
 
 
 @pytest.mark.parametrize("tokens", ["word", "character", "byte"])

@@ -338,6 +338,9 @@ def log_evaluation(folder: Path, options: Mapping[str, Any], values: Mapping[str
     Returns:
         The names of the loggers that have got the numbers.
     """
+    if not os.access(folder, os.W_OK):  # W&B would write to a temporary folder
+        print(f"the numbers were not added to the run: {folder} cannot be written", file=sys.stderr)
+        return []
     done = []
     for name, start in (("TensorBoard", find_tensorboard), ("W&B", find_wandb)):
         try:

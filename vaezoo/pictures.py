@@ -195,10 +195,10 @@ class Display:
         images: Tensor = self.to_images(self.examples(examples))
         return images
 
-    def grid(self, examples: Tensor | Distribution, title: str) -> Picture:
-        """Draw N examples."""
+    def grid(self, examples: Tensor | Distribution, title: str, labels: Sequence[str] = ()) -> Picture:
+        """Draw N examples. Labels stand before rows of a table; images have none."""
         if self.to_cells is not None:
-            return draw_cells(self.to_cells(self.examples(examples)), title)
+            return draw_cells(self.to_cells(self.examples(examples)), title, labels)
         return image_grid(self(examples), title)
 
     def pairs(self, inputs: Tensor, outputs: Tensor | Distribution, title: str) -> Picture:

@@ -398,7 +398,8 @@ def find_files(data: str | Path) -> list[str]:
     Raises:
         ConfigError: it is none of them.
     """
-    path, names = Path(data).expanduser(), sorted(file.stem for file in Path(config_folder(), "data").glob("*.yaml"))
+    path, root = Path(data).expanduser(), Path(config_folder(), "data")
+    names = sorted(file.relative_to(root).with_suffix("").as_posix() for file in root.rglob("*.yaml"))
     if isinstance(data, str) and data in names and not path.exists():
         return [f"data={data}"]
     if path.is_dir():

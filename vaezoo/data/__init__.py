@@ -14,8 +14,8 @@ from vaezoo.data.images import ImageData
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import LazyExamples, Split
 from vaezoo.data.sprites import Sprites
-from vaezoo.data.table import TableData
-from vaezoo.data.text import TextData
+from vaezoo.data.table import TableData, prepare_rows
+from vaezoo.data.text import TextData, prepare_texts
 from vaezoo.data.topics import Topics
 from vaezoo.data.torchvision import CIFAR10, KMNIST, MNIST, FashionMNIST
 
@@ -42,4 +42,6 @@ __all__ = [
     "TableData",
     "TextData",
     "Topics",
+    "prepare_rows",
+    "prepare_texts",
 ]

@@ -75,6 +75,9 @@ class ArrayData(OwnData, ImageData):
 
     # Reading.
 
+    def fits(self, description: Mapping[str, Any]) -> bool:
+        return "columns" not in description and "vocabulary" not in description
+
     def use_description(self, description: Mapping[str, Any]) -> None:
         self.kind = self.kind or description.get("stored_kind")
         self.layout = self.layout or description.get("layout")

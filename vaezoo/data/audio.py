@@ -83,6 +83,9 @@ class AudioData(OwnData):
 
     # Reading.
 
+    def fits(self, description: Mapping[str, Any]) -> bool:
+        return "features" in description
+
     def use_description(self, description: Mapping[str, Any]) -> None:
         self.rate = self.rate or description.get("rate")
 

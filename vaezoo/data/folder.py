@@ -90,6 +90,9 @@ class FolderData(OwnData, ImageData):
         self.on_bad, self.in_memory = on_bad, in_memory
         self.class_names = []
 
+    def fits(self, description: Mapping[str, Any]) -> bool:
+        return len(description["shape"]) == 3 and "features" not in description
+
     def use_description(self, description: Mapping[str, Any]) -> None:
         channels, *size = description["shape"]
         self.options = self.options._replace(

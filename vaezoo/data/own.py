@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaezoo.data.base import DataModule
 from vaezoo.data.splits import Split, check_split, content_split
+from vaezoo.errors import ConfigError
 
 
 class OwnData(DataModule):
@@ -48,6 +49,10 @@ class OwnData(DataModule):
     def keys(self, name: str) -> dict[str, np.ndarray]:
         return {head: column[self.rows[name].numpy()] for head, column in self.all_keys().items()}
 
+    def fits(self, description: Mapping[str, Any]) -> bool:
+        """Return whether data of this class can be prepared as those of a training, which a description tells of."""
+        return True
+
     def use_description(self, description: Mapping[str, Any]) -> None:
         """Take over the options from the data of a training that would otherwise be found in the new data."""
 
@@ -57,6 +62,11 @@ class OwnData(DataModule):
         return self.read_all()
 
     def setup_new(self, description: Mapping[str, Any]) -> None:
+        if not self.fits(description):
+            raise ConfigError(
+                f"the model was trained on {description.get('noun', 'example')}s of shape {description['shape']}, and "
+                f"{type(self).__name__} has other data: use data of the same kind"
+            )
         self.is_reading = True  # so that nothing asks for the shape of data that are not divided
         try:
             split, self.digests = self.read_new(description)

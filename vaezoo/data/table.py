@@ -147,6 +147,9 @@ class TableData(OwnData):
             self.complete = {name: transform.standardize(values)[rows] for name, rows in sets.items()}
         return tuple(Split(x[rows], y[rows]) for rows in sets.values())
 
+    def fits(self, description: Mapping[str, Any]) -> bool:
+        return "columns" in description
+
     def read_new(self, description: Mapping[str, Any]) -> tuple[Split, np.ndarray]:
         file = self.read_file()
         self.frame, self.found = file.frame, file.found

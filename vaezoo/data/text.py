@@ -122,6 +122,9 @@ class TextData(OwnData):
         }
         return tuple(self.make_split([sentences[row] for row in rows.tolist()], length) for rows in sets)
 
+    def fits(self, description: Mapping[str, Any]) -> bool:
+        return "vocabulary" in description
+
     def read_new(self, description: Mapping[str, Any]) -> tuple[Split, np.ndarray]:
         text = self.read_text()
         self.found_vocabulary = vocabulary = vocabulary_of(description)
@@ -217,6 +220,17 @@ class TextData(OwnData):
         texts = [" ".join(self.decode_tokens(row).splitlines()) for row in x]  # bytes may be the end of a line
         file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
         return [file]
+
+
+def prepare_texts(texts: Sequence[str], description: Mapping[str, Any]) -> Tensor:
+    """Return x, int64 (N, T), of new texts, prepared exactly as those that a model was trained with.
+
+    Args:
+        texts: sentences or documents. Of a longer one than T tokens, the first T are kept.
+        description: what ``TextData.describe`` returned for the training texts, ``model.data_description``.
+    """
+    vocabulary = vocabulary_of(description)
+    return pad_sentences([vocabulary.encode(text.strip()) for text in texts], description["shape"][0])
 
 
 def vocabulary_of(description: Mapping[str, Any]) -> Vocabulary:

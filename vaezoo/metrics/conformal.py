@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from vaezoo.errors import ConfigError
+
+class TooFewExamples(ValueError):
+    """There are too few held-out examples for a threshold."""
 
 
 def p_values(score: Tensor, reference: Tensor) -> Tensor:
@@ -36,17 +38,15 @@ def threshold(reference: Tensor, alpha: float) -> float:
         alpha: share of normal examples that are expected above the threshold, in (0, 1).
 
     Raises:
-        ConfigError: ``alpha`` is out of range, or smaller than 1 / (M + 1), so that no score could be above.
+        TooFewExamples: ``alpha`` is smaller than 1 / (M + 1), so that no score could be above.
 
     >>> threshold(torch.arange(1.0, 20.0), 0.1)
     18.0
     """
     num = len(reference)
-    if not 0 < alpha < 1:
-        raise ConfigError(f"alpha={alpha} should be a share of normal examples, in (0, 1), such as 0.05")
     rank = math.floor(alpha * (num + 1) + 1e-9)  # a score above the rank-th largest one has a p-value <= alpha
     if rank < 1:
-        raise ConfigError(
+        raise TooFewExamples(
             f"alpha={alpha:g} needs {math.ceil(1 / alpha) - 1:,} held-out examples to compare with, but there are "
             f"{num:,}: use a larger alpha"
         )

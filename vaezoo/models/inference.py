@@ -61,6 +61,8 @@ def to_tensor(model: "LatentVariableModel", value: Any) -> Any:
     """
     if isinstance(value, list) and value and all(isinstance(item, int) for item in value):
         return torch.tensor(value, device=model.device)
+    if isinstance(value, str | list | tuple) or hasattr(value, "columns") or hasattr(value, "getbands"):
+        raise ValueError(f"expected a tensor or an array, got a {type(value).__name__}: {describe_preparation(model)}")
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.kind not in "biuf":
@@ -69,6 +71,15 @@ def to_tensor(model: "LatentVariableModel", value: Any) -> Any:
         value = value.astype(np.int64)  # torch cannot compute with large unsigned integers
     tensor = torch.from_numpy(np.ascontiguousarray(value)).to(model.device)
     return tensor.to(model.dtype) if tensor.is_floating_point() else tensor
+
+
+def describe_preparation(model: "LatentVariableModel") -> str:
+    """Say how examples that are no arrays become inputs of a model."""
+    if "columns" in model.data_description:
+        return "prepare rows with vaezoo.data.prepare_rows(table, model.data_description)"
+    if "vocabulary" in model.data_description:
+        return "prepare texts with vaezoo.data.prepare_texts(texts, model.data_description)"
+    return "convert it with numpy.asarray(x), or use task=encode for files"
 
 
 def to_examples(model: "LatentVariableModel", x: Any) -> Any:
@@ -88,8 +99,8 @@ def to_examples(model: "LatentVariableModel", x: Any) -> Any:
     kinds = {kind} if kind else set(model.likelihood.supported_data)
     layout, shape = model.data_description.get("layout"), model.data_shape
     if x.shape[1:] != shape and x.dim() in (3, 4):
-        other = x.unsqueeze(1) if layout == "NHW" else x.movedim(-1, 1) if layout == "NHWC" else x
-        x = other if other.shape[1:] == shape else x
+        others = (x.unsqueeze(1) if layout in ("NHW", None) else x, x.movedim(-1, 1) if layout in ("NHWC", None) else x)
+        x = next((other for other in others if other.shape[1:] == shape), x)
     if x.dtype == torch.bool:
         return x.to(model.dtype)
     x = from_bytes(model, x, kinds) if x.dtype == torch.uint8 else x

@@ -24,7 +24,8 @@ def save(model: LatentVariableModel, path: str | Path) -> None:
     Beside it stands its SHA-256.
 
     Args:
-        model: a model of a run, or one that was built from classes of the zoo with plain arguments.
+        model: a model of a run, or one that was built from classes of the zoo with plain arguments; or a run of
+            ``vaezoo.fit``.
         path: the file, such as model.ckpt. A file of this name is replaced.
 
     Raises:
@@ -34,6 +35,7 @@ def save(model: LatentVariableModel, path: str | Path) -> None:
     """
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file, such as {Path(path, 'model.ckpt')}")
+    model = getattr(model, "model", model)  # of a run of vaezoo.fit
     write_checkpoint({"state_dict": model.state_dict(), **model.origin()}, path)
 
 

@@ -19,6 +19,7 @@
 """
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -97,6 +98,8 @@ def choose_task_folder(overrides: Sequence[str]) -> list[str]:
     folder = folder.parent if folder.name == "checkpoints" else folder
     if not RunFolder(folder).has_training:
         return list(overrides)
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder} cannot be written: name another folder for the results, hydra.run.dir=FOLDER")
     place = folder / str(task)
     if place.is_symlink():
         raise ConfigError(f"{place} is a link: remove it, or choose another folder with hydra.run.dir=FOLDER")

@@ -1,5 +1,6 @@
 """Tables of results with one row for each example: ``.csv``, ``.parquet`` or ``.npz``."""
 
+import zipfile
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -59,8 +60,11 @@ def write_rows(path: Path, columns: Mapping[str, np.ndarray], file_format: str) 
 
     file = path.with_name(f"{path.name}.{file_format}")
     if file_format == "npz":  # texts as fixed-width strings: arrays of objects could not be loaded without pickle
-        arrays = {head: values.astype(str) if values.dtype == object else values for head, values in columns.items()}
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its options are no arrays
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:  # np.savez takes no array of the name "file"
+            for head, values in columns.items():
+                with archive.open(f"{head}.npy", "w", force_zip64=True) as part:
+                    array = values.astype(str) if values.dtype == object else np.asarray(values)
+                    np.lib.format.write_array(part, array, allow_pickle=False)
         return file
     frame = pandas.DataFrame(flatten_columns(columns))
     if file_format == "parquet":

@@ -169,9 +169,8 @@ def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = (), split: str
         raise ConfigError(
             f"{changed[0]} cannot be changed: examples that the model of {path} was trained on would be in its test set"
         )
-    if "data" in choices and split is None:
-        split = "all" if is_own_data(config) else "test"
-    if "data" in choices and split == "all":
+    if "data" in choices and is_own_data(config):
+        split = split or "all"
         config = config | {"data": inherit_data(config["data"], saved["data"], overrides)}
     own_config = merge_overrides(saved | {group: config[group] for group in choices - {"data"}}, overrides, "trainer.")
     saved |= {group: config[group] for group in choices}

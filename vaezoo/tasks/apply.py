@@ -150,6 +150,7 @@ def finish(run: TrainedRun, config: dict[str, Any], name: str, files: list[Path]
         **found: further entries of the summary.
     """
     paths = [str(file) for file in files]
-    write_summary(run.config, task=name, checkpoint=str(run.path), set=run.chosen, files=paths, **found)
+    found |= {"task": name, "checkpoint": str(run.path), "set": run.chosen, "files": paths}
+    write_summary(run.config, noun=run.data.noun, **found)
     title = f"{run.title(name)} of {describe_set(run)}" if name != "samples" else run.title(name)
     print("\n".join([title, *describe_files(files)]))

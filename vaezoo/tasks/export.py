@@ -38,7 +38,7 @@ def export(config: dict[str, Any], num: int) -> None:
         report = broken[0]
         fault = report.reason or f"it differs from the model by {report.difference:.1e}, more than {LIMIT:.0e}"
         raise ConfigError(f"{report.path} cannot be used: {fault}")
-    write_summary(run.config, task="export", checkpoint=str(run.path), files=list(map(str, files)))
+    write_summary(run.config, noun=run.data.noun, task="export", checkpoint=str(run.path), files=list(map(str, files)))
 
 
 def format_reports(reports: list[FileReport]) -> list[str]:

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vaezoo.errors import ConfigError
 from vaezoo.evaluation.base import with_start_index
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.inference.per_example import bound_values
-from vaezoo.metrics.conformal import p_values, threshold
+from vaezoo.metrics.conformal import TooFewExamples, p_values, threshold
 from vaezoo.pictures import Display, Picture
 from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.trained import TrainedRun, open_run
@@ -47,23 +46,29 @@ def score(
         format: format of the table (``runs.rows``).
     """
     check_format(format)
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha={alpha} should be a share of normal examples, in (0, 1), such as 0.05")
     for name, value in {"num_samples": num_samples, "num_reference": num_reference}.items():
         if value is not None and (type(value) is not int or value < 0):
             raise ConfigError(f"{name}={value} should be an integer >= 0")
     run = open_run(config, ("split", "num_samples", "num_reference", "alpha", "format"), split)
     found = example_scores(run, run.chosen, num_samples)
-    anomaly, notes = found["anomaly"], []
+    anomaly, notes, nouns = found["anomaly"], [], f"{run.data.noun}s"
     held_out = "val" if run.chosen == "test" else "test"
     if num_reference != 0:
         reference = example_scores(open_own_data(run), held_out, num_samples, num_reference)["anomaly"]
-        limit = threshold(reference, alpha)
         found["p_value"] = p_values(anomaly, reference)
-        found["is_anomaly"] = found["p_value"] <= alpha
-        notes.append(
-            f"{int(found['is_anomaly'].sum()):,} of {len(anomaly):,} {run.data.noun}s score above {limit:.4g} nats, as "
-            f"{100 * alpha:g} % of normal ones would: the threshold is from {len(reference):,} {run.data.noun}s of the "
-            f"{'validation' if held_out == 'val' else 'test'} set"
-        )
+        try:
+            limit = threshold(reference, alpha)
+        except TooFewExamples as reason:
+            notes.append(f"no is_anomaly: {reason}")
+        else:
+            found["is_anomaly"] = found["p_value"] <= alpha
+            notes.append(
+                f"{int(found['is_anomaly'].sum()):,} of {len(anomaly):,} {nouns} score above {limit:.4g} nats, as "
+                f"{100 * alpha:g} % of normal ones would: the threshold is from {len(reference):,} {nouns} of the "
+                f"{'validation' if held_out == 'val' else 'test'} set"
+            )
     order = anomaly.argsort(descending=True, stable=True)
     labels: dict[str, Any] = run.data.label_columns(run.split(run.chosen).y)
     columns = join_columns(run.keys(), labels | found)
@@ -117,11 +122,23 @@ def draw_extremes(run: TrainedRun, order: Tensor) -> Picture | None:
     split, display = run.split(run.chosen), Display(run.data)
     if num == 0:
         return None
-    which = torch.cat([order[:num], order.flip(0)[:num]])
-    batch = next(iter(run.data.batches(split.select(which), 2 * num)))
-    if not display.can_draw(batch.x):
-        return None
-    return display.grid(batch.x, f"the {num} most anomalous, then the {num} most ordinary, {describe_set(run)}")
+    names = first_column(run)
+    parts = []
+    for which, words in ((order[:num], "most anomalous"), (order.flip(0)[:num], "most ordinary")):
+        x = next(iter(run.data.batches(split.select(which), num))).x
+        if not display.can_draw(x):
+            return None
+        labels = [str(names[i]) for i in which.tolist()]
+        parts.append(display.grid(x, f"the {num} {words}, {describe_set(run)}", labels))
+    width = max(part.shape[1] for part in parts)
+    padded = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts]
+    return np.concatenate(padded)
+
+
+def first_column(run: TrainedRun) -> np.ndarray:
+    """Return what the examples are called, (N,): their ids if they have some, else their file, row, line or place."""
+    columns = list(run.keys().values())
+    return columns[1] if run.data.noun == "row" and len(columns) > 1 else columns[0]
 
 
 def describe_rows(columns: dict[str, np.ndarray]) -> list[str]:
