@@ -491,6 +491,10 @@ def test_new_rows():
         transform.transform(new.drop(columns="age"))
     with pytest.raises(ConfigError, match="row 2: 'old' in column 'age' is not a number"):
         transform.transform(new.assign(age=["31", "old"]))
+    transform.transform(new.assign(age=[math.nan, 2.0**25], score=[-4.5, -4]))
+    for entry, text in ((-4.0, "-4"), (4.5, "4.5"), (-1234567.5, "-1234567.5")):
+        with pytest.raises(ConfigError, match=rf"row 2: {re.escape(text)} in column 'age' is not a count"):
+            transform.transform(new.assign(age=[31.0, entry]), unseen="missing")
 
 
 def test_digest_of_a_row_depends_on_its_content_only():

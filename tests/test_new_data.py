@@ -134,6 +134,22 @@ def test_rows(cli, tmp_path):
     assert "column 'height' is missing in the table" in error_of(cli, *words[:3], "data.path=short.csv")
 
 
+def test_a_count_that_is_negative_or_no_whole_number(cli, tmp_path):
+    """It is refused with its line and its column, also if all columns are counts."""
+    frame = people()
+    for name, columns in (("mixed", list(frame)), ("counts", ["name", "visits"])):
+        frame[columns].to_csv(tmp_path / f"{name}.csv", index=False)
+        run = train(cli, "data=table", f"data.path={name}.csv")
+        for entry in ("-4", "-4.5", "4.5"):
+            new = frame[columns].head(5).astype({"visits": object})
+            new.loc[3, "visits"] = entry
+            new.to_csv(tmp_path / "new.csv", index=False)
+            error = error_of(cli, "task=encode", f"run={run}", "data=table", "data.path=new.csv")
+            assert error.endswith(
+                f"new.csv line 5: {entry} in column 'visits' is not a count, which is a whole number from 0: correct it"
+            )
+
+
 def test_holes_that_the_model_does_not_know(cli, tmp_path):
     """The encoder of a table without holes and counts would return NaN."""
     frame = people().drop(columns="visits")

@@ -171,6 +171,107 @@ def test_dates_as_people_write_them(make, tmp_path):
     assert {day[-2:] for day in back.transform.inverse(back.train.x)["day"]} == {f"{i:02}" for i in range(6, 13)}
 
 
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("%Y-%m-%d", {}),
+        ("%Y-%m-%dT%H:%M:%S", {}),
+        ("%d.%m.%Y", {}),
+        ("%m/%d/%Y", {}),
+        ("%d/%m/%Y %H:%M", {"dates": {"joined": "dayfirst"}}),
+        ("%Y-%m-%d", {"types": {"joined": "categorical", "size": ["S", "M", "L"]}}),
+        ("%d.%m.%Y", {"types": {"joined": "id"}}),
+    ],
+)
+def test_a_table_in_memory_is_read_as_a_file_of_text(make, tmp_path, form, options):
+    """A DataFrame, a .parquet file and a .csv file with the same values give the same x, and so do new rows."""
+    frame = people()
+    frame["joined"] = pd.to_datetime(frame["joined"]).dt.strftime(form)
+    frame.loc[[3, 50], "joined"] = ["NA", ""]  # missing entries, as in a file of text
+    frame.to_parquet(tmp_path / "people.parquet")
+    first = make(frame, **options)
+    parquet = TableData(str(tmp_path / "people.parquet"), **(OPTIONS | options))
+    memory = TableData(**(OPTIONS | options))
+    memory.content = frame
+    texts = [frame["person"][20], frame["person"][70]]
+    new = frame.iloc[[20, 70]]
+    new.to_parquet(tmp_path / "new.parquet")
+    new.to_csv(tmp_path / "new.csv", index=False)
+    expected = prepare_rows(tmp_path / "new.csv", first.describe())
+    for data in (parquet, memory):
+        data.setup()
+        for name in ("train", "val", "test"):
+            assert torch.equal(data.rows[name], first.rows[name])
+            x, y = getattr(data, name).x, getattr(data, name).y
+            assert torch.equal(x.view(torch.int32), getattr(first, name).x.view(torch.int32))  # also NaN
+            assert torch.equal(y, getattr(first, name).y)
+        for key in ("kinds", "columns", "duplicate_rows", "dates"):
+            assert data.report()[key] == first.report()[key]
+        description = json.loads(json.dumps(data.describe()))
+        assert description["columns"] == json.loads(json.dumps(first.describe()))["columns"]
+        rows = [prepare_rows(table, description) for table in (new, tmp_path / "new.parquet", tmp_path / "new.csv")]
+        for name in ("new.parquet", "new.csv"):
+            encoded = TableData(str(tmp_path / name), **(OPTIONS | {"dates": options.get("dates")}))
+            encoded.setup_new(description)
+            assert encoded.all_keys()["person"].tolist() == texts
+            rows.append(encoded.all.x)
+        for x in rows:
+            assert torch.equal(x.view(torch.int32), expected.view(torch.int32))
+
+
+def test_dates_of_new_rows_have_the_order_of_the_training(make, tmp_path):
+    """New rows that would decide otherwise, or do not decide, are read as the training rows were."""
+    days = pd.date_range("2023-06-01", periods=200).strftime("%m/%d/%Y")
+    data = make(pd.DataFrame({"day": days, "x": np.linspace(0, 1, 200) ** 2}), types=None, label=None)
+    new = pd.DataFrame({"day": ["07/08/2023"], "x": [0.5]})
+    new.to_csv(tmp_path / "new.csv", index=False)
+    new.to_parquet(tmp_path / "new.parquet")
+    expected = prepare_rows(new, data.describe())
+    assert data.transform.inverse(expected)["day"].tolist() == ["2023-07-08"]
+    for name in ("new.csv", "new.parquet"):
+        encoded = TableData(str(tmp_path / name))
+        encoded.setup_new(data.describe())
+        assert torch.equal(encoded.all.x, expected)
+    with pytest.raises(ConfigError, match=r"row 1: '13/08/2023' in column 'day' is not a date with the month first"):
+        prepare_rows(new.assign(day="13/08/2023"), data.describe())
+    encoded = TableData(str(tmp_path / "new.csv"), dates="dayfirst")
+    encoded.setup_new(data.describe())
+    assert encoded.transform.inverse(encoded.all.x)["day"].tolist() == ["2023-08-07"]
+
+
+def test_dates_in_memory_that_can_be_read_in_two_ways_are_refused():
+    data = TableData(missing=["unknown"])
+    data.content = pd.DataFrame({"day": ["", "unknown", "1/2/2024", "3/4/2024"], "x": [0.5, 1.5, 2.5, 3.5]})
+    words = "row 3: the dates in column 'day', such as '1/2/2024' and '3/4/2024', can be read with the day or with"
+    with pytest.raises(ConfigError, match=words):
+        data.setup()
+    data.content = data.content.assign(day=["2024-01-31", "2024-02-30", "2024-02-01", ""])
+    with pytest.raises(ConfigError, match="row 2: '2024-02-30' in column 'day' is not a date: correct it"):
+        data.setup()
+    data.dates = "usa"
+    with pytest.raises(ConfigError, match=r"data.dates=usa should be dayfirst, monthfirst or null"):
+        data.setup()
+
+
+def test_text_in_memory_that_is_no_date_stays_text():
+    """Numbers as text, two forms of dates, and text with an empty entry are categories."""
+    data = TableData()
+    frame = pd.DataFrame(
+        {
+            "number": ["12", "7", "12", "7"] * 30,
+            "form": ["2024-01-31", "31.1.2024", "never", ""] * 30,
+            "empty": [None] * 120,
+            "x": np.linspace(0, 1, 120) ** 2,
+        }
+    )
+    data.content = frame.astype({"number": object, "form": object})
+    data.setup()
+    kinds = {column.name: (column.kind, column.categories) for column in data.transform.columns}
+    assert kinds["number"] == ("categorical", ("12", "7"))
+    assert kinds["form"] == ("categorical", ("", "2024-01-31", "31.1.2024", "never"))
+    assert kinds["empty"] == ("empty", ())
+
+
 def test_likelihood_follows_the_kinds(make):
     data = make(people())
     node = data.likelihood_config()

@@ -337,6 +337,17 @@ def to_codes(
     return np.where(values == -1, math.nan, values)
 
 
+def check_counts(values: np.ndarray, name: str, place: Callable[[int], str]) -> None:
+    """Raise a ConfigError if an entry of a column of counts, (N,), is negative or not whole; NaN is a missing entry."""
+    wrong = (values < 0) | (values % 1 > 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ConfigError(
+            f"{place(row)}: {format_value(values[row])} in column {name!r} is not a count, which is a whole number "
+            f"from 0: correct it"
+        )
+
+
 def row_digests(frame: "pandas.DataFrame", columns: Sequence[Column]) -> np.ndarray:
     """Return a number for each row that depends on its content only, uint64 (N,); ids and the label have no part in it.
 
@@ -428,7 +439,8 @@ class TableTransform:
             unseen: ``error`` or ``missing``, for a category that the training table does not have.
 
         Raises:
-            ConfigError: a column or a category is unknown, or an entry is of another kind.
+            ConfigError: a column or a category is unknown, an entry is of another kind, or a count is negative or not
+                whole.
         """
         place = place or (lambda row: f"row {row + 1}")
         values = np.empty((len(frame), len(self.x_columns)))
@@ -440,6 +452,8 @@ class TableTransform:
                 values[:, i] = to_codes(series, column, place, unseen)
             else:
                 values[:, i] = to_numbers(series, column.kind, place)
+            if column.kind == "count":
+                check_counts(values[:, i], column.name, place)
         return values
 
     def fit(self, values: np.ndarray) -> "TableTransform":

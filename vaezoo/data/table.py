@@ -23,7 +23,7 @@ from vaezoo.data.columns import (
 )
 from vaezoo.data.own import OwnData
 from vaezoo.data.splits import Split, digest_rows
-from vaezoo.data.table_files import DATE_ORDERS, MISSING, TableFile, format_value, read_table, to_typed_frame
+from vaezoo.data.table_files import DATE_ORDERS, MISSING, TableFile, format_value, read_frame, read_table
 from vaezoo.errors import ConfigError
 from vaezoo.missing import is_observed
 from vaezoo.types import Cells
@@ -113,7 +113,7 @@ class TableData(OwnData):
     def read_file(self) -> TableFile:
         """Read the table."""
         if self.content is not None:
-            return TableFile(to_typed_frame(self.content, self.reading["missing"]), {}, lambda row: f"row {row + 1}")
+            return read_frame(self.content, self.reading["missing"], self.dates)
         if not self.path:
             raise ConfigError("data.path is missing: name the file of the table, data.path=FILE.csv")
         return read_table(self.path, **self.reading, dates=self.dates)
@@ -150,7 +150,12 @@ class TableData(OwnData):
     def fits(self, description: Mapping[str, Any]) -> bool:
         return "columns" in description
 
+    def use_description(self, description: Mapping[str, Any]) -> None:
+        if not isinstance(self.dates, str):
+            self.dates = {**(description.get("dates") or {}), **(self.dates or {})}
+
     def read_new(self, description: Mapping[str, Any]) -> tuple[Split, np.ndarray]:
+        self.use_description(description)
         file = self.read_file()
         self.frame, self.found = file.frame, file.found
         self.fitted = transform = TableTransform.from_description(description)
@@ -392,8 +397,10 @@ def prepare_rows(
     Raises:
         ConfigError: the table does not fit the description.
     """
-    transform, reading = TableTransform.from_description(description), description["reading"]
+    transform = TableTransform.from_description(description)
+    reading, dates = description["reading"], description.get("dates")
     if isinstance(table, str | Path):
-        file = read_table(table, **reading, dates=description.get("dates"))
-        return transform.transform(file.frame, file.place, unseen)
-    return transform.transform(to_typed_frame(table, reading["missing"]), unseen=unseen)
+        file = read_table(table, **reading, dates=dates)
+    else:
+        file = read_frame(table, reading["missing"], dates)
+    return transform.transform(file.frame, file.place, unseen)

@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,10 +72,10 @@ CODE = r"[+-]?0[0-9]+"  # a number with leading zeros, such as a post code, is t
 
 
 class TableFile(NamedTuple):
-    """A table that was read from a file.
+    """A table that was read from a file or from memory.
 
     Args:
-        frame: one row for each row of the file. A column is float64 (NaN is a missing entry), datetime64 (NaT),
+        frame: one row for each row of the table. A column is float64 (NaN is a missing entry), datetime64 (NaT),
             text, or an ordered category.
         found: how the file was read, as plain values: separator, header, decimal mark, new names of columns, the
             order of day and month of columns with dates that are not ISO dates, and the number of missing entries by
@@ -132,14 +133,14 @@ def read_table(
 
     Args:
         path: a file .csv, .tsv or .txt, or one of these compressed as .gz, or .parquet. The other arguments, apart from
-            ``missing``, are for text.
+            ``missing`` and ``dates``, are for files of text.
         separator: what separates the cells: ``comma``, ``semicolon``, ``tab``, ``bar``, or any other character. None:
             it is found by the first rows.
         encoding: the encoding of the text, such as ``cp1252``.
         header: whether the first row has the names of the columns. None: it is found by the first rows.
         decimal: the decimal mark of numbers, ``point`` or ``comma``. None: it is found by all numbers of the file.
         missing: entries that stand for a missing value, apart from the empty one. In a .parquet file they are for
-            numbers only: null is the missing value there.
+            numbers and dates only: null is the missing value there.
         dates: the order of day and month in dates such as 01/02/2024, ``dayfirst`` or ``monthfirst``, for all columns
             or by the name of the column. None: each column decides itself; if it does not, it is read as text.
 
@@ -147,9 +148,6 @@ def read_table(
         ConfigError: the file cannot be read, is no table, or can be read in two ways.
     """
     path = Path(path)
-    for order in dates.values() if isinstance(dates, Mapping) else [dates]:
-        if order not in (None, *DATE_ORDERS):
-            raise ConfigError(f"data.dates={order} should be dayfirst, monthfirst or null")
     if decimal is not None and decimal not in DECIMALS:
         raise ConfigError(f"data.decimal={decimal} should be point, comma or null")
     suffix = Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
@@ -161,7 +159,7 @@ def read_table(
     if path.is_dir() or not path.exists():
         raise ConfigError(f"data.path={path} {'is a folder' if path.is_dir() else 'does not exist'}: name a file")
     if suffix == ".parquet":
-        return read_parquet(path, missing)
+        return read_parquet(path, missing, dates)
     text = decode(path, read_bytes(path), encoding)
     if not text.strip():
         raise ConfigError(f"{path} is empty: give a file with a header and rows")
@@ -221,8 +219,7 @@ def parse_text(
     for name, column in zip(names, columns.columns, strict=True):
         texts[name] = to_text_column(column.chunk(0), {"", *missing}, counts)
     mark = find_decimal(path, texts, separator, place) if decimal is None else DECIMALS[decimal]
-    asked = dates if isinstance(dates, Mapping) else dict.fromkeys(names, dates)
-    orders = {n: order for n, column in texts.items() if (order := find_date_order(column, asked.get(n)))}
+    orders, undecided = find_date_orders(texts, dates)
     found = {
         "file": str(path),
         "separator": next((word for word, mark in SEPARATORS.items() if mark == separator), separator),
@@ -233,7 +230,6 @@ def parse_text(
         "missing_entries": dict(counts),
     }
     frame = pandas.DataFrame({n: to_values(t, n, mark, orders.get(n), place) for n, t in texts.items()}, copy=False)
-    undecided = tuple(n for n, t in texts.items() if n not in orders and len(t.entries) and t.all_match(SLASH_DATE))
     return TableFile(frame, found, place, undecided)
 
 
@@ -460,6 +456,27 @@ def find_decimal(path: Path, columns: dict[str, TextColumn], separator: str, pla
     return "."
 
 
+def find_date_orders(
+    columns: Mapping[str, TextColumn], dates: str | Mapping[str, str] | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the order of day and month of each column that has one, and the columns that can be read in both orders.
+
+    Args:
+        columns: the columns by their names.
+        dates: the order that the user asks for, as in ``read_table``.
+
+    Raises:
+        ConfigError: the order that is asked for does not exist.
+    """
+    for order in dates.values() if isinstance(dates, Mapping) else [dates]:
+        if order not in (None, *DATE_ORDERS):
+            raise ConfigError(f"data.dates={order} should be dayfirst, monthfirst or null")
+    asked = dates if isinstance(dates, Mapping) else dict.fromkeys(columns, dates)
+    orders = {n: order for n, column in columns.items() if (order := find_date_order(column, asked.get(n)))}
+    undecided = (n for n, t in columns.items() if n not in orders and len(t.entries) and t.all_match(SLASH_DATE))
+    return orders, tuple(undecided)
+
+
 def find_date_order(column: TextColumn, asked: str | None = None) -> str | None:
     """Return the order of day and month, ``dayfirst`` or ``monthfirst``, in a column of dates with dots or slashes.
 
@@ -506,12 +523,10 @@ def to_values(column: TextColumn, name: str, mark: str, order: str | None, place
         place: returns the place of a row.
 
     Raises:
-        ConfigError: all entries look like dates, but one is none.
+        ConfigError: a number is too large, or all entries look like dates, but one is none.
     """
-    import pandas
-
-    codes, entries = column.codes, column.entries.to_pylist()
     if column.all_match(NUMBERS[mark]) and not column.find(f"^{CODE}$"):
+        codes, entries = column.codes, column.entries.to_pylist()
         if mark == "," or column.find(f"[,{GROUP_MARKS}]"):
             remove = str.maketrans("", "", GROUP_MARKS + (",." if mark == "." else ".,")[0])
             entries = [entry.translate(remove).replace(mark, ".") for entry in entries]
@@ -523,6 +538,18 @@ def to_values(column: TextColumn, name: str, mark: str, order: str | None, place
                 f"it, or add it to data.missing"
             )
         return numbers[codes]
+    return to_dates_or_text(column, name, order, place)
+
+
+def to_dates_or_text(column: TextColumn, name: str, order: str | None, place: Callable[[int], str]) -> np.ndarray:
+    """Return a column as dates if each entry is one, otherwise as text. The arguments are those of ``to_values``.
+
+    Raises:
+        ConfigError: all entries look like dates, but one is none.
+    """
+    import pandas
+
+    codes, entries = column.codes, column.entries.to_pylist()
     if order or column.all_match(ISO_DATE):
         iso = [to_iso_date(entry, order) for entry in entries] if order else entries
         dates = pandas.to_datetime(pandas.Series(iso), format="ISO8601", utc=True, errors="coerce")
@@ -542,8 +569,8 @@ def to_values(column: TextColumn, name: str, mark: str, order: str | None, place
 # Parquet, and tables in memory.
 
 
-def read_parquet(path: Path, missing: Sequence[str]) -> TableFile:
-    """Read a .parquet file. The index of a pandas table is a column, too."""
+def read_parquet(path: Path, missing: Sequence[str], dates: str | Mapping[str, str] | None) -> TableFile:
+    """Read a .parquet file. The index of a pandas table is a column, too. The arguments are those of ``read_table``."""
     import pyarrow
     from pyarrow import parquet
 
@@ -569,18 +596,64 @@ def read_parquet(path: Path, missing: Sequence[str]) -> TableFile:
     names, renamed = find_names(table.column_names)
     frame = table.rename_columns(names).to_pandas(ignore_metadata=True, date_as_object=False)
     found = {"file": str(path), "renamed_columns": renamed}
-    return TableFile(to_typed_frame(frame, missing, place), found, place)
+    file = read_frame(frame, missing, dates, place)
+    return file._replace(found=found | file.found)
+
+
+def row_place(row: int) -> str:
+    """Return the place of a row of a table in memory."""
+    return f"row {row + 1}"
+
+
+def read_frame(
+    frame: "pandas.DataFrame",
+    missing: Sequence[str] = MISSING,
+    dates: str | Mapping[str, str] | None = None,
+    place: Callable[[int], str] = row_place,
+) -> TableFile:
+    """Read a table in memory: text becomes dates as it does in a file of text.
+
+    Args:
+        frame: any table of pandas.
+        missing: entries that stand for a missing value in columns of numbers and of dates.
+        dates: the order of day and month in dates such as 01/02/2024, as in ``read_table``.
+        place: returns the place of a row for messages.
+
+    Raises:
+        ConfigError: a column holds other objects or infinity, or all its entries look like dates, but one is none.
+    """
+    typed = to_typed_frame(frame, missing, place)
+    texts = {}
+    for name, column in typed.items():
+        if column.dtype in (object, "str"):
+            text = dictionary_column(column, missing)
+            if len(text.entries) and any(map(text.all_match, DATES)):
+                texts[str(name)] = text
+    orders, undecided = find_date_orders(texts, dates)
+    for name, text in texts.items():
+        typed[name] = to_dates_or_text(text, name, orders.get(name), place)
+    return TableFile(typed, {"dates": orders}, place, undecided)
+
+
+def dictionary_column(column: "pandas.Series", missing: Sequence[str]) -> TextColumn:
+    """Return a column of text in memory by its distinct entries; the empty one and those of ``missing`` are missing."""
+    import pandas
+    import pyarrow
+
+    codes, entries = pandas.factorize(column.fillna("").to_numpy(object))
+    encoded = pyarrow.DictionaryArray.from_arrays(codes, pyarrow.array(entries, pyarrow.string()))
+    return to_text_column(encoded, {"", *missing}, Counter())
 
 
 def to_typed_frame(
-    frame: "pandas.DataFrame", missing: Sequence[str], place: Callable[[int], str] | None = None
+    frame: "pandas.DataFrame", missing: Sequence[str], place: Callable[[int], str] = row_place
 ) -> "pandas.DataFrame":
-    """Return a table in memory with the four types of columns of ``TableFile``.
+    """Return a table in memory with the four types of columns of ``TableFile``; text is not read as dates.
 
     Args:
         frame: any table of pandas.
         missing: numbers among these entries stand for a missing value.
-        place: returns the place of a row for messages. None: the number of the row.
+        place: returns the place of a row for messages.
 
     Raises:
         ConfigError: a column holds other objects, or infinity.
@@ -588,7 +661,6 @@ def to_typed_frame(
     import pandas
     from pandas.api import types
 
-    place = place or (lambda row: f"row {row + 1}")
     if not frame.columns.is_unique:
         name = frame.columns[frame.columns.duplicated()][0]
         raise ConfigError(f"two columns have the name {name!r}: rename one of them")
@@ -629,11 +701,15 @@ def to_object(column: "pandas.Series") -> np.ndarray:
 
 
 def format_value(value: Any) -> str:
-    """Return a value as the name of a category; whole numbers have no decimal point.
+    """Return a value as the name of a category; whole numbers have no decimal point, dates are ISO dates.
 
-    >>> format_value(3.0), format_value(0.5), format_value(" blue")
-    ('3', '0.5', 'blue')
+    >>> format_value(3.0), format_value(0.5), format_value(" blue"), format_value(np.datetime64("2024-12-31T00:00"))
+    ('3', '0.5', 'blue', '2024-12-31')
     """
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    if isinstance(value, datetime):
+        return value.isoformat().removesuffix("T00:00:00")
     if isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_):
         return str(int(value)) if float(value).is_integer() else repr(float(value))
     return str(value).strip()
