@@ -73,7 +73,7 @@ def map_in_processes(
     finally:
         processes = [process for _, process in idle] + [process for process, _ in busy.values()]
         for process in processes:
-            process.terminate()
+            process.kill()  # SIGTERM is lost while the process still has the handlers of this one
         for process in processes:
             process.join()
 
@@ -91,7 +91,7 @@ def start_process(function: Callable[[int], Result]) -> tuple[Connection, BasePr
 
 
 def serve(connection: Connection, function: Callable[[int], Result]) -> None:
-    """Apply a function to the items that arrive, until the parent process ends or terminates this one."""
+    """Apply a function to the items that arrive, until the parent process ends or kills this one."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to all processes, and the parent handles it
     # A crash leaves no memory image on the disk, and no traceback or warnings of C libraries on the terminal.
