@@ -464,9 +464,9 @@ def test_two_processes(tmp_path):
     again = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["test"]
     assert {name: again[name] for name in summary["test"]} == summary["test"]
     assert again["linear_probe"] > 0
-    failed = command(*arguments, "data.batch_size=5000", cwd=tmp_path)
+    failed = command(*arguments, "data.val_size=5000", cwd=tmp_path)
     assert failed.returncode == 1
-    assert "data.batch_size=5000" in failed.stderr
+    assert "data.val_size=5000" in failed.stderr
 
 
 @pytest.mark.parametrize(
@@ -534,7 +534,7 @@ def test_meaningless_optimizer_settings_are_refused(settings, words):
         (["trainer.max_epochs=1", "--multirun", "seed=0,1"], ["--multirun", "trainer.max_epochs=1", "seed=0,1"]),
         (["a=1", "seed=0,1", "-m"], ["--multirun", "a=1", "seed=0,1"]),
         (["--experiment=mnist", "--run=D", "--resume=auto"], ["experiment=mnist", "run=D", "resume=auto"]),
-        (["--model.encoder.hidden=[400, 400]", "a=b=--c"], ["model.encoder.hidden=[400, 400]", "a=b=--c"]),
+        (["--model.encoder.hidden=[400, 400]", "a=b=--c"], ["model.encoder.hidden=[400, 400]", "a='b=--c'"]),
         (["--callbacks.images=None", "--compile=True"], ["callbacks.images=null", "compile=True"]),
         (["--data.root=-x", "--+model.z=1"], ["data.root=-x", "+model.z=1"]),
     ],

@@ -176,7 +176,7 @@ for name in ("torch", "vaezoo", "lightning", "onnx"):
 
 def test_codes_without_torch_and_vaezoo(cli, run, exported, tmp_path):  # noqa: F811
     """The lines of docs/export.md, in a process that cannot import torch or vaezoo, give the codes of task=encode."""
-    code, _out, err, folder = cli("task=encode", f"run={run}")
+    code, _out, err, folder = cli("task=encode", f"run={run}", "format=npz")
     assert code == 0, err
     import vaezoo
 
@@ -187,7 +187,7 @@ def test_codes_without_torch_and_vaezoo(cli, run, exported, tmp_path):  # noqa: 
     script = f"{BLOCKED}{lines}\nnp.save('codes.npy', outputs['code'])"
     done = subprocess.run([sys.executable, "-c", script], cwd=exported, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    codes = np.load(folder / "codes.npz")["codes"]
+    codes = np.load(folder / "codes.npz")["z"]
     assert np.load(exported / "codes.npy") == pytest.approx(codes, abs=1e-5)
     assert codes.std() > 0.01
 

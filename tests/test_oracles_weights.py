@@ -308,5 +308,5 @@ def test_rows_while_training_are_the_batchs_own():
         assert row["step/beta"] == 3
         assert row["step/learning_rate"] == 1e-3
         assert row["step/gradient_norm"] == pytest.approx(norms[step], rel=1e-5)
-    assert monitor.images == 100
+    assert monitor.examples == 100
     assert monitor.last_row[0] == 96

@@ -32,7 +32,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vaezoo.config_folder import config_folder
+from vaezoo.config_folder import config_folder, help_text
 from vaezoo.error_messages import INTERNAL_ERRORS, compose, describe_error, suggest_key
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
@@ -64,8 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if arguments is None and hasattr(sys, "ps1"):  # sys.argv is that of the notebook or the interpreter
             raise ConfigError('main() has no command line here: give a list, such as main(["model=mlp_vae", "seed=1"])')
         args = parse_arguments(argv[1:] if arguments is None else arguments)
+        if args.help:
+            print(help_text([config_folder(), *filter(None, [args.config_dir])]))
+            return
         program = argv[0] if arguments is None else str(Path(__file__).with_name("__main__.py"))
-        shows_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+        shows_only = args.hydra_help or args.cfg or args.info or args.shell_completion
         if is_first_process() and not shows_only:  # the first process passes its arguments on to the others
             overrides = resolve_resume(args.overrides, args.multirun)
             if overrides is None:  # the run is complete

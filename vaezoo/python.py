@@ -126,8 +126,8 @@ def fit(
     It composes the config that ``python run.py`` would compose. With ``folder``, the run equals that of the command to
     the last digit, and the folder can be used by all tasks, such as ``task=evaluate run=FOLDER``.
 
-    >>> run = vaezoo.fit(images, "beta_vae", beta=4, max_epochs=20)  # doctest: +SKIP
-    >>> run.model.encode(images), run.metrics["test"]["elbo"], run.show.samples()  # doctest: +SKIP
+    ``run = vaezoo.fit(images, "beta_vae", beta=4, max_epochs=20)``, then ``run.model.encode(images)``,
+    ``run.metrics["test"]["elbo"]``, ``run.show.samples()``.
 
     Args:
         data: an array or tensor with a row for each example; a pair (x, y) of them; a data set of examples x or pairs

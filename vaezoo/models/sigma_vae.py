@@ -31,7 +31,6 @@ class SigmaVAE(VAE):
         **kwargs: arguments of ``VAE``, without likelihood.
     """
 
-    has_own_likelihood = True
-
     def __init__(self, data_shape: Shape, *, momentum: float, min_scale: float, **kwargs):
         super().__init__(data_shape, likelihood=OptimalScaleNormal(momentum, min_scale), **kwargs)
+        self.has_own_likelihood = True
