@@ -545,3 +545,11 @@ def test_bytes_are_scaled_as_in_the_training(tmp_path):
         real.encode(gray)
     with pytest.raises(ValueError, match="expected an array of numbers, got one of type <U1"):
         real.encode(np.array(["a"]))
+
+
+def test_a_loop_of_ones_own_after_a_training():
+    """The data module of a training that has ended gives pairs of x and y again."""
+    data = Digits(val_size=180, batch_size=400)
+    Trainer(**QUIET, max_epochs=1).fit(VAE((1, 8, 8), latent_dim=2), data)
+    shapes = [(tuple(x.shape[1:]), y.shape[1:]) for x, y in data.train_dataloader()]
+    assert set(shapes) == {((1, 8, 8), ())}

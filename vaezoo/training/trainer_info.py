@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerStatus
 
 from vaezoo.training.lightning_workarounds import last_training_step
 
@@ -54,8 +55,9 @@ class TrainerInfo:
 
     @property
     def takes_chunks(self) -> bool:
-        """Return whether the trained model takes several batches in one step (``TrainingLoop``)."""
-        return self.trainer is not None and getattr(self.trainer.lightning_module, "takes_chunks", False)
+        """Return whether a model is being trained that takes several batches in one step (``TrainingLoop``)."""
+        is_running = self.trainer is not None and self.trainer.state.status == TrainerStatus.RUNNING
+        return is_running and getattr(self.trainer.lightning_module, "takes_chunks", False)
 
     @property
     def counts_steps(self) -> bool:
