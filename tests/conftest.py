@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import OmegaConf
 
 from vaezoo.cli import main
@@ -42,6 +43,17 @@ class RandomImages(ImageData):
         noise = torch.rand(len(labels), *self.shape, generator=g)
         images = (255 * (0.7 * bright + 0.3 * noise)).to(torch.uint8)
         return Split(images[: self.num], labels[: self.num]), Split(images[self.num :], labels[self.num :])
+
+
+class Rows(DummyLogger):
+    """Keeps all rows that are logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, metrics))
 
 
 def config(node, *overrides):

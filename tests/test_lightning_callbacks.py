@@ -5,23 +5,11 @@ from datetime import timedelta
 
 import pytest
 import torch
-from conftest import RandomImages
+from conftest import RandomImages, Rows
 from lightning.pytorch import Trainer, callbacks
-from lightning.pytorch.loggers.logger import DummyLogger
 
 from vaezoo.models import VAE
 from vaezoo.training.callback_checks import NEED_EVERY_BATCH, REFUSED
-
-
-class Rows(DummyLogger):
-    """Keeps all rows that are logged."""
-
-    def __init__(self):
-        super().__init__()
-        self.rows = []
-
-    def log_metrics(self, metrics, step=None):
-        self.rows.append((step, metrics))
 
 
 class Unfreeze(callbacks.BaseFinetuning):

@@ -9,8 +9,8 @@ import signal
 import lightning.pytorch as pl
 import pytest
 import torch
+from conftest import Rows
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
@@ -216,17 +216,6 @@ class TwoSteps(Model):
     def on_test_end(self):
         if self.hides:
             self.trainer.loggers = self.loggers_before
-
-
-class Rows(DummyLogger):
-    """Keeps all rows that are logged."""
-
-    def __init__(self):
-        super().__init__()
-        self.rows = []
-
-    def log_metrics(self, metrics, step=None):
-        self.rows.append((step, metrics))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -81,6 +81,7 @@ def test_pictures_for_a_model_of_published_images(cli, tmp_path):
 def test_labels_are_numbers_among_the_classes_of_the_training():
     y = torch.tensor([0, 2, 1, -1])
     assert match_classes(y, ["cat", "dog", "wolf"], ["dog", "cat"]).tolist() == [1, -1, 0, -1]
+    assert match_classes(y, ["dog", "cat"], ["dog", "cat"]).tolist() == [0, -1, 1, -1]  # numbers without names
 
 
 def test_a_conditional_model_needs_labels(cli, tmp_path):

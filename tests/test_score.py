@@ -13,6 +13,7 @@ from PIL import Image
 import vaezoo
 from vaezoo.data import Digits
 from vaezoo.metrics.conformal import TooFewExamples, p_values, threshold
+from vaezoo.pictures import Display
 
 
 def test_p_values_are_the_definition():
@@ -102,6 +103,17 @@ def test_few_held_out_examples(cli, run):
     scores = pd.read_csv(folder / "scores.csv")
     assert scores.p_value.min() == pytest.approx(1 / 6)
     assert "is_anomaly" not in scores
+
+
+def test_training_images_are_drawn_as_the_model_sees_them(cli, run, monkeypatch):
+    """Training images are stored as bytes, of which bits are drawn."""
+    drawn = []
+    grid = Display.grid
+    monkeypatch.setattr(Display, "grid", lambda self, x, *words: drawn.append(x) or grid(self, x, *words))
+    code, _, err, _ = cli("task=score", f"run={run}", "split=train", "num_samples=0", "num_reference=0")
+    assert code == 0, err
+    assert [len(x) for x in drawn] == [16, 16]
+    assert set(torch.cat(drawn).unique().tolist()) == {0.0, 1.0}
 
 
 def test_outliers_are_on_top(cli, run, tmp_path):

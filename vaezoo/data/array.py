@@ -80,7 +80,8 @@ class ArrayData(OwnData, ImageData):
 
     def use_description(self, description: Mapping[str, Any]) -> None:
         self.kind = self.kind or description.get("stored_kind")
-        self.layout = self.layout or description.get("layout")
+        if "stored_kind" in description:  # the training had an array, too
+            self.layout = self.layout or description.get("layout")
         self.value_range = self.value_range or description.get("value_range")
 
     def read_file(self) -> ArrayFile:

@@ -42,7 +42,7 @@ class Column:
         loc: in x, a real number is (value - loc) / scale; loc is the mean of the observed training entries.
         scale: the standard deviation of the observed training entries, in the user's units; 1 for other kinds.
         decimals: the number of decimal places of the training entries of a real column; 99 if it is above 12.
-        maximum: the largest training entry of a count, for pictures.
+        maximum: the largest training entry of a count. Nothing reads it: it is kept for checkpoints that have it.
         has_time: whether dates have a time of day.
     """
 

@@ -132,7 +132,9 @@ class FolderData(OwnData, ImageData):
     def describe(self) -> dict[str, Any]:
         options = {"fit": self.options.fit, "background": list(self.options.background)}
         value_range = self.options.value_range and list(self.options.value_range)
-        return super().describe() | options | {"value_range": value_range, "class_names": self.class_names}
+        layout = "NHW" if self.known_shape and self.known_shape[0] == 1 else "NHWC"  # of pictures as arrays of NumPy
+        found = {"value_range": value_range, "class_names": self.class_names, "layout": layout}
+        return super().describe() | options | found
 
     def report(self) -> dict[str, Any]:
         files, record, arrays = self.files, self.cache.record, self.cache.arrays

@@ -76,8 +76,8 @@ class OwnData(DataModule):
         self.rows = {"all": torch.arange(len(split.y))}
         self.known_shape = tuple(split.x.shape[1:])
         self.check_examples(split, "the new data")
-        if (known := description.get("class_names")) and known != self.class_names:
-            split = Split(split.x, match_classes(split.y, self.class_names or [], known))
+        if known := description.get("class_names"):
+            split = Split(split.x, match_classes(split.y, self.class_names or known, known))
             self.class_names = known
         self.all = self.prepare_split(split, "all")
 
@@ -106,13 +106,13 @@ def match_classes(y: Tensor, names: Sequence[str], known: Sequence[str]) -> Tens
     """Return labels as numbers among the classes of a training; -1 for a class that it does not have.
 
     Args:
-        y: labels (N,), which are numbers among ``names``, or -1.
+        y: labels (N,), which are numbers among ``names``, or -1. Other numbers are no class.
         names: the classes of the new data.
         known: the classes of the training.
     """
     numbers = {name: number for number, name in enumerate(known)}
     table = torch.tensor([*(numbers.get(name, -1) for name in names), -1])
-    return table[y]
+    return table[torch.where(y < len(names), y, -1)]
 
 
 def hash_content(digests: np.ndarray, text: str = "") -> str:

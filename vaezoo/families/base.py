@@ -148,4 +148,7 @@ class Family(Recorded, nn.Module):
 def require_tensor(value: object) -> None:
     """Raise a ValueError if the value is not a tensor, but for example a numpy array."""
     if not isinstance(value, Tensor):
-        raise ValueError(f"expected a torch.Tensor, got {type(value).__name__}: convert it with torch.from_numpy(x)")
+        array = "x" if type(value).__name__ == "ndarray" else "numpy.asarray(x)"
+        raise ValueError(
+            f"expected a torch.Tensor, got {type(value).__name__}: convert it with torch.from_numpy({array})"
+        )

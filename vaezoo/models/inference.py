@@ -61,9 +61,10 @@ def to_tensor(model: "LatentVariableModel", value: Any) -> Any:
     """
     if isinstance(value, list) and value and all(isinstance(item, int) for item in value):
         return torch.tensor(value, device=model.device)
-    if isinstance(value, str | list | tuple) or hasattr(value, "columns") or hasattr(value, "getbands"):
-        raise ValueError(f"expected a tensor or an array, got a {type(value).__name__}: {describe_preparation(model)}")
     if not isinstance(value, np.ndarray):
+        is_data = isinstance(value, str | list | tuple) or hasattr(value, "columns")
+        if is_data and (hint := preparation_hint(model)):
+            raise ValueError(f"expected a torch.Tensor, got {type(value).__name__}: {hint}")
         return value
     if value.dtype.kind not in "biuf":
         raise ValueError(f"expected an array of numbers, got one of type {value.dtype}")
@@ -73,13 +74,13 @@ def to_tensor(model: "LatentVariableModel", value: Any) -> Any:
     return tensor.to(model.dtype) if tensor.is_floating_point() else tensor
 
 
-def describe_preparation(model: "LatentVariableModel") -> str:
-    """Say how examples that are no arrays become inputs of a model."""
+def preparation_hint(model: "LatentVariableModel") -> str:
+    """Return how rows of a table or texts become inputs of a model that was trained on them; empty for other models."""
     if "columns" in model.data_description:
         return "prepare rows with vaezoo.data.prepare_rows(table, model.data_description)"
     if "vocabulary" in model.data_description:
         return "prepare texts with vaezoo.data.prepare_texts(texts, model.data_description)"
-    return "convert it with numpy.asarray(x), or use task=encode for files"
+    return ""
 
 
 def to_examples(model: "LatentVariableModel", x: Any) -> Any:
@@ -99,8 +100,8 @@ def to_examples(model: "LatentVariableModel", x: Any) -> Any:
     kinds = {kind} if kind else set(model.likelihood.supported_data)
     layout, shape = model.data_description.get("layout"), model.data_shape
     if x.shape[1:] != shape and x.dim() in (3, 4):
-        others = (x.unsqueeze(1) if layout in ("NHW", None) else x, x.movedim(-1, 1) if layout in ("NHWC", None) else x)
-        x = next((other for other in others if other.shape[1:] == shape), x)
+        other = x.unsqueeze(1) if layout == "NHW" else x.movedim(-1, 1) if layout == "NHWC" else x
+        x = other if other.shape[1:] == shape else x
     if x.dtype == torch.bool:
         return x.to(model.dtype)
     x = from_bytes(model, x, kinds) if x.dtype == torch.uint8 else x
@@ -108,8 +109,8 @@ def to_examples(model: "LatentVariableModel", x: Any) -> Any:
         low, high = (float(value) for value in x.detach().nan_to_num(nan=0.0).aminmax())
         if low < 0 or high > 1:
             raise ValueError(
-                f"x holds values from {low:g} to {high:g}, but those of the training are in [0, 1]: scale x as the "
-                f"training data were, for example x / 255"
+                f"the model takes values in [0, 1], but x holds values from {low:g} to {high:g}: scale x as the data "
+                f"of the training were, for example x / 255"
             )
     return x
 

@@ -140,6 +140,16 @@ class RunFolder:
         return {file.parent: json.loads(file.read_text(encoding="utf-8")) for file in self.path.rglob(JOB_FILE)}
 
 
+def folder_of(run: str | Path) -> RunFolder:
+    """Return the folder of a run that is named by its folder or by one of its checkpoints.
+
+    Of a checkpoint that is in no folder ``checkpoints``, it is the folder of the file, which may hold no run.
+    """
+    path = Path(run)
+    folder = path if path.is_dir() else path.parent
+    return RunFolder(folder.parent if folder.name == "checkpoints" else folder)
+
+
 def read_yaml(file: Path) -> Any:
     """Return the content of a YAML or JSON file; None if it is missing or cut short."""
     try:

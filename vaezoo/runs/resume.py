@@ -29,7 +29,7 @@ import yaml
 
 from vaezoo.config_folder import config_folder
 from vaezoo.errors import ConfigError
-from vaezoo.runs.folder import OVERRIDE_FILES, Kind, RunFolder
+from vaezoo.runs.folder import OVERRIDE_FILES, Kind, RunFolder, folder_of
 from vaezoo.runs.inherit import inherited_overrides
 from vaezoo.runs.overrides import (
     CHANGEABLE_KEYS,
@@ -93,14 +93,12 @@ def choose_task_folder(overrides: Sequence[str]) -> list[str]:
     run, task = get_value(command, "run"), get_value(command, "task")
     if task not in APPLYING_TASKS or "hydra.run.dir" in command or not Path(str(run)).exists():
         return list(overrides)
-    path = Path(str(run))
-    folder = path if path.is_dir() else path.parent
-    folder = folder.parent if folder.name == "checkpoints" else folder
-    if not RunFolder(folder).has_training:
+    folder = folder_of(str(run))
+    if not folder.has_training:
         return list(overrides)
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{folder} cannot be written: name another folder for the results, hydra.run.dir=FOLDER")
-    place = folder / str(task)
+    if not os.access(folder.path, os.W_OK):
+        raise ConfigError(f"{folder.path} cannot be written: name another folder for the results, hydra.run.dir=FOLDER")
+    place = folder.path / str(task)
     if place.is_symlink():
         raise ConfigError(f"{place} is a link: remove it, or choose another folder with hydra.run.dir=FOLDER")
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
@@ -200,8 +198,7 @@ def accept_data_keys(overrides: Sequence[str], command: dict[str, str]) -> list[
     run = get_value(command, "run")
     if not isinstance(run, str) or "data" in command:
         return list(overrides)
-    path = Path(run)
-    data = RunFolder(path.parent.parent if path.is_file() else path).read_config().get("data")
+    data = folder_of(run).read_config().get("data")
     keys = data if isinstance(data, dict) else {}
 
     def is_known(text: str) -> bool:

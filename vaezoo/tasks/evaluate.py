@@ -13,7 +13,7 @@ from vaezoo.evaluation.groups import GROUPS, select_groups
 from vaezoo.loggers import log_evaluation
 from vaezoo.metrics.quantities import QUANTITIES, use_noun, with_noun
 from vaezoo.report.tables import print_results
-from vaezoo.runs.folder import RunFolder
+from vaezoo.runs.folder import folder_of
 from vaezoo.runs.overrides import has_key
 from vaezoo.runs.setup import test
 from vaezoo.runs.summary import write_summary
@@ -101,7 +101,9 @@ def add_to_loggers(run: TrainedRun, values: dict[str, float]) -> list[str]:
         run: the run.
         values: the numbers.
     """
-    folder = RunFolder(run.path.parent.parent)
+    folder = folder_of(run.path)
+    if not folder.has_training:  # the checkpoint is not in the folder of its run
+        return []
     same = ("data.root", "data.path", "data.num_workers")
     other = [text for text in command_overrides() if has_key(text, ("data",)) and not has_key(text, same)]
     stage = f"test_{type(run.data).__name__}" if other else "test"

@@ -122,10 +122,10 @@ def draw_extremes(run: TrainedRun, order: Tensor) -> Picture | None:
     split, display = run.split(run.chosen), Display(run.data)
     if num == 0:
         return None
-    names = first_column(run)
+    names = next(iter(run.keys().values()))  # file, row, line or index
     parts = []
     for which, words in ((order[:num], "most anomalous"), (order.flip(0)[:num], "most ordinary")):
-        x = next(iter(run.data.batches(split.select(which), num))).x
+        x = next(iter(run.data.batches(split.select(which), num, train=run.chosen == "train"))).x
         if not display.can_draw(x):
             return None
         labels = [str(names[i]) for i in which.tolist()]
@@ -133,12 +133,6 @@ def draw_extremes(run: TrainedRun, order: Tensor) -> Picture | None:
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts]
     return np.concatenate(padded)
-
-
-def first_column(run: TrainedRun) -> np.ndarray:
-    """Return what the examples are called, (N,): their ids if they have some, else their file, row, line or place."""
-    columns = list(run.keys().values())
-    return columns[1] if run.data.noun == "row" and len(columns) > 1 else columns[0]
 
 
 def describe_rows(columns: dict[str, np.ndarray]) -> list[str]:
