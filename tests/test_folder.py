@@ -381,3 +381,15 @@ def test_a_signal_ends_decoding_at_once(photos, monkeypatch, caches):
     assert time.monotonic() - start < 10
     assert not multiprocessing.active_children()
     assert [path.suffix for path in caches.iterdir()] == [".lock"]
+
+
+def test_pictures_as_arrays_are_encoded_as_in_the_training(photos):
+    """Arrays of bytes (N, H, W, 3), as Pillow and NumPy make them; another shape is refused."""
+    data = ready(photos[0], size=8, channels=3)
+    model = VAE(data.shape, latent_dim=2, likelihood=build(data.likelihood_config(), "model.likelihood")).eval()
+    model.data_description = data.describe()
+    pixels = data.test.x[:]
+    expected = model.encode(pixels.float() / 255)
+    assert torch.equal(model.encode(pixels.movedim(1, -1).numpy()), expected)
+    with pytest.raises(ValueError, match="expected a batch of shape"):
+        model.encode(pixels.movedim(1, -1)[:, :, :4].numpy())

@@ -161,12 +161,7 @@ class TableData(OwnData):
         self.fitted = transform = TableTransform.from_description(description)
         self.class_names = names_of_classes(transform.columns)
         x = transform.transform(file.frame, file.place, self.unseen)
-        y = torch.full((len(x),), -1)
-        for column in transform.columns:
-            if column.kind == "label" and column.name in file.frame:
-                codes = to_codes(file.frame[column.name], column, file.place, unseen="missing")
-                y = torch.from_numpy(np.nan_to_num(codes, nan=-1)).long()
-        return Split(x, y), digest_rows(x.numpy())
+        return Split(x, self.read_labels(file, unseen="missing")), digest_rows(x.numpy())
 
     def all_keys(self) -> dict[str, np.ndarray]:
         """Return the number of each row, counted from 1, and the columns of ids."""
@@ -181,12 +176,18 @@ class TableData(OwnData):
         hidden = torch.rand(values.shape, generator=generator, dtype=torch.float64).numpy() < self.holes
         return np.where(hidden, math.nan, values)
 
-    def read_labels(self, file: TableFile) -> Tensor:
-        """Return the classes, int64 (N,); -1 if there is none."""
-        if self.label is None:
+    def read_labels(self, file: TableFile, unseen: str = "error") -> Tensor:
+        """Return the classes, int64 (N,); -1 if there is none.
+
+        Args:
+            file: the table.
+            unseen: what becomes of a class that the training table does not have: ``error`` or ``missing``.
+        """
+        columns = [column for column in self.transform.columns if column.kind == "label" and column.name in file.frame]
+        if not columns:
             return torch.full((len(file.frame),), -1)
-        column = next(column for column in self.transform.columns if column.kind == "label")
-        return torch.from_numpy(np.nan_to_num(to_codes(file.frame[column.name], column, file.place), nan=-1)).long()
+        codes = to_codes(file.frame[columns[0].name], columns[0], file.place, unseen)
+        return torch.from_numpy(np.nan_to_num(codes, nan=-1)).long()
 
     @property
     def transform(self) -> TableTransform:
