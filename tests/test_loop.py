@@ -215,7 +215,7 @@ def test_a_trained_model_can_be_copied_and_pickled():
 def test_the_training_data_can_be_read_after_the_training():
     source = data(4)
     trainer(max_epochs=1).fit(make(), source)
-    assert sum(len(part.batch.x) for chunk in source.train_dataloader() for part in chunk) == source.num_train
+    assert sum(len(batch.x) for batch in source.train_dataloader()) == source.num_train
 
 
 class Iterable(torch.utils.data.IterableDataset):
