@@ -37,7 +37,7 @@ def log_pictures(logger: Any, pictures: dict[str, Picture], caption: str, step: 
         logger: a logger of Lightning.
         pictures: the pictures by kind, such as "samples".
         caption: length of the training so far, for W&B.
-        step: optimizer steps so far.
+        step: number of the last optimizer step, from 0, under which the values of this validation are logged, too.
     """
     names = {f"images/{kind}": picture for kind, picture in pictures.items()}
     if isinstance(logger, WandbLogger):
@@ -146,7 +146,7 @@ class Images(pl.Callback):
         for kind, picture in pictures.items():
             Image.fromarray(picture).save(folder / f"{kind}-{number}.png")
         for logger in trainer.loggers:
-            call_or_disable(logger, log_pictures, logger, pictures, caption, trainer.global_step)
+            call_or_disable(logger, log_pictures, logger, pictures, caption, trainer.global_step - 1)
 
     def pictures(self, model: LatentVariableModel, loader: Iterable[Batch], caption: str) -> dict[str, Picture]:
         """Return all pictures that the model allows, by kind.

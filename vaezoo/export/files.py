@@ -143,11 +143,11 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path, metadata: Mappi
 
 def write_weights(model: torch.nn.Module, folder: Path, metadata: Mapping[str, Any]) -> list[Path]:
     """Write the weights as ``model.safetensors`` and the metadata as ``model.json``; return the paths."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
     paths = [folder / name for name in WEIGHTS_FILES]
-    save_file(weights, paths[0])
+    paths[0].write_bytes(save(weights))
     paths[1].write_text(json.dumps(metadata, indent=1, ensure_ascii=False), encoding="utf-8")
     return paths
 

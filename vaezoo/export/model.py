@@ -50,7 +50,8 @@ def export_model(
         "data": {**description, **preprocessing.describe()},
         "versions": {"vaezoo": vaezoo.__version__, "python": platform.python_version(), "torch": torch.__version__},
     }
-    batches = [(x[:size], labels[:size]) for size in (*BATCH_SIZES, len(x))]
+    sizes = sorted({min(size, len(x)) for size in (*BATCH_SIZES, len(x))})
+    batches = [(x[:size], labels[:size]) for size in sizes]
     reports, functions = [], {}
     for make in (Encoder, Decoder):
         function = make(model, preprocessing).eval()
@@ -64,7 +65,7 @@ def export_model(
     comparison = {
         "definition": DEFINITION,
         "limit": LIMIT,
-        "batch_sizes": [len(part) for part, _ in batches],
+        "batch_sizes": sizes,
         "traced_batch_size": NUM_TRACED,
         "files": {report.path.name: report.describe() for report in reports},
     }
