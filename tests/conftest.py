@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import OmegaConf
 
@@ -22,6 +23,9 @@ DATA = Path(os.environ.get("VAEZOO_TEST_DATA", REPO.parent / "shared" / "data"))
 torch.set_num_threads(1)  # two test processes share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"  # whoever runs the tests, nothing is uploaded
+# Hydra composes each config twice, the first time only for hydra.mode, which no test sets: a quarter of a second saved
+# for each command in this process.
+Hydra.get_mode = lambda self, config_name, overrides: None
 
 needs_mnist = pytest.mark.skipif(
     not (DATA / "MNIST" / "raw" / "train-images-idx3-ubyte").exists(),

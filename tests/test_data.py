@@ -224,7 +224,8 @@ def test_bad_settings(settings, words):
 
 
 def test_a_small_training_set_is_one_batch(capsys):
-    data = ready(RandomImages((1, 4, 4), batch_size=101))
+    data = RandomImages((1, 4, 4), batch_size=101)
+    data.setup("fit")
     assert capsys.readouterr().out == "batch_size=101: the 100 training images are one batch\n"
     whole = ready(RandomImages((1, 4, 4), batch_size=100))
     assert capsys.readouterr().out == ""

@@ -65,7 +65,9 @@ def test_pictures(cli, tmp_path):
         (tmp_path / "photos" / "dog" / f"{i}.png").rename(tmp_path / "new" / "dog" / f"{i}.png")
     large = Image.open(tmp_path / "photos" / "cat" / "1.png").resize((32, 24)).convert("RGB")
     large.save(tmp_path / "new" / "wolf" / "large.png")
-    new = encode(cli, run, "data=folder", "data.root=new")
+    _, out, _, folder = cli("task=encode", f"run={run}", "data=folder", "data.root=new")
+    assert "1 image of classes that the training did not have: wolf" in out.splitlines()
+    new = pd.read_csv(folder / "codes.csv")
     assert new.file.tolist() == ["dog/2.png", "dog/4.png", "wolf/large.png"]
     assert new["class"].fillna("none").tolist() == ["dog", "dog", "none"]  # the training had no wolves
     assert same(new.iloc[:2], everything, "file")
@@ -220,11 +222,12 @@ def test_reconstructions_are_named(cli, tmp_path):
     code, _, err, folder = cli("task=reconstruct", f"run={run}", "num=5", "split=train")
     assert code == 0, err
     table = pd.read_csv(folder / "reconstructions.csv")
-    assert list(table) == ["row", "name", "distortion", "height", "visits", "color"]
+    assert list(table) == ["row", "name", "distortion_at_code", "height", "visits", "color"]
     assert table.height.between(100, 240).all()
     assert json.loads((folder / "summary.json").read_text())["set"] == "train"
     arrays = np.load(folder / "reconstructions.npz")
     assert arrays["rows"].shape == arrays["reconstructions"].shape == (5, 3)
+    assert arrays["name"].tolist() == table.name.tolist()
 
 
 def test_data_of_another_kind(cli, tmp_path):

@@ -227,7 +227,7 @@ def test_rows_and_texts_are_prepared(tmp_path):
     """What is no array is refused with the way to prepare it; a run can be saved as its model."""
     for data, hint in ((TABLE, "prepare_rows"), (TEXTS, "prepare_texts")):
         run = vaezoo.fit(data, **SMALL, max_epochs=1, verbose=False)
-        with pytest.raises(ValueError, match=f"expected a torch.Tensor, got .*{hint}"):
+        with pytest.raises(ValueError, match=f"expected an array or a tensor, got .*{hint}"):
             run.model.encode(data if hint == "prepare_rows" else list(data))
         prepare = getattr(vaezoo.data, hint)
         assert run.model.encode(prepare(data, run.model.data_description)).shape[0] == len(data)

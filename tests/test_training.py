@@ -304,7 +304,7 @@ def test_a_pass_needs_tensors(name):
     model = build(config("model", f"model={name}", "model.data_shape=[1,8,8]"), "model").eval()
     with pytest.raises(ValueError, match=r"expected a torch.Tensor, got ndarray: convert it with torch.from_numpy"):
         model(BITS.numpy(), CLASSES)
-    with pytest.raises(ValueError, match=r"expected a torch.Tensor, got list: convert it with torch.from_numpy"):
+    with pytest.raises(ValueError, match=r"expected an array or a tensor, got list: convert it with numpy.asarray"):
         model.encode(BITS.tolist(), CLASSES)
     if name == "cvae":
         with pytest.raises(ValueError, match=r"class labels must be integers, got torch\.float32"):

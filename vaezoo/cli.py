@@ -39,7 +39,7 @@ from vaezoo.instantiate import build
 from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.overrides import quote_unreadable
 from vaezoo.runs.record import record_command
-from vaezoo.runs.resume import choose_task_folder, resolve_resume
+from vaezoo.runs.resume import can_resume, choose_task_folder, resolve_resume
 from vaezoo.runs.signals import Stopped, handling_signals, requeue_slurm_job, stopping_with_parent
 from vaezoo.runs.sweep_callback import reporting_sweep
 from vaezoo.streams import protect_output
@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         exit_with_error(error, debug="debug=true" in sys.argv)
     except Stopped as stop:
         requeued = requeue_slurm_job(stop) if is_first_process() else None
-        print(f"{stop}; {requeued or 'repeat the command with resume=auto to continue'}", file=sys.stderr)
+        again = "repeat the command" + " with resume=auto to continue" * can_resume(sys.argv)
+        print(f"{stop}; {requeued or again}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -282,7 +282,7 @@ class DataModule(Recorded, pl.LightningDataModule):
             order = torch.randperm(num, generator=seeding.generator(self.split_seed, "split"))
             val = [full.select(order[:num_val].sort().values)]
             train = full.select(order[num_val:].sort().values)
-        if self.batch_size > len(train.x):
+        if stage == "fit" and self.batch_size > len(train.x):
             rank_zero_only(print)(f"batch_size={self.batch_size}: the {len(train.x)} training {nouns} are one batch")
         self.train = self.prepare_split(train, "train")
         self.val = self.prepare_split(val[0], "val")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaezoo.data.base import DataModule
 from vaezoo.data.splits import Split, check_split, content_split
-from vaezoo.errors import ConfigError
+from vaezoo.errors import ConfigError, count_noun
 
 
 class OwnData(DataModule):
@@ -77,9 +77,22 @@ class OwnData(DataModule):
         self.known_shape = tuple(split.x.shape[1:])
         self.check_examples(split, "the new data")
         if known := description.get("class_names"):
-            split = Split(split.x, match_classes(split.y, self.class_names or known, known))
-            self.class_names = known
+            names = self.class_names or known
+            y = match_classes(split.y, names, known)
+            self.report_unknown_classes(split.y[(y < 0) & (split.y >= 0)], names)
+            split, self.class_names = Split(split.x, y), known
         self.all = self.prepare_split(split, "all")
+
+    def report_unknown_classes(self, y: Tensor, names: Sequence[str]) -> None:
+        """Print how many new examples have classes that the training did not have; their label is -1.
+
+        Args:
+            y: the labels of these examples, numbers among ``names``.
+            names: the classes of the new data.
+        """
+        if len(y):
+            classes = ", ".join(names[i] if i < len(names) else str(i) for i in y.unique().tolist())
+            print(f"{count_noun(len(y), self.noun)} of classes that the training did not have: {classes}")
 
     def read(self) -> tuple[Split, ...]:
         split, digests = self.read_all()

@@ -244,7 +244,7 @@ def digest_line(line: str) -> int:
 
 
 def draw_texts(texts: Sequence[str]) -> Tensor:
-    """Draw texts, black on white, (N, 1, 64, 256), in up to four lines. The rest of a longer text is left out.
+    """Draw texts, black on white, (N, 1, 64, 256), in up to four lines. An ellipsis stands for the rest of a longer one.
 
     Args:
         texts: the texts; a line is broken between words if it is too long.
@@ -264,6 +264,10 @@ def draw_texts(texts: Sequence[str]) -> Tensor:
                 lines[-1] = longer
             else:
                 lines.append(word)
+        if len(lines) > 4:
+            lines[3] = f"{lines[3]} \N{HORIZONTAL ELLIPSIS}"
+            while font.getlength(lines[3]) > width - 8:
+                lines[3] = f"{lines[3][:-2]}\N{HORIZONTAL ELLIPSIS}"
         image = Image.new("L", (width, height), 255)
         ImageDraw.Draw(image).multiline_text((4, 0), "\n".join(lines[:4]), 0, font, spacing=2)
         picture[0] = np.asarray(image)

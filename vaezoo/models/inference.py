@@ -62,9 +62,9 @@ def to_tensor(model: "LatentVariableModel", value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(item, int) for item in value):
         return torch.tensor(value, device=model.device)
     if not isinstance(value, np.ndarray):
-        is_data = isinstance(value, str | list | tuple) or hasattr(value, "columns")
-        if is_data and (hint := preparation_hint(model)):
-            raise ValueError(f"expected a torch.Tensor, got {type(value).__name__}: {hint}")
+        if isinstance(value, str | list | tuple) or hasattr(value, "columns"):
+            name = type(value).__name__
+            raise ValueError(f"expected an array or a tensor, got {name}: {preparation_hint(model)}")
         return value
     if value.dtype.kind not in "biuf":
         raise ValueError(f"expected an array of numbers, got one of type {value.dtype}")
@@ -75,12 +75,12 @@ def to_tensor(model: "LatentVariableModel", value: Any) -> Any:
 
 
 def preparation_hint(model: "LatentVariableModel") -> str:
-    """Return how rows of a table or texts become inputs of a model that was trained on them; empty for other models."""
+    """Return how a value of another type becomes an input of a model."""
     if "columns" in model.data_description:
         return "prepare rows with vaezoo.data.prepare_rows(table, model.data_description)"
     if "vocabulary" in model.data_description:
         return "prepare texts with vaezoo.data.prepare_texts(texts, model.data_description)"
-    return ""
+    return "convert it with numpy.asarray(x)"
 
 
 def to_examples(model: "LatentVariableModel", x: Any) -> Any:
@@ -91,8 +91,8 @@ def to_examples(model: "LatentVariableModel", x: Any) -> Any:
         x: examples, (B, *data_shape); or images (B, H, W) or (B, H, W, C), if those of the training were such arrays.
 
     Raises:
-        ValueError: x is uint8, and the model was not trained on images of bytes; or values are outside of [0, 1], and
-            those of the training were not.
+        ValueError: x is uint8, and the model was not trained on images of bytes; values are outside of [0, 1], and
+            those of the training were not; or entries are missing, and the model cannot leave them out.
     """
     if not isinstance(x, Tensor):
         return x
@@ -105,6 +105,8 @@ def to_examples(model: "LatentVariableModel", x: Any) -> Any:
     if x.dtype == torch.bool:
         return x.to(model.dtype)
     x = from_bytes(model, x, kinds) if x.dtype == torch.uint8 else x
+    if x.is_floating_point() and not model.likelihood.supports_missing and bool(x.isnan().any()):
+        raise ValueError("x holds NaN, but the model was trained without missing entries: fill them in, or remove them")
     if kinds <= {"binary", "byte", "unit"} and x.numel():
         low, high = (float(value) for value in x.detach().nan_to_num(nan=0.0).aminmax())
         if low < 0 or high > 1:

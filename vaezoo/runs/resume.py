@@ -49,6 +49,11 @@ APPLYING_TASKS = ("evaluate", "sample", "reconstruct", "encode", "score", "imput
 OTHER_TASKS = (*APPLYING_TASKS, "check", "compare", "report")
 
 
+def can_resume(overrides: Sequence[str]) -> bool:
+    """Return whether ``resume=auto`` continues a command: a training, a sweep or a comparison."""
+    return not {f"task={name}" for name in OTHER_TASKS if name != "compare"} & set(overrides)
+
+
 def resolve_resume(overrides: Sequence[str], multirun: bool) -> list[str] | None:
     """Replace ``resume=auto`` and ``run=FOLDER`` by the overrides that continue a run, or a sweep, in its folder.
 

@@ -47,7 +47,8 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
 
 def reconstruct(config: dict[str, Any], num: int | None, split: str | None = None, format: str = "csv") -> None:
     """Reconstruct examples: write what represents p(x | z = encode(x)) as ``reconstructions.npz``, with the examples,
-    as ``reconstructions.png``, and in a table with a row for each example: its key, its label and -log p(x | z).
+    as ``reconstructions.png``, and in a table with a row for each example: its key, its label and -log p(x | z),
+    ``distortion_at_code``.
 
     If examples can be shown in a table, such as rows and sentences, their reconstructions are in it. Otherwise the data
     module writes inputs and reconstructions in a form for people, such as sounds.
@@ -73,11 +74,12 @@ def reconstruct(config: dict[str, Any], num: int | None, split: str | None = Non
     title = f"inputs over reconstructions, {describe_set(run)}"
     picture = display.pairs(x[shown], reconstructions[shown], title) if display.can_draw(x) else None
     arrays = {f"{run.data.noun}s": x, "reconstructions": reconstructions, "labels": y}
-    shown_columns = run.data.to_columns(reconstructions)
-    results = run.data.label_columns(y) | {"distortion": torch.cat(errors)} | shown_columns
+    keys, shown_columns = run.keys(num), run.data.to_columns(reconstructions)
+    results = run.data.label_columns(y) | {"distortion_at_code": torch.cat(errors)} | shown_columns
     path = Path(config["run_dir"], "reconstructions")
-    files = [write_rows(path, join_columns(run.keys(num), results), format)]
-    files += save_arrays(config, "reconstruction_arrays" if format == "npz" else "reconstructions", arrays)
+    files = [write_rows(path, join_columns(keys, results), format)]
+    arrays_path = path.with_name("reconstruction_arrays") if format == "npz" else path
+    files += [write_rows(arrays_path, join_columns(keys, arrays), "npz")]
     files += save_picture(config, "reconstructions", picture)
     if not shown_columns:
         files += run.data.save_examples(x, path.with_name("inputs"))

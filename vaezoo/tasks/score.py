@@ -129,7 +129,7 @@ def draw_extremes(run: TrainedRun, order: Tensor) -> Picture | None:
         if not display.can_draw(x):
             return None
         labels = [str(names[i]) for i in which.tolist()]
-        parts.append(display.grid(x, f"the {num} {words}, {describe_set(run)}", labels))
+        parts.append(display.grid(x, f"the {num} {words}, in the order of the table of scores, {describe_set(run)}", labels))
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts]
     return np.concatenate(padded)
@@ -140,7 +140,8 @@ def describe_rows(columns: dict[str, np.ndarray]) -> list[str]:
     heads = [head for head in columns if head not in ("elbo", "distortion", "rate", "log_p", "log_p_error")]
     lines = ["most anomalous:"]
     for row in range(min(NUM_SHOWN, len(columns["anomaly"]))):
-        cells = [(head, columns[head][row]) for head in heads]
+        values = [(head, columns[head][row]) for head in heads]
+        cells = [(head, value) for head, value in values if (head, value) not in (("label", -1), ("class", ""))]
         texts = [f"{head} {value:.4g}" if isinstance(value, float) else f"{head} {value}" for head, value in cells]
         lines.append("  " + ", ".join(text if len(text) <= 60 else f"{text[:57]}..." for text in texts))
     return lines
