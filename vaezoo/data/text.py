@@ -244,7 +244,7 @@ def digest_line(line: str) -> int:
 
 
 def draw_texts(texts: Sequence[str]) -> Tensor:
-    """Draw texts, black on white, (N, 1, 64, 256), in up to four lines. An ellipsis stands for the rest of a longer one.
+    """Draw texts, black on white, (N, 1, 64, 256), in up to four lines. The rest of a longer one is an ellipsis.
 
     Args:
         texts: the texts; a line is broken between words if it is too long.

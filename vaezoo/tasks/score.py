@@ -129,7 +129,8 @@ def draw_extremes(run: TrainedRun, order: Tensor) -> Picture | None:
         if not display.can_draw(x):
             return None
         labels = [str(names[i]) for i in which.tolist()]
-        parts.append(display.grid(x, f"the {num} {words}, in the order of the table of scores, {describe_set(run)}", labels))
+        title = f"the {num} {words}, in the order of the table of scores, {describe_set(run)}"
+        parts.append(display.grid(x, title, labels))
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts]
     return np.concatenate(padded)
