@@ -71,7 +71,7 @@ def stub(tmp_path, monkeypatch):
         (tmp_path / "plan.json").write_text(
             json.dumps({name.removeprefix("seed"): deed for name, deed in plan.items()})
         )
-        return ["--config-dir=more", "task=stub", "allow_packages=[stub]"]
+        return ["--config-dir=more", "task=stub", "allow_packages=[stub]", "logger=none"]
 
     yield words
     sys.modules.pop("stub", None)

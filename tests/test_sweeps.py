@@ -39,9 +39,9 @@ def sweep(tmp_path):
     (tmp_path / "more" / "task" / "stub.yaml").write_text("_target_: stub.task\n_partial_: true\n")
 
     def run(*overrides, **environment):
-        words = ["--config-dir=more", "task=stub", "allow_packages=[stub]", "hydra.sweep.dir=S", *overrides, "-m"]
+        words = ["--config-dir=more", "task=stub", "allow_packages=[stub]", "logger=none", "hydra.sweep.dir=S"]
         path = os.pathsep.join([str(REPO), str(tmp_path)])
-        done = command(*words, cwd=tmp_path, **{"PYTHONPATH": path, "COLUMNS": "80"} | environment)
+        done = command(*words, *overrides, "-m", cwd=tmp_path, **{"PYTHONPATH": path, "COLUMNS": "80"} | environment)
         return done, tmp_path / "S"
 
     return run

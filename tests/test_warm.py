@@ -93,7 +93,7 @@ def test_a_module_is_run_as_python_does(warm, tmp_path):
 def test_jobs_go_on_if_the_warm_process_is_killed(script, tmp_path, monkeypatch, capfd):
     """The job that runs has failed, and the next one starts; if that is impossible too, it starts by itself."""
     runner = Jobs(tmp_path / "sweep", [sys.executable, script], resume=False, group="g")
-    runner.warm = WarmProcess()
+    runner.warm = WarmProcess(["task=none"])
     runner.warm.process.kill()
     runner.warm.process.wait()
     assert runner.call([sys.executable, script, "exit", "4"], tmp_path / "log") == 4

@@ -128,9 +128,7 @@ class Jobs:
 
     @contextmanager
     def forwarding_signals(self) -> Iterator[None]:
-        """Forward signals to stop to the running job while a block runs, and remember the last one. At the end of the
-        block, the warm process ends.
-        """
+        """Forward signals to stop to the running job while a block runs, and remember the last one."""
 
         def forward(signum: int, frame: Any) -> None:
             self.stop_signal = signum
@@ -142,7 +140,6 @@ class Jobs:
         try:
             yield
         finally:
-            self.close()
             for signum, handler in former.items():
                 signal.signal(signum, handler)
 

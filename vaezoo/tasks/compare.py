@@ -4,6 +4,7 @@ import csv
 import io
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def check_models(members: Sequence[ComparisonJob]) -> None:
 
 def run_jobs(jobs: Jobs, members: Sequence[ComparisonJob], folder: Path) -> None:
     """Run the stages that have not completed, one after another, with a live table on the terminal."""
-    with jobs.forwarding_signals(), live_status_table(members) as console:
+    with closing(jobs), jobs.forwarding_signals(), live_status_table(members) as console:
         for member in members:
             for place, overrides in member.stages.items():
                 number, found = jobs.find(overrides)

@@ -19,6 +19,8 @@ from vaezoo.runs.jobs import Jobs, program_command, unresolved_overrides
 from vaezoo.runs.overrides import relevant_overrides
 from vaezoo.runs.signals import Stopped
 from vaezoo.runs.sweep import write_sweep_table
+from vaezoo.runs.sweep_callback import SweepCallback
+from vaezoo.runs.warm import WarmProcess
 
 
 class SubprocessLauncher(Launcher):
@@ -26,7 +28,13 @@ class SubprocessLauncher(Launcher):
 
     With ``resume=auto`` in a sweep's old folder it runs the jobs that are not complete, each in its old folder.
     A signal to stop is forwarded to the running job; when the job has ended, the sweep ends too.
+
+    Attributes:
+        warm: the process whose forks are the jobs. A search launches each trial by itself, so it is kept until the
+            sweep ends.
     """
+
+    warm: WarmProcess | None = None
 
     def setup(self, *, hydra_context, task_function, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -47,14 +55,24 @@ class SubprocessLauncher(Launcher):
         passed_on = [text for text in hydra_overrides if not text.startswith(only_here)]
         program = [*program_command(self.config.hydra), *passed_on]
         jobs = Jobs(sweep_dir, program, bool(self.config.resume), group=sweep_dir.name, first=initial_job_idx)
+        jobs.warm = self.warm
         with jobs.forwarding_signals():
             prepared = [self.prepare(jobs, list(own)) for own in job_overrides]
             for job, folder in prepared:
                 if jobs.stop_signal is None:
                     self.run_job(jobs, job, folder)
+        if self.warm is None and SweepCallback.running is not None:
+            SweepCallback.running.resources.callback(self.close)
+        self.warm = jobs.warm
         if jobs.stop_signal is not None:
             raise Stopped(jobs.stop_signal)
         return [job for job, _ in prepared]
+
+    def close(self) -> None:
+        """End the warm process, if there is one."""
+        if self.warm is not None:
+            self.warm.close()
+            self.warm = None
 
     def prepare(self, jobs: Jobs, overrides: list[str]) -> tuple[JobReturn, Path]:
         """Compose a job's config and create its folder; a job that exists already keeps its folder."""
