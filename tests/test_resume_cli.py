@@ -287,7 +287,7 @@ def test_a_repeated_sweep_runs_the_missing_jobs(stub):
     (sweep,) = Path().glob("multirun/*/*")
     status = [row["status"] for row in table(sweep).values()]
     assert status == ["completed", "no luck", "killed by SIGKILL"]
-    assert table(sweep)[0]["overrides"] == "task=stub allow_packages=[stub] seed=0"
+    assert table(sweep)[0]["overrides"] == "task=stub allow_packages=[stub] logger=none seed=0"
 
     # As if a glob(...) in the command now matched one more choice, before all others.
     record = (sweep / "sweep.json").read_text()
@@ -440,11 +440,15 @@ def test_a_complete_run_that_is_resumed_has_no_speed(cli):
     assert err.splitlines()[1:] == [f"resuming from {run}/checkpoints/last.ckpt, step 20"]
 
 
-@pytest.mark.parametrize(("words", "early"), [([], True), (["logger=csv"], False), (["run=x"], False)], ids=str)
+@pytest.mark.parametrize(
+    ("words", "early"),
+    [(["logger=wandb"], True), (["logger=csv"], False), (["logger=wandb", "run=x"], False)],
+    ids=str,
+)
 def test_wandb_is_imported_before_torch(stub, words, early):
     """For a run that logs to W&B: after torch the import takes longer."""
     order = "import sys\ndef task(config):\n    print('wandb.apis.public' in sys.modules, 'torch' in sys.modules)\n"
-    first = stub()
+    first = stub()[:-1]  # without logger=none
     Path("stub.py").write_text(order)
     with start(*first, *words) as process:
         out, _err = process.communicate()
@@ -537,7 +541,7 @@ def test_a_folder_with_results_is_refused_to_another_command(cli, stub):
         assert len(err.splitlines()) == 1
         assert "D holds the run of another command" in err
         assert contents(folder) == before
-    assert "(task=stub allow_packages=[stub] seed=0 +note=second): choose another hydra.run.dir, or delete it" in err
+    assert "(task=stub allow_packages=[stub] logger=none seed=0 +note=second): choose another hydra.run.dir, or delete it" in err
     code, _out, err, _new = cli(*words, "seed=0", "+note=second")
     assert code == 1
     assert err.startswith(f"error: {folder.resolve()} holds a run of this command: add resume=auto to continue it, or ")
@@ -596,7 +600,7 @@ def test_a_sweep_in_an_old_folder(stub):
     for words, told in [
         (
             ["-m", *first, "seed=2"],
-            "S holds the sweep of another command (task=stub allow_packages=[stub] seed=1): choose",
+            "S holds the sweep of another command (task=stub allow_packages=[stub] logger=none seed=1): choose",
         ),
         (["-m", *first, "seed=1"], "S holds this sweep: add resume=auto to continue it"),
         ([*first, "seed=1", "hydra.run.dir=S"], "S holds a sweep: choose another hydra.run.dir"),
