@@ -541,7 +541,8 @@ def test_a_folder_with_results_is_refused_to_another_command(cli, stub):
         assert len(err.splitlines()) == 1
         assert "D holds the run of another command" in err
         assert contents(folder) == before
-    assert "(task=stub allow_packages=[stub] logger=none seed=0 +note=second): choose another hydra.run.dir, or delete it" in err
+    words_there = "task=stub allow_packages=[stub] logger=none seed=0 +note=second"
+    assert f"({words_there}): choose another hydra.run.dir, or delete it" in err
     code, _out, err, _new = cli(*words, "seed=0", "+note=second")
     assert code == 1
     assert err.startswith(f"error: {folder.resolve()} holds a run of this command: add resume=auto to continue it, or ")
