@@ -42,6 +42,8 @@ def test_single_runs(cli, tmp_path, words):
     if own:
         write_own_data(tmp_path)
         words = [*words, "data.batch_size=16"]
+        if "model=conv_vae" in words:  # traversals in color are dear: fewer dimensions
+            words += ["model.latent_dim=3", "callbacks.images.num_images=4"]
     else:
         words = [f"data.root={DATA}" if w.startswith("data.root=") else w for w in words]
     if (not own and any(w.startswith("data.root=") for w in words)) or "experiment=mnist" in words:
