@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from conftest import REPO, config
+from test_contract import ALL_MODELS, MODELS
 
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
@@ -16,7 +17,6 @@ from vaezoo.runs.checkpoint import read_checkpoint
 from vaezoo.runs.load import load
 
 OLD = REPO / "tests" / "data" / "f317a8e.ckpt"  # written by the version of that commit
-MODELS = sorted(path.stem for path in (REPO / "conf" / "model").glob("*.yaml"))
 
 
 def test_nothing_of_a_stranger_is_executed():
@@ -28,7 +28,7 @@ def test_nothing_of_a_stranger_is_executed():
     assert {kind: found["effects"] for kind, found in figures.items() if found["effects"]} == {}
     assert done.returncode == 0
     assert figures["control"]["actions"] == 6
-    assert figures["called at model"]["targets"] >= len(MODELS) - 2  # mlp_vae and conv_vae are one class
+    assert figures["called at model"]["targets"] >= len({config("model", f"model={name}")["_target_"] for name in ALL_MODELS})
     assert figures["called at model.encoder"]["targets"] > 40
     assert figures["payloads"]["payloads"] >= 60
     assert figures["payloads"]["attempts"] > 200

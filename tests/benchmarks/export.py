@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import vaezoo.cli
 from vaezoo.config_folder import config_folder
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from model_data import words as model_words  # noqa: E402  # from tests/
+from model_data import write_files  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 FILES = {"ONNX": ("encoder.onnx", "decoder.onnx"), "torch.export": ("encoder.pt2", "decoder.pt2")}
@@ -87,7 +92,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table into docs/export.md")
     parser.add_argument("--only", default="", help="a regular expression: only rows whose title contains it")
     arguments = parser.parse_args()
-    rows = {f"`{name}`": [f"model={name}"] for name in MODELS} | OTHERS
+    files = Path(tempfile.mkdtemp())
+    write_files(files)
+    rows = {f"`{name}`": model_words(name, files) for name in MODELS} | OTHERS
     table = ["| model | encoder gives | decoder gives | ONNX | torch.export |", "|---|---|---|---|---|"]
     for title, words in rows.items():
         if re.search(arguments.only, title):

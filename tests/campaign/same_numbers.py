@@ -47,6 +47,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from model_data import WORDS  # noqa: E402  # from tests/
+
 SECONDS = 3600  # after this time, a command is killed and counts as failed
 LIBRARIES = ("torch", "lightning.pytorch", "hydra", "torchmetrics", "numpy", "sklearn.datasets", "sklearn.linear_model",
              "scipy.stats", "PIL.Image", "matplotlib.figure", "rich.console", "rich.table", "tqdm")  # fmt: skip
@@ -114,7 +117,9 @@ OTHERS = {  # name: words besides SHORT
 
 def commands(tree: Path) -> dict[str, dict[str, Any]]:
     """Return the commands: name -> steps (command lines, ``@OUT@/NAME`` is a command's folder), needs, fresh."""
-    found = {path.stem: f"model={path.stem}" for path in sorted((tree / "conf/model").glob("*.yaml"))}
+    models = sorted(path.stem for path in (tree / "conf/model").glob("*.yaml"))
+    of_files = {name for name, words in WORDS.items() if "FOLDER" in " ".join(words)}  # left out, as all such data
+    found = {name: " ".join([f"model={name}", *WORDS.get(name, [])]) for name in models if name not in of_files}
     likelihoods = {path.stem for path in (tree / "conf/model/likelihood").glob("*.yaml")} - NOT_OF_IMAGES
     found |= {f"likelihood_{name}": f"model/likelihood={name}" for name in sorted(likelihoods)} | OTHERS
     ran = {name: {"steps": [f"{SHORT} {words} hydra.run.dir=@OUT@/{name}"]} for name, words in found.items()}
