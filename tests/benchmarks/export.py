@@ -21,8 +21,8 @@ import vaezoo.cli
 from vaezoo.config_folder import config_folder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from model_data import words as model_words  # noqa: E402  # from tests/
-from model_data import write_files  # noqa: E402
+from model_data import words as model_words  # from tests/
+from model_data import write_files
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 FILES = {"ONNX": ("encoder.onnx", "decoder.onnx"), "torch.export": ("encoder.pt2", "decoder.pt2")}

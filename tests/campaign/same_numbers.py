@@ -48,7 +48,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from model_data import WORDS  # noqa: E402  # from tests/
+from model_data import WORDS  # from tests/
 
 SECONDS = 3600  # after this time, a command is killed and counts as failed
 LIBRARIES = ("torch", "lightning.pytorch", "hydra", "torchmetrics", "numpy", "sklearn.datasets", "sklearn.linear_model",
