@@ -67,9 +67,9 @@ def raw_scale(scale):
     return float(inverse_soft_floor(torch.tensor(scale, dtype=torch.float64).log(), -7.0))
 
 
-def chain(length=6, kind=ExactChain):
+def chain(length=6, kind=ExactChain, smoothing=True):
     """The linear Gaussian chain in float64."""
-    options = {"encoder": LINEAR, "decoder": LINEAR, "likelihood": FixedScaleNormal(R)}
+    options = {"encoder": LINEAR, "decoder": LINEAR, "likelihood": FixedScaleNormal(R), "smoothing": smoothing}
     model = kind((length, 3), latent_dim=1, hidden=2, autoregressive=False, **options).double()
     model.transition = type(model.transition)((1,), (1,), LINEAR, NormalFamily()).double()
     set_linear(model.transition, [A, 0.0], [SHIFT, raw_scale(math.sqrt(Q))])
@@ -133,11 +133,11 @@ def test_lengths_of_the_chain():
         torch.testing.assert_close(value, kalman_filter(frames).expand(3), rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("kind", [ExactChain, partial(VRNN, smoothing=False)], ids=["smoothing", "filtering"])
-def test_importance_sampling_reaches_the_chain(kind):
+@pytest.mark.parametrize(("kind", "smoothing"), [(ExactChain, True), (VRNN, False)])
+def test_importance_sampling_reaches_the_chain(kind, smoothing):
     """With another posterior, the mean of the importance weights is p(x), and the ELBO is below log p(x)."""
     torch.manual_seed(1)
-    model, x = chain(3, kind), random(3, 3, 3)
+    model, x = chain(3, kind, smoothing), random(3, 3, 3)
     model.posterior.shift, model.posterior.stretch = 0.1, 1.2
     exact = chain_density(3).log_prob(x.flatten(1))
     with torch.no_grad():
@@ -163,8 +163,8 @@ def small(shape=(2, 1), **options):
     """A small model in float64 whose parts depend on all of their inputs."""
     torch.manual_seed(3)
     net = partial(MLP, hidden=[6])
-    options = {"latent_dim": 1, "hidden": 4, "encoder": net, "decoder": net, **options}
-    model = VRNN(shape, **options).double().eval()
+    options = {"autoregressive": True, "smoothing": True, "encoder": net, "decoder": net, **options}
+    model = VRNN(shape, latent_dim=1, hidden=4, **options).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -331,7 +331,7 @@ def test_draws_of_an_autoregressive_model():
 
 def test_missing_entries():
     """Entries missing within a sequence are left out of log p, and the network knows which they are."""
-    model = VRNN((4, 3), latent_dim=2, hidden=8, encoder=partial(MaskedInput, net=MLP))
+    model = small((4, 3), encoder=partial(MaskedInput, net=MLP)).float()
     x = random(5, 4, 3).float()
     x[:, 1, 2], x[0, 2] = torch.nan, torch.nan
     trace = model(x)
@@ -343,7 +343,7 @@ def test_missing_entries():
 
 def test_start_at_the_mean_of_the_frames():
     """Training starts at the mean of all frames that there are, the same for each frame."""
-    model = VRNN((3, 2), latent_dim=2, hidden=4)
+    model = small((3, 2)).float()
     x = torch.tensor([[[1.0, 5.0], [3.0, 5.0], [math.nan] * 2], [[8.0, 2.0], [math.nan] * 2, [math.nan] * 2]])
     model.decoder.init_from_data(x.nanmean(0), x)
     torch.testing.assert_close(model.decoder.offset[:2], torch.tensor([4.0, 4.0]))
@@ -352,8 +352,8 @@ def test_start_at_the_mean_of_the_frames():
 def test_errors():
     for shape in ((1, 28, 28), (5,)):
         with pytest.raises(ValueError, match=r"VRNN takes sequences of vectors, of shape \(T, D\), .* use data=sequences"):
-            VRNN(shape, latent_dim=2, hidden=4)
+            small(shape)
     with pytest.raises(ValueError, match="hidden must be an integer >= 1, got 0"):
-        VRNN((3, 2), latent_dim=2, hidden=0)
+        VRNN((3, 2), latent_dim=2, hidden=0, autoregressive=True, smoothing=True)
     with pytest.raises(ValueError, match=r"expected a batch of shape \(\*batch, 3, 2\), got \(2, 4, 2\)"):
-        VRNN((3, 2), latent_dim=2, hidden=4)(torch.zeros(2, 4, 2))
+        small((3, 2))(torch.zeros(2, 4, 2))

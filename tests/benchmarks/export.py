@@ -23,7 +23,11 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 FILES = {"ONNX": ("encoder.onnx", "decoder.onnx"), "torch.export": ("encoder.pt2", "decoder.pt2")}
 SHORT = ["trainer.max_epochs=1", "logger=none", "callbacks.images=null", "trainer=cpu"]
 FEW = [f"trainer.limit_{name}_batches=2" for name in ("train", "val", "test")]
-MODELS = sorted(path.stem for path in Path(config_folder(), "model").glob("*.yaml"))
+NOT_OF_IMAGES = {  # they need a file of data
+    "deep_kalman",
+    "vrnn",
+}
+MODELS = sorted({path.stem for path in Path(config_folder(), "model").glob("*.yaml")} - NOT_OF_IMAGES)
 RGB = ["data=sprites", "data.colors=3", "data.size=32", "data.test_size=200", "data.binarize=none", *FEW]
 SMALL = ["model.encoder.channels=[8,16]", "model.decoder.channels=[8,16]"]
 # Further rows: what is exported, and the command that trains it.

@@ -79,7 +79,7 @@ class VRNN(LatentVariableModel):
     x that follow as well (Krishnan et al. 2017, Structured Inference Networks for Nonlinear State Space Models,
     https://arxiv.org/abs/1511.05121, equation 6). There is no network phi for z.
 
-    >>> model = VRNN((7, 3), latent_dim=2, hidden=16)
+    >>> model = VRNN((7, 3), latent_dim=2, hidden=16, autoregressive=True, smoothing=True)
     >>> x = torch.zeros(5, 7, 3)
     >>> x[0, 4:] = torch.nan  # the first sequence has 4 frames
     >>> trace = model(x)
@@ -112,8 +112,8 @@ class VRNN(LatentVariableModel):
         data_shape: Shape,
         latent_dim: int,
         hidden: int,
-        autoregressive: bool = True,
-        smoothing: bool = True,
+        autoregressive: bool,
+        smoothing: bool,
         encoder: NetFactory | None = None,
         decoder: NetFactory | None = None,
         likelihood: Family | None = None,
@@ -213,7 +213,8 @@ class VRNN(LatentVariableModel):
             steps.append((z, loc, scale, p.loc, p.scale, h))
             h = self.next_state(h, z, features[:, t].expand(num_samples, -1, -1))
         z, *params, states = (torch.stack(parts, -2) for parts in zip(*steps, strict=True))
-        q, p = (Independent(Normal(*pair, validate_args=False), 2, validate_args=False) for pair in (params[:2], params[2:]))
+        pairs = (Normal(*params[i : i + 2], validate_args=False) for i in (0, 2))
+        q, p = (Independent(pair, 2, validate_args=False) for pair in pairs)
         return Path(z, q, p, states)
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
@@ -224,9 +225,7 @@ class VRNN(LatentVariableModel):
     def check_shape(self, x: Tensor) -> None:
         """Raise a ValueError if x is not (B, T, D)."""
         if x.dim() != 3 or x.shape[1:] != self.data_shape:
-            raise ValueError(
-                f"expected a batch of shape (*batch, {str(self.data_shape)[1:]}, got {tuple(x.shape)}"
-            )
+            raise ValueError(f"expected a batch of shape (*batch, {str(self.data_shape)[1:]}, got {tuple(x.shape)}")
 
     @inference
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
