@@ -134,7 +134,7 @@ class VRNN(LatentVariableModel):
         self.latent_shape = (self.length, latent_dim)
         self.autoregressive, self.smoothing, self.num_samples = autoregressive, smoothing, num_samples
         self.state_size = hidden if autoregressive else latent_dim
-        mlp = partial(MLP, hidden=[hidden], activation="silu")
+        mlp = partial(MLP, hidden=[hidden], activation="tanh")
         family = likelihood or NormalFamily()
         self.encoder = Network((dim,), (hidden,), encoder or MLP)
         self.backward_cell = nn.GRUCell(hidden, hidden) if smoothing else None
