@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from conftest import config
 
 from vaezoo.instantiate import build
-from vaezoo.nets import Conv1dDecoder, Conv1dEncoder, ConvDecoder, ConvEncoder, ResidualBlock, ResNetDecoder, ResNetEncoder
+from vaezoo.nets import (
+    Conv1dDecoder,
+    Conv1dEncoder,
+    ConvDecoder,
+    ConvEncoder,
+    ResidualBlock,
+    ResNetDecoder,
+    ResNetEncoder,
+)
 from vaezoo.nets.conv import Downsample, Upsample, downsampled_sizes
 
 SHAPES = [(1, 28, 20), (3, 64, 64), (2, 33, 17), (4, 8, 8), (1, 1, 5)]
@@ -201,7 +209,9 @@ def test_conv1d_by_hand():
 
 
 def test_conv1d_errors():
-    with pytest.raises(ValueError, match=r"a convolutional encoder needs signals \(..., T\), got \(5,\): use model/encoder"):
+    with pytest.raises(
+        ValueError, match=r"a convolutional encoder needs signals \(..., T\), got \(5,\): use model/encoder"
+    ):
         Conv1dEncoder((5,), (2,))
     with pytest.raises(ValueError, match="kernel must be odd and at least as large as the stride, got kernel=4"):
         Conv1dDecoder((2,), (1, 9), kernel=4)

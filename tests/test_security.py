@@ -28,7 +28,8 @@ def test_nothing_of_a_stranger_is_executed():
     assert {kind: found["effects"] for kind, found in figures.items() if found["effects"]} == {}
     assert done.returncode == 0
     assert figures["control"]["actions"] == 6
-    assert figures["called at model"]["targets"] >= len(ALL_MODELS) - 4  # mlp_vae, conv_vae and audio_vae are one class, and so are vrnn and deep_kalman
+    # mlp_vae, conv_vae and audio_vae are one class, and so are vrnn and deep_kalman
+    assert figures["called at model"]["targets"] >= len(ALL_MODELS) - 3
     assert figures["called at model.encoder"]["targets"] > 40
     assert figures["payloads"]["payloads"] >= 60
     assert figures["payloads"]["attempts"] > 200

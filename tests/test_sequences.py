@@ -114,7 +114,11 @@ def test_examples_for_people(file, tmp_path):
 
 
 ERRORS = {
-    "frames and lengths": ({"lengths": np.array([3, 4])}, {}, r"has 5 frames, but lengths adds up to 7: give the number"),
+    "frames and lengths": (
+        {"lengths": np.array([3, 4])},
+        {},
+        r"has 5 frames, but lengths adds up to 7: give the number",
+    ),
     "no matrix": ({"frames": np.zeros(5)}, {}, r"has the shape \(5,\) and the type float64: give \(frames, D\)"),
     "empty": ({"lengths": np.array([5, 0])}, {}, r"should hold a whole number >= 1 per sequence"),
     "infinite": ({"frames": np.full((5, 2), np.inf)}, {}, r"hold infinite values: repair them"),

@@ -270,7 +270,7 @@ def test_order_and_neighbors():
 
 
 def test_nothing_sees_the_future():
-    """p(z_t | ...) and p(x_t | ...) depend on x_s for s < t only; q also on the frames that follow, unless it filters."""
+    """p(z_t | ...) and p(x_t | ...) depend on x_s for s < t; q also on the frames that follow, unless it filters."""
     for smoothing in (True, False):
         model = small((4, 2), smoothing=smoothing)
         x = random(1, 4, 2).requires_grad_()
@@ -351,7 +351,9 @@ def test_start_at_the_mean_of_the_frames():
 
 def test_errors():
     for shape in ((1, 28, 28), (5,)):
-        with pytest.raises(ValueError, match=r"VRNN takes sequences of vectors, of shape \(T, D\), .* use data=sequences"):
+        with pytest.raises(
+            ValueError, match=r"VRNN takes sequences of vectors, of shape \(T, D\), .* use data=sequences"
+        ):
             small(shape)
     with pytest.raises(ValueError, match="hidden must be an integer >= 1, got 0"):
         VRNN((3, 2), latent_dim=2, hidden=0, autoregressive=True, smoothing=True)

@@ -12,9 +12,9 @@ class FrameSequenceDistribution(Distribution):
 
         p(x | z) = prod_t p(x_t | z_1, ..., z_t, x_1, ..., x_{t-1})
 
-    ``log_prob`` computes all factors from the given frames (teacher forcing). A sample is drawn frame by frame. ``mean``
-    is the sequence in which each frame is the mean of its factor, given those before it: the mean of p(x | z) itself
-    has no formula.
+    ``log_prob`` computes all factors from the given frames (teacher forcing). A sample is drawn frame by frame.
+    ``mean`` is the sequence in which each frame is the mean of its factor, given those before it: the mean of p(x | z)
+    itself has no formula.
 
     Args:
         predict: a function of x (*batch, T, D) that returns the joint distribution of all frames, each given the frames

@@ -74,10 +74,10 @@ class VRNN(LatentVariableModel):
     ``sample(num)`` are made by ``.sample()``, since each latent depends on the frames before it.
 
     References: Chung et al. 2015, A Recurrent Latent Variable Model for Sequential Data,
-    https://arxiv.org/abs/1506.02216; Krishnan et al. 2015, Deep Kalman Filters, https://arxiv.org/abs/1609.09869.
-    Differs from the papers: in Chung et al. q sees x_<=t only, which is ``smoothing=False``; p(z_t | ...) depends on all
-    x that follow as well (Krishnan et al. 2017, Structured Inference Networks for Nonlinear State Space Models,
-    https://arxiv.org/abs/1511.05121, equation 6). There is no network phi for z.
+    https://arxiv.org/abs/1506.02216; Krishnan et al. 2015, Deep Kalman Filters, https://arxiv.org/abs/1511.05121.
+    Differs from the papers: in Chung et al. q sees x_<=t only, which is ``smoothing=False``, but the exact posterior
+    depends on the frames that follow too (Krishnan et al. 2017, Structured Inference Networks for Nonlinear State Space
+    Models, https://arxiv.org/abs/1609.09869). There is no network phi for z.
 
     >>> model = VRNN((7, 3), latent_dim=2, hidden=16, autoregressive=True, smoothing=True)
     >>> x = torch.zeros(5, 7, 3)

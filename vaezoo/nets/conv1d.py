@@ -37,7 +37,9 @@ def check_signal(shape: Shape, role: str) -> tuple[int, int]:
 def check_stride(kernel: int, stride: int) -> None:
     """Raise a ValueError if a kernel does not cover its stride, or is even."""
     if kernel % 2 == 0 or not 1 <= stride <= kernel:
-        raise ValueError(f"kernel must be odd and at least as large as the stride, got kernel={kernel}, stride={stride}")
+        raise ValueError(
+            f"kernel must be odd and at least as large as the stride, got kernel={kernel}, stride={stride}"
+        )
 
 
 def init_convs(convs: nn.ModuleList) -> None:
