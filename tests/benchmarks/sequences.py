@@ -102,7 +102,9 @@ def main() -> None:
     (train_rows, train_labels), (test_rows, test_labels) = (read(arguments.file, name) for name in ("train", "test"))
     num, constant = sum(map(len, test_rows)), float(np.log(np.concatenate(train_rows).std(0)).sum())
     print(f"{len(train_rows)} training and {len(test_rows)} test sequences, {num:,} test frames")
-    print("| model | ELBO | log p(x) | the same, standardized | speaker | processor time (s) |\n|---|---|---|---|---|---|")
+    print(
+        "| model | ELBO | log p(x) | the same, standardized | speaker | processor time (s) |\n|---|---|---|---|---|---|"
+    )
 
     def row(name: str, elbo: list[float], log_p: list[float], correct: list[float], seconds: str) -> None:
         cells = [str(interval([value / num for value in values])) if values else "" for values in (elbo, log_p)]
