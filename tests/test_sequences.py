@@ -83,9 +83,9 @@ def test_own_split(tmp_path):
     assert sum(sizes) == 60
     assert min(sizes) > 0
     data = SequenceData()
-    data.content = rows_of(arrays)[::-1]
+    data.content = [*rows_of(arrays)[::-1], np.ones((9, 3))]  # a longer one changes no digest
     data.setup()
-    assert {59 - int(i) for i in data.rows["test"]} == {int(i) for i in first.rows["test"]}
+    assert {59 - int(i) for i in data.rows["test"] if i < 60} == {int(i) for i in first.rows["test"]}
 
 
 def test_longer_sequences_are_cut(tmp_path):
@@ -117,12 +117,13 @@ ERRORS = {
     "frames and lengths": (
         {"lengths": np.array([3, 4])},
         {},
-        r"has 5 frames, but lengths adds up to 7: give the number",
+        r"has 5 frames, but the lengths add up to 7: give the number",
     ),
-    "no matrix": ({"frames": np.zeros(5)}, {}, r"has the shape \(5,\) and the type float64: give \(frames, D\)"),
-    "empty": ({"lengths": np.array([5, 0])}, {}, r"should hold a whole number >= 1 per sequence"),
+    "no matrix": ({"frames": np.zeros(5)}, {}, r"has the shape \(5,\) and the type float64: give numbers"),
+    "empty": ({"lengths": np.array([5, 0])}, {}, r"should hold a whole number >= 1 for each sequence"),
+    "no labels": ({}, {"labels": "y"}, r"has no y, but frames, lengths: choose a key with data.labels=NAME"),
     "infinite": ({"frames": np.full((5, 2), np.inf)}, {}, r"hold infinite values: repair them"),
-    "key": ({}, {"frames": "x"}, r"data.key=x is not in .*"),
+    "key": ({}, {"frames": "x"}, r"a.npz has no x, but frames, lengths: choose a key with data.frames=NAME"),
     "max_length": ({}, {"max_length": 0}, r"data.max_length=0 should be an integer >= 1"),
 }
 
@@ -196,7 +197,7 @@ def test_contract(name, file, tmp_path):
 
     torch._dynamo.reset()
     values = []
-    for compiler in (lambda f: f, lambda f: torch.compile(f, backend="aot_eager", fullgraph=True)):
+    for compiler in (lambda f: f, lambda f: torch.compile(f, backend="eager", fullgraph=True)):
         torch.manual_seed(1)
         values.append(compiler(lambda x: model.objective(model(x))["loss"])(x[:4]))
     torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)

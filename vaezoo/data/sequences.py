@@ -1,5 +1,6 @@
 """Sequences of vectors of your own, of unequal lengths: an .npz file of frames and lengths, or arrays in memory."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,15 @@ class Sequences(NamedTuple):
     lengths: NDArray[np.int64]
     labels: NDArray | None
     num_train: int | None
+
+
+def stored_names(path: str) -> list[str]:
+    """Return the names of the arrays in an .npz file; empty if it is none, which ``read_array_file`` explains."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        return []
 
 
 class SequenceData(OwnData):
@@ -99,44 +109,49 @@ class SequenceData(OwnData):
             return Sequences(np.concatenate(parts), np.array([len(p) for p in parts]), self.content_labels, None)
         if not self.path:
             raise ConfigError("data.path is missing: name the file of the sequences, data.path=FILE.npz")
-        published = "train_" in "".join(self.names())
-        sets = [self.read_set(prefix) for prefix in (("train_", "test_") if published else ("",))]
+        names = stored_names(self.path)
+        published = f"train_{self.frames_key}" in names
+        sets = [self.read_set(prefix, names) for prefix in (("train_", "test_") if published else ("",))]
         if len({frames.shape[1] for frames, _, _ in sets}) > 1:
             raise ConfigError(f"the training and test frames of {self.path} have unequal sizes: give them one size")
         frames, lengths = (np.concatenate([part[i] for part in sets]) for i in range(2))
         labels = None if sets[0][2] is None else np.concatenate([part[2] for part in sets])
         return Sequences(frames, lengths, labels, len(sets[0][1]) if published else None)
 
-    def names(self) -> list[str]:
-        """Return the keys of the file that begin with "train_" and the name of the frames."""
-        key = f"train_{self.frames_key}"
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                return [name for name in file.files if name == key]
-        except (OSError, ValueError):
-            return []  # ``read_set`` has the message
-
-    def read_set(self, prefix: str) -> tuple[NDArray, NDArray, Any]:
+    def read_set(self, prefix: str, names: list[str]) -> tuple[NDArray, NDArray, NDArray | None]:
         """Return frames, lengths and labels of one set.
 
+        Args:
+            prefix: the beginning of its keys.
+            names: the keys of the file; empty if it cannot be read.
+
         Raises:
-            ConfigError: they are missing, or do not belong together.
+            ConfigError: an array is missing, or they do not belong together.
         """
-        key = f"{prefix}{self.frames_key}"
-        labels_key = self.labels_key and f"{prefix}{self.labels_key}"
-        file = read_array_file(self.path, key, labels_key)
-        lengths = read_array_file(self.path, f"{prefix}{self.lengths_key}").x
-        frames = file.x
+        keys = {"frames": self.frames_key, "lengths": self.lengths_key, "labels": self.labels_key}
+        for option, key in keys.items():
+            if names and key is not None and f"{prefix}{key}" not in names:
+                found = ", ".join(names[:20])
+                raise ConfigError(
+                    f"{self.path} has no {prefix}{key}, but {found}: choose a key with data.{option}=NAME"
+                )
+        arrays = {
+            option: read_array_file(self.path, f"{prefix}{key}") for option, key in keys.items() if key is not None
+        }
+        frames, lengths = arrays["frames"].x, arrays["lengths"].x
         if frames.ndim != 2 or frames.dtype.kind not in "iuf":
-            raise ConfigError(f"{file.name} has the shape {frames.shape} and the type {frames.dtype}: give (frames, D)")
+            raise ConfigError(
+                f"{arrays['frames'].name} has the shape {frames.shape} and the type {frames.dtype}: give numbers of "
+                f"the shape (frames, D)"
+            )
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or lengths.min(initial=1) < 1:
-            raise ConfigError(f"{prefix}{self.lengths_key} of {self.path} should hold a whole number >= 1 per sequence")
+            raise ConfigError(f"{arrays['lengths'].name} should hold a whole number >= 1 for each sequence")
         if lengths.sum() != len(frames):
             raise ConfigError(
-                f"{file.name} has {len(frames):,} frames, but {prefix}{self.lengths_key} adds up to "
-                f"{lengths.sum():,}: give the number of frames of each sequence"
+                f"{arrays['frames'].name} has {len(frames):,} frames, but the lengths add up to {lengths.sum():,}: "
+                f"give the number of frames of each sequence"
             )
-        return frames.astype(np.float64), lengths.astype(np.int64), file.labels
+        return frames.astype(np.float64), lengths.astype(np.int64), arrays["labels"].x if "labels" in arrays else None
 
     def read_all(self) -> tuple[Split, np.ndarray]:
         sequences = self.read_sequences()
@@ -160,7 +175,9 @@ class SequenceData(OwnData):
             "missing values": int(np.isnan(frames).sum()),
             "classes": count_labels(y, self.class_names),
         }
-        return Split(torch.from_numpy(x), y), digest_rows(x)
+        # Not of the rows of x, whose length depends on the longest sequence.
+        digests = [digest_rows(part[None, :longest]) for part in parts]
+        return Split(torch.from_numpy(x), y), np.concatenate(digests)
 
     def divide(self, digests: np.ndarray) -> dict[str, Tensor]:
         if self.num_train_published is None:

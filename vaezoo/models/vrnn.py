@@ -8,27 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from vaezoo.conditional import Conditional, Network
+from vaezoo.conditional import Conditional, FrameConditional, Network
 from vaezoo.distributions import FrameSequenceDistribution
 from vaezoo.families import Family, Masked
 from vaezoo.families import Normal as NormalFamily
-from vaezoo.missing import fill_missing, is_observed
+from vaezoo.missing import precedes_end
 from vaezoo.models.base import LatentVariableModel
 from vaezoo.models.inference import inference
 from vaezoo.nets import MLP
 from vaezoo.objectives import ELBO, Objective
 from vaezoo.trace import Latent, Trace
 from vaezoo.types import NetFactory, Shape
-
-
-class FrameConditional(Conditional):
-    """p(x_t | c_t), the same for all frames: training starts at the mean of all frames."""
-
-    def init_from_data(self, mean: Tensor, x: Tensor) -> None:
-        frames = x.flatten(0, -1 - len(self.out_shape))
-        frames = frames[is_observed(frames).flatten(1).any(1)]
-        number = is_observed(frames).sum(0).clamp(min=1)
-        super().init_from_data(fill_missing(frames).sum(0) / number, frames)
 
 
 class Path(NamedTuple):
@@ -45,12 +35,6 @@ class Path(NamedTuple):
     q: Distribution
     p: Distribution
     h: Tensor
-
-
-def precedes_end(x: Tensor) -> Tensor:
-    """Return which frames of sequences x (B, T, D) are not after the last one with an observed entry, (B, T)."""
-    observed = is_observed(x).any(-1)
-    return observed.flip(-1).cumsum(-1).flip(-1) > 0
 
 
 class VRNN(LatentVariableModel):
@@ -212,10 +196,13 @@ class VRNN(LatentVariableModel):
             z = choose(Normal(loc, scale, validate_args=False))
             steps.append((z, loc, scale, p.loc, p.scale, h))
             h = self.next_state(h, z, features[:, t].expand(num_samples, -1, -1))
-        z, *params, states = (torch.stack(parts, -2) for parts in zip(*steps, strict=True))
-        pairs = (Normal(*params[i : i + 2], validate_args=False) for i in (0, 2))
-        q, p = (Independent(pair, 2, validate_args=False) for pair in pairs)
-        return Path(z, q, p, states)
+        z, loc, scale, p_loc, p_scale, states = (torch.stack(parts, -2) for parts in zip(*steps, strict=True))
+        return Path(z, self.chain(loc, scale), self.chain(p_loc, p_scale), states)
+
+    @staticmethod
+    def chain(loc: Tensor, scale: Tensor) -> Distribution:
+        """Return the distribution of z with these parameters of all frames, (K, B, T, D_z)."""
+        return Independent(Normal(loc, scale, validate_args=False), 2, validate_args=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None, num_samples: int | None = None) -> Trace:
         self.check_shape(x)

@@ -86,8 +86,7 @@ class Conv1dEncoder(nn.Module):
         self.out_shape = tuple(out_shape)
         widths = [in_channels, *check_widths("channels", channels)]
         layers = check_layers(hidden, kernel)
-        options = {"stride": stride, "padding": kernel // 2}
-        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, **options) for a, b in pairwise(widths))
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, stride, kernel // 2) for a, b in pairwise(widths))
         sizes = [widths[-1] * strided_lengths(length, stride, len(channels))[-1], *layers, prod(out_shape)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = activation_function(activation)
