@@ -101,6 +101,7 @@ def test_examples_for_people(file, tmp_path):
     data = SequenceData(str(file))
     data.setup()
     (table,) = data.save_examples(data.test.x[:4], tmp_path / "some")
+    assert table.name == "some-frames.csv"
     values = np.genfromtxt(table, delimiter=",", names=True)
     lengths = (~data.test.x[:4].isnan().any(-1)).sum(1)
     assert values.dtype.names == ("sequence", "frame", "x0", "x1", "x2")

@@ -254,7 +254,7 @@ class SequenceData(OwnData):
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write sequences as .csv in the user's units: a row for each frame, with the numbers of sequence and frame."""
-        file = path.with_name(f"{path.name}.csv")
+        file = path.with_name(f"{path.name}-frames.csv")  # ``task=reconstruct`` writes NAME.csv itself
         values = self.in_file_units(x).numpy()
         here = is_observed(x).any(-1).cpu().numpy()
         number, frame = np.nonzero(here)
