@@ -11,7 +11,10 @@ import numpy as np
 COUNTS = ["data=array", "data.path=FOLDER/counts.npy"]
 SEQUENCES = ["data=sequences", "data.path=FOLDER/sequences.npz"]
 PAIRS = ["data=digit_labels"]
-WORDS: dict[str, list[str]] = {}
+WORDS: dict[str, list[str]] = {
+    "deep_kalman": SEQUENCES,
+    "vrnn": SEQUENCES,
+}
 
 
 def write_files(folder: Path) -> None:

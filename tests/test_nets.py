@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from conftest import config
 
 from vaezoo.instantiate import build
-from vaezoo.nets import ConvDecoder, ConvEncoder, ResidualBlock, ResNetDecoder, ResNetEncoder
+from vaezoo.nets import (
+    Conv1dDecoder,
+    Conv1dEncoder,
+    ConvDecoder,
+    ConvEncoder,
+    ResidualBlock,
+    ResNetDecoder,
+    ResNetEncoder,
+)
 from vaezoo.nets.conv import Downsample, Upsample, downsampled_sizes
 
 SHAPES = [(1, 28, 20), (3, 64, 64), (2, 33, 17), (4, 8, 8), (1, 1, 5)]
@@ -164,3 +172,46 @@ def test_bad_settings(settings, words):
         ResNetEncoder((1, 8, 8), (2,), blocks=0)
     with pytest.raises(ValueError, match="use model/encoder=mlp"):
         ResNetEncoder((64,), (2,))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2), (5, 2), (9, 4), (5, 5)])
+@pytest.mark.parametrize("shape", [(1, 64), (1, 1), (2, 3, 37), (7, 1000)])
+def test_conv1d_decoder_mirrors_the_encoder(kernel, stride, shape):
+    """<encoder(x), y> = <x, decoder(y)> with the same weights, without activations, for every length."""
+    options = {"channels": [4, 5], "kernel": kernel, "stride": stride, "hidden": 6}
+    encoder, decoder = Conv1dEncoder(shape, (3,), **options).double(), Conv1dDecoder((3,), shape, **options).double()
+    with torch.no_grad():
+        for net in (encoder, decoder):
+            net.activation = lambda h: h
+            for name, parameter in net.named_parameters():
+                if name.endswith("bias"):
+                    parameter.zero_()
+        for mine, other in zip(encoder.layers, reversed(decoder.layers), strict=True):
+            other.weight.copy_(mine.weight.T)
+        for mine, other in zip(encoder.convs, reversed(decoder.convs), strict=True):
+            other.weight.copy_(mine.weight)
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, *shape, generator=g).double(), torch.randn(2, 3, generator=g).double()
+    torch.testing.assert_close((encoder(x) * y).sum(), (x * decoder(y)).sum(), rtol=1e-12, atol=1e-12)
+
+
+def test_conv1d_by_hand():
+    """The layers are torch's, over the last dimension; a band of a spectrogram is a channel."""
+    net = preset("encoder", "conv1d")((1, 40, 50), (20,))
+    assert net.convs[0].weight.shape == (32, 40, 9)
+    assert parameters(net) == 40 * 32 * 9 + 32 + 32 * 64 * 9 + 64 + 64 * 128 * 9 + 128 + 128 * 256 + 256 + 256 * 20 + 20
+    x = torch.rand(3, 1, 40, 50)
+    h = x.squeeze(1)
+    for conv in net.convs:
+        h = F.silu(F.conv1d(h, conv.weight, conv.bias, stride=4, padding=4))
+    h = F.silu(F.linear(h.flatten(1), net.layers[0].weight, net.layers[0].bias))
+    assert torch.equal(net(x).flatten(1), net.layers[1](h))
+
+
+def test_conv1d_errors():
+    with pytest.raises(
+        ValueError, match=r"a convolutional encoder needs signals \(..., T\), got \(5,\): use model/encoder"
+    ):
+        Conv1dEncoder((5,), (2,))
+    with pytest.raises(ValueError, match="kernel must be odd and at least as large as the stride, got kernel=4"):
+        Conv1dDecoder((2,), (1, 9), kernel=4)

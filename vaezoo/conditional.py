@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from vaezoo.families import Family, require_tensor
-from vaezoo.missing import to_float
+from vaezoo.missing import fill_missing, is_observed, to_float
 from vaezoo.types import NetFactory, Shape
 
 
@@ -122,3 +122,22 @@ class Conditional(Network):
     def point_estimate(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """Return one point that represents p(y | inputs), (*batch, *out_shape): the mean, if the family has one."""
         return self.family.point_estimate(*self.params(inputs, context))
+
+
+class FrameConditional(Conditional):
+    """p(y_t | c_t), the same for all frames t of a sequence: training starts at the mean of all frames.
+
+    Arguments are those of ``Conditional``, for one frame.
+    """
+
+    def init_from_data(self, mean: Tensor, x: Tensor) -> None:
+        """Set the offset so that a network with output 0 gives a distribution that fits the frames.
+
+        Args:
+            mean: ignored, the mean of each frame.
+            x: sequences, (N, T, *out_shape). Frames without an observed entry are left out.
+        """
+        frames = x.flatten(0, 1)
+        observed = is_observed(frames)
+        mean = fill_missing(frames).sum(0) / observed.sum(0).clamp(min=1)
+        super().init_from_data(mean, frames[observed.flatten(1).any(1)])

@@ -17,6 +17,15 @@ def is_observed(x: Tensor) -> Tensor:
     return ~x.isnan() if x.is_floating_point() else x >= 0
 
 
+def precedes_end(x: Tensor) -> Tensor:
+    """Return which frames of sequences x (B, T, D) are not after the last one with an observed entry, (B, T).
+
+    >>> precedes_end(torch.tensor([[[1.0], [float("nan")], [2.0], [float("nan")]]]))
+    tensor([[ True,  True,  True, False]])
+    """
+    return is_observed(x).any(-1).flip(-1).cumsum(-1).flip(-1) > 0
+
+
 def fill_missing(x: Tensor, value: float = 0) -> Tensor:
     """Return x with ``value`` in place of missing entries.
 

@@ -1583,6 +1583,34 @@ MUTATIONS = (
         "the last checkpoint of a run is evaluated, not the best",
         "checkpoint",
     ),
+    Mutation(
+        "models/vrnn.py",
+        "torch.where(is_present, q.loc, p.loc), torch.where(is_present, q.scale, p.scale)",
+        "q.loc, q.scale",
+        "the rate of the frames after the end of a sequence is counted",
+        "vrnn sequences",
+    ),
+    Mutation(
+        "models/vrnn.py",
+        "b = torch.where(present[:, t, None], self.backward_cell(features[:, t], b), b)",
+        "b = self.backward_cell(features[:, t], b)",
+        "q of a shorter sequence sees the frames after its end",
+        "vrnn sequences",
+    ),
+    Mutation(
+        "models/vrnn.py",
+        "            states.append(h)\n            h = self.next_state(h, z[..., t, :], features[..., t, :])\n",
+        "            h = self.next_state(h, z[..., t, :], features[..., t, :])\n            states.append(h)\n",
+        "the state of a frame already knows the frame",
+        "vrnn sequences",
+    ),
+    Mutation(
+        "nets/conv1d.py",
+        "output_padding=long - (short - 1) * stride - 1",
+        "output_padding=stride - 1",
+        "the signal is as long as the next multiple of the stride",
+        "nets",
+    ),
 )
 
 

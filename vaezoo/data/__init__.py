@@ -12,6 +12,7 @@ from vaezoo.data.folder import FolderData
 from vaezoo.data.glyphs import Glyphs
 from vaezoo.data.images import ImageData
 from vaezoo.data.own import OwnData
+from vaezoo.data.sequences import SequenceData
 from vaezoo.data.splits import LazyExamples, Split
 from vaezoo.data.sprites import Sprites
 from vaezoo.data.table import TableData, prepare_rows
@@ -37,6 +38,7 @@ __all__ = [
     "ImageData",
     "LazyExamples",
     "OwnData",
+    "SequenceData",
     "Split",
     "Sprites",
     "TableData",

@@ -7,6 +7,7 @@ from vaezoo.distributions.coupled_mixture import CoupledMixtureDistribution
 from vaezoo.distributions.deterministic import Deterministic
 from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution
 from vaezoo.distributions.flow import FlowDistribution
+from vaezoo.distributions.frame_sequence import FrameSequenceDistribution
 from vaezoo.distributions.joint import JointDistribution
 from vaezoo.distributions.levels import CategoricalDistribution
 from vaezoo.distributions.log_normal import LogNormalDistribution
@@ -26,6 +27,7 @@ __all__ = [
     "Deterministic",
     "DiscretizedLogisticDistribution",
     "FlowDistribution",
+    "FrameSequenceDistribution",
     "HypersphericalUniformDistribution",
     "IndexCategoricalDistribution",
     "JointDistribution",

@@ -24,6 +24,7 @@ from vaezoo.models.swae import SWAE
 from vaezoo.models.vae import VAE
 from vaezoo.models.vamp_vae import VampVAE
 from vaezoo.models.vq_vae import VQVAE
+from vaezoo.models.vrnn import VRNN
 from vaezoo.models.wae import WAE
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "SWAE",
     "VAE",
     "VQVAE",
+    "VRNN",
     "WAE",
     "AnnealedVAE",
     "BetaTCVAE",

@@ -24,6 +24,7 @@ CAPABILITIES = {
     "elbo": "the evidence lower bound of a pass",
     "kl_per_dim": "KL(q, p) of each latent dimension, logged as kl_dim/*",
     "active_units": "the number of latent dimensions that depend on x, logged as active_units",
+    "impute": "missing entries can be drawn from p(missing | z)",
     "compile": "torch.compile makes one graph of the pass from x to the loss",
 }
 

@@ -6,6 +6,7 @@ for images take images of any size.
 
 from vaezoo.nets.codebook import Quantizer
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
+from vaezoo.nets.conv1d import Conv1dDecoder, Conv1dEncoder
 from vaezoo.nets.label_conditioned import LabelConditioned
 from vaezoo.nets.made import MADE
 from vaezoo.nets.masked_input import MaskedInput
@@ -17,6 +18,8 @@ from vaezoo.nets.token_input import TokenInput
 __all__ = [
     "MADE",
     "MLP",
+    "Conv1dDecoder",
+    "Conv1dEncoder",
     "ConvDecoder",
     "ConvEncoder",
     "LabelConditioned",

@@ -61,6 +61,8 @@ def require_missing(run: TrainedRun) -> None:
             f"the model of {run.path} was trained without missing entries, so it cannot fill them in: train it on data "
             f"with missing entries, such as data.holes=0.2 of a table"
         )
+    if reason := run.model.limits.get("impute"):
+        raise ConfigError(f"the model of {run.path} cannot fill in missing entries: {reason}")
     if not run.data.has_missing:
         raise ConfigError(f"no entry of the {run.data.noun}s is missing, so there is nothing to fill in")
 
