@@ -41,7 +41,7 @@ from vaezoo.families.normal import (
 from vaezoo.families.posterior import Posterior, PosteriorFactory, diagonal_normal
 from vaezoo.families.token_sequence import TokenSequence
 from vaezoo.families.von_mises_fisher import VonMisesFisher
-from vaezoo.families.wrapped import Masked, Rescaled, WrappedFamily
+from vaezoo.families.wrapped import Masked, Rescaled, WrappedFamily, leave_out_missing
 
 __all__ = [
     "Bernoulli",
@@ -77,5 +77,6 @@ __all__ = [
     "VonMisesFisher",
     "WrappedFamily",
     "diagonal_normal",
+    "leave_out_missing",
     "require_tensor",
 ]

@@ -96,6 +96,11 @@ class Masked(WrappedFamily):
         super().check(fill_missing(x, self.fill_value))
 
 
+def leave_out_missing(family: Family) -> Family:
+    """Return the family if it leaves missing entries out, else ``Masked(family)``."""
+    return family if family.supports_missing else Masked(family)
+
+
 class Rescaled(WrappedFamily):
     """A family of standardized data x = (u - loc) / scale that reports log p(u), in the user's unit.
 

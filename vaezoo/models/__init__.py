@@ -14,6 +14,7 @@ from vaezoo.models.iaf_vae import IAFVAE
 from vaezoo.models.info_vae import InfoVAE
 from vaezoo.models.iwae import IWAE
 from vaezoo.models.ladder_vae import LadderVAE
+from vaezoo.models.missing_iwae import MissingIWAE
 from vaezoo.models.miwae import MIWAE
 from vaezoo.models.mog_vae import MoGVAE
 from vaezoo.models.piwae import PIWAE
@@ -48,6 +49,7 @@ __all__ = [
     "InfoVAE",
     "LadderVAE",
     "LatentVariableModel",
+    "MissingIWAE",
     "MoGVAE",
     "PlanarVAE",
     "SigmaVAE",

@@ -8,7 +8,7 @@ from vaezoo.nets.codebook import Quantizer
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
 from vaezoo.nets.label_conditioned import LabelConditioned
 from vaezoo.nets.made import MADE
-from vaezoo.nets.masked_input import MaskedInput
+from vaezoo.nets.masked_input import MaskedInput, accept_missing
 from vaezoo.nets.mlp import MLP
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
 from vaezoo.nets.spatial import SpatialDecoder, SpatialEncoder
@@ -28,4 +28,5 @@ __all__ = [
     "SpatialDecoder",
     "SpatialEncoder",
     "TokenInput",
+    "accept_missing",
 ]
