@@ -2,7 +2,8 @@
 
 from vaezoo.distributions.categories import ColumnsDistribution, IndexCategoricalDistribution
 from vaezoo.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
-from vaezoo.distributions.counts import NegativeBinomialDistribution, PoissonDistribution
+from vaezoo.distributions.counts import NegativeBinomialDistribution, PoissonDistribution, ZeroInflatedDistribution
+from vaezoo.distributions.counts_given_total import CountsGivenTotal, MultinomialGivenTotal, NegativeBinomialGivenTotal
 from vaezoo.distributions.coupled_mixture import CoupledMixtureDistribution
 from vaezoo.distributions.deterministic import Deterministic
 from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution
@@ -22,6 +23,7 @@ __all__ = [
     "CategoricalDistribution",
     "ColumnsDistribution",
     "ContinuousBernoulliDistribution",
+    "CountsGivenTotal",
     "CoupledMixtureDistribution",
     "Deterministic",
     "DiscretizedLogisticDistribution",
@@ -31,8 +33,10 @@ __all__ = [
     "JointDistribution",
     "LogNormalDistribution",
     "MaskedDistribution",
+    "MultinomialGivenTotal",
     "NearestCode",
     "NegativeBinomialDistribution",
+    "NegativeBinomialGivenTotal",
     "OptimalScaleNormalDistribution",
     "PoissonDistribution",
     "RescaledDistribution",
@@ -40,6 +44,7 @@ __all__ = [
     "TriangularNormal",
     "UniformCodes",
     "VonMisesFisherDistribution",
+    "ZeroInflatedDistribution",
     "get_parameters",
     "is_diagonal_normal",
     "with_parameters",

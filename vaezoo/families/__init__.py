@@ -20,6 +20,7 @@ from vaezoo.families.base import Family, require_tensor
 from vaezoo.families.bernoulli import Bernoulli, ContinuousBernoulli
 from vaezoo.families.categories import Categories, IndexCategorical, Ordinal, OrdinalColumns
 from vaezoo.families.counts import NegativeBinomial, Poisson
+from vaezoo.families.counts_given_total import Multinomial, ScaledNegativeBinomial, SharesOfTotal
 from vaezoo.families.discrete import (
     Categorical,
     CoupledMixtureOfLogistics,
@@ -62,6 +63,7 @@ __all__ = [
     "LogNormal",
     "Masked",
     "MixtureOfDiscretizedLogistics",
+    "Multinomial",
     "NegativeBinomial",
     "Normal",
     "OptimalScaleNormal",
@@ -72,7 +74,9 @@ __all__ = [
     "Posterior",
     "PosteriorFactory",
     "Rescaled",
+    "ScaledNegativeBinomial",
     "SharedScaleNormal",
+    "SharesOfTotal",
     "TokenSequence",
     "VonMisesFisher",
     "WrappedFamily",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaezoo.distributions import MaskedDistribution, RescaledDistribution
 from vaezoo.families.base import Family
@@ -24,7 +25,7 @@ class WrappedFamily(Family):
         self.family = family
         self.num_outputs, self.supported_data = family.num_outputs, family.supported_data
         self.is_batch_coupled, self.supports_missing = family.is_batch_coupled, family.supports_missing
-        self.space, self.fill_value = family.space, family.fill_value
+        self.space, self.fill_value, self.measure = family.space, family.fill_value, family.measure
 
     @property
     def limits(self) -> dict[str, str]:
@@ -44,6 +45,9 @@ class WrappedFamily(Family):
 
     def point_estimate(self, *params: Tensor) -> Tensor:
         return self.family.point_estimate(*params)
+
+    def given(self, px: Distribution, x: Tensor) -> Distribution:
+        return self.family.given(px, x)
 
     def check(self, x: Tensor) -> None:
         self.family.check(x)
@@ -79,6 +83,11 @@ class Masked(WrappedFamily):
             raise ValueError(
                 f"Masked cannot leave missing entries out of {type(family).__name__}, which is fitted to all entries "
                 f"of a batch: use SharedScaleNormal"
+            )
+        if family.measure:
+            raise ValueError(
+                f"Masked cannot leave missing entries out of {type(family).__name__}, which needs all of them: leave "
+                f"such examples out, or use another family"
             )
         self.supports_missing = True
 

@@ -7,6 +7,7 @@ for images take images of any size.
 from vaezoo.nets.codebook import Quantizer
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
 from vaezoo.nets.label_conditioned import LabelConditioned
+from vaezoo.nets.log_input import LogInput
 from vaezoo.nets.made import MADE
 from vaezoo.nets.masked_input import MaskedInput, accept_missing
 from vaezoo.nets.mlp import MLP
@@ -20,6 +21,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "LabelConditioned",
+    "LogInput",
     "MaskedInput",
     "Quantizer",
     "ResNetDecoder",

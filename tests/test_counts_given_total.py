@@ -1,0 +1,404 @@
+"""Counts given their sum: masses by enumeration, scipy's distributions, quadrature, and the contract of the models."""
+
+import itertools
+import math
+from functools import partial
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from conftest import config
+from ppca import linear
+from scipy import optimize, stats
+from test_contract import require
+from torch.distributions import Normal as TorchNormal
+
+from vaezoo.data import DataModule, Split
+from vaezoo.distributions import MultinomialGivenTotal, NegativeBinomialGivenTotal
+from vaezoo.export import preprocessing
+from vaezoo.export.functions import Decoder, Encoder
+from vaezoo.families import Masked, Multinomial, NegativeBinomial, Poisson, ScaledNegativeBinomial
+from vaezoo.instantiate import build
+from vaezoo.models import VAE
+from vaezoo.runs.load import load
+from vaezoo.runs.setup import log_likelihood_kind
+
+FLOAT = torch.float64
+SHARES = torch.tensor([0.2, 0.5, 0.3], dtype=FLOAT)
+THETA = torch.tensor([0.7, 3.0, 1.5], dtype=FLOAT)
+TOTALS = torch.tensor([4.0, 9.0], dtype=FLOAT)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def negative_binomial(zeros=None):
+    logits = None if zeros is None else torch.logit(torch.tensor(zeros, dtype=FLOAT))
+    return NegativeBinomialGivenTotal(SHARES.log(), TOTALS, THETA.log(), logits)
+
+
+def compositions(total):
+    """All x of three counts with this sum."""
+    found = [x for x in itertools.product(range(total + 1), repeat=3) if sum(x) == total]
+    return torch.tensor(found)
+
+
+# Exact values.
+
+
+def test_masses_of_the_multinomial():
+    """The ten x with the sum 3 have the mass 1; with the sum 1 it is the categorical distribution; and scipy's values."""
+    px = MultinomialGivenTotal(SHARES.log(), TOTALS)
+    assert len(compositions(3)) == 10
+    assert px.log_prob(compositions(3)).exp().sum() == pytest.approx(1, abs=1e-13)
+    torch.testing.assert_close(px.log_prob(torch.eye(3)), SHARES.log())
+    x = compositions(6)
+    truth = stats.multinomial.logpmf(x.numpy(), 6, SHARES.numpy())
+    torch.testing.assert_close(px.log_prob(x), torch.from_numpy(truth), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("zeros", [None, [0.3, 0.01, 0.6]])
+def test_masses_of_the_negative_binomial(zeros):
+    """scipy's values; for fixed l the mass over all x is 1; over the x with the sum l it is that of this sum, below 1."""
+    total, px = 4, negative_binomial(zeros)
+    mean = total * SHARES.numpy()
+    theta, pi = THETA.numpy(), np.zeros(3) if zeros is None else np.array(zeros)
+    support = np.arange(4000)[:, None]
+    mass = (1 - pi) * stats.nbinom.pmf(support, theta, theta / (theta + mean)) + pi * (support == 0)
+    ours = px.counts(torch.tensor([[float(total)]], dtype=FLOAT)).log_prob(torch.from_numpy(support)).exp()
+    torch.testing.assert_close(ours, torch.from_numpy(mass), rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(ours.sum(0), torch.ones(3, dtype=FLOAT), rtol=0, atol=1e-12)
+    x = compositions(total)
+    of_this_sum = np.convolve(np.convolve(mass[:, 0], mass[:, 1]), mass[:, 2])[total]
+    assert px.log_prob(x).exp().sum() == pytest.approx(of_this_sum, rel=1e-10)
+    assert of_this_sum < 0.5
+    truth = np.log(mass[x.numpy(), np.arange(3)]).sum(1)
+    torch.testing.assert_close(px.log_prob(x), torch.from_numpy(truth), rtol=1e-12, atol=1e-12)
+
+
+def test_limits_of_the_negative_binomial():
+    """theta to infinity: Poisson with the mean l share; pi to 0: without additional zeros."""
+    x = compositions(5)
+    px = NegativeBinomialGivenTotal(SHARES.log(), TOTALS, torch.full((3,), 25.0, dtype=FLOAT))
+    poisson = stats.poisson.logpmf(x.numpy(), 5 * SHARES.numpy()).sum(1)
+    torch.testing.assert_close(px.log_prob(x), torch.from_numpy(poisson), rtol=0, atol=1e-4)
+    none = NegativeBinomialGivenTotal(SHARES.log(), TOTALS, THETA.log(), torch.full((3,), -40.0, dtype=FLOAT))
+    torch.testing.assert_close(none.log_prob(x), negative_binomial().log_prob(x), rtol=1e-14, atol=0)
+
+
+def test_rare_dimensions_have_their_own_probability():
+    """Nothing is added inside of the logarithms: a share of 1e-12 costs l share nats, and a count there ln of it."""
+    shares = torch.tensor([1 - 1e-12, 1e-12], dtype=FLOAT)
+    px = NegativeBinomialGivenTotal(shares.log(), TOTALS, torch.zeros(2, dtype=FLOAT))
+    counts = px.counts(torch.tensor([1000.0], dtype=FLOAT))
+    assert counts.log_prob(torch.tensor([0.0, 0.0]))[1] == pytest.approx(-1e-9, rel=1e-6)
+    assert counts.log_prob(torch.tensor([0.0, 1.0]))[1] == pytest.approx(math.log(1e-9), rel=1e-8)
+
+
+@pytest.mark.parametrize("family", [Multinomial(), ScaledNegativeBinomial(3), ScaledNegativeBinomial(3, True)])
+def test_an_example_without_counts(family):
+    """Given that the sum is 0, x is known: log p = 0, and the gradients are 0 and not NaN."""
+    raw = torch.zeros(family.num_outputs, 3, requires_grad=True)
+    log_p = family(*raw).log_prob(torch.zeros(3, dtype=torch.long))
+    assert log_p == 0
+    assert torch.equal(torch.autograd.grad(log_p, raw)[0], torch.zeros_like(raw))
+
+
+def test_unigram_limit():
+    """If the code is ignored, the multinomial starts at the ML fit: pooled shares, where the gradient is 0."""
+    x = torch.randint(0, 9, (50, 6), generator=generator())
+    family = Multinomial().double()
+    (logits,) = family.params_for_data(x.double().mean(0), x)
+    torch.testing.assert_close(logits.exp(), x.sum(0) / x.sum(dtype=FLOAT))
+    logits.requires_grad_()
+    (slope,) = torch.autograd.grad(family(logits).log_prob(x).sum(), logits)
+    assert slope.abs().max() < 1e-10
+    assert torch.equal(family.totals[[0, 500, 1000]], x.sum(1).double().quantile(torch.tensor([0.0, 0.5, 1.0]).double(),
+                       interpolation="nearest"))  # fmt: skip
+
+
+def test_maximum_likelihood_without_a_code():
+    """Shares and dispersions found by gradients of this family are those of scipy's likelihood and optimizer."""
+    g = np.random.default_rng(0)
+    totals = g.integers(20, 200, (200, 1))
+    x = g.negative_binomial(2.0, 2.0 / (2.0 + totals * np.array([0.5, 0.3, 0.2])))
+    sums = x.sum(1, keepdims=True)
+
+    def loss(raw):
+        mean = sums * np.exp(raw[:3] - np.logaddexp.reduce(raw[:3]))
+        theta = np.exp(raw[3:])
+        return -stats.nbinom.logpmf(x, theta, theta / (theta + mean)).sum() / len(x)
+
+    truth = optimize.minimize(loss, np.array([0.1, 0, 0, 0, 0, 0])).fun
+    family, data = ScaledNegativeBinomial(3).double(), torch.from_numpy(x)
+    logits = family.params_for_data(data.double().mean(0), data)[0].requires_grad_()
+    start = -family(logits).log_prob(data).mean()
+    search = torch.optim.LBFGS([logits, family.log_dispersion], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        search.zero_grad()
+        value = -family(logits).log_prob(data).mean()
+        value.backward()
+        return value
+
+    search.step(closure)
+    assert float(closure().detach()) == pytest.approx(truth, abs=1e-5)
+    assert truth < start < truth + 0.5  # it starts near
+
+
+@pytest.mark.parametrize("kind", ["multinomial", "negative binomial", "more zeros"])
+def test_samples(kind):
+    """Their totals are those of the training examples, and their mean is ``mean``; ``with_total`` sets the total."""
+    px = {
+        "multinomial": MultinomialGivenTotal(SHARES.log(), TOTALS),
+        "negative binomial": negative_binomial(),
+        "more zeros": negative_binomial([0.3, 0.01, 0.6]),
+    }[kind]
+    torch.manual_seed(0)
+    drawn = px.sample((40_000,))
+    assert drawn.dtype == torch.long
+    torch.testing.assert_close(drawn.double().mean(0), px.mean, rtol=0, atol=0.1)
+    fixed = px.expand((2,)).with_total(torch.tensor([2.0, 30.0], dtype=FLOAT))
+    drawn = fixed.sample((20_000,))
+    torch.testing.assert_close(drawn.double().mean(0), fixed.mean, rtol=0.05, atol=0.05)
+    if kind == "multinomial":
+        assert set(px.sample((100,)).sum(-1).tolist()) == {4, 9}
+        assert torch.equal(drawn.sum(-1), torch.tensor([2, 30]).expand(20_000, 2))
+        assert torch.equal(px.with_total(torch.tensor(0.0)).sample(), torch.zeros(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("likelihood", [Multinomial(), ScaledNegativeBinomial(3), ScaledNegativeBinomial(3, True)])
+def test_log_marginal_is_that_of_quadrature(likelihood):
+    """With one latent dimension: log of the integral of p(x | z, l) N(z; 0, 1), on a grid."""
+    torch.manual_seed(0)
+    model = VAE((3,), latent_dim=1, encoder=linear, decoder=linear, likelihood=likelihood).double().eval()
+    for p in model.encoder.parameters():
+        torch.nn.init.zeros_(p)  # q is near the prior
+    x = torch.tensor([[7, 0, 3], [0, 1, 0]])
+    z = torch.linspace(-9, 9, 4001, dtype=FLOAT)[:, None, None]
+    prior = TorchNormal(0.0, 1.0).log_prob(z[:, :, 0])
+    log_p = (model.decoder(z.expand(-1, 2, -1)).log_prob(x) + prior).logsumexp(0) + math.log(18 / 4000)
+    assert model.log_marginal(x, num_samples=50_000).tolist() == pytest.approx(log_p.tolist(), abs=0.02)
+    torch.manual_seed(1)
+    assert (model(x, num_samples=2000).elbo < log_p).all()
+
+
+# What is refused.
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"takes vectors of counts \(D,\), but x has the shape \(1, 8, 8\)"):
+        Multinomial().raw_shape((1, 8, 8))
+    with pytest.raises(ValueError, match=r"some are missing \(-1\): leave such examples out"):
+        Multinomial().check(torch.tensor([[1, -1]]))
+    with pytest.raises(ValueError, match="takes whole numbers as integers, got torch.float32"):
+        ScaledNegativeBinomial(2).check(torch.tensor([[1.0, 2.0]]))
+    with pytest.raises(ValueError, match="Masked cannot leave missing entries out of Multinomial, which needs all of"):
+        Masked(Multinomial())
+    with pytest.raises(ValueError, match=r"has dispersions of 3 dimensions, but x has the shape \(2,\)"):
+        ScaledNegativeBinomial(3).raw_shape((2,))
+
+
+class Cells(DataModule):
+    """Counts of 6 genes in cells of two types, or another kind of rows of the same shape."""
+
+    noun = "cell"
+
+    def __init__(self, data_kind="count"):
+        super().__init__(val_size=20, batch_size=32)
+        self.data_kind = data_kind
+
+    def read(self):
+        rate = torch.tensor([[9.0, 1, 4, 0.2, 3, 3], [1.0, 9, 0.2, 4, 3, 3]])
+        labels = torch.arange(150) % 2
+        counts = torch.poisson(rate[labels] * (0.5 + torch.rand(150, 1, generator=generator())), generator=generator())
+        x = counts.long() if self.data_kind == "count" else counts.log1p()
+        return Split(x[:110], labels[:110]), Split(x[110:], labels[110:])
+
+
+# The contract, as in test_contract.py.
+
+MODELS = {"count_vae": [], "count_vae with zeros": ["model.zero_inflated=true"]}
+
+
+def node(name):
+    nets = [f"model.{part}.hidden=[12]" for part in ("encoder", "decoder")]
+    return config("model", f"model={name.split()[0]}", "data.shape=[6]", "model.latent_dim=3", *nets, *MODELS[name])
+
+
+def make(name, **settings):
+    torch.manual_seed(0)
+    return build(node(name), "model", **settings)
+
+
+def cells(num=8):
+    return torch.randint(0, 6, (num, 6), generator=generator(1))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def trained(request):
+    """A trained model, its data, its trainer, and the losses of the epochs."""
+    data, losses = Cells(), []
+
+    class Record(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            losses.append(pl_module.stage_values("train")["loss"])
+
+    model = make(request.param, optimizer=lambda p: torch.optim.Adam(p, 1e-2))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(max_epochs=15, callbacks=[Record()], enable_model_summary=False, **quiet)
+    trainer.fit(model, data)
+    return model.eval(), data, trainer, losses
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_pass(name):
+    """Shapes, a finite loss, a gradient in each parameter; other shapes are refused."""
+    model, x = make(name), cells()
+    for num in (1, 5):
+        trace = model(x, num_samples=num)
+        assert trace.log_px.shape == (num, 8)
+        assert trace.elbo.shape == (8,)
+        model.zero_grad()
+        model.objective(trace)["loss"].backward()
+        assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
+    with pytest.raises(ValueError, match=r"expected a batch of shape \(\*batch, 6,\), got"):
+        model.eval().encode(cells()[:, :5])
+
+
+def test_training(trained):
+    """The loss falls, the metrics are logged, samples are counts, and the ELBO does not pass the bound of K samples."""
+    model, data, trainer, losses = trained
+    assert losses[-1] < losses[0] - 0.3
+    assert math.isfinite(float(trainer.callback_metrics["val/elbo"]))
+    assert ("kl_per_dim" in model.limits) != any(name.startswith("val/kl_dim/") for name in trainer.callback_metrics)
+    drawn = model.sample(50).sample()
+    assert drawn.shape == (50, 6)
+    assert drawn.dtype == torch.long
+    assert (drawn >= 0).all()
+    x = data.test.x
+    log_w = model(x, num_samples=50).log_w
+    assert (log_w.mean(0) <= log_w.logsumexp(0) - math.log(50) + 1e-5).all()
+    assert (model.log_marginal(x, num_samples=40) > model(x, num_samples=200).elbo - 0.5).all()
+
+
+def test_totals_of_the_data(trained):
+    """Samples have totals of training examples; a reconstruction has the total of its own example."""
+    model, data, *_ = trained
+    sums = data.train.x.sum(1).float()
+    assert model.likelihood.totals[0] == sums.min()
+    assert model.likelihood.totals[-1] == sums.max()
+    assert model.likelihood.totals.mean() == pytest.approx(float(sums.mean()), rel=0.02)
+    found = model.reconstruct(data.test.x).sum(1)
+    if model.likelihood.num_outputs == 1:
+        torch.testing.assert_close(found, data.test.x.sum(1).float(), rtol=1e-5, atol=0)
+    else:
+        assert (found < data.test.x.sum(1)).all()  # some are zeros for another reason
+
+
+def test_numbers_are_compared_with_those_given_the_sum_only(trained):
+    model, data, *_ = trained
+    assert log_likelihood_kind(model, data) == "counts given their sum"
+    for likelihood in (Poisson(), NegativeBinomial()):
+        assert log_likelihood_kind(VAE((6,), latent_dim=2, likelihood=likelihood), data) == "counts"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_other_data_are_refused(name):
+    """ln(1 + x) are no counts, and an image is no vector."""
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    with pytest.raises(ValueError, match="scores count data, but Cells makes real data"):
+        trainer.fit(make(name), Cells("real"))
+    with pytest.raises(ValueError, match=r"takes vectors of counts \(D,\), but x has the shape \(1, 6, 6\)"):
+        build(node(name) | {"data_shape": [1, 6, 6]}, "model")
+
+
+def test_saved_and_loaded(trained, tmp_path):
+    model, data, trainer, _ = trained
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    again = load(tmp_path / "last.ckpt")
+    assert torch.equal(again.encode(data.test.x), model.encode(data.test.x))
+    z = model.encode(data.test.x)
+    assert torch.equal(again.decode(z).mean, model.decode(z).mean)
+    assert torch.equal(again.likelihood.totals, model.likelihood.totals)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_compiled_equals_eager(name):
+    torch._dynamo.reset()
+    require(make(name), "compile")
+    results = []
+    for compiler in (lambda f: f, partial(torch.compile, backend="aot_eager", fullgraph=True)):
+        model = make(name)
+        function = compiler(lambda x, model=model: model.objective(model(x, num_samples=2))["loss"])
+        torch.manual_seed(1)
+        loss = function(cells())
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters())])
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(eager, compiled, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_autocast(name):
+    values = []
+    for enabled in (False, True):
+        model = make(name)
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            trace = model(cells(), num_samples=2)
+            loss = model.objective(trace)["loss"]
+        assert loss.dtype == trace.log_px.dtype == torch.float32
+        values.append(torch.stack([loss.detach(), trace.elbo.mean().detach()]))
+    torch.testing.assert_close(*values, rtol=0.02, atol=0.3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_weight_is_in_the_elbo(name):
+    model = make(name).eval()
+    found = []
+    for value in (None, 7.0):
+        for weight in model.objective.weights().values() if value else ():
+            weight.fill_(value)
+        torch.manual_seed(1)
+        found.append(model(cells()).elbo)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_are_those_of_finite_differences(name):
+    """Along a random direction of each parameter, at the same draws."""
+    model = make(name).double()
+    model.objective.set_num_train(50)
+
+    def loss():
+        torch.manual_seed(5)
+        return model.objective(model(cells(), num_samples=3))["loss"]
+
+    names, params = zip(*model.named_parameters(), strict=True)
+    slopes = torch.autograd.grad(loss(), params)
+    for key, p, slope in zip(names, params, slopes, strict=True):
+        direction, values = torch.randn(p.shape, dtype=FLOAT, generator=generator(9)), []
+        with torch.no_grad():
+            for step in (1e-5, -2e-5, 1e-5):
+                p.add_(step * direction)
+                values.append(float(loss()))
+        found = (values[0] - values[1]) / 2e-5
+        assert float((slope * direction).sum()) == pytest.approx(found, rel=1e-4, abs=1e-6), key
+
+
+def test_exported_outputs(trained):
+    """Code and mean are those of encode and decode, and each output has a meaning."""
+    model, data, *_ = trained
+    prepare = preprocessing.Preprocessing(data.describe())
+    for function in (Encoder(model, prepare).eval(), Decoder(model, prepare).eval()):
+        with torch.no_grad():
+            inputs = function.example_inputs(data.test.x[:4], data.test.y[:4])
+            outputs, reference = function(**inputs), function.reference(data.test.x[:4], data.test.y[:4])
+        for key, value in reference.items():
+            torch.testing.assert_close(outputs[key], value, rtol=1e-6, atol=1e-6)
+        described = function.describe(inputs, outputs)
+        assert all(tensor["meaning"] != "a parameter of the distribution" for tensor in described["outputs"])
+    assert {"mean", "log_shares", "dispersion"} <= set(outputs)
