@@ -79,7 +79,18 @@ BASELINES = {
 MODELS = ["missing_iwae"]
 
 
-class HighHoles(BundledTable):
+class RandomHoles(BundledTable):
+    """The table with half of its entries hidden at random, by a mask with a number; the test rows are the same ones."""
+
+    def __init__(self, mask: int):
+        super().__init__("breast_cancer", holes=0.5, test_size=0.2, batch_size=64)
+        self.mask = mask
+
+    def hide(self, values: np.ndarray) -> np.ndarray:
+        return np.where(np.random.default_rng(self.mask).random(values.shape) < self.holes, np.nan, values)
+
+
+class HighHoles(RandomHoles):
     """The table with holes that depend on their values: in every second column, values above the mean are hidden."""
 
     def hide(self, values: np.ndarray) -> np.ndarray:
@@ -87,7 +98,7 @@ class HighHoles(BundledTable):
         return np.where(high, np.nan, values)
 
 
-def errors(filled: dict[str, np.ndarray], data: BundledTable) -> dict[str, float]:
+def errors(filled: dict[str, np.ndarray], data: RandomHoles) -> dict[str, float]:
     """Return the mean squared error of the hidden entries of the training and of the test rows."""
     found = {}
     for name, x in filled.items():
@@ -96,7 +107,7 @@ def errors(filled: dict[str, np.ndarray], data: BundledTable) -> dict[str, float
     return found
 
 
-def fill(name: str, data: BundledTable, options: dict) -> dict[str, np.ndarray]:
+def fill(name: str, data: RandomHoles, options: dict) -> dict[str, np.ndarray]:
     """Return the training and the test rows, filled in by a model or a baseline."""
     data.setup()
     sets = {key: getattr(data, key).x for key in ("train", "test")}
@@ -124,10 +135,10 @@ def main() -> None:
     for name in arguments.names or [*BASELINES, *MODELS]:
         found, start = [], time.perf_counter()
         for mask in range(arguments.masks):
-            data = HighHoles("breast_cancer", holes=0.5, split_seed=mask, batch_size=64) if arguments.high else (
-                BundledTable("breast_cancer", holes=0.5, split_seed=mask, batch_size=64))
+            data = (HighHoles if arguments.high else RandomHoles)(mask)
             found.append(errors(fill(name, data, options | {"seed": mask}), data))
-        cells = [f"{interval([row[key] for row in found]).mean:.3f} ± {interval([row[key] for row in found]).half:.3f}" for key in ("train", "test")]
+        intervals = [interval([row[key] for row in found]) for key in ("train", "test")]
+        cells = [f"{found.mean:.3f} ± {found.half:.3f}" for found in intervals]
         print(f"| {name} | {' | '.join(cells)} | {(time.perf_counter() - start) / arguments.masks:.0f} |", flush=True)
 
 

@@ -17,7 +17,7 @@ from vaezoo.distributions.token_sequence import TokenSequenceDistribution
 from vaezoo.distributions.triangular_normal import TriangularNormal
 from vaezoo.distributions.vector_quantized import NearestCode, UniformCodes
 from vaezoo.distributions.von_mises_fisher import HypersphericalUniformDistribution, VonMisesFisherDistribution
-from vaezoo.distributions.wrapped import MaskedDistribution, RescaledDistribution
+from vaezoo.distributions.wrapped import MaskedDistribution, RescaledDistribution, SelfMaskedDistribution
 
 __all__ = [
     "CategoricalDistribution",
@@ -40,6 +40,7 @@ __all__ = [
     "OptimalScaleNormalDistribution",
     "PoissonDistribution",
     "RescaledDistribution",
+    "SelfMaskedDistribution",
     "TokenSequenceDistribution",
     "TriangularNormal",
     "UniformCodes",

@@ -72,7 +72,7 @@ class CountsGivenTotal(Distribution):
 class MultinomialGivenTotal(CountsGivenTotal):
     """The multinomial distribution, with its coefficient.
 
-        log p(x | l) = ln l! - sum_d ln x_d! + sum_d x_d ln share_d
+    log p(x | l) = ln l! - sum_d ln x_d! + sum_d x_d ln share_d
     """
 
     def make(self, log_shares: Tensor, totals: Tensor) -> Self:
@@ -107,9 +107,7 @@ class NegativeBinomialGivenTotal(CountsGivenTotal):
             no such reason.
     """
 
-    def __init__(
-        self, log_shares: Tensor, totals: Tensor, log_dispersion: Tensor, zero_logits: Tensor | None = None
-    ):
+    def __init__(self, log_shares: Tensor, totals: Tensor, log_dispersion: Tensor, zero_logits: Tensor | None = None):
         self.log_dispersion, self.zero_logits = log_dispersion, zero_logits
         super().__init__(log_shares, totals)
 

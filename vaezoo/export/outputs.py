@@ -29,6 +29,7 @@ from vaezoo.distributions import (
     NegativeBinomialDistribution,
     NegativeBinomialGivenTotal,
     RescaledDistribution,
+    SelfMaskedDistribution,
     TriangularNormal,
     get_parameters,
 )
@@ -152,7 +153,8 @@ def _(px: Independent, units: Units) -> Outputs:
 
 @likelihood_outputs.register(MaskedDistribution)
 @likelihood_outputs.register(RescaledDistribution)
-def _(px: MaskedDistribution | RescaledDistribution, units: Units) -> Outputs:
+@likelihood_outputs.register(SelfMaskedDistribution)
+def _(px: MaskedDistribution | RescaledDistribution | SelfMaskedDistribution, units: Units) -> Outputs:
     return likelihood_outputs(px.base, units)
 
 

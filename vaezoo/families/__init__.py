@@ -42,7 +42,7 @@ from vaezoo.families.normal import (
 from vaezoo.families.posterior import Posterior, PosteriorFactory, diagonal_normal
 from vaezoo.families.token_sequence import TokenSequence
 from vaezoo.families.von_mises_fisher import VonMisesFisher
-from vaezoo.families.wrapped import Masked, Rescaled, WrappedFamily, leave_out_missing
+from vaezoo.families.wrapped import Masked, Rescaled, SelfMasking, WrappedFamily, leave_out_missing
 
 __all__ = [
     "Bernoulli",
@@ -75,6 +75,7 @@ __all__ = [
     "PosteriorFactory",
     "Rescaled",
     "ScaledNegativeBinomial",
+    "SelfMasking",
     "SharedScaleNormal",
     "SharesOfTotal",
     "TokenSequence",

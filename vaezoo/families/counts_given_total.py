@@ -38,8 +38,8 @@ class SharesOfTotal(Family):
     def raw_shape(self, shape: Shape) -> tuple[int, ...]:
         if len(shape) != 1:
             raise ValueError(
-                f"{type(self).__name__} takes vectors of counts (D,), but x has the shape {tuple(shape)}: give an array "
-                f"of shape (N, D), or a table of counts"
+                f"{type(self).__name__} takes vectors of counts (D,), but x has the shape {tuple(shape)}: give an "
+                f"array of shape (N, D), or a table of counts"
             )
         return super().raw_shape(shape)
 
@@ -60,8 +60,8 @@ class SharesOfTotal(Family):
     def check(self, x: Tensor) -> None:
         if not x.is_floating_point() and not is_observed(x).all():
             raise ValueError(
-                f"{type(self).__name__} needs all counts of an example, because it takes their sum, but some are missing "
-                f"(-1): leave such examples out, or choose a likelihood of single counts such as NegativeBinomial"
+                f"{type(self).__name__} needs all counts of an example, because it takes their sum, but some are "
+                f"missing (-1): leave such examples out, or choose a likelihood of single counts such as NegativeBinomial"
             )
         super().check(x)
 

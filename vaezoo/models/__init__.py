@@ -18,6 +18,7 @@ from vaezoo.models.ladder_vae import LadderVAE
 from vaezoo.models.missing_iwae import MissingIWAE
 from vaezoo.models.miwae import MIWAE
 from vaezoo.models.mog_vae import MoGVAE
+from vaezoo.models.not_miwae import NotMIWAE
 from vaezoo.models.piwae import PIWAE
 from vaezoo.models.planar_vae import PlanarVAE
 from vaezoo.models.s_vae import SVAE
@@ -53,6 +54,7 @@ __all__ = [
     "LatentVariableModel",
     "MissingIWAE",
     "MoGVAE",
+    "NotMIWAE",
     "PlanarVAE",
     "SigmaVAE",
     "VampVAE",

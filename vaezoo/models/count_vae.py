@@ -24,8 +24,8 @@ class CountVAE(VAE):
 
     Reference: Lopez et al. 2018, Deep generative modeling for single-cell transcriptomics,
     https://doi.org/10.1038/s41592-018-0229-2.
-    Differs from the paper: l is observed, as by default in the authors' later code, and not a latent variable; there are
-    no batches of an experiment and no batch normalization; the zeros of a dropout are off by default.
+    Differs from the paper: l is observed, as by default in the authors' later code, and not a latent variable; there
+    are no batches of an experiment and no batch normalization; additional zeros are off by default.
 
     >>> import torch
     >>> model = CountVAE((3,), latent_dim=2, zero_inflated=False)
@@ -42,9 +42,7 @@ class CountVAE(VAE):
         ValueError: data_shape is not that of a vector.
     """
 
-    def __init__(
-        self, data_shape: Shape, *, zero_inflated: bool, encoder: NetFactory | None = None, **kwargs
-    ):
+    def __init__(self, data_shape: Shape, *, zero_inflated: bool, encoder: NetFactory | None = None, **kwargs):
         likelihood = ScaledNegativeBinomial(data_shape[0], zero_inflated)
         super().__init__(data_shape, encoder=partial(LogInput, net=encoder or MLP), likelihood=likelihood, **kwargs)
         self.has_own_likelihood = True
