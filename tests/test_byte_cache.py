@@ -288,9 +288,7 @@ def test_processes_end_with_their_parent(tmp_path):
         (tmp_path / str(os.getpid())).write_text("")
         time.sleep(0.05)
 
-    process = multiprocessing.get_context("fork").Process(
-        target=lambda: list(map_in_processes(note, range(10_000), 2))
-    )
+    process = multiprocessing.get_context("fork").Process(target=lambda: list(map_in_processes(note, range(10_000), 2)))
     process.start()
     deadline = time.monotonic() + 60
     while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:

@@ -18,7 +18,9 @@ from vaezoo.runs.load import load
 # Models that cannot take images: test_contract_of_rows.py has the same contract on their own data.
 NOT_OF_IMAGES = {
     "count_vae",
+    "mult_vae",
     "not_miwae",
+    "prod_lda",
 }
 MODELS = sorted({path.stem for path in Path(config_folder(), "model").glob("*.yaml")} - NOT_OF_IMAGES)
 NETS = ["mlp", "conv"]

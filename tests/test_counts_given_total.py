@@ -12,7 +12,8 @@ from torch.distributions import Normal as TorchNormal
 
 from vaezoo.distributions import MultinomialGivenTotal, NegativeBinomialGivenTotal
 from vaezoo.families import Masked, Multinomial, ScaledNegativeBinomial
-from vaezoo.models import VAE
+from vaezoo.models import VAE, ProdLDA
+from vaezoo.priors import DirichletNormal
 
 FLOAT = torch.float64
 SHARES = torch.tensor([0.2, 0.5, 0.3], dtype=FLOAT)
@@ -189,3 +190,36 @@ def test_refusals():
         Masked(Multinomial())
     with pytest.raises(ValueError, match=r"has dispersions of 3 dimensions, but x has the shape \(2,\)"):
         ScaledNegativeBinomial(3).raw_shape((2,))
+
+
+# The topic model's parts.
+
+
+@pytest.mark.parametrize(("num", "alpha"), [(3, 0.02), (10, 1.5)])
+def test_prior_of_topics(num, alpha):
+    """Its variances are those of Laplace's approximation: the inverse curvature of the Dirichlet as a density of z."""
+
+    def energy(z):
+        return -alpha * z.log_softmax(0).sum()
+
+    curvature = torch.autograd.functional.hessian(energy, torch.zeros(num, dtype=FLOAT))
+    variances = torch.linalg.pinv(curvature).diagonal()
+    prior = DirichletNormal((num,), alpha=alpha)()
+    torch.testing.assert_close(prior.variance.double(), variances, rtol=1e-5, atol=0)
+    assert torch.equal(prior.mean, torch.zeros(num))
+    with pytest.raises(ValueError, match="a Dirichlet prior needs at least 2 shares"):
+        DirichletNormal((1,), alpha=alpha)
+    with pytest.raises(ValueError, match="alpha must be > 0 and finite, got 0"):
+        DirichletNormal((3,), alpha=0)
+
+
+def test_decoder_of_topics():
+    """A text of one topic has the words of this topic; equal shares have the normalized product of all topics."""
+    torch.manual_seed(0)
+    model = ProdLDA((4,), num_topics=3, alpha=0.1)
+    weights = model.decoder.net.weights
+    one = model.decode(torch.tensor([-90.0, 0.0, -90.0])[None]).log_shares[0]
+    torch.testing.assert_close(one, weights[:, 1].log_softmax(0))
+    equal = model.decode(torch.zeros(1, 3)).log_shares[0]
+    product = weights.softmax(0).prod(1) ** (1 / 3)
+    torch.testing.assert_close(equal.exp(), product / product.sum())

@@ -340,7 +340,7 @@ def test_reduce_on_plateau_follows_the_validation(mode, monkeypatch):
     monkeypatch.setattr(ReduceLROnPlateau, "step", lambda self, value: seen.append(value) or step(self, value))
     plateau = partial(ReduceLROnPlateau, mode=mode, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs")
     rates = rates_of(plateau)
-    assert [rate for rate, in rates] == [1e-3] * 10 + [5e-4] * 5
+    assert [rate for (rate,) in rates] == [1e-3] * 10 + [5e-4] * 5
     assert len(seen) == 3
     assert all(value > 0 if mode == "min" else value < 0 for value in seen)
     with pytest.raises(ValueError, match="ReduceLROnPlateau follows the validation, and there is none: give validat"):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-PACKAGE = '''
+PACKAGE = """
 import torch
 from vaezoo.distributions import Deterministic
 from vaezoo.models import VAE
@@ -33,7 +33,7 @@ class Autoencoder(VAE):
         q = Deterministic(self.encode(x, context), event_dims=1)
         z = q.rsample(torch.Size([num_samples or 1]))
         return Trace(x, self.decoder(z, context), (Latent(q, self.prior(context), z),), context)
-'''
+"""
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO, config
-from test_contract import MODELS, bits
+from test_contract import MODELS as OF_IMAGES
+from test_contract import NOT_OF_IMAGES, bits
 
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build, locate
 from vaezoo.models import CIWAE, IWAE, MIWAE, PIWAE, VAE, LadderVAE
 
+MODELS = sorted({*OF_IMAGES, *NOT_OF_IMAGES})
 HAVE_OWN_METHODS = {"vq_vae", "ladder_vae", "cvae"}
 
 

@@ -54,6 +54,8 @@ LEFT_OUT = re.compile(r"git_commit|second|memory|/versions/|threads|/config/|/un
 # Likelihoods that are the default of images of digits, or score no images.
 NOT_OF_IMAGES = {"auto", "bernoulli", "categories", "index_categorical", "log_normal", "negative_binomial", "ordinal",
                  "ordinal_columns", "poisson", "token_sequence"}  # fmt: skip
+# Models that take no images of digits; ``OTHERS`` has a command for those that a bundled table suits.
+MODELS_NOT_OF_IMAGES = {"count_vae", "mult_vae", "not_miwae", "prod_lda"}
 OLD_KEYS = {"data.batches_per_step": "data.chunk", "callbacks.checkpoint_best": "callbacks.best"}  # of earlier versions
 OLD_NUMBERS = {"log_p_images": "log_p_examples"}  # names of earlier versions, with the present ones
 IN_ORDER = ("state_dict", "optimizer_states", "lr_schedulers", "averaging_state", "current_model_state")
@@ -107,6 +109,8 @@ OTHERS = {  # name: words besides SHORT
     "iwae_vamp": "model=iwae model/prior=vamp",
     "iaf_flow": "model/posterior=iaf model/prior=flow",
     "planar_mixture": "model/posterior=planar model/prior=mixture_of_normals",
+    "holes": "model=missing_iwae data=tables/wine data.holes=0.3",
+    "not_miwae": "model=not_miwae data=tables/wine data.holes=0.3",
     "sprites": "model=beta_tc_vae " + SPRITES,
     "sprites_colors": "model=factor_vae data.colors=3 model/likelihood=discretized_logistic " + SPRITES,
 }
@@ -114,7 +118,8 @@ OTHERS = {  # name: words besides SHORT
 
 def commands(tree: Path) -> dict[str, dict[str, Any]]:
     """Return the commands: name -> steps (command lines, ``@OUT@/NAME`` is a command's folder), needs, fresh."""
-    found = {path.stem: f"model={path.stem}" for path in sorted((tree / "conf/model").glob("*.yaml"))}
+    models = sorted({path.stem for path in (tree / "conf/model").glob("*.yaml")} - MODELS_NOT_OF_IMAGES)
+    found = {name: f"model={name}" for name in models}
     likelihoods = {path.stem for path in (tree / "conf/model/likelihood").glob("*.yaml")} - NOT_OF_IMAGES
     found |= {f"likelihood_{name}": f"model/likelihood={name}" for name in sorted(likelihoods)} | OTHERS
     ran = {name: {"steps": [f"{SHORT} {words} hydra.run.dir=@OUT@/{name}"]} for name, words in found.items()}

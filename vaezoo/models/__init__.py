@@ -18,9 +18,11 @@ from vaezoo.models.ladder_vae import LadderVAE
 from vaezoo.models.missing_iwae import MissingIWAE
 from vaezoo.models.miwae import MIWAE
 from vaezoo.models.mog_vae import MoGVAE
+from vaezoo.models.mult_vae import MultVAE
 from vaezoo.models.not_miwae import NotMIWAE
 from vaezoo.models.piwae import PIWAE
 from vaezoo.models.planar_vae import PlanarVAE
+from vaezoo.models.prod_lda import ProdLDA
 from vaezoo.models.s_vae import SVAE
 from vaezoo.models.sigma_vae import SigmaVAE
 from vaezoo.models.swae import SWAE
@@ -54,8 +56,10 @@ __all__ = [
     "LatentVariableModel",
     "MissingIWAE",
     "MoGVAE",
+    "MultVAE",
     "NotMIWAE",
     "PlanarVAE",
+    "ProdLDA",
     "SigmaVAE",
     "VampVAE",
 ]
