@@ -61,7 +61,8 @@ class SharesOfTotal(Family):
         if not x.is_floating_point() and not is_observed(x).all():
             raise ValueError(
                 f"{type(self).__name__} needs all counts of an example, because it takes their sum, but some are "
-                f"missing (-1): leave such examples out, or choose a likelihood of single counts such as NegativeBinomial"
+                f"missing (-1): leave such examples out, or choose a likelihood of single counts, such as "
+                f"NegativeBinomial"
             )
         super().check(x)
 

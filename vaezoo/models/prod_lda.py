@@ -32,7 +32,7 @@ class ProdLDA(VAE):
     Args:
         data_shape: (D,).
         num_topics: T; >= 2.
-        alpha: concentration of the Dirichlet prior of a text's topics; > 0. A small one makes few topics of a text large.
+        alpha: concentration of the Dirichlet prior of a text's topics; > 0. A small one makes few of them large.
         encoder: makes the network of q(z | x), see ``VAE``; it is given ln(1 + x).
         **kwargs: arguments of ``VAE``, without latent_dim, decoder, prior and likelihood.
 

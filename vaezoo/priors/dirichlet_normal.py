@@ -8,7 +8,7 @@ from vaezoo.types import Shape
 
 
 class DirichletNormal(StandardNormal):
-    """The prior p(z) = N(0, (1 - 1/T) / alpha I) of z (T,), for which softmax(z) is nearly Dirichlet(alpha, ..., alpha).
+    """The prior N(0, (1 - 1/T) / alpha I) of z (T,), for which softmax(z) is nearly Dirichlet(alpha, ..., alpha).
 
     It is Laplace's approximation of the Dirichlet as a density of z (MacKay 1998; Hennig et al. 2012, Kernel Topic
     Models, https://arxiv.org/abs/1110.4713), without covariances, as in Srivastava & Sutton 2017, Autoencoding
