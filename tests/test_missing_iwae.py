@@ -1,4 +1,4 @@
-"""The missing-data IWAE: complete data, rows without any entry, and what it wraps. test_missing.py has PPCA with holes."""
+"""The missing-data IWAE: complete data, rows without any entry, what it wraps. test_missing.py has PPCA with holes."""
 
 import math
 from functools import partial
@@ -40,6 +40,8 @@ def test_rows_without_an_entry():
     """log p(x | z) is 0, so the ELBO is -KL, and the bound of K samples is at most log p = 0."""
     torch.manual_seed(0)
     model = MissingIWAE((4,), encoder=small, likelihood=DimensionScaleNormal([4]), **SETTINGS).double()
+    for p in model.encoder.parameters():
+        torch.nn.init.constant_(p, 0.1)  # with biases of 0, q would be the prior
     trace = model(torch.full((3, 4), math.nan, dtype=FLOAT), num_samples=200)
     assert torch.equal(trace.log_px, torch.zeros(200, 3, dtype=FLOAT))
     assert torch.equal(trace.elbo, -trace.kl.sum(1))
@@ -48,7 +50,7 @@ def test_rows_without_an_entry():
 
 
 def test_the_bound_counts_observed_entries_only():
-    """A likelihood that ignores z: L_K = sum over observed entries of log N(x; 0, 1) + E of the bound of p(z) / q(z)."""
+    """If the decoder ignores z, the bound of many samples is the sum of log N(x_d; 0, scale) over observed entries."""
     torch.manual_seed(0)
     model = MissingIWAE((4,), encoder=small, likelihood=SharedScaleNormal(1.0), **SETTINGS).double()
     for p in (*model.decoder.parameters(), *model.encoder.parameters()):

@@ -990,7 +990,8 @@ MUTATIONS = (
     Mutation(
         "distributions/counts_given_total.py",
         "base = NegativeBinomialDistribution(total.log() + self.log_shares, self.log_dispersion)",
-        "base = NegativeBinomialDistribution((total.log() + self.log_shares).exp().add(1e-8).log(), self.log_dispersion)",
+        "log_mean = ((total.log() + self.log_shares).exp() + 1e-8).log()\n"
+        "        base = NegativeBinomialDistribution(log_mean, self.log_dispersion)",
         "a small number is added to the mean of a gene",
         "counts_given_total",
     ),
