@@ -10,9 +10,14 @@ import numpy as np
 
 COUNTS = ["data=array", "data.path=FOLDER/counts.npy"]
 SEQUENCES = ["data=sequences", "data.path=FOLDER/sequences.npz"]
+HOLES = ["data=tables/wine", "data.holes=0.3"]
 PAIRS = ["data=digit_labels"]
 WORDS: dict[str, list[str]] = {
+    "count_vae": COUNTS,
     "deep_kalman": SEQUENCES,
+    "mult_vae": COUNTS,
+    "not_miwae": HOLES,
+    "prod_lda": COUNTS,
     "vrnn": SEQUENCES,
 }
 

@@ -72,7 +72,7 @@ class Show:
         """Draw ``num`` test examples above their reconstructions."""
         x, y = self.batch(num)
         with evaluating(self.model):
-            outputs = self.data.represent(self.model.decode(self.model.encode(x, y), y))
+            outputs = self.data.represent(self.model.autoencode(x, y))
         title = "inputs over reconstructions"
         pairs = torch.stack([x, outputs.to(x.dtype)], 1).flatten(0, 1)
         return self.draw(pairs, lambda: self.display.pairs(x, outputs, title), title)

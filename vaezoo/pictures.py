@@ -249,7 +249,7 @@ def reconstructions(
         display: makes images of the examples.
     """
     x, y = batch.x[:num], batch.y[:num]
-    outputs = model.decode(model.encode(x, y), y)
+    outputs = model.autoencode(x, y)
     return display.pairs(x, outputs, f"inputs over reconstructions, {when}")
 
 

@@ -979,6 +979,57 @@ MUTATIONS = (
         "images per second: all images so far by the time of the last few",
         "oracles_weights exact_rules callbacks loop",
     ),
+    # Tables with holes, and counts
+    Mutation(
+        "distributions/counts_given_total.py",
+        "log_ways = torch.lgamma(total[..., 0] + 1) - torch.lgamma(x + 1).sum(-1)",
+        "log_ways = torch.lgamma(total[..., 0] + 1)",
+        "the multinomial coefficient lacks the factorials of the counts",
+        "counts_given_total",
+    ),
+    Mutation(
+        "distributions/counts_given_total.py",
+        "base = NegativeBinomialDistribution(total.log() + self.log_shares, self.log_dispersion)",
+        "log_mean = ((total.log() + self.log_shares).exp() + 1e-8).log()\n"
+        "        base = NegativeBinomialDistribution(log_mean, self.log_dispersion)",
+        "a small number is added to the mean of a gene",
+        "counts_given_total",
+    ),
+    Mutation(
+        "distributions/counts.py",
+        "return torch.where(value == 0, torch.logaddexp(F.logsigmoid(self.logits), log_p), log_p)",
+        "return torch.where(value == 0, F.logsigmoid(self.logits), log_p)",
+        "a zero of the base distribution has no probability",
+        "counts_given_total",
+    ),
+    Mutation(
+        "distributions/wrapped.py",
+        "self.slope * torch.where(observed, filled, self.drawn)",
+        "self.slope * filled",
+        "the model of the mask is given the fill value of missing entries",
+        "not_miwae",
+    ),
+    Mutation(
+        "inference/imputation.py",
+        "return inner.drawn, inner.drawn",
+        "return inner.drawn, inner.mean",
+        "entries that are missing because of their values are filled in by the decoder's mean",
+        "not_miwae",
+    ),
+    Mutation(
+        "priors/dirichlet_normal.py",
+        "(1 - 1 / shape[0])",
+        "(1 - 2 / shape[0])",
+        "the variance of the topics' prior lacks a term",
+        "counts_given_total",
+    ),
+    Mutation(
+        "nets/masked_input.py",
+        'getattr(getattr(net, "func", net), "takes_missing", False)',
+        'getattr(net, "takes_missing", False)',
+        "a network for missing entries is wrapped twice",
+        "missing_iwae",
+    ),
     # Weighted samples
     Mutation(
         "trace.py",

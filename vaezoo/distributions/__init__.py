@@ -2,7 +2,8 @@
 
 from vaezoo.distributions.categories import ColumnsDistribution, IndexCategoricalDistribution
 from vaezoo.distributions.continuous_bernoulli import ContinuousBernoulliDistribution
-from vaezoo.distributions.counts import NegativeBinomialDistribution, PoissonDistribution
+from vaezoo.distributions.counts import NegativeBinomialDistribution, PoissonDistribution, ZeroInflatedDistribution
+from vaezoo.distributions.counts_given_total import CountsGivenTotal, MultinomialGivenTotal, NegativeBinomialGivenTotal
 from vaezoo.distributions.coupled_mixture import CoupledMixtureDistribution
 from vaezoo.distributions.deterministic import Deterministic
 from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution
@@ -17,12 +18,13 @@ from vaezoo.distributions.token_sequence import TokenSequenceDistribution
 from vaezoo.distributions.triangular_normal import TriangularNormal
 from vaezoo.distributions.vector_quantized import NearestCode, UniformCodes
 from vaezoo.distributions.von_mises_fisher import HypersphericalUniformDistribution, VonMisesFisherDistribution
-from vaezoo.distributions.wrapped import MaskedDistribution, RescaledDistribution
+from vaezoo.distributions.wrapped import MaskedDistribution, RescaledDistribution, SelfMaskedDistribution
 
 __all__ = [
     "CategoricalDistribution",
     "ColumnsDistribution",
     "ContinuousBernoulliDistribution",
+    "CountsGivenTotal",
     "CoupledMixtureDistribution",
     "Deterministic",
     "DiscretizedLogisticDistribution",
@@ -33,15 +35,19 @@ __all__ = [
     "JointDistribution",
     "LogNormalDistribution",
     "MaskedDistribution",
+    "MultinomialGivenTotal",
     "NearestCode",
     "NegativeBinomialDistribution",
+    "NegativeBinomialGivenTotal",
     "OptimalScaleNormalDistribution",
     "PoissonDistribution",
     "RescaledDistribution",
+    "SelfMaskedDistribution",
     "TokenSequenceDistribution",
     "TriangularNormal",
     "UniformCodes",
     "VonMisesFisherDistribution",
+    "ZeroInflatedDistribution",
     "get_parameters",
     "is_diagonal_normal",
     "with_parameters",

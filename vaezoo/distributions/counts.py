@@ -85,3 +85,34 @@ class NegativeBinomialDistribution(Distribution):
         theta = self.log_dispersion.exp().expand(self._extended_shape(torch.Size(sample_shape)))
         gamma = torch.distributions.Gamma(theta, torch.ones_like(theta), validate_args=False).sample()
         return torch.poisson(gamma * (self.log_mean - self.log_dispersion).exp()).long()
+
+
+class ZeroInflatedDistribution(Distribution):
+    """Counts that are 0 with probability pi for a reason of their own, and else follow another distribution.
+
+        P(0) = pi + (1 - pi) P_base(0),  P(x) = (1 - pi) P_base(x) for x > 0
+
+    Args:
+        base: the other distribution, elementwise.
+        logits: logits of pi, a shape that broadcasts against the batch shape of ``base``.
+    """
+
+    def __init__(self, base: Distribution, logits: Tensor):
+        self.base, self.logits = base, logits
+        super().__init__(torch.broadcast_shapes(base.batch_shape, logits.shape), validate_args=False)
+
+    def expand(self, batch_shape, _instance=None):
+        return ZeroInflatedDistribution(self.base.expand(batch_shape), self.logits.expand(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        log_p = F.logsigmoid(-self.logits) + self.base.log_prob(value)
+        return torch.where(value == 0, torch.logaddexp(F.logsigmoid(self.logits), log_p), log_p)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.sigmoid(-self.logits) * self.base.mean
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        counts = self.base.expand(self.batch_shape).sample(torch.Size(sample_shape))
+        return counts * (torch.rand_like(self.logits.expand(counts.shape)) >= torch.sigmoid(self.logits))

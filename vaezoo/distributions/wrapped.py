@@ -1,8 +1,9 @@
-"""Distributions that change the density of another one: missing entries are left out, or the unit is another one."""
+"""Distributions around another one: missing entries are left out or explained, or the unit is another one."""
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -86,3 +87,42 @@ class RescaledDistribution(WrappedDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.base.log_prob(value) - self.log_scale
+
+
+class SelfMaskedDistribution(WrappedDistribution):
+    """Values and which of them are observed, s: each is observed with a probability that depends on the value itself.
+
+        log p(x_o, s | z) >= E[sum_{d in o} log p(x_d | z) + sum_d log p(s_d | x_d)],  x_m ~ p(x_m | z)
+        p(s_d = 1 | x_d) = sigmoid(intercept + slope x_d)
+
+    ``log_prob`` is the term in brackets for one draw of the missing values x_m, which has a gradient. The draw is made
+    once for a distribution.
+
+    Args:
+        base: the distribution of the values, elementwise, with ``rsample``.
+        intercept: a shape that broadcasts against the batch shape of ``base``.
+        slope: as ``intercept``.
+        fill_value: a value that ``base`` can score.
+    """
+
+    def __init__(self, base: Distribution, intercept: Tensor, slope: Tensor, fill_value: float = 0):
+        super().__init__(base)
+        self.intercept, self.slope, self.fill_value = intercept, slope, fill_value
+        self.draw: Tensor | None = None
+
+    def expand(self, batch_shape, _instance=None):
+        return SelfMaskedDistribution(self.base.expand(batch_shape), self.intercept, self.slope, self.fill_value)
+
+    @property
+    def drawn(self) -> Tensor:
+        """The draw of all values, in the batch shape, of which ``log_prob`` takes the missing ones."""
+        if self.draw is None:
+            self.draw = self.base.rsample()
+        return self.draw
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        observed = is_observed(value)
+        filled = fill_missing(value, self.fill_value)
+        log_px = torch.where(observed, self.base.log_prob(filled), 0)
+        log_odds = self.intercept + self.slope * torch.where(observed, filled, self.drawn)
+        return log_px + F.logsigmoid(torch.where(observed, log_odds, -log_odds))

@@ -17,7 +17,7 @@ def reconstruction(run: TrainedRun, settings: EvaluationSettings) -> EvaluationR
     metric = metrics.ReconstructionMetrics()
     with torch.no_grad():
         for x, y in run.batches("test", what="reconstruction"):
-            metric.update(x.cpu(), run.model.decode(run.model.encode(x, y), y).mean.cpu())
+            metric.update(x.cpu(), run.model.autoencode(x, y).mean.cpu())
     values = metric.compute()
     missing = [name for name in ("ssim", "ms_ssim") if name not in values]
     notes = []

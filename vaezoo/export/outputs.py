@@ -17,6 +17,7 @@ from vaezoo.distributions import (
     CategoricalDistribution,
     ColumnsDistribution,
     ContinuousBernoulliDistribution,
+    CountsGivenTotal,
     CoupledMixtureDistribution,
     DiscretizedLogisticDistribution,
     FlowDistribution,
@@ -26,7 +27,9 @@ from vaezoo.distributions import (
     MaskedDistribution,
     NearestCode,
     NegativeBinomialDistribution,
+    NegativeBinomialGivenTotal,
     RescaledDistribution,
+    SelfMaskedDistribution,
     TriangularNormal,
     get_parameters,
 )
@@ -54,6 +57,8 @@ LIKELIHOOD_MEANINGS = {
     "loc": "locations of p(x | z)",
     "log_scale": "logarithms of the scales of p(x | z)",
     "dispersion": "theta of the negative binomial p(x | z), whose variance is mean + mean^2 / theta",
+    "log_shares": "logarithms of the shares that the expected counts have of their sum; the mean is at the mean sum",
+    "zero_logits": "logits of the probability that a count is 0 for another reason",
     "log_weights": "logarithms of the weights of the components of p(x | z)",
     "coefficients": "by how much the location of a channel depends on the channels before it",
     "log_probs": "logarithms of the probabilities of all values, along the last axis",
@@ -148,7 +153,8 @@ def _(px: Independent, units: Units) -> Outputs:
 
 @likelihood_outputs.register(MaskedDistribution)
 @likelihood_outputs.register(RescaledDistribution)
-def _(px: MaskedDistribution | RescaledDistribution, units: Units) -> Outputs:
+@likelihood_outputs.register(SelfMaskedDistribution)
+def _(px: MaskedDistribution | RescaledDistribution | SelfMaskedDistribution, units: Units) -> Outputs:
     return likelihood_outputs(px.base, units)
 
 
@@ -176,6 +182,17 @@ def _(px: LogNormalDistribution, units: Units) -> Outputs:
 @likelihood_outputs.register(NegativeBinomialDistribution)
 def _(px: NegativeBinomialDistribution, units: Units) -> Outputs:
     return {"dispersion": px.log_dispersion.exp()}
+
+
+@likelihood_outputs.register(CountsGivenTotal)
+def _(px: CountsGivenTotal, units: Units) -> Outputs:
+    return {"log_shares": px.log_shares}
+
+
+@likelihood_outputs.register(NegativeBinomialGivenTotal)
+def _(px: NegativeBinomialGivenTotal, units: Units) -> Outputs:
+    zeros = {} if px.zero_logits is None else {"zero_logits": px.zero_logits}
+    return {"log_shares": px.log_shares, "dispersion": px.log_dispersion.exp().expand_as(px.log_shares)} | zeros
 
 
 @likelihood_outputs.register(DiscretizedLogisticDistribution)

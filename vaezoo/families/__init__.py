@@ -20,6 +20,7 @@ from vaezoo.families.base import Family, require_tensor
 from vaezoo.families.bernoulli import Bernoulli, ContinuousBernoulli
 from vaezoo.families.categories import Categories, IndexCategorical, Ordinal, OrdinalColumns
 from vaezoo.families.counts import NegativeBinomial, Poisson
+from vaezoo.families.counts_given_total import Multinomial, ScaledNegativeBinomial, SharesOfTotal
 from vaezoo.families.discrete import (
     Categorical,
     CoupledMixtureOfLogistics,
@@ -41,7 +42,7 @@ from vaezoo.families.normal import (
 from vaezoo.families.posterior import Posterior, PosteriorFactory, diagonal_normal
 from vaezoo.families.token_sequence import TokenSequence
 from vaezoo.families.von_mises_fisher import VonMisesFisher
-from vaezoo.families.wrapped import Masked, Rescaled, WrappedFamily
+from vaezoo.families.wrapped import Masked, Rescaled, SelfMasking, WrappedFamily, leave_out_missing
 
 __all__ = [
     "Bernoulli",
@@ -62,6 +63,7 @@ __all__ = [
     "LogNormal",
     "Masked",
     "MixtureOfDiscretizedLogistics",
+    "Multinomial",
     "NegativeBinomial",
     "Normal",
     "OptimalScaleNormal",
@@ -72,10 +74,14 @@ __all__ = [
     "Posterior",
     "PosteriorFactory",
     "Rescaled",
+    "ScaledNegativeBinomial",
+    "SelfMasking",
     "SharedScaleNormal",
+    "SharesOfTotal",
     "TokenSequence",
     "VonMisesFisher",
     "WrappedFamily",
     "diagonal_normal",
+    "leave_out_missing",
     "require_tensor",
 ]

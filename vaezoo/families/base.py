@@ -31,6 +31,8 @@ class Family(Recorded, nn.Module):
         supports_missing: whether missing entries (``vaezoo.missing``) are left out of log p.
         space: the space of its values, "real" or "sphere". A posterior must have the space of its prior.
         fill_value: a value that the family can score; it replaces missing entries before the density is computed.
+        measure: what log p(x) is of, beside the values of x, in words such as "given their sum". Numbers of different
+            measures cannot be compared.
     """
 
     num_outputs: int = 1
@@ -39,6 +41,7 @@ class Family(Recorded, nn.Module):
     supports_missing: bool = False
     space: str = "real"
     fill_value: float = 0
+    measure: str = ""
 
     @property
     def takes_integers(self) -> bool:
@@ -104,6 +107,15 @@ class Family(Recorded, nn.Module):
     def point_estimate(self, *params: Tensor) -> Tensor:
         """Return one point that represents the distribution, (*batch, *event): the mean, if it has a formula."""
         return self(*params).mean
+
+    def given(self, px: Distribution, x: Tensor) -> Distribution:
+        """Return p(x | z) with what it takes from x itself, such as the sum of counts; by default nothing.
+
+        Args:
+            px: a distribution of this family, batch shape (B,).
+            x: examples, (B, *shape).
+        """
+        return px
 
     def check(self, x: Tensor) -> None:
         """Raise a ValueError if the data are not of a supported kind. It is too slow to call in every training step."""

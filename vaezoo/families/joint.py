@@ -8,7 +8,7 @@ from torch.distributions import Independent
 
 from vaezoo.distributions import JointDistribution
 from vaezoo.families.base import Family, require_tensor
-from vaezoo.families.wrapped import Masked
+from vaezoo.families.wrapped import leave_out_missing
 from vaezoo.layout import Layout
 from vaezoo.missing import to_whole
 from vaezoo.types import Shape
@@ -45,7 +45,7 @@ class Joint(Family):
         self.layout = Layout(layout)
         if families.keys() != self.layout.shapes.keys():
             raise ValueError(f"the layout has the parts {list(self.layout.shapes)}, but families are {list(families)}")
-        masked = {name: family if family.supports_missing else Masked(family) for name, family in families.items()}
+        masked = {name: leave_out_missing(family) for name, family in families.items()}
         self.families: Mapping[str, Family] = nn.ModuleDict(masked)  # type: ignore[assignment]
         self.integers = frozenset(name for name, family in masked.items() if family.takes_integers)
         self.raw_layout = Layout({name: masked[name].raw_shape(shape) for name, shape in self.layout.shapes.items()})

@@ -1,14 +1,15 @@
-"""Families that wrap another family: missing entries are left out, or log p(x) is reported in another unit."""
+"""Families that wrap another family: missing entries are left out or explained, or the unit is another one."""
 
 import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from vaezoo.distributions import MaskedDistribution, RescaledDistribution
+from vaezoo.distributions import MaskedDistribution, RescaledDistribution, SelfMaskedDistribution
 from vaezoo.families.base import Family
-from vaezoo.missing import fill_missing
+from vaezoo.missing import fill_missing, is_observed
 from vaezoo.types import Shape
 
 
@@ -24,7 +25,7 @@ class WrappedFamily(Family):
         self.family = family
         self.num_outputs, self.supported_data = family.num_outputs, family.supported_data
         self.is_batch_coupled, self.supports_missing = family.is_batch_coupled, family.supports_missing
-        self.space, self.fill_value = family.space, family.fill_value
+        self.space, self.fill_value, self.measure = family.space, family.fill_value, family.measure
 
     @property
     def limits(self) -> dict[str, str]:
@@ -44,6 +45,9 @@ class WrappedFamily(Family):
 
     def point_estimate(self, *params: Tensor) -> Tensor:
         return self.family.point_estimate(*params)
+
+    def given(self, px: Distribution, x: Tensor) -> Distribution:
+        return self.family.given(px, x)
 
     def check(self, x: Tensor) -> None:
         self.family.check(x)
@@ -80,6 +84,11 @@ class Masked(WrappedFamily):
                 f"Masked cannot leave missing entries out of {type(family).__name__}, which is fitted to all entries "
                 f"of a batch: use SharedScaleNormal"
             )
+        if family.measure:
+            raise ValueError(
+                f"Masked cannot leave missing entries out of {type(family).__name__}, which needs all of them: leave "
+                f"such examples out, or use another family"
+            )
         self.supports_missing = True
 
     def forward(self, *params: Tensor) -> MaskedDistribution:
@@ -94,6 +103,11 @@ class Masked(WrappedFamily):
 
     def check(self, x: Tensor) -> None:
         super().check(fill_missing(x, self.fill_value))
+
+
+def leave_out_missing(family: Family) -> Family:
+    """Return the family if it leaves missing entries out, else ``Masked(family)``."""
+    return family if family.supports_missing else Masked(family)
 
 
 class Rescaled(WrappedFamily):
@@ -125,3 +139,52 @@ class Rescaled(WrappedFamily):
 
     def forward(self, *params: Tensor) -> RescaledDistribution:
         return RescaledDistribution(self.family(*params), self.log_scale)
+
+
+class SelfMasking(WrappedFamily):
+    """A family of real numbers and of which of them are observed, s: whether x_d is missing depends on x_d.
+
+        log p(x_o, s | z) with p(s_d = 1 | x_d) = sigmoid(intercept_d + slope_d x_d)
+
+    Missing values are drawn from p(x_m | z), and the draw has a gradient (``SelfMaskedDistribution``). Intercept and
+    slope are learned for each dimension. log p is of x_o and s, so it compares only with values of this kind.
+
+    Reference: Ipsen et al. 2021, not-MIWAE: Deep Generative Modelling with Missing not at Random Data,
+    https://arxiv.org/abs/2006.12871, eq. 7 and 12, "self-masking".
+
+    Args:
+        family: the elementwise family of the values; real numbers.
+        num_dims: number of dimensions of x with shape (D,).
+
+    Raises:
+        ValueError: the family is not one of real numbers, or fits its parameters to all entries of a batch.
+    """
+
+    measure = "and which entries are missing"
+
+    def __init__(self, family: Family, num_dims: int):
+        super().__init__(family)
+        if not family.supported_data & {"real"} or family.is_batch_coupled:
+            raise ValueError(
+                f"SelfMasking draws missing real numbers from an elementwise distribution, which "
+                f"{type(family).__name__} does not have: use model=missing_iwae, or a normal"
+            )
+        self.supports_missing, self.measure = True, type(self).measure
+        self.intercept = nn.Parameter(torch.zeros(num_dims))
+        self.slope = nn.Parameter(torch.zeros(num_dims))
+
+    def forward(self, *params: Tensor) -> SelfMaskedDistribution:
+        return SelfMaskedDistribution(self.family(*params), self.intercept, self.slope, self.fill_value)
+
+    def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
+        return self.family.params_for_mean(fill_missing(mean, self.fill_value))
+
+    @torch.no_grad()
+    def params_for_data(self, mean: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the raw parameters of the wrapped family, and set the intercepts to the shares of observed entries."""
+        share = is_observed(x).to(self.intercept.dtype).mean(0)
+        self.intercept.copy_(torch.logit(share, eps=0.01))
+        return self.family.params_for_data(fill_missing(mean, self.fill_value), x)
+
+    def check(self, x: Tensor) -> None:
+        super().check(fill_missing(x, self.fill_value))

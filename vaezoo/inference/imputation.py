@@ -4,14 +4,28 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, Independent
 
 from vaezoo import seeding
+from vaezoo.distributions import SelfMaskedDistribution
 from vaezoo.missing import is_observed
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.training.means import accumulation_dtype
 
 if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
+
+
+def samples_and_means(px: Distribution) -> tuple[Tensor, Tensor]:
+    """Return draws of x and means, (K, B, *data_shape) each, to be weighted by the importance weights.
+
+    If the weights depend on draws of missing entries, both are these draws: the mean of p(x | z) would ignore that
+    entries are missing because of their values.
+    """
+    inner = px.base_dist if isinstance(px, Independent) else px
+    if isinstance(inner, SelfMaskedDistribution):
+        return inner.drawn, inner.drawn
+    return px.sample(), px.mean
 
 
 class Imputation(NamedTuple):
@@ -67,8 +81,9 @@ def impute(
             trace = model(x[i : i + 1], None if context is None else context[i : i + 1], num_samples=num_samples)
             log_w = trace.log_w[:, 0]
             weights = log_w.to(accumulation_dtype(log_w)).softmax(0)
-            drawn = trace.px.sample()[:, 0][torch.multinomial(weights, max(num_samples, num_draws), replacement=True)]
-            values = torch.einsum("k,k...->...", weights, trace.px.mean[:, 0].to(weights.dtype)).to(x.dtype)
+            samples, means = samples_and_means(trace.px)
+            drawn = samples[:, 0][torch.multinomial(weights, max(num_samples, num_draws), replacement=True)]
+            values = torch.einsum("k,k...->...", weights, means[:, 0].to(weights.dtype)).to(x.dtype)
             if is_category.any():
                 values = torch.where(is_category, drawn.mode(0).values.to(x.dtype), values)
             best[i] = torch.where(observed, x[i], values)

@@ -5,6 +5,7 @@ from vaezoo.models.base import LatentVariableModel
 from vaezoo.models.beta_tc_vae import BetaTCVAE
 from vaezoo.models.beta_vae import BetaVAE
 from vaezoo.models.ciwae import CIWAE
+from vaezoo.models.count_vae import CountVAE
 from vaezoo.models.cvae import CVAE
 from vaezoo.models.dip_vae import DIPVAE
 from vaezoo.models.factor_vae import FactorVAE
@@ -14,10 +15,14 @@ from vaezoo.models.iaf_vae import IAFVAE
 from vaezoo.models.info_vae import InfoVAE
 from vaezoo.models.iwae import IWAE
 from vaezoo.models.ladder_vae import LadderVAE
+from vaezoo.models.missing_iwae import MissingIWAE
 from vaezoo.models.miwae import MIWAE
 from vaezoo.models.mog_vae import MoGVAE
+from vaezoo.models.mult_vae import MultVAE
+from vaezoo.models.not_miwae import NotMIWAE
 from vaezoo.models.piwae import PIWAE
 from vaezoo.models.planar_vae import PlanarVAE
+from vaezoo.models.prod_lda import ProdLDA
 from vaezoo.models.s_vae import SVAE
 from vaezoo.models.sigma_vae import SigmaVAE
 from vaezoo.models.swae import SWAE
@@ -44,14 +49,19 @@ __all__ = [
     "AnnealedVAE",
     "BetaTCVAE",
     "BetaVAE",
+    "CountVAE",
     "FactorVAE",
     "FlowPriorVAE",
     "FullCovVAE",
     "InfoVAE",
     "LadderVAE",
     "LatentVariableModel",
+    "MissingIWAE",
     "MoGVAE",
+    "MultVAE",
+    "NotMIWAE",
     "PlanarVAE",
+    "ProdLDA",
     "SigmaVAE",
     "VampVAE",
 ]

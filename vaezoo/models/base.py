@@ -134,12 +134,17 @@ class LatentVariableModel(Recorded, TrainingLoop):
         return self.decoder.family
 
     @inference
+    def autoencode(self, x: Tensor, context: Tensor | None = None) -> Distribution:
+        """Return p(x | z) at the code of x, batch shape (B,), with what the likelihood takes from x itself."""
+        return self.likelihood.given(self.decode(self.encode(x, context), context), x)
+
+    @inference
     def reconstruct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the examples that represent p(x | z) at the code of x, (B, *data_shape).
 
         They are its means; of tokens and categories the modes.
         """
-        px = self.decode(self.encode(x, context), context)
+        px = self.autoencode(x, context)
         return px.mode if self.likelihood.supported_data <= {"token", "categorical"} else px.mean
 
     @inference

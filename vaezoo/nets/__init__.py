@@ -8,10 +8,12 @@ from vaezoo.nets.codebook import Quantizer
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
 from vaezoo.nets.conv1d import Conv1dDecoder, Conv1dEncoder
 from vaezoo.nets.label_conditioned import LabelConditioned
+from vaezoo.nets.log_input import LogInput
 from vaezoo.nets.made import MADE
-from vaezoo.nets.masked_input import MaskedInput
+from vaezoo.nets.masked_input import MaskedInput, accept_missing
 from vaezoo.nets.mlp import MLP
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
+from vaezoo.nets.shares_decoder import SharesDecoder
 from vaezoo.nets.spatial import SpatialDecoder, SpatialEncoder
 from vaezoo.nets.token_input import TokenInput
 
@@ -23,12 +25,15 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "LabelConditioned",
+    "LogInput",
     "MaskedInput",
     "Quantizer",
     "ResNetDecoder",
     "ResNetEncoder",
     "ResidualBlock",
+    "SharesDecoder",
     "SpatialDecoder",
     "SpatialEncoder",
     "TokenInput",
+    "accept_missing",
 ]

@@ -1,6 +1,7 @@
 """A network for data with missing entries."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,12 @@ class MaskedInput(nn.Module):
         log_columns: the numbers x of a vector that enter as (ln(1 + x) - loc) / scale, such as counts.
         loc: loc of each of them.
         scale: scale of each of them.
+
+    Attributes:
+        takes_missing: True: the inputs may have missing entries.
     """
 
+    takes_missing = True
     log_columns: Tensor
     loc: Tensor
     scale: Tensor
@@ -62,3 +67,12 @@ class MaskedInput(nn.Module):
             logs = (floats.index_select(1, self.log_columns).clamp(min=-0.5).log1p() - self.loc) / self.scale
             floats = floats.index_copy(1, self.log_columns, logs.to(floats.dtype))
         return self.net(torch.cat([floats.where(observed, 0), observed.to(floats.dtype)], 1), context)
+
+
+def accept_missing(net: NetFactory) -> NetFactory:
+    """Return what makes a network for data with missing entries: ``MaskedInput`` around others than such networks.
+
+    Args:
+        net: makes the network: a class, or a ``functools.partial`` of one.
+    """
+    return net if getattr(getattr(net, "func", net), "takes_missing", False) else partial(MaskedInput, net=net)

@@ -25,6 +25,7 @@ class TokenInput(nn.Module):
     """
 
     takes_integers = True
+    takes_missing = True  # padding
 
     def __init__(self, in_shape: Shape, out_shape: Shape, net: NetFactory, num_tokens: int, embedding: int = 64):
         super().__init__()

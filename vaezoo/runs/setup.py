@@ -282,13 +282,15 @@ def log_likelihood_kind(model: LatentVariableModel, data: DataModule) -> str:
     kinds" or "density". ELBOs compare only within one.
 
     If the data module has standardized real numbers and the likelihood does not report log p(x) in the user's units,
-    " of standardized columns" is added. For a model that is given labels, " given y" is added.
+    " of standardized columns" is added. So is what else log p(x) is of (``Family.measure``), and for a model that is
+    given labels, " given y".
     """
     discrete = {"binary": "bits", "count": "counts", "token": "tokens", "categorical": "categories"}
     kinds = discrete | {"mixed": "columns of several kinds"}
     kind = "levels" if model.likelihood.supported_data == {"byte"} else kinds.get(data.data_kind, "density")
     if data.is_standardized and not any(isinstance(part, Rescaled) for part in model.likelihood.modules()):
         kind += " of standardized columns"
+    kind = f"{kind} {model.likelihood.measure}".rstrip()
     return f"{kind} given y" if model.conditional else kind
 
 

@@ -64,7 +64,7 @@ def reconstruct(config: dict[str, Any], num: int | None, split: str | None = Non
     examples, means, errors = [], [], []
     with torch.no_grad():
         for x, y in run.batches(run.chosen, num, "reconstruct"):
-            px = run.model.decode(run.model.encode(x, y), y)
+            px = run.model.autoencode(x, y)
             examples.append((x.cpu(), y.cpu()))
             means.append(run.data.represent(px).cpu())
             errors.append(-px.log_prob(x).cpu())
