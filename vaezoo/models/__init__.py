@@ -14,6 +14,7 @@ from vaezoo.models.iaf_vae import IAFVAE
 from vaezoo.models.info_vae import InfoVAE
 from vaezoo.models.iwae import IWAE
 from vaezoo.models.ladder_vae import LadderVAE
+from vaezoo.models.m2_vae import M2VAE
 from vaezoo.models.miwae import MIWAE
 from vaezoo.models.mog_vae import MoGVAE
 from vaezoo.models.piwae import PIWAE
@@ -32,6 +33,7 @@ __all__ = [
     "DIPVAE",
     "IAFVAE",
     "IWAE",
+    "M2VAE",
     "MIWAE",
     "PIWAE",
     "SVAE",
