@@ -15,7 +15,12 @@ from vaezoo.instantiate import build
 from vaezoo.models.base import CAPABILITIES
 from vaezoo.runs.load import load
 
-MODELS = sorted(path.stem for path in Path(config_folder(), "model").glob("*.yaml"))
+# Models that cannot take plain images with labels: their own test files have the contract on data of their kind.
+NOT_OF_IMAGES = {
+    "conditional_prior_vae",
+}
+ALL_MODELS = sorted(path.stem for path in Path(config_folder(), "model").glob("*.yaml"))
+MODELS = [name for name in ALL_MODELS if name not in NOT_OF_IMAGES]
 NETS = ["mlp", "conv"]
 MORE_NETS = ["burgess", "resnet"]  # with mlp_vae alone: the suite must stay quick
 # Those of other data than images: tests/test_counts_and_categories.py and tests/test_token_sequence.py.

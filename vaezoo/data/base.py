@@ -145,6 +145,10 @@ class DataModule(Recorded, pl.LightningDataModule):
         """Return a split as it is kept in memory. ``name`` is "train", "val" or "test"."""
         return split
 
+    def pair(self, split: Split) -> Split:
+        """Return a split that was read with what a model is given besides x in the place of its labels."""
+        return split
+
     def likelihood_config(self) -> dict[str, Any]:
         """Return the config node of the default likelihood for this kind of data."""
         are_colors = self.data_kind == "byte" and self.shape is not None and len(self.shape) == self.shape[0] == 3
@@ -196,6 +200,15 @@ class DataModule(Recorded, pl.LightningDataModule):
         None: examples of this shape cannot be drawn.
         """
         return x if x.dim() == 4 else None
+
+    def complete(self, images: Tensor, context: Tensor) -> Tensor:
+        """Return images of examples, as ``to_images`` gives them, with what else people should see of each.
+
+        Args:
+            images: (N, C, H, W).
+            context: labels or other conditions of the examples, (N, ...).
+        """
+        return images
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write examples (N, *shape), as the model sees them, in a form for people, and return the files.
@@ -352,6 +365,7 @@ class DataModule(Recorded, pl.LightningDataModule):
         for split, name in zip(splits, names, strict=True):
             checked.append(check_split(split, f"the {name} set of {owner}", self.noun))
             self.check_examples(checked[-1], f"the {name} set of {owner}")
+            checked[-1] = self.pair(checked[-1])
         shapes = [tuple(split.x.shape[1:]) for split in checked]
         for shape, name in zip(shapes, names, strict=True):
             if shape != shapes[0]:
@@ -369,6 +383,12 @@ class DataModule(Recorded, pl.LightningDataModule):
         if self.known_shape is None and not self.is_reading:
             self.inspect()
         return self.known_shape
+
+    @property
+    def context_shape(self) -> tuple[int, ...]:
+        """Shape of the label, or of another condition, of one example; the data are read if they were not yet."""
+        self.inspect()
+        return tuple((self.train or self.splits_as_read[0]).y.shape[1:])
 
     @property
     def mean(self) -> Tensor:

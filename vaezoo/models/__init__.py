@@ -5,6 +5,7 @@ from vaezoo.models.base import LatentVariableModel
 from vaezoo.models.beta_tc_vae import BetaTCVAE
 from vaezoo.models.beta_vae import BetaVAE
 from vaezoo.models.ciwae import CIWAE
+from vaezoo.models.conditional_prior_vae import ConditionalPriorVAE
 from vaezoo.models.cvae import CVAE
 from vaezoo.models.dip_vae import DIPVAE
 from vaezoo.models.factor_vae import FactorVAE
@@ -44,6 +45,7 @@ __all__ = [
     "AnnealedVAE",
     "BetaTCVAE",
     "BetaVAE",
+    "ConditionalPriorVAE",
     "FactorVAE",
     "FlowPriorVAE",
     "FullCovVAE",

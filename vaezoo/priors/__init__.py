@@ -1,6 +1,7 @@
 """Priors p(z): modules that are made from the shape of the latent and return a distribution when called."""
 
 from vaezoo.priors.base import Prior, PriorFactory, StandardNormal
+from vaezoo.priors.context_normal import ContextNormal
 from vaezoo.priors.flow import FlowPrior
 from vaezoo.priors.hypersphere import HypersphericalUniform
 from vaezoo.priors.label_normal import LabelNormal
@@ -8,6 +9,7 @@ from vaezoo.priors.mixture import MixtureOfNormals
 from vaezoo.priors.vamp import VampPrior
 
 __all__ = [
+    "ContextNormal",
     "FlowPrior",
     "HypersphericalUniform",
     "LabelNormal",
