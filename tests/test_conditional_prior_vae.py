@@ -1,4 +1,4 @@
-"""From an image to an image: exact answers of a linear model, the pairs of a condition and an image, and the contract."""
+"""From an image to an image: exact answers of a linear model, pairs of a condition and an image, and the contract."""
 
 import json
 from functools import partial
@@ -205,11 +205,11 @@ def test_what_conditions_refuse(tmp_path):
     with pytest.raises(ConfigError, match=r"data.condition=grey needs images of 3 channels, but they are \(1, 8, 8\)"):
         Digits(condition="grey", binarize="threshold").setup()
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32))
-    with pytest.raises(ConfigError, match=r"condition=upper is for images of bytes, but the examples are torch.float32"):
+    with pytest.raises(ConfigError, match=r"=upper is for images of bytes, but the examples are torch.float32"):
         ArrayData(path=str(tmp_path / "rows.npy"), layout="ND", condition="upper").setup()
     model = ConditionalPriorVAE((1, 8, 8), latent_dim=2, context_shape=(1, 8, 8), num_features=3)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    message = r"each of 2 examples needs a condition of shape \(1, 8, 8\), got class labels: .* use data.condition=upper"
+    message = r"each of 2 examples needs a condition of shape \(1, 8, 8\), got class labels: .* data.condition=upper"
     with pytest.raises(ValueError, match=message):
         pl.Trainer(max_epochs=1, enable_model_summary=False, **quiet).fit(model, Digits(binarize="threshold"))
     with pytest.raises(ValueError, match=r"condition of shape \(1, 8, 8\), got None: pass context=conditions"):
@@ -290,17 +290,17 @@ def test_a_run_and_its_tasks(run, cli, monkeypatch):
     assert summary["scored"] == "bits given y"
     assert summary["config"]["model"]["context_shape"] == [1, 4, 8]
     assert summary["config"]["model"]["data_shape"] == summary["config"]["data"]["shape"] == [1, 4, 8]
-    code, out, err, folder = cli("task=sample", f"run={run}", "num=16")
+    code, _, err, folder = cli("task=sample", f"run={run}", "num=16")
     assert code == 0, err
     arrays = np.load(folder / "samples.npz")
     assert arrays["images"].shape == arrays["conditions"].shape == (16, 1, 4, 8)
     assert (arrays["conditions"][:8] == arrays["conditions"][0]).all()
     assert (folder / "samples.png").exists()
     for task in ("reconstruct", "encode", "score task.num_samples=5"):
-        code, out, err, folder = cli(f"task={task.split()[0]}", f"run={run}", *task.split()[1:])
+        code, _, err, folder = cli(f"task={task.split()[0]}", f"run={run}", *task.split()[1:])
         assert code == 0, err
     words = ["task.metrics=[likelihood,latent,probes,reconstruction,samples,samplers]", "task.num_samples=5"]
-    code, out, err, folder = cli("task=evaluate", f"run={run}", "task.num_images=10", *words)
+    code, _, err, folder = cli("task=evaluate", f"run={run}", "task.num_images=10", *words)
     assert code == 0, err
     found = json.loads((folder / "summary.json").read_text())
     assert found["test"]["elbo"] == pytest.approx(summary["test"]["elbo"], abs=1e-9)
@@ -313,6 +313,7 @@ def test_a_condition_is_part_of_the_data(cli):
     code, _, err, _ = cli("model=conditional_prior_vae", "trainer.max_epochs=1", "logger=none", "threads=1")
     assert code != 0
     assert "needs a condition of shape (1, 8, 8), got class labels: pass context=conditions" in err
-    code, _, err, folder = cli("model=mlp_vae", "data.condition=upper", "trainer.max_epochs=1", "logger=none", "threads=1")
+    short = ["trainer.max_epochs=1", "logger=none", "threads=1"]
+    code, _, err, folder = cli("model=mlp_vae", "data.condition=upper", *short)
     assert code == 0, err
     assert prod(json.loads((folder / "summary.json").read_text())["config"]["model"]["data_shape"]) == 32

@@ -181,7 +181,7 @@ class Display:
         self.noun: str = getattr(data, "noun", "image")
         self.represent: Any = getattr(data, "represent", lambda px: px.mean)
         self.to_images: Any = getattr(data, "to_images", lambda x: x if x.dim() == 4 else None)
-        self.complete: Any = getattr(data, "complete", lambda images, context: images)
+        self.with_context: Any = getattr(data, "with_context", lambda images, context: images)
 
     def can_draw(self, x: Tensor) -> bool:
         """Return whether examples x (N, *shape) can be drawn."""
@@ -214,7 +214,7 @@ class Display:
         if self.to_cells is not None:
             return draw_cells(self.to_cells(self.examples(examples)), title, labels)
         images = self(examples)
-        return image_grid(images if context is None else self.complete(images, context), title)
+        return image_grid(images if context is None else self.with_context(images, context), title)
 
     def pairs(self, inputs: Tensor, outputs: Tensor | Distribution, title: str) -> Picture:
         """Draw each of N inputs above its output."""

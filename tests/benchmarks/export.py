@@ -24,6 +24,7 @@ FILES = {"ONNX": ("encoder.onnx", "decoder.onnx"), "torch.export": ("encoder.pt2
 SHORT = ["trainer.max_epochs=1", "logger=none", "callbacks.images=null", "trainer=cpu"]
 FEW = [f"trainer.limit_{name}_batches=2" for name in ("train", "val", "test")]
 MODELS = sorted(path.stem for path in Path(config_folder(), "model").glob("*.yaml"))
+WORDS_OF_MODELS = {"conditional_prior_vae": ["data.condition=upper"]}  # what models need besides images of digits
 RGB = ["data=sprites", "data.colors=3", "data.size=32", "data.test_size=200", "data.binarize=none", *FEW]
 SMALL = ["model.encoder.channels=[8,16]", "model.decoder.channels=[8,16]"]
 # Further rows: what is exported, and the command that trains it.
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table into docs/export.md")
     parser.add_argument("--only", default="", help="a regular expression: only rows whose title contains it")
     arguments = parser.parse_args()
-    rows = {f"`{name}`": [f"model={name}"] for name in MODELS} | OTHERS
+    rows = {f"`{name}`": [f"model={name}", *WORDS_OF_MODELS.get(name, [])] for name in MODELS} | OTHERS
     table = ["| model | encoder gives | decoder gives | ONNX | torch.export |", "|---|---|---|---|---|"]
     for title, words in rows.items():
         if re.search(arguments.only, title):

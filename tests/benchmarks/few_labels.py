@@ -71,7 +71,7 @@ def main() -> None:
     print(f"\n{args.data}, {settings}\n\n| method | test error in % |\n|---|---|")
     for name, values in errors.items():
         print(f"| {name} | {interval(values)} |")
-    print(f"\nELBO of m2_vae: {interval(elbos)} nats per image; {np.mean(seconds):.0f} s of processor time for a training")
+    print(f"\nELBO of m2_vae: {interval(elbos)} nats per image; {np.mean(seconds):.0f} s of processor time each")
 
 
 if __name__ == "__main__":

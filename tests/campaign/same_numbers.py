@@ -51,6 +51,10 @@ SECONDS = 3600  # after this time, a command is killed and counts as failed
 LIBRARIES = ("torch", "lightning.pytorch", "hydra", "torchmetrics", "numpy", "sklearn.datasets", "sklearn.linear_model",
              "scipy.stats", "PIL.Image", "matplotlib.figure", "rich.console", "rich.table", "tqdm")  # fmt: skip
 LEFT_OUT = re.compile(r"git_commit|second|memory|/versions/|threads|/config/|/units/|/quantities/|/settings/|/verdict/")
+# Models that do not take images with labels, and what they need.
+WORDS_OF_MODELS = {
+    "conditional_prior_vae": "data.condition=upper",
+}
 # Likelihoods that are the default of images of digits, or score no images.
 NOT_OF_IMAGES = {"auto", "bernoulli", "categories", "index_categorical", "log_normal", "negative_binomial", "ordinal",
                  "ordinal_columns", "poisson", "token_sequence"}  # fmt: skip
@@ -114,7 +118,8 @@ OTHERS = {  # name: words besides SHORT
 
 def commands(tree: Path) -> dict[str, dict[str, Any]]:
     """Return the commands: name -> steps (command lines, ``@OUT@/NAME`` is a command's folder), needs, fresh."""
-    found = {path.stem: f"model={path.stem}" for path in sorted((tree / "conf/model").glob("*.yaml"))}
+    models = sorted(path.stem for path in (tree / "conf/model").glob("*.yaml"))
+    found = {name: f"model={name} {WORDS_OF_MODELS.get(name, '')}".strip() for name in models}
     likelihoods = {path.stem for path in (tree / "conf/model/likelihood").glob("*.yaml")} - NOT_OF_IMAGES
     found |= {f"likelihood_{name}": f"model/likelihood={name}" for name in sorted(likelihoods)} | OTHERS
     ran = {name: {"steps": [f"{SHORT} {words} hydra.run.dir=@OUT@/{name}"]} for name, words in found.items()}

@@ -201,7 +201,7 @@ class DataModule(Recorded, pl.LightningDataModule):
         """
         return x if x.dim() == 4 else None
 
-    def complete(self, images: Tensor, context: Tensor) -> Tensor:
+    def with_context(self, images: Tensor, context: Tensor) -> Tensor:
         """Return images of examples, as ``to_images`` gives them, with what else people should see of each.
 
         Args:

@@ -35,7 +35,7 @@ def make_pairs(split: Split, condition: str, noun: str) -> Split:
         raise ConfigError(
             f"data.condition={condition} is for images of bytes, but the {noun}s are {x.dtype} {tuple(x.shape[1:])}"
         )
-    if condition == "upper" and x.shape[2] < 2 or condition == "grey" and x.shape[1] != 3:
+    if (condition == "upper" and x.shape[2] < 2) or (condition == "grey" and x.shape[1] != 3):
         needs = "at least 2 rows" if condition == "upper" else "3 channels"
         raise ConfigError(f"data.condition={condition} needs images of {needs}, but they are {tuple(x.shape[1:])}")
     if condition == "upper":

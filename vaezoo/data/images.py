@@ -39,9 +39,9 @@ class ImageData(DataModule):
     Args:
         shape: (C, H, W) of the images, checked when they are read. None: the shape of the images that are read.
         binarize: mode of binarization: ``auto``, ``dynamic``, ``static``, ``threshold`` or ``none``.
-        condition: ``upper``, ``edges``, ``grey`` or ``small``: the batches are pairs (x, c), in which a condition c that
-            is made from the image takes the place of the labels (``make_pairs``). Then x may have another shape than
-            the images. None: the batches have labels.
+        condition: ``upper``, ``edges``, ``grey`` or ``small``: the batches are pairs (x, c), in which a condition c
+            that is made from the image takes the place of the labels (``make_pairs``). ``shape`` is then that of x,
+            which may be a part of an image. None: the batches have labels.
         **kwargs: arguments of ``DataModule``.
 
     Raises:
@@ -52,7 +52,9 @@ class ImageData(DataModule):
     binary = False
     default_binarize = "none"
 
-    def __init__(self, shape: Shape | None = None, binarize: str = "dynamic", condition: str | None = None, **kwargs: Any):
+    def __init__(
+        self, shape: Shape | None = None, binarize: str = "dynamic", condition: str | None = None, **kwargs: Any
+    ):
         super().__init__(shape, **kwargs)
         if condition is not None:
             require(condition in CONDITIONS, "condition", condition, f"null, {', '.join(CONDITIONS)}")
@@ -121,7 +123,7 @@ class ImageData(DataModule):
 
     # What people see.
 
-    def complete(self, images: Tensor, context: Tensor) -> Tensor:
+    def with_context(self, images: Tensor, context: Tensor) -> Tensor:
         return images if self.condition is None else join(images, context, self.condition)
 
     def label_columns(self, y: Tensor) -> dict[str, np.ndarray]:

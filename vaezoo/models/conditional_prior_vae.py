@@ -9,13 +9,13 @@ from vaezoo.types import NetFactory, Shape
 
 
 class ConditionalPriorVAE(VAE):
-    """The conditional VAE of Sohn et al. in full: a condition c, such as a part of a picture, and x, what it leaves out.
+    """The conditional VAE of Sohn et al. in full: from a condition c, such as a part of a picture, to x.
 
         ELBO = E_q[log p(x | z, c)] - KL(q(z | x, c), p(z | c)),  a bound of log p(x | c)
 
-    z describes what c leaves open: several x for one c are samples z ~ p(z | c). c is an image of its own and no part of
-    x; with ``data.condition=upper``, c is the upper half of a picture and x the lower half. If c and x are images, the
-    encoder sees both as channels; the decoder sees z and numbers that a network of its own computes from c.
+    z describes what c leaves open: several x for one c are samples z ~ p(z | c). c is an image of its own and no part
+    of x; with ``data.condition=upper``, c is the upper half of a picture and x the lower half. If c and x are images,
+    the encoder sees both as channels; the decoder sees z and numbers that a network of its own computes from c.
 
     log p(x | c) by importance sampling rises with the number of samples, K: a value without its K says nothing.
 
@@ -38,8 +38,6 @@ class ConditionalPriorVAE(VAE):
         prior: makes p(z | c); ``ContextNormal`` if None. The standard normal gives a prior that does not depend on c.
         **kwargs: arguments of ``VAE``.
     """
-
-    conditional = True
 
     def __init__(
         self,
@@ -64,4 +62,5 @@ class ConditionalPriorVAE(VAE):
             prior=prior or partial(ContextNormal, context_shape=context_shape, net=net),
             **kwargs,
         )
+        self.conditional = True  # also with a prior that does not depend on c
         self.context_shape = tuple(context_shape)

@@ -27,9 +27,7 @@ class ContextNormal(Prior):
 
     conditional = True
 
-    def __init__(
-        self, shape: Shape, posterior: Conditional | None = None, *, context_shape: Shape, net: NetFactory
-    ):
+    def __init__(self, shape: Shape, posterior: Conditional | None = None, *, context_shape: Shape, net: NetFactory):
         super().__init__(shape)
         self.shape = tuple(shape)
         self.normal = Conditional(context_shape, shape, net, diagonal_normal(shape))

@@ -21,8 +21,9 @@ from vaezoo.runs.trained import TrainedRun, open_run
 def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
     """Draw z ~ p(z) and write what represents p(x | z) as ``samples.npz``, and ``samples.png``.
 
-    A model that takes labels gets the classes in turn, one that takes images some test images, each several times. The same ``seed`` gives the same examples. The data module also
-    writes them in a form for people, such as a text or a table.
+    A model that takes labels gets the classes in turn; one that takes images, conditions of the test set, each several
+    times. The same ``seed`` gives the same examples. The data module also writes them in a form for people, such as a
+    text or a table.
 
     Args:
         config: the resolved config.
