@@ -12,6 +12,7 @@ image, and of the best of 50 samples (means of p(x | z, c)), per pixel: what a c
 import argparse
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--runs", help="folder to keep the runs in, RUNS/SEED")
     args = parser.parse_args()
     torch.set_num_threads(1)
     nats: dict[str, list[float]] = {}
@@ -84,11 +86,12 @@ def main() -> None:
     seconds = []
     for seed in range(args.seeds):
         start = time.process_time()
+        folder = Path(args.runs, str(seed)) if args.runs else None
         nets = {f"model.{part}.{key}": value for part in ("encoder", "decoder")
                 for key, value in (("hidden", [500, 500]), ("activation", "relu"))}  # fmt: skip
         run = vaezoo.fit(
             "mnist", "conditional_prior_vae", root=args.root, seed=seed, max_epochs=args.epochs, scheduler="cosine",
-            verbose=False, **SETTINGS, **nets,
+            folder=folder, verbose=False, **SETTINGS, **nets,
         )  # fmt: skip
         seconds.append(time.process_time() - start)
         data = MNIST(root=args.root, condition="upper", seed=seed)
