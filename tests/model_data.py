@@ -13,6 +13,7 @@ SEQUENCES = ["data=sequences", "data.path=FOLDER/sequences.npz"]
 HOLES = ["data=tables/wine", "data.holes=0.3"]
 PAIRS = ["data=digit_labels"]
 WORDS: dict[str, list[str]] = {
+    "conditional_prior_vae": ["data.condition=upper"],
     "count_vae": COUNTS,
     "deep_kalman": SEQUENCES,
     "mult_vae": COUNTS,

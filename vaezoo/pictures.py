@@ -181,6 +181,7 @@ class Display:
         self.noun: str = getattr(data, "noun", "image")
         self.represent: Any = getattr(data, "represent", lambda px: px.mean)
         self.to_images: Any = getattr(data, "to_images", lambda x: x if x.dim() == 4 else None)
+        self.with_context: Any = getattr(data, "with_context", lambda images, context: images)
 
     def can_draw(self, x: Tensor) -> bool:
         """Return whether examples x (N, *shape) can be drawn."""
@@ -195,11 +196,25 @@ class Display:
         images: Tensor = self.to_images(self.examples(examples))
         return images
 
-    def grid(self, examples: Tensor | Distribution, title: str, labels: Sequence[str] = ()) -> Picture:
-        """Draw N examples. Labels stand before rows of a table; images have none."""
+    def grid(
+        self,
+        examples: Tensor | Distribution,
+        title: str,
+        labels: Sequence[str] = (),
+        context: Tensor | None = None,
+    ) -> Picture:
+        """Draw N examples. Labels stand before rows of a table; images have none, but are drawn with their conditions.
+
+        Args:
+            examples: the examples, or distributions.
+            title: text above the picture.
+            labels: labels of the rows of a table.
+            context: conditions of the examples, (N, ...); they are seen if they are images.
+        """
         if self.to_cells is not None:
             return draw_cells(self.to_cells(self.examples(examples)), title, labels)
-        return image_grid(self(examples), title)
+        images = self(examples)
+        return image_grid(images if context is None else self.with_context(images, context), title)
 
     def pairs(self, inputs: Tensor, outputs: Tensor | Distribution, title: str) -> Picture:
         """Draw each of N inputs above its output."""
@@ -229,9 +244,16 @@ def image_grid(images: Tensor, title: str) -> Picture:
 def cycle_classes(labels: Tensor, num: int) -> Tensor:
     """Return ``num`` labels that cycle through the classes of labels (N, ...).
 
+    Conditions that are images (N, C, H, W) have no classes: some of them are returned, evenly spaced, each
+    ``NUM_COLUMNS`` times one after another.
+
     >>> cycle_classes(torch.tensor([3, 1, 3]), 5)
     tensor([1, 3, 1, 3, 1])
     """
+    if labels.dim() == 4:
+        rows = -(-num // NUM_COLUMNS)
+        which = torch.arange(rows, device=labels.device) * len(labels) // rows
+        return labels[which].repeat_interleave(NUM_COLUMNS, 0)[:num]
     classes = labels.unique(dim=0)
     return classes[torch.arange(num, device=classes.device) % len(classes)]
 
@@ -263,7 +285,8 @@ def samples(model: LatentVariableModel, batch: Batch, num: int, when: str, displ
         when: text for the title, such as "epoch 3".
         display: makes images of the examples.
     """
-    return display.grid(model.sample(num, cycle_classes(batch.y, num)), f"samples, {when}")
+    context = cycle_classes(batch.y, num)
+    return display.grid(model.sample(num, context), f"samples, {when}", context=context)
 
 
 def traversals(

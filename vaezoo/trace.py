@@ -188,11 +188,17 @@ class Trace:
         ``log_w.logsumexp(0) - log K`` is the importance-weighted bound (Burda et al. 2016, Importance Weighted
         Autoencoders, https://arxiv.org/abs/1509.00519). For an enumerated latent, it is the exact sum over its values.
         """
-        self.require_bound()
-        log_w = self.log_px
-        for latent in self.latents:
-            log_w = log_w + latent.log_p - latent.log_q
+        log_w = self.log_ratio
         return log_w if self.weights is None else log_w + (len(log_w) * self.weights).log()
+
+    @cached_property
+    def log_ratio(self) -> Tensor:
+        """log p(x, z) - log q(z | x), (K, B). Its expectation is an estimate of the ELBO."""
+        self.require_bound()
+        log_ratio = self.log_px
+        for latent in self.latents:
+            log_ratio = log_ratio + latent.log_p - latent.log_q
+        return log_ratio
 
     @property
     def latent(self) -> Latent:

@@ -84,6 +84,49 @@ class Mutation:
 
 
 MUTATIONS = (
+    # Few labels, and conditions that are images
+    Mutation(
+        "objectives/semi_supervised.py",
+        "(bounds + log_prior)",
+        "bounds",
+        "ln C is left out of the bound of an example with a label",
+        "m2_vae",
+    ),
+    Mutation(
+        "objectives/semi_supervised.py",
+        "observed.sum().clamp(min=1)",
+        "len(observed)",
+        "the cross-entropy is divided by the number of all examples",
+        "m2_vae",
+    ),
+    Mutation(
+        "models/m2_vae.py",
+        "self.decoder(torch.cat([z, y], -1))",
+        "self.decoder(torch.cat([z, log_q.exp().expand_as(y)], -1))",
+        "the decoder is given q(y | x) in place of a sum over y",
+        "m2_vae",
+    ),
+    Mutation(
+        "inference/importance_sampling.py",
+        "return log_w.logsumexp(1) - math.log(num_values), elbo.sum(1)",
+        "return log_w.logsumexp(1), elbo.sum(1)",
+        "the prior of an enumerated latent is left out of log p(x)",
+        "m2_vae",
+    ),
+    Mutation(
+        "data/conditions.py",
+        "Split(x[:, :, half:].contiguous(), x[:, :, :half]",
+        "Split(x, x[:, :, :half]",
+        "the condition is also a part of x",
+        "conditional_prior_vae",
+    ),
+    Mutation(
+        "models/conditional_prior_vae.py",
+        "prior=prior or partial(ContextNormal, context_shape=context_shape, net=net)",
+        "prior=prior",
+        "the prior does not depend on the condition",
+        "conditional_prior_vae",
+    ),
     # Results by example
     Mutation(
         "inference/imputation.py",
@@ -158,8 +201,8 @@ MUTATIONS = (
     ),
     Mutation(
         "trace.py",
-        "log_w = log_w + latent.log_p - latent.log_q",
-        "log_w = self.log_px + latent.log_p - latent.log_q",
+        "log_ratio = log_ratio + latent.log_p - latent.log_q",
+        "log_ratio = self.log_px + latent.log_p - latent.log_q",
         "importance weights hold the last layer's densities alone",
         "trace ladder",
     ),

@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from vaezoo import seeding
 from vaezoo.data.batching import Batches, BatchLoader, ChunkLoader
-from vaezoo.data.splits import Split, check_split, check_values, describe_value
+from vaezoo.data.splits import Split, check_split, check_values, describe_value, keep_labels
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import Recorded
 from vaezoo.missing import fill_missing, is_observed
@@ -26,6 +26,7 @@ from vaezoo.training.trainer_info import TrainerInfo
 from vaezoo.types import Batch, Shape
 
 NO_TRAINER = TrainerInfo()
+LABELLED_SHARE = 0.1  # of an epoch, if there are few labels: nearly every batch then has some
 # The default likelihood of each kind of data (``vaezoo.families``). Tokens, categories and mixed data need sizes: the
 # classes of such data define ``likelihood_config``.
 DEFAULT_LIKELIHOODS = {
@@ -71,6 +72,9 @@ class DataModule(Recorded, pl.LightningDataModule):
             on it, else 0.
         on_device: whether the training examples are copied to the GPU that trains; without effect on a CPU or with
             workers. None: they are if they take less than half of its free memory; the choice is printed.
+        num_labels: number of training labels that are kept, as many of each class as possible, drawn by ``split_seed``;
+            the others are missing (-1). An epoch then repeats the examples with a label, so that at least
+            ``LABELLED_SHARE`` of it have one. None: all are kept, and nothing is repeated.
 
     Raises:
         ValueError: a number is too small.
@@ -98,6 +102,7 @@ class DataModule(Recorded, pl.LightningDataModule):
         batches_per_step: int = 1,
         num_workers: int | None = None,
         on_device: bool | None = None,
+        num_labels: int | None = None,
     ):
         super().__init__()
         least = {"batch_size": 1, "val_size": 1, "batches_per_step": 1, "num_workers": 0}
@@ -109,6 +114,9 @@ class DataModule(Recorded, pl.LightningDataModule):
         self.root, self.batch_size = root, batch_size
         self.val_size, self.split_seed, self.seed = val_size, split_seed, seed
         self.batches_per_step, self.num_workers, self.on_device = batches_per_step, num_workers, on_device
+        if num_labels is not None and num_labels < 1:
+            raise ValueError(f"data.num_labels must be >= 1, got {num_labels}: leave it out to keep all labels")
+        self.num_labels = num_labels
         self.train: Split | None = None
         self.all: Split | None = None
         self.splits_as_read: list[Split] = []  # between ``inspect`` and ``setup``
@@ -135,6 +143,10 @@ class DataModule(Recorded, pl.LightningDataModule):
 
     def prepare_split(self, split: Split, name: str) -> Split:
         """Return a split as it is kept in memory. ``name`` is "train", "val" or "test"."""
+        return split
+
+    def pair(self, split: Split) -> Split:
+        """Return a split that was read with what a model is given besides x in the place of its labels."""
         return split
 
     def likelihood_config(self) -> dict[str, Any]:
@@ -188,6 +200,15 @@ class DataModule(Recorded, pl.LightningDataModule):
         None: examples of this shape cannot be drawn.
         """
         return x if x.dim() == 4 else None
+
+    def with_context(self, images: Tensor, context: Tensor) -> Tensor:
+        """Return images of examples, as ``to_images`` gives them, with what else people should see of each.
+
+        Args:
+            images: (N, C, H, W).
+            context: labels or other conditions of the examples, (N, ...).
+        """
+        return images
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write examples (N, *shape), as the model sees them, in a form for people, and return the files.
@@ -284,9 +305,25 @@ class DataModule(Recorded, pl.LightningDataModule):
             train = full.select(order[num_val:].sort().values)
         if stage == "fit" and self.batch_size > len(train.x):
             rank_zero_only(print)(f"batch_size={self.batch_size}: the {len(train.x)} training {nouns} are one batch")
+        if self.num_labels is not None:
+            train = Split(train.x, keep_labels(self.check_classes(train.y), self.num_labels, self.split_seed))
         self.train = self.prepare_split(train, "train")
         self.val = self.prepare_split(val[0], "val")
         self.test = self.prepare_split(test, "test")
+
+    def check_classes(self, y: Tensor) -> Tensor:
+        """Return the labels of the training examples if each is one class.
+
+        Raises:
+            ValueError: there are no labels, or they are factors.
+        """
+        if y.dim() != 1 or y.is_floating_point() or bool((y < 0).all()):
+            what = "have no labels" if y.dim() == 1 else f"have labels of shape {tuple(y.shape[1:])}"
+            raise ValueError(
+                f"data.num_labels={self.num_labels} keeps some class labels, but the {self.noun}s of "
+                f"{type(self).__name__} {what}: leave it out"
+            )
+        return y
 
     def inspect(self) -> None:
         """Read and check the data, once, so that shape, kind and missing entries are known before ``setup``.
@@ -328,6 +365,7 @@ class DataModule(Recorded, pl.LightningDataModule):
         for split, name in zip(splits, names, strict=True):
             checked.append(check_split(split, f"the {name} set of {owner}", self.noun))
             self.check_examples(checked[-1], f"the {name} set of {owner}")
+            checked[-1] = self.pair(checked[-1])
         shapes = [tuple(split.x.shape[1:]) for split in checked]
         for shape, name in zip(shapes, names, strict=True):
             if shape != shapes[0]:
@@ -345,6 +383,12 @@ class DataModule(Recorded, pl.LightningDataModule):
         if self.known_shape is None and not self.is_reading:
             self.inspect()
         return self.known_shape
+
+    @property
+    def context_shape(self) -> tuple[int, ...]:
+        """Shape of the label, or of another condition, of one example; the data are read if they were not yet."""
+        self.inspect()
+        return tuple((self.train or self.splits_as_read[0]).y.shape[1:])
 
     @property
     def mean(self) -> Tensor:
@@ -374,6 +418,23 @@ class DataModule(Recorded, pl.LightningDataModule):
         """Number of training examples."""
         return len(self.training_split.x)
 
+    @property
+    def epoch_index(self) -> Tensor | None:
+        """Indices of the training examples in an epoch, before they are shuffled; None: each one once."""
+        y = self.training_split.y
+        labelled = (y >= 0).nonzero()[:, 0] if self.num_labels is not None else y.new_empty(0)
+        if len(labelled) in (0, len(y)):
+            return None
+        odds = LABELLED_SHARE / (1 - LABELLED_SHARE)
+        times = math.ceil(odds * (len(y) - len(labelled)) / len(labelled))
+        return torch.cat([torch.arange(len(y)), labelled.cpu().repeat(times - 1)])
+
+    @property
+    def examples_per_epoch(self) -> int:
+        """Number of training examples in an epoch, of which some may be repeated (``num_labels``)."""
+        index = self.epoch_index
+        return self.num_train if index is None else len(index)
+
     def examples(self, num: int) -> Batch:
         """Return ``num`` training examples, or all if there are fewer, as the model sees them: always the same ones."""
         return next(iter(self.batches(self.training_split, num, train=True, shuffle=True)))
@@ -381,7 +442,13 @@ class DataModule(Recorded, pl.LightningDataModule):
     # Batches.
 
     def batches(
-        self, split: Split, batch_size: int, train: bool = False, shuffle: bool = False, info: TrainerInfo = NO_TRAINER
+        self,
+        split: Split,
+        batch_size: int,
+        train: bool = False,
+        shuffle: bool = False,
+        info: TrainerInfo = NO_TRAINER,
+        index: Tensor | None = None,
     ) -> Batches:
         """Return an iterable over a split.
 
@@ -391,6 +458,7 @@ class DataModule(Recorded, pl.LightningDataModule):
             train: whether it is the training split, of which a part may be drawn anew in each epoch.
             shuffle: whether each epoch has a new order.
             info: epoch and process.
+            index: indices of the examples in an epoch; None: each one once.
         """
         return Batches(
             split,
@@ -401,6 +469,7 @@ class DataModule(Recorded, pl.LightningDataModule):
             epoch=lambda: info.epoch,
             rank=info.rank,
             world_size=info.world_size,
+            index=index,
         )
 
     @property
@@ -424,7 +493,7 @@ class DataModule(Recorded, pl.LightningDataModule):
         if workers is None:
             copies = info.device.type == "cuda" and split is self.train  # each batch is copied to the GPU
             workers = min(4, (os.cpu_count() or 1) - 1) if copies else 0
-        batches = self.batches(split, self.batch_size, train=True, shuffle=True, info=info)
+        batches = self.batches(split, self.batch_size, train=True, shuffle=True, info=info, index=self.epoch_index)
         if info.takes_chunks:
             return ChunkLoader(batches, self.effective_batches_per_step, lambda: info.next_step, workers)
         if self.trainer is None:

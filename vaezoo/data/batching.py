@@ -36,6 +36,7 @@ class Batches:
         epoch: returns the epoch; called when a pass begins.
         rank: number of this process.
         world_size: number of processes.
+        index: indices of the examples in an epoch, in which some may be repeated; None: each example once.
 
     >>> for x, y in Batches(Split(torch.tensor([[0.5], [1.5], [2.5]]), torch.tensor([7, 8, 9])), batch_size=2):
     ...     print(x.flatten(), y)
@@ -53,22 +54,30 @@ class Batches:
         epoch: Callable[[], int] = lambda: 0,
         rank: int = 0,
         world_size: int = 1,
+        index: Tensor | None = None,
     ):
         self.split, self.batch_size, self.to_model, self.seed = split, batch_size, to_model, seed
         self.shuffle, self.epoch = shuffle, epoch
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.index = rank, world_size, index
+
+    @property
+    def num(self) -> int:
+        """Number of examples in an epoch."""
+        return len(self.split.x) if self.index is None else len(self.index)
 
     def order(self, epoch: int) -> Tensor:
         """Return the indices of this process's examples in an epoch, in order."""
-        num = len(self.split.x)
+        num = self.num
         if not self.shuffle:
-            return torch.cat(torch.arange(num).split(self.batch_size)[self.rank :: self.world_size])
-        order = torch.randperm(num, generator=seeding.generator(self.seed, "order", epoch))
-        missing = -num % self.world_size
-        return torch.cat([order, order[:missing]])[self.rank :: self.world_size]
+            places = torch.cat(torch.arange(num).split(self.batch_size)[self.rank :: self.world_size])
+        else:
+            order = torch.randperm(num, generator=seeding.generator(self.seed, "order", epoch))
+            missing = -num % self.world_size
+            places = torch.cat([order, order[:missing]])[self.rank :: self.world_size]
+        return places if self.index is None else self.index[places]
 
     def __len__(self) -> int:
-        num, size = len(self.split.x), self.batch_size
+        num, size = self.num, self.batch_size
         if self.shuffle:
             return math.ceil(math.ceil(num / self.world_size) / size)
         return len(range(self.rank, math.ceil(num / size), self.world_size))

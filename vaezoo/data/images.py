@@ -3,11 +3,14 @@
 from collections.abc import Callable, Set
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.data.base import DataModule
+from vaezoo.data.conditions import CONDITIONS, join, make_pairs
+from vaezoo.data.options import require
 from vaezoo.data.splits import LazyExamples, Split, pixel_sum
 from vaezoo.errors import ConfigError
 from vaezoo.types import Shape
@@ -36,6 +39,9 @@ class ImageData(DataModule):
     Args:
         shape: (C, H, W) of the images, checked when they are read. None: the shape of the images that are read.
         binarize: mode of binarization: ``auto``, ``dynamic``, ``static``, ``threshold`` or ``none``.
+        condition: ``upper``, ``edges``, ``grey`` or ``small``: the batches are pairs (x, c), in which a condition c
+            that is made from the image takes the place of the labels (``make_pairs``). ``shape`` is then that of x,
+            which may be a part of an image. None: the batches have labels.
         **kwargs: arguments of ``DataModule``.
 
     Raises:
@@ -46,8 +52,14 @@ class ImageData(DataModule):
     binary = False
     default_binarize = "none"
 
-    def __init__(self, shape: Shape | None = None, binarize: str = "dynamic", **kwargs: Any):
+    def __init__(
+        self, shape: Shape | None = None, binarize: str = "dynamic", condition: str | None = None, **kwargs: Any
+    ):
         super().__init__(shape, **kwargs)
+        if condition is not None:
+            require(condition in CONDITIONS, "condition", condition, f"null, {', '.join(CONDITIONS)}")
+            self.known_shape = None if shape is None else self.known_shape
+        self.condition = condition
         if binarize not in BINARIZE_MODES:
             raise ValueError(f"data.binarize={binarize} is not one of {', '.join(BINARIZE_MODES)}")
         self.binarize = binarize
@@ -101,12 +113,26 @@ class ImageData(DataModule):
             part.copy_(bernoulli(images, draw))
         return Split(bits, split.y)
 
+    def pair(self, split: Split) -> Split:
+        return split if self.condition is None else make_pairs(split, self.condition, self.noun)
+
     def to_model(self, x: Tensor, draw: Callable[[], torch.Generator], train: bool = False) -> Tensor:
         if self.is_unbinarized:
             return x.float().div_(255)
         return bernoulli(x, draw()).float() if train and self.binarize == "dynamic" else x.float()
 
+    # What people see.
+
+    def with_context(self, images: Tensor, context: Tensor) -> Tensor:
+        return images if self.condition is None else join(images, context, self.condition)
+
+    def label_columns(self, y: Tensor) -> dict[str, np.ndarray]:
+        return super().label_columns(y) if self.condition is None else {}
+
     # What a model reads.
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | ({} if self.condition is None else {"condition": self.condition})
 
     @property
     def data_kind(self) -> str:  # type: ignore[override]  # it depends on an option

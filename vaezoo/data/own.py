@@ -73,9 +73,10 @@ class OwnData(DataModule):
         finally:
             self.is_reading = False
         split = check_split(split, f"the new {self.noun}s", self.noun)
+        self.check_examples(split, "the new data")
+        split = self.pair(split)
         self.rows = {"all": torch.arange(len(split.y))}
         self.known_shape = tuple(split.x.shape[1:])
-        self.check_examples(split, "the new data")
         if known := description.get("class_names"):
             names = self.class_names or known
             y = match_classes(split.y, names, known)

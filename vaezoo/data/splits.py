@@ -201,6 +201,26 @@ def mix_bits(values: np.ndarray) -> np.ndarray:
         return values ^ (values >> np.uint64(31))
 
 
+def keep_labels(y: Tensor, num: int, seed: int) -> Tensor:
+    """Return labels of which ``num`` are kept, as many of each class as possible, and the others are missing (-1).
+
+    >>> keep_labels(torch.tensor([0, 0, 0, 1, 1, 1]), 2, seed=0)
+    tensor([ 0, -1, -1, -1,  1, -1])
+
+    Args:
+        y: labels (N,), -1 if missing.
+        num: number of labels that are kept; all if there are fewer.
+        seed: which ones they are is a function of it.
+    """
+    order = torch.randperm(len(y), generator=seeding.generator(seed, "labels"))
+    by_class = [order[y[order] == label] for label in y.unique().tolist() if label >= 0]
+    ranks = torch.cat([torch.arange(len(part)) for part in by_class] or [order[:0]])
+    kept = torch.cat([*by_class, order[:0]])[ranks.argsort(stable=True)[:num]]  # the first of each class, the second...
+    few = torch.full_like(y, -1)
+    few[kept] = y[kept]
+    return few
+
+
 def digest_rows(rows: np.ndarray) -> np.ndarray:
     """Return a digest of the content of each row of an array (N, ...): uint64 (N,)."""
     import hashlib

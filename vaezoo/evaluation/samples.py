@@ -55,6 +55,8 @@ class SampleEvaluator:
         data = run.data
         if not isinstance(data, ImageData):
             raise DoesNotApply(f"the features are those of pictures, and {type(data).__name__} has none")
+        if data.condition is not None:
+            raise DoesNotApply("the features are those of whole images without a condition")
         self.metrics = samples
         self.run, self.labels, self.num_images = run, data.test.y, len(data.test.x)
         self.is_binary = data.data_kind == "binary"

@@ -87,7 +87,10 @@ class ExportedFunction(nn.Module):
 
     def label_meaning(self) -> dict[str, str]:
         """Return the meaning of the labels, if the model needs them."""
-        return {"labels": "class labels, as their place in `class_names` from 0"} if self.model.conditional else {}
+        if not self.model.conditional:
+            return {}
+        is_image = hasattr(self.model, "context_shape")
+        return {"labels": "condition c" if is_image else "class labels, as their place in `class_names` from 0"}
 
 
 class Encoder(ExportedFunction):

@@ -34,7 +34,7 @@ from vaezoo.distributions import (
     get_parameters,
 )
 from vaezoo.export.preprocessing import Units
-from vaezoo.models import VAE, VQVAE, LadderVAE, LatentVariableModel
+from vaezoo.models import M2VAE, VAE, VQVAE, LadderVAE, LatentVariableModel
 
 Outputs = dict[str, Tensor]
 
@@ -48,6 +48,7 @@ POSTERIOR_MEANINGS = {
     "base_mean": "mean of the normal that the flow q(z | x) transforms",
     "base_std": "standard deviation of the normal that the flow q(z | x) transforms",
     "indices": "place of each code in the codebook, from 0",
+    "class_probs": "q(y | x), the probability of each class",
 }
 LIKELIHOOD_MEANINGS = {
     "mean": "mean of p(x | z); the most probable value of categories",
@@ -99,6 +100,15 @@ def _(model: LadderVAE, x: Tensor, labels: Tensor | None) -> Outputs:
     for i, q in enumerate(layers, 1):
         outputs |= {f"{name}_{i}": value for name, value in posterior_outputs(q).items()}
     return outputs
+
+
+@encoder_outputs.register
+def _(model: M2VAE, x: Tensor, labels: Tensor | None) -> Outputs:
+    logits = model.classifier(x)
+    labels = logits.argmax(-1)
+    q = model.encoder(x, labels)  # of the most probable class, as the code
+    code = torch.cat([q.mean, model.one_hot(labels, q.mean)], -1)
+    return {"code": code, "class_probs": logits.softmax(-1)} | posterior_outputs(q)
 
 
 @singledispatch

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
+from vaezoo.trace import Trace
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.training.machine import keep_freed_memory
 from vaezoo.training.means import accumulation_dtype
@@ -106,7 +107,7 @@ def estimate_log_marginal(
         model: any model of the package.
         x: examples (B, *data_shape), of a kind of data that the likelihood supports.
         context: labels or whatever else the model is conditioned on, (B, ...).
-        num_samples: number of samples K.
+        num_samples: number of samples K; those of all values of an enumerated latent together, with as many of each.
         chunk_size: largest number of samples in memory at a time. None: a number that fits in the cache.
         seed: seed of the samples. None: the seed of the model.
         start_index: index of x[0] in the whole data set, if the examples are passed in several calls.
@@ -129,11 +130,14 @@ def estimate_log_marginal(
     parameters = PARAMETERS_PER_CHUNK_ON_CPU if x.device.type == "cpu" else PARAMETERS_PER_CHUNK
     budget = parameters // math.prod(likelihood.raw_shape(model.data_shape))
     num_chunks = math.ceil(num_samples / (chunk_size or max(1, budget)))
-    # Chunks of one size need one compiled graph; the samples beyond num_samples are dropped.
-    size = math.ceil(num_samples / num_chunks)
+    # Chunks of one size need one compiled graph; the samples beyond num_samples are dropped. A draw has one sample of
+    # each value of an enumerated latent.
+    num_values = model.num_values
+    size = num_values * math.ceil(num_samples / (num_chunks * num_values))
+    num_draws = math.ceil(num_samples / num_values)
 
-    def log_weights(x: Tensor, context: Tensor | None) -> Tensor:
-        return model(x, context, num_samples=size).log_w[:, 0]
+    def log_weights(x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return draw_weights(model(x, context, num_samples=size), num_values)
 
     if compile:  # with the random numbers of the eager pass, so that the result is the same
         log_weights = torch.compile(log_weights, dynamic=False, options={"fallback_random": True})
@@ -145,15 +149,38 @@ def estimate_log_marginal(
         for i in progress(range(len(x))):
             seeding.reseed(x.device, seed, "log_px", start_index + i)
             example = x[i : i + 1], None if context is None else context[i : i + 1]
-            chunks = [log_weights(*example) for _ in range(num_chunks)]
-            values[:, i] = summarize_weights(torch.cat(chunks)[:num_samples].to(dtype))
+            chunks = zip(*[log_weights(*example) for _ in range(num_chunks)], strict=True)
+            values[:, i] = summarize_weights(*(torch.cat(parts)[:num_draws].to(dtype) for parts in chunks))
     return LogMarginalEstimate(*values)
 
 
-def summarize_weights(log_w: Tensor) -> Tensor:
-    """Return the fields of ``LogMarginalEstimate`` for the log weights (K,) of one example, (4,)."""
-    num = len(log_w)
+def draw_weights(trace: Trace, num_values: int) -> tuple[Tensor, Tensor]:
+    """Return the log weight of each draw of a pass over one example, and its ELBO, (K,) each.
+
+    Without an enumerated latent both are log w. If there is one, a draw is a sample z_y of each of its values y: its
+    weight is sum_y p(x, y, z_y) / q(z_y | x, y), and its ELBO the mean of log p(x, y, z_y) - log q(y, z_y | x) over y.
+
+    Args:
+        trace: the pass.
+        num_values: number of values of the enumerated latent, 1 if there is none.
+    """
+    log_w = trace.log_w[:, 0]
+    if trace.weights is None:
+        return log_w, log_w
+    elbo = len(log_w) // num_values * trace.weights[:, 0] * trace.log_ratio[:, 0]
+    log_w, elbo = log_w.unflatten(0, (-1, num_values)), elbo.unflatten(0, (-1, num_values))
+    return log_w.logsumexp(1) - math.log(num_values), elbo.sum(1)
+
+
+def summarize_weights(log_w: Tensor, elbo: Tensor | None = None) -> Tensor:
+    """Return the fields of ``LogMarginalEstimate`` for the log weights (K,) of one example, (4,).
+
+    Args:
+        log_w: the log weight of each draw.
+        elbo: the ELBO of each draw; ``log_w`` if None.
+    """
+    num, elbo = len(log_w), log_w if elbo is None else elbo
     log_p = log_w.logsumexp(0) - math.log(num)
     ratio = (log_w - log_p).exp()  # w / W
     mc_error = ((ratio - 1).square().sum() / (num * (num - 1))).sqrt()  # 0 / 0 at K = 1
-    return torch.stack([log_p, log_w.mean(), mc_error, num**2 / ratio.square().sum()])
+    return torch.stack([log_p, elbo.mean(), mc_error, num**2 / ratio.square().sum()])

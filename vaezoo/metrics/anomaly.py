@@ -87,7 +87,7 @@ class BatchScores:
                 seeding.reseed(self.x.device, self.seed, "bounds", number)
                 context = None if self.context is None else self.context[i : i + 1]
                 trace = self.model(self.x[i : i + 1], context, num_samples=self.num_samples)
-                log_p = trace.log_w.to(dtype).logsumexp(0) - math.log(self.num_samples)
+                log_p = trace.log_w.to(dtype).logsumexp(0) - math.log(len(trace.log_w))
                 values.append(torch.stack([trace.elbo.to(dtype), log_p]))
         return torch.cat(values, 1)
 

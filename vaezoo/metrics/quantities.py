@@ -153,6 +153,13 @@ QUANTITIES: dict[str, Quantity] = {
     "active_units": Quantity(
         "dimensions", "latent dimensions with Var_x E_q[z_d | x] > 0.01", label="active units", digits=1, column="main"
     ),
+    "accuracy": Quantity(
+        "share", "images whose class has the largest q(y | x), of those with a label", 1, "accuracy", 4, "main"
+    ),
+    "accuracy_error": Quantity("share", "standard error of accuracy over the images"),
+    "cross_entropy": Quantity(
+        "nats per image", "-ln q(y | x), mean over the images of a batch with a label: a term of the objective", -1
+    ),
     "codes_used": Quantity("codes", "entries of the codebook that the images use", 1, "codes used", 1, "main"),
     "perplexity": Quantity("codes", "exp(entropy of the use of the codes); equals codes_used if uniform", 1),
     "kl_dim": Quantity("nats per image", "KL of each latent dimension", label="rate by dimension"),

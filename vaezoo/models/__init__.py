@@ -5,6 +5,7 @@ from vaezoo.models.base import LatentVariableModel
 from vaezoo.models.beta_tc_vae import BetaTCVAE
 from vaezoo.models.beta_vae import BetaVAE
 from vaezoo.models.ciwae import CIWAE
+from vaezoo.models.conditional_prior_vae import ConditionalPriorVAE
 from vaezoo.models.count_vae import CountVAE
 from vaezoo.models.cvae import CVAE
 from vaezoo.models.dip_vae import DIPVAE
@@ -15,6 +16,7 @@ from vaezoo.models.iaf_vae import IAFVAE
 from vaezoo.models.info_vae import InfoVAE
 from vaezoo.models.iwae import IWAE
 from vaezoo.models.ladder_vae import LadderVAE
+from vaezoo.models.m2_vae import M2VAE
 from vaezoo.models.missing_iwae import MissingIWAE
 from vaezoo.models.miwae import MIWAE
 from vaezoo.models.mog_vae import MoGVAE
@@ -38,6 +40,7 @@ __all__ = [
     "DIPVAE",
     "IAFVAE",
     "IWAE",
+    "M2VAE",
     "MIWAE",
     "PIWAE",
     "SVAE",
@@ -49,6 +52,7 @@ __all__ = [
     "AnnealedVAE",
     "BetaTCVAE",
     "BetaVAE",
+    "ConditionalPriorVAE",
     "CountVAE",
     "FactorVAE",
     "FlowPriorVAE",

@@ -50,6 +50,10 @@ class LatentVariableModel(Recorded, TrainingLoop):
             a grid of "codes" from a codebook, or the lowest of several "layers".
         decoder: p(x | z); the model's class sets it.
         conditional: whether p(x | z) and the bound depend on a context, such as labels.
+        uses_labels: whether labels have a meaning for the model although its bound does not depend on them: it learns
+            from those that there are, and ``sample`` takes them.
+        num_values: number of values of an enumerated latent, 1 if there is none. The K samples of a pass are a multiple
+            of it, with as many of each value.
         has_own_likelihood: whether the model's class sets the likelihood, so that it cannot be chosen.
         started: 1 after the data-dependent initialization; a buffer, so that a checkpoint holds it.
         config: the run's config, which checkpoints carry; None outside a run, where they carry ``own_config``.
@@ -61,6 +65,8 @@ class LatentVariableModel(Recorded, TrainingLoop):
     latent_kind: str = "vector"
     decoder: Conditional
     conditional: bool = False
+    uses_labels: bool = False
+    num_values: int = 1
     has_own_likelihood: bool = False
     started: Tensor
     # Settings of the training.

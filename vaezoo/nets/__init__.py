@@ -5,6 +5,7 @@ for images take images of any size.
 """
 
 from vaezoo.nets.codebook import Quantizer
+from vaezoo.nets.context_conditioned import ContextConditioned
 from vaezoo.nets.conv import ConvDecoder, ConvEncoder
 from vaezoo.nets.conv1d import Conv1dDecoder, Conv1dEncoder
 from vaezoo.nets.label_conditioned import LabelConditioned
@@ -20,6 +21,7 @@ from vaezoo.nets.token_input import TokenInput
 __all__ = [
     "MADE",
     "MLP",
+    "ContextConditioned",
     "Conv1dDecoder",
     "Conv1dEncoder",
     "ConvDecoder",

@@ -12,6 +12,7 @@ from vaezoo.objectives.importance import (
     ImportanceWeighted,
     PartiallyImportanceWeighted,
 )
+from vaezoo.objectives.semi_supervised import SemiSupervised
 from vaezoo.objectives.vq import Commitment
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "InfoMMD",
     "Objective",
     "PartiallyImportanceWeighted",
+    "SemiSupervised",
     "SlicedWasserstein",
     "TotalCorrelation",
 ]

@@ -1,6 +1,7 @@
 """Priors p(z): modules that are made from the shape of the latent and return a distribution when called."""
 
 from vaezoo.priors.base import Prior, PriorFactory, StandardNormal
+from vaezoo.priors.context_normal import ContextNormal
 from vaezoo.priors.dirichlet_normal import DirichletNormal
 from vaezoo.priors.flow import FlowPrior
 from vaezoo.priors.hypersphere import HypersphericalUniform
@@ -9,6 +10,7 @@ from vaezoo.priors.mixture import MixtureOfNormals
 from vaezoo.priors.vamp import VampPrior
 
 __all__ = [
+    "ContextNormal",
     "DirichletNormal",
     "FlowPrior",
     "HypersphericalUniform",

@@ -127,7 +127,8 @@ def match_data(
     """Build the data module, and replace what follows the data in the config by its value.
 
     * ``data.root`` and ``data.path`` become absolute, so that the run can be evaluated from another working directory.
-    * ``data.shape: null``: the data are read now, and data and model get their shape.
+    * ``data.shape: null``, or a ``data.condition``: the data are read now, and data and model get their shape. So does
+      a model with a condition, ``model.context_shape``.
     * ``model/likelihood=auto``: the default likelihood of the kind of data. Any other likelihood of standardized
       columns reports log p(x) in the user's units, too.
     * ``bounded: null`` of a VampPrior: whether the data are in [0, 1].
@@ -154,12 +155,17 @@ def match_data(
         data = build(data_config, "data", allow_packages, seed=config["seed"])
         if content is not None:
             data.content = content  # type: ignore[attr-defined]  # of those that can take it
+    has_condition = data_config.get("condition") is not None and not is_recorded
+    if has_condition:  # x may be a part of an image
+        data.known_shape = data_config["shape"] = model_config["data_shape"] = None
     if data.known_shape is None or data_config.get("shape", ...) is None:
         if data.known_shape is None:
             data.prepare_data()
         data_config["shape"] = list(data.shape or ())
         if model_config.get("data_shape", ...) is None:
             model_config["data_shape"] = data_config["shape"]
+    if has_condition and "context_shape" in model_config:
+        model_config["context_shape"] = list(data.context_shape)
     if model_config.get("likelihood") == AUTO:
         if data_config.get("binarize") == "auto":
             data_config["binarize"] = data.resolve_binarize(None)  # type: ignore[attr-defined]  # of images

@@ -21,8 +21,9 @@ from vaezoo.runs.trained import TrainedRun, open_run
 def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
     """Draw z ~ p(z) and write what represents p(x | z) as ``samples.npz``, and ``samples.png``.
 
-    A conditional model gets the classes in turn. The same ``seed`` gives the same examples. The data module also writes
-    them in a form for people, such as a text or a table.
+    A model that takes labels gets the classes in turn; one that takes images, conditions of the test set, each several
+    times. The same ``seed`` gives the same examples. The data module also writes them in a form for people, such as a
+    text or a table.
 
     Args:
         config: the resolved config.
@@ -37,8 +38,10 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
         px = run.model.sample(num, context)
         x = (px.sample() if draw else run.data.represent(px)).cpu()
     display = Display(run.data)
-    picture = display.grid(x, f"samples, seed {config['seed']}") if display.can_draw(x) else None
-    labels = {"labels": context} if run.model.conditional else {}
+    title = f"samples, seed {config['seed']}"
+    picture = display.grid(x, title, context=context.cpu()) if display.can_draw(x) else None
+    name = "conditions" if context.dim() == 4 else "labels"
+    labels = {name: context} if run.model.conditional or run.model.uses_labels else {}
     files = save_arrays(config, "samples", {f"{run.data.noun}s": x} | labels)
     files += save_picture(config, "samples", picture)
     files += run.data.save_examples(x, Path(config["run_dir"], "samples"))

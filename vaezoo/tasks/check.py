@@ -104,8 +104,8 @@ def measure_epoch(config: dict[str, Any], model: LatentVariableModel, data: Data
         f"{data.noun}s_per_second": round(rate, 1) if rate else None,
         "batch_size": data.batch_size,
         "examples_per_step": examples_per_step,
-        "steps_per_epoch": math.ceil(data.num_train / examples_per_step),
-        "seconds_per_epoch": round(data.num_train / rate, 1) if rate else None,
+        "steps_per_epoch": math.ceil(data.examples_per_epoch / examples_per_step),
+        "seconds_per_epoch": round(data.examples_per_epoch / rate, 1) if rate else None,
         "epochs": config["trainer"]["max_epochs"],
         "peak_memory_mb": peak_memory_mb(),
     }
