@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO, config
-from test_contract import MODELS, bits
+from test_contract import MODELS, NOT_OF_IMAGES, bits
 
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build, locate
 from vaezoo.models import CIWAE, IWAE, MIWAE, PIWAE, VAE, LadderVAE
 
+ALL = sorted({*MODELS, *NOT_OF_IMAGES})
 HAVE_OWN_METHODS = {"vq_vae", "ladder_vae", "cvae"}
 
 
@@ -30,7 +31,7 @@ def test_a_model_only_chooses_parts(name):
         assert body == ["Expr", "__init__"]  # the docstring, and that
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_config_is_named_after_its_class(name):
     target = config("model", f"model={name}")["_target_"]
     assert target.startswith("vaezoo.models.")
@@ -38,7 +39,7 @@ def test_a_config_is_named_after_its_class(name):
         assert target.rpartition(".")[2].lower() == name.replace("_", "")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_readme_has_its_row(name):
     readme = (REPO / "README.md").read_text()
     assert readme.count(f"\n| `{name}` |") == 1, f"the README's table of models needs one row `{name}`"
@@ -57,7 +58,7 @@ def defaults(cls):
     return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_models_settings_stand_in_its_config_alone(name):
     """The class has no default for what its config sets, except for the neutral values."""
     node = config("model", f"model={name}")

@@ -39,6 +39,7 @@ OTHERS = {
     "`mlp_vae`, table of real columns with holes": ["data=tables/wine", "data.holes=0.2"],
     "`miwae`, table of mixed columns with holes": ["model=miwae", "data=tables/diabetes", "data.holes=0.2"],
     "`mlp_vae`, text": ["data=topics"],
+    "`text_vae`": ["model=text_vae", "data=topics"],
     "`mlp_vae`, prior `label_normal`": ["model/prior=label_normal", "model.prior.num_classes=10"],
     **{
         f"`mlp_vae`, `{name}`": [f"model/likelihood={name}"]
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table into docs/export.md")
     parser.add_argument("--only", default="", help="a regular expression: only rows whose title contains it")
     arguments = parser.parse_args()
-    rows = {f"`{name}`": [f"model={name}"] for name in MODELS} | OTHERS
+    rows = {f"`{name}`": [f"model={name}"] for name in MODELS if f"`{name}`" not in OTHERS} | OTHERS
     table = ["| model | encoder gives | decoder gives | ONNX | torch.export |", "|---|---|---|---|---|"]
     for title, words in rows.items():
         if re.search(arguments.only, title):

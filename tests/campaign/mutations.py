@@ -592,9 +592,9 @@ MUTATIONS = (
         "oracles_weights trace bounds",
     ),
     Mutation(
-        "objectives/capacity.py",
-        "min(1.0, step / self.steps)",
-        "min(1.0, (step + 1) / self.steps)",
+        "objectives/base.py",
+        "min(1.0, step / steps)",
+        "min(1.0, (step + 1) / steps)",
         "capacity: the schedule is one step ahead",
         "oracles_weights trace callbacks",
     ),

@@ -21,6 +21,7 @@ from vaezoo.models.planar_vae import PlanarVAE
 from vaezoo.models.s_vae import SVAE
 from vaezoo.models.sigma_vae import SigmaVAE
 from vaezoo.models.swae import SWAE
+from vaezoo.models.text_vae import TextVAE
 from vaezoo.models.vae import VAE
 from vaezoo.models.vamp_vae import VampVAE
 from vaezoo.models.vq_vae import VQVAE
@@ -51,5 +52,6 @@ __all__ = [
     "MoGVAE",
     "PlanarVAE",
     "SigmaVAE",
+    "TextVAE",
     "VampVAE",
 ]

@@ -11,6 +11,7 @@ from vaezoo.nets.made import MADE
 from vaezoo.nets.masked_input import MaskedInput
 from vaezoo.nets.mlp import MLP
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
+from vaezoo.nets.sequence import SequenceEncoder
 from vaezoo.nets.spatial import SpatialDecoder, SpatialEncoder
 from vaezoo.nets.token_input import TokenInput
 
@@ -25,6 +26,7 @@ __all__ = [
     "ResNetDecoder",
     "ResNetEncoder",
     "ResidualBlock",
+    "SequenceEncoder",
     "SpatialDecoder",
     "SpatialEncoder",
     "TokenInput",
