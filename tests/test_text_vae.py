@@ -1,12 +1,14 @@
 """The VAE of sentences: word dropout, tied vectors, warm-up, perplexity; the contract of every model; all tasks."""
 
+import json
 import math
 from functools import partial
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
-from conftest import config
+from conftest import config, train
 from test_token_sequence import END, FLOAT, sequences, vectors
 
 from vaezoo.data import TextData
@@ -17,6 +19,7 @@ from vaezoo.models import TextVAE
 from vaezoo.models.base import CAPABILITIES
 from vaezoo.nets import SequenceEncoder
 from vaezoo.objectives import ELBO
+from vaezoo.runs.load import load
 from vaezoo.runs.setup import match_data
 
 SENTENCES = [
@@ -304,3 +307,73 @@ def test_the_data_decide_the_sizes():
     run |= {"data": config("data", "data=digits")}
     with pytest.raises(ConfigError, match="writes sentences of tokens, but Digits has images: use data=topics"):
         match_data(run)
+
+
+# The tasks, on one trained run.
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "a.txt").write_text("".join(f"{line}\n" for line in SENTENCES))
+    words = ["model=text_vae", *SMALL, "data=text", "data.path=a.txt", "data.batch_size=16", "trainer.max_epochs=8"]
+    return train(folder, *words, "optimizer.lr=0.02", "data.test_size=0.2")
+
+
+def test_load_and_evaluate(cli, run):
+    """A loaded model has the test numbers of its run; the perplexity is a bound, and says so."""
+    saved = json.loads((run / "summary.json").read_text())["test"]
+    code, out, error, folder = cli("task=evaluate", f"run={run}", "task.num_samples=5", "task.metrics=[likelihood]")
+    assert code == 0, error
+    found = json.loads((folder / "summary.json").read_text())
+    for name in ("elbo", "kl", "nats_per_token", "perplexity_bound"):
+        assert found["test"][name] == pytest.approx(saved[name], rel=1e-9)
+    assert saved["perplexity_bound"] == pytest.approx(math.exp(-saved["elbo"] / saved["tokens"]), rel=1e-9)
+    assert "upper bound of the perplexity" in " ".join(out.split())
+    assert found["units"]["perplexity_bound"]["label"] == "perplexity, at most"
+    model = load(run)
+    assert not model.training
+    assert model.limits == {}
+
+
+def test_samples_are_draws(cli, run):
+    """Sentences drawn from the model, one per line; ``draw=false``: the most probable words after a z."""
+    model, texts = load(run), {}
+    for draw in ("null", "true", "false"):
+        code, _out, error, folder = cli("task=sample", f"run={run}", "num=30", f"draw={draw}")
+        assert code == 0, error
+        texts[draw] = (folder / "samples.txt").read_text().splitlines()
+        drawn = torch.from_numpy(np.load(folder / "samples.npz")["sentences"])
+        model.likelihood.check(drawn)
+    assert texts["null"] == texts["true"] != texts["false"]
+    assert len(texts["null"]) == 30
+
+
+def test_interpolations(cli, run):
+    """The pair at both ends, and between them the most probable words at points of the line between its codes."""
+    code, _out, error, folder = cli("task=interpolate", f"run={run}", "num=2", "steps=3")
+    assert code == 0, error
+    model, arrays = load(run), np.load(folder / "interpolations.npz")
+    x = torch.from_numpy(arrays["x"])
+    codes = model.encode(x[:, [0, -1]].flatten(0, 1)).reshape(2, 2, 3)
+    z = torch.stack([codes[:, 0], codes.mean(1), codes[:, 1]], 1)
+    torch.testing.assert_close(torch.from_numpy(arrays["z"]), z)
+    assert torch.equal(x[:, 1:-1], model.decode(z).mode)
+    lines = [(folder / f"interpolation_{i}.txt").read_text().splitlines() for i in (1, 2)]
+    assert {line for pair in lines for line in (pair[0], pair[-1])} <= {line.replace(" .", ".") for line in SENTENCES}
+    assert [len(pair) for pair in lines] == [5, 5]
+    assert (folder / "interpolations.png").exists()
+    for words, message in (("steps=1", "steps=1 should be an integer >= 2"), ("num=0", "num=0 should be an integer")):
+        code, _out, error, _ = cli("task=interpolate", f"run={run}", words)
+        assert code != 0
+        assert message in error
+
+
+@pytest.mark.parametrize("task", ["reconstruct", "encode", "score", "export"])
+def test_other_tasks(task, cli, run):
+    words = {"reconstruct": ["num=5"], "score": ["num_samples=3"]}.get(task, [])
+    code, _out, error, folder = cli(f"task={task}", f"run={run}", *words)
+    assert code == 0, error
+    if task == "export":
+        files = json.loads((folder / "export.json").read_text())["files"]
+        assert all(file["works"] for file in files.values()), files

@@ -49,7 +49,7 @@ PARTS = ("vaezoo.families", "vaezoo.nets", "vaezoo.objectives", "vaezoo.priors")
 TASKS = (
     "vaezoo.tasks.fit.fit", "vaezoo.tasks.evaluate.evaluate", "vaezoo.tasks.compare.compare",
     "vaezoo.tasks.report.report", "vaezoo.tasks.apply.sample", "vaezoo.tasks.apply.reconstruct",
-    "vaezoo.tasks.apply.encode", "vaezoo.tasks.score.score", "vaezoo.tasks.impute.impute_missing",
+    "vaezoo.tasks.apply.encode", "vaezoo.tasks.apply.interpolate", "vaezoo.tasks.score.score", "vaezoo.tasks.impute.impute_missing",
     "vaezoo.tasks.check.check", "vaezoo.tasks.export.export",
 )  # fmt: skip
 

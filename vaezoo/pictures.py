@@ -201,6 +201,18 @@ class Display:
             return draw_cells(self.to_cells(self.examples(examples)), title, labels)
         return image_grid(self(examples), title)
 
+    def rows(self, examples: Tensor, title: str) -> Picture:
+        """Draw each of N sequences of examples (N, steps, *shape) as a row, or one below the other if they are wide."""
+        num, steps = examples.shape[:2]
+        flat = examples.flatten(0, 1)
+        if self.to_cells is not None:
+            labels = [f"{i + 1} step {step}" for i in range(num) for step in range(steps)]
+            return draw_cells(self.to_cells(flat), title, labels, group=steps)
+        images = to_rgb(self(flat))
+        if max(images.shape[1:3]) <= KEPT_SIZES[0]:
+            return add_labels(make_grid(resize_for_grid(images, num, steps), steps), title)
+        return add_labels(make_grid(images, 1), title)
+
     def pairs(self, inputs: Tensor, outputs: Tensor | Distribution, title: str) -> Picture:
         """Draw each of N inputs above its output."""
         if self.to_cells is not None:
