@@ -64,4 +64,6 @@ class SequenceEncoder(nn.Module):
         h = inputs
         for conv in self.convs:
             h = self.activation(conv(h))
-        return self.out(torch.cat([h.mean(-1), h.amax(-1)], 1)).unflatten(1, self.out_shape)
+        # Not h.mean(-1): in an ONNX file, its name would be that of the output "mean" of an encoder.
+        mean = h.sum(-1) / h.shape[-1]
+        return self.out(torch.cat([mean, h.amax(-1)], 1)).unflatten(1, self.out_shape)

@@ -111,8 +111,8 @@ def interpolate(config: dict[str, Any], num: int, steps: int, split: str | None 
 
         z(a) = (1 - a) z_1 + a z_2,  a = 0, ..., 1,  z_1 and z_2 the codes of two examples
 
-    Each pair becomes a row of ``interpolations.png``, and the data module writes it in a form for people, such as a text
-    ``interpolation_1.txt``: the first example, ``steps`` points from a = 0 to a = 1, and the second example. A
+    Each pair becomes a row of ``interpolations.png``, and the data module writes it in a form for people, such as a
+    text ``interpolation_1.txt``: the first example, ``steps`` points from a = 0 to a = 1, and the second example. A
     conditional model gets the label of the first one. Codes on a sphere go along it.
 
     Bowman et al. 2016, Generating Sentences from a Continuous Space, https://arxiv.org/abs/1511.06349, section 5.2.
@@ -147,7 +147,8 @@ def interpolate(config: dict[str, Any], num: int, steps: int, split: str | None 
     rows = torch.cat([pairs[:, :1], way.to(pairs.dtype), pairs[:, 1:]], 1).cpu()
     display, title = Display(run.data), f"interpolations of pairs of examples, {describe_set(run)}"
     picture = display.rows(rows, title) if display.can_draw(rows[0]) else None
-    files = save_picture(config, "interpolations", picture) + save_arrays(config, "interpolations", {"x": rows, "z": path})
+    files = save_picture(config, "interpolations", picture)
+    files += save_arrays(config, "interpolations", {"x": rows, "z": path})
     for i, row in enumerate(rows, 1):
         files += run.data.save_examples(row, Path(config["run_dir"], f"interpolation_{i}"))
     finish(run, config, "interpolations", files)
