@@ -21,6 +21,7 @@ from vaezoo.nets import SequenceEncoder
 from vaezoo.objectives import ELBO
 from vaezoo.runs.load import load
 from vaezoo.runs.setup import match_data
+from vaezoo.tasks.apply import mix_codes
 
 SENTENCES = [
     f"{a} {b} {c}{d} ."
@@ -367,6 +368,13 @@ def test_interpolations(cli, run):
         code, _out, error, _ = cli("task=interpolate", f"run={run}", words)
         assert code != 0
         assert message in error
+
+
+def test_codes_on_a_sphere_stay_there():
+    a, b = torch.eye(3)[:1], torch.eye(3)[1:2]
+    path = mix_codes(a, b, 3, on_sphere=True)
+    torch.testing.assert_close(path, torch.stack([a, (a + b) / 2**0.5, b], 1))
+    assert torch.equal(mix_codes(a, b, 3)[0, 1], torch.tensor([0.5, 0.5, 0.0]))
 
 
 @pytest.mark.parametrize("task", ["reconstruct", "encode", "score", "export"])

@@ -138,11 +138,8 @@ def interpolate(config: dict[str, Any], num: int, steps: int, split: str | None 
         raise ConfigError(f"task=interpolate needs two {run.data.noun}s, and the set has {len(x)}: use split=all")
     pairs, labels = x[: 2 * num].unflatten(0, (num, 2)), y[: 2 * num : 2].repeat_interleave(steps, 0)
     with torch.no_grad():
-        z = torch.cat([run.model.encode(part.x, part.y) for part in parts])[: 2 * num].unflatten(0, (num, 1, 2))
-        share = torch.linspace(0, 1, steps).to(z).reshape(1, steps, *[1] * (z.dim() - 3))
-        path = torch.lerp(z[:, :, 0], z[:, :, 1], share)  # (num, steps, *latent_shape)
-        if run.model.latent_kind == "sphere":
-            path = path / path.norm(dim=-1, keepdim=True)
+        z = torch.cat([run.model.encode(part.x, part.y) for part in parts])[: 2 * num].unflatten(0, (num, 2))
+        path = mix_codes(z[:, 0], z[:, 1], steps, on_sphere=run.model.latent_kind == "sphere")
         way = run.data.represent(run.model.decode(path.flatten(0, 1), labels)).unflatten(0, (num, steps))
     rows = torch.cat([pairs[:, :1], way.to(pairs.dtype), pairs[:, 1:]], 1).cpu()
     display, title = Display(run.data), f"interpolations of pairs of examples, {describe_set(run)}"
@@ -152,6 +149,23 @@ def interpolate(config: dict[str, Any], num: int, steps: int, split: str | None 
     for i, row in enumerate(rows, 1):
         files += run.data.save_examples(row, Path(config["run_dir"], f"interpolation_{i}"))
     finish(run, config, "interpolations", files)
+
+
+def mix_codes(a: Tensor, b: Tensor, steps: int, on_sphere: bool = False) -> Tensor:
+    """Return points at equal distances on the lines from a to b, (N, steps, *latent_shape).
+
+    >>> mix_codes(torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0, 2.0]]), steps=3)[0].tolist()
+    [[0.0, 4.0], [0.5, 3.0], [1.0, 2.0]]
+
+    Args:
+        a: codes, (N, *latent_shape).
+        b: codes, (N, *latent_shape).
+        steps: number of points; the first is a, the last is b.
+        on_sphere: whether the points are moved to the unit sphere.
+    """
+    share = torch.linspace(0, 1, steps).to(a).reshape(steps, *[1] * (a.dim() - 1))
+    path = torch.lerp(a.unsqueeze(1), b.unsqueeze(1), share)
+    return path / path.norm(dim=-1, keepdim=True) if on_sphere else path
 
 
 def load_run_for_examples(config: dict[str, Any], num: int | None, split: str | None) -> TrainedRun:
