@@ -11,6 +11,7 @@ import io
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from vaezoo.report.statistics import interval
 from vaezoo.trace import Trace
 
 SHORT = ["callbacks.images=null", "logger=none", "threads=1", "trainer=cpu"]
+TRAINING = ["optimizer.lr=2e-3", "scheduler=cosine", "trainer.max_epochs=25"]
 
 
 class LanguageModel(TextVAE):
@@ -78,10 +80,12 @@ def count_models(data: TextData) -> dict[str, float]:
 
 
 def train(words: list[str], seed: int) -> dict[str, float]:
-    """Train a model from the command line and return its test numbers."""
+    """Train a model from the command line; return its test numbers and the seconds of processor time."""
+    start = time.process_time()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         vaezoo.cli.main([*words, *SHORT, f"seed={seed}", f"hydra.run.dir={folder}/run"])
-        return json.loads(Path(folder, "run", "summary.json").read_text())["test"]
+        test = json.loads(Path(folder, "run", "summary.json").read_text())["test"]
+    return test | {"seconds": time.process_time() - start}
 
 
 def main() -> None:
@@ -92,11 +96,12 @@ def main() -> None:
     arguments = parser.parse_args()
     data = Topics(val_size=0.1, test_size=0.1, vocabulary_size=arguments.vocabulary_size)
     data.setup()
-    print("| model | nats/token | KL | active units |\n|---|---|---|---|")
+    print("| model | nats/token | KL | active units | seconds |\n|---|---|---|---|---|")
     for name, value in count_models(data).items():
-        print(f"| {name} | {value:.3f} | | |", flush=True)
+        print(f"| {name} | {value:.3f} | | | |", flush=True)
     sys.modules["text"] = sys.modules[__name__]
-    shared = ["model=text_vae", "data=topics", f"data.vocabulary_size={arguments.vocabulary_size}", *arguments.words]
+    size = f"data.vocabulary_size={arguments.vocabulary_size}"
+    shared = ["model=text_vae", "data=topics", size, *TRAINING, *arguments.words]
     language = ["model._target_=text.LanguageModel", "allow_packages=[text]", "model.free_bits=0"]
     contenders = {
         "language model, no word dropout": [*shared, *language, "model.likelihood.word_dropout=0"],
@@ -105,10 +110,10 @@ def main() -> None:
     }
     for name, words in contenders.items():
         found = [train(words, seed) for seed in range(arguments.seeds)]
-        nats, kl, active = (
-            interval([run.get(key, 0.0) for run in found]) for key in ("nats_per_token", "kl", "active_units")
-        )
-        print(f"| {name} | {nats.mean:.3f} ± {nats.half:.3f} | {kl} | {active} |", flush=True)
+        names = ("nats_per_token", "kl", "active_units", "seconds")
+        nats, kl, active, seconds = (interval([run.get(key, 0.0) for run in found]) for key in names)
+        cells = [f"{nats.mean:.3f} ± {nats.half:.3f}", f"{kl}", f"{active}", f"{seconds.mean:.0f}"]
+        print(f"| {' | '.join([name, *cells])} |", flush=True)
 
 
 if __name__ == "__main__":
