@@ -19,6 +19,7 @@ WORDS: dict[str, list[str]] = {
     "mult_vae": COUNTS,
     "not_miwae": HOLES,
     "prod_lda": COUNTS,
+    "text_vae": ["data=topics"],
     "vrnn": SEQUENCES,
 }
 

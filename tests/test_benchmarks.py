@@ -4,6 +4,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,3 +60,20 @@ def test_a_contender_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match="did you mean seed"):
         contender.turn(1, patience=60)
     contender.close()
+
+
+def test_models_of_counts():
+    """Each row of Kneser & Ney's bigram sums to 1; one probability by hand; the unigram has half a token more."""
+    import text
+
+    sentences = [[2, 3, 1], [2, 3, 3, 1], [3, 2, 1]]
+    p = text.kneser_ney(sentences, 5)
+    assert p.shape == (6, 5)
+    assert np.allclose(p.sum(1), 1, rtol=0, atol=1e-12)
+    # Pairs: start-2 twice, start-3, 2-3 twice, 2-1, 3-1 twice, 3-3, 3-2: n_1 = 4, n_2 = 3, d = 4 / 10. Tokens before
+    # 1: 2; before 2: 2; before 3: 3. Of these counts n_1 = 0 and n_2 = 2, so their discount is 0.
+    expected = (2 - 0.4) / 3 + 0.4 * 2 / 3 * 3 / 7
+    assert p[2, 3] == pytest.approx(expected, abs=1e-12)
+    assert p[2, 4] == 0
+    assert np.allclose(p[4], [0, 2 / 7, 2 / 7, 3 / 7, 0])
+    assert text.unigram(sentences, 5) == pytest.approx(np.array([0.5, 3.5, 3.5, 4.5, 0.5]) / 12.5)

@@ -49,8 +49,8 @@ PARTS = ("vaezoo.families", "vaezoo.nets", "vaezoo.objectives", "vaezoo.priors")
 TASKS = (
     "vaezoo.tasks.fit.fit", "vaezoo.tasks.evaluate.evaluate", "vaezoo.tasks.compare.compare",
     "vaezoo.tasks.report.report", "vaezoo.tasks.apply.sample", "vaezoo.tasks.apply.reconstruct",
-    "vaezoo.tasks.apply.encode", "vaezoo.tasks.score.score", "vaezoo.tasks.impute.impute_missing",
-    "vaezoo.tasks.check.check", "vaezoo.tasks.export.export",
+    "vaezoo.tasks.apply.encode", "vaezoo.tasks.apply.interpolate", "vaezoo.tasks.score.score",
+    "vaezoo.tasks.impute.impute_missing", "vaezoo.tasks.check.check", "vaezoo.tasks.export.export",
 )  # fmt: skip
 
 # Functions are admitted only by their full names, and no class is admitted whose constructor writes, deletes or starts

@@ -216,6 +216,18 @@ class Display:
         images = self(examples)
         return image_grid(images if context is None else self.with_context(images, context), title)
 
+    def rows(self, examples: Tensor, title: str) -> Picture:
+        """Draw N sequences of examples (N, steps, *shape): each is a row, or a column if the images are wide."""
+        num, steps = examples.shape[:2]
+        if self.to_cells is not None:
+            labels = [f"{i + 1} step {step}" for i in range(num) for step in range(steps)]
+            return draw_cells(self.to_cells(examples.flatten(0, 1)), title, labels, group=steps)
+        images = to_rgb(self(examples.flatten(0, 1)))
+        if images.shape[2] > KEPT_SIZES[0]:
+            images = images.reshape(num, steps, *images.shape[1:]).swapaxes(0, 1).reshape(images.shape)
+            num, steps = steps, num
+        return add_labels(make_grid(resize_for_grid(images, num, steps), steps), title)
+
     def pairs(self, inputs: Tensor, outputs: Tensor | Distribution, title: str) -> Picture:
         """Draw each of N inputs above its output."""
         if self.to_cells is not None:

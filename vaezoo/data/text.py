@@ -54,6 +54,7 @@ class TextData(OwnData):
     noun = "sentence"
     content: Sequence[str] | None = None
     data_kind = "token"
+    shows_draws = True  # the most probable words are shorter and more common than sentences are
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """An autoregressive family of sequences of tokens."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,11 +39,15 @@ class TokenSequence(Family):
     softmax. It scores a sequence with teacher forcing, without its padding, -1. Training starts near the frequencies of
     the tokens. The point estimate is the sequence of greedy decoding. Raw output: h, (hidden,).
 
-    An autoregressive decoder that sees many tokens can ignore z; its memory is ``receptive_field`` tokens.
+    An autoregressive decoder that sees many tokens can ignore z; its memory is ``receptive_field`` tokens. Word dropout
+    weakens it: in training, each token that the network sees is replaced by ``unknown_token`` with this probability.
+    The tokens that are scored stay as they are, and in evaluation nothing is replaced. With few sentences, ``dropout``
+    and ``tied`` keep the network from learning them by heart.
 
-    References: Bowman et al. 2016, Generating Sentences from a Continuous Space, https://arxiv.org/abs/1511.06349; Yang
-    et al. 2017, Improved Variational Autoencoders for Text Modeling using Dilated Convolutions,
-    https://arxiv.org/abs/1702.08139. Differs from both: no token is dropped from the inputs.
+    References: Bowman et al. 2016, Generating Sentences from a Continuous Space, https://arxiv.org/abs/1511.06349,
+    section 3.1; Yang et al. 2017, Improved Variational Autoencoders for Text Modeling using Dilated Convolutions,
+    https://arxiv.org/abs/1702.08139; Press & Wolf 2017, Using the Output Embedding to Improve Language Models,
+    https://arxiv.org/abs/1608.05859. Differs from Bowman et al.: convolutions in place of an LSTM.
 
     >>> family = TokenSequence(num_tokens=10, length=6)
     >>> family.raw_shape((6,))
@@ -57,6 +63,11 @@ class TokenSequence(Family):
         num_layers: number of convolutions.
         kernel: size of the kernel of each convolution; >= 2.
         end_token: the token that ends a sequence; what follows is padding. None: there is none.
+        word_dropout: probability with which a token before the predicted one is replaced in training; in [0, 1].
+        unknown_token: the token that replaces it: ``<unk>``, which is token 0 of every vocabulary.
+        dropout: probability with which an input of a convolution or of the softmax is 0 in training; in [0, 1).
+        tied: whether the vectors of the tokens are the rows of the softmax, times the square root of their size;
+            ``embedding`` must then be ``hidden``.
         activation: name of a function in ``torch.nn.functional``.
     """
 
@@ -72,6 +83,10 @@ class TokenSequence(Family):
         num_layers: int = 4,
         kernel: int = 3,
         end_token: int | None = None,
+        word_dropout: float = 0.0,
+        unknown_token: int = 0,
+        dropout: float = 0.0,
+        tied: bool = False,
         activation: str = "relu",
     ):
         super().__init__()
@@ -83,13 +98,24 @@ class TokenSequence(Family):
                 raise ValueError(f"{name} must be >= {least}, got {value}")
         if end_token is not None and not 0 <= end_token < num_tokens:
             raise ValueError(f"end_token must be one of the tokens 0 ... {num_tokens - 1}, got {end_token}")
+        if not 0 <= unknown_token < num_tokens:
+            raise ValueError(f"unknown_token must be one of the tokens 0 ... {num_tokens - 1}, got {unknown_token}")
+        if not 0 <= word_dropout <= 1:
+            raise ValueError(f"word_dropout must be a probability in [0, 1], got {word_dropout}")
         self.num_tokens, self.length, self.hidden, self.end_token = num_tokens, length, hidden, end_token
-        self.embedding = nn.Embedding(num_tokens + 1, embedding)  # the last one is for the start of a sequence
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be a probability in [0, 1), got {dropout}")
+        if tied and embedding != hidden:
+            raise ValueError(f"tied needs vectors of one size, got embedding={embedding} and hidden={hidden}")
+        self.word_dropout, self.unknown_token, self.tied = word_dropout, unknown_token, tied
+        # The last vector is for the start of a sequence; tied, it is the only one.
+        self.embedding = nn.Embedding(1 if tied else num_tokens + 1, embedding)
         self.convs = nn.ModuleList(
             CausalConv(embedding if i == 0 else hidden, hidden, kernel, 2**i) for i in range(num_layers)
         )
         self.contexts = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(num_layers))
         self.out = nn.Linear(hidden, num_tokens)
+        self.dropout = nn.Dropout(dropout)
         self.activation = activation_function(activation)
         self.receptive_field = 1 + (kernel - 1) * (2**num_layers - 1)
         init_glorot(self)
@@ -108,12 +134,18 @@ class TokenSequence(Family):
     def next_logits(self, h: Tensor, tokens: Tensor) -> Tensor:
         """Return the logits of each token from h and the tokens before it, (*batch, T, V), in float32 at least.
 
+        In training, the tokens before it are subject to word dropout.
+
         Args:
             h: (*batch, hidden).
             tokens: (*batch, T); the batch dimensions broadcast against those of h.
         """
         start = torch.full_like(tokens[..., :1], self.num_tokens)
-        return self.logits_after(h, torch.cat([start, fill_missing(tokens[..., :-1])], -1))
+        before = fill_missing(tokens[..., :-1])
+        if self.training and self.word_dropout > 0:
+            is_dropped = torch.rand(before.shape, device=before.device) < self.word_dropout
+            before = before.masked_fill(is_dropped, self.unknown_token)
+        return self.logits_after(h, torch.cat([start, before], -1))
 
     def last_logits(self, h: Tensor, tokens: Tensor) -> Tensor:
         """Return the logits of the token that follows t tokens, (*batch, V), in float32 at least.
@@ -125,6 +157,13 @@ class TokenSequence(Family):
         before = F.pad(fill_missing(tokens), (1, 0), value=self.num_tokens)[..., -self.receptive_field :]
         return self.logits_after(h, before, last=True)[..., 0, :]
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the vectors of tokens (*batch, T), (*batch, T, embedding)."""
+        if not self.tied:
+            return self.embedding(tokens)
+        scaled = math.sqrt(self.hidden) * self.out.weight
+        return F.embedding(tokens, torch.cat([scaled, self.embedding.weight]))
+
     def logits_after(self, h: Tensor, before: Tensor, last: bool = False) -> Tensor:
         """Return the logits of the token after each one in ``before``, (*batch, T, V).
 
@@ -134,10 +173,10 @@ class TokenSequence(Family):
             last: whether only those after the last one are computed, (*batch, 1, V).
         """
         h = h.to(self.out.weight.dtype)
-        steps = self.embedding(before).transpose(-1, -2)  # (*batch, embedding, T)
+        steps = self.dropout(self.embed(before)).transpose(-1, -2)  # (*batch, embedding, T)
         for i, (conv, context) in enumerate(zip(self.convs, self.contexts, strict=True)):
             out = conv(steps.flatten(0, -3)).unflatten(0, steps.shape[:-2]) if steps.dim() > 2 else conv(steps)
-            out = self.activation(out + context(h).unsqueeze(-1))
+            out = self.dropout(self.activation(out + context(h).unsqueeze(-1)))
             steps = out if i == 0 else steps + out
         logits = self.out((steps[..., -1:] if last else steps).transpose(-1, -2))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))

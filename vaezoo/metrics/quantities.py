@@ -140,6 +140,18 @@ QUANTITIES: dict[str, Quantity] = {
     "bits_per_dim": Quantity(
         "bits per pixel and channel", "-elbo / (dimensions ln 2), for 8-bit data", -1, "bits/dim", 3, "main"
     ),
+    "tokens": Quantity("tokens per image", "mean number of tokens, <end> included and padding left out"),
+    "nats_per_token": Quantity(
+        "nats per token",
+        "-elbo / tokens: an upper bound of the cross-entropy; <end> is counted, padding is not",
+        -1,
+        "nats/token, at most",
+        3,
+        "main",
+    ),
+    "perplexity_bound": Quantity(
+        "tokens", "exp(-elbo / tokens): an upper bound of the perplexity", -1, "perplexity, at most", 1, "main"
+    ),
     "kl": Quantity("nats per image", "KL(q(z | x), p(z)): the rate", label="rate", digits=2, column="main"),
     "distortion": Quantity("nats per image", "-E_q[log p(x | z)]", digits=2, column="main"),
     "log_px": Quantity(  # minus the distortion, so no column of its own

@@ -28,6 +28,7 @@ from vaezoo.models.prod_lda import ProdLDA
 from vaezoo.models.s_vae import SVAE
 from vaezoo.models.sigma_vae import SigmaVAE
 from vaezoo.models.swae import SWAE
+from vaezoo.models.text_vae import TextVAE
 from vaezoo.models.vae import VAE
 from vaezoo.models.vamp_vae import VampVAE
 from vaezoo.models.vq_vae import VQVAE
@@ -67,5 +68,6 @@ __all__ = [
     "PlanarVAE",
     "ProdLDA",
     "SigmaVAE",
+    "TextVAE",
     "VampVAE",
 ]

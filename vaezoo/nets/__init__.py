@@ -14,6 +14,7 @@ from vaezoo.nets.made import MADE
 from vaezoo.nets.masked_input import MaskedInput, accept_missing
 from vaezoo.nets.mlp import MLP
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
+from vaezoo.nets.sequence import SequenceEncoder
 from vaezoo.nets.shares_decoder import SharesDecoder
 from vaezoo.nets.spatial import SpatialDecoder, SpatialEncoder
 from vaezoo.nets.token_input import TokenInput
@@ -33,6 +34,7 @@ __all__ = [
     "ResNetDecoder",
     "ResNetEncoder",
     "ResidualBlock",
+    "SequenceEncoder",
     "SharesDecoder",
     "SpatialDecoder",
     "SpatialEncoder",

@@ -13,6 +13,15 @@ from vaezoo.trace import Trace
 FREE_BITS_PER = ("dim", "layer")
 
 
+def linear_rise(step: int, steps: int) -> float:
+    """Return the factor of a weight that rises linearly from 0 to 1 in the first ``steps`` optimizer steps.
+
+    >>> [linear_rise(step, steps=4) for step in (0, 1, 4, 9)]
+    [0.0, 0.25, 1.0, 1.0]
+    """
+    return min(1.0, step / steps)
+
+
 class Objective(Recorded, nn.Module):
     """Map a ``Trace`` to a dict of scalars; the one named "loss" is minimized, the others are logged.
 

@@ -1,8 +1,10 @@
 """A loss that keeps KL(q, p) at a capacity, which rises during training."""
 
+from functools import partial
+
 from torch import Tensor
 
-from vaezoo.objectives.base import Objective
+from vaezoo.objectives.base import Objective, linear_rise
 from vaezoo.trace import Trace
 
 
@@ -27,14 +29,9 @@ class Capacity(Objective):
         super().__init__()
         if steps < 1:
             raise ValueError(f"capacity_steps must be >= 1, got {steps}")
-        self.steps = steps
         self.set_weight("capacity", capacity)
         self.set_weight("gamma", gamma)
-        self.schedules["capacity"] = self.fraction
-
-    def fraction(self, step: int) -> float:
-        """Return C / ``capacity`` at an optimizer step."""
-        return min(1.0, step / self.steps)
+        self.schedules["capacity"] = partial(linear_rise, steps=steps)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         distance = (self.kl_term(trace) - self.get_buffer("capacity")).abs()

@@ -1,8 +1,10 @@
 """The evidence lower bound (ELBO), with a weight on its KL term."""
 
+from functools import partial
+
 from torch import Tensor
 
-from vaezoo.objectives.base import Objective
+from vaezoo.objectives.base import Objective, linear_rise
 from vaezoo.trace import Trace
 
 
@@ -17,13 +19,22 @@ class ELBO(Objective):
 
     Args:
         beta: weight of KL(q, p); >= 0.
+        warmup_steps: number of optimizer steps in which the weight rises linearly from 0 to beta (Bowman et al. 2016,
+            Generating Sentences from a Continuous Space, https://arxiv.org/abs/1511.06349); 0: it is beta at once.
+
+    Raises:
+        ValueError: a number is negative.
     """
 
     kl_weight = "beta"
 
-    def __init__(self, beta: float = 1.0):
+    def __init__(self, beta: float = 1.0, warmup_steps: int = 0):
         super().__init__()
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be >= 0, got {warmup_steps}")
         self.set_weight("beta", beta)
+        if warmup_steps > 0:
+            self.schedules["beta"] = partial(linear_rise, steps=warmup_steps)
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         return {"loss": self.get_buffer("beta") * self.kl_term(trace) - trace.mean_log_px}

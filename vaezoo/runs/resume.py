@@ -44,7 +44,7 @@ from vaezoo.runs.overrides import (
 )
 
 # Tasks that apply a trained run. Their folder is in the folder of that run.
-APPLYING_TASKS = ("evaluate", "sample", "reconstruct", "encode", "score", "impute", "export")
+APPLYING_TASKS = ("evaluate", "sample", "reconstruct", "interpolate", "encode", "score", "impute", "export")
 # Tasks whose folder run=FOLDER cannot resume. (A comparison is resumed by the same command with resume=auto.)
 OTHER_TASKS = (*APPLYING_TASKS, "check", "compare", "report")
 

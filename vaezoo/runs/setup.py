@@ -131,6 +131,7 @@ def match_data(
       a model with a condition, ``model.context_shape``.
     * ``model/likelihood=auto``: the default likelihood of the kind of data. Any other likelihood of standardized
       columns reports log p(x) in the user's units, too.
+    * ``null`` in ``model/likelihood=token_sequence``: the vocabulary's size, the length and the end token of the data.
     * ``bounded: null`` of a VampPrior: whether the data are in [0, 1].
     * If entries are missing: a likelihood that leaves them out, and an encoder that sees which they are. If the data
       are tokens: an encoder with a vector for each of them.
@@ -174,6 +175,8 @@ def match_data(
         family: Family = build(model_config["likelihood"], "model.likelihood", allow_packages)
         if "real" in family.supported_data and not isinstance(family, WrappedFamily):
             model_config["likelihood"] = data.in_user_units(model_config["likelihood"])
+    if (likelihood := model_config.get("likelihood") or {}).get("num_tokens", ...) is None:
+        model_config["likelihood"] = fill_token_sizes(likelihood, data)
     prior = model_config.get("prior")
     if isinstance(prior, dict) and prior.get("bounded", ...) is None:
         model_config["prior"] = prior | {"bounded": data.data_kind in UNIT_INTERVAL}
@@ -196,6 +199,25 @@ def absolute_paths(data_config: dict[str, Any]) -> dict[str, Any]:
         if path not in ("", "???"):  # ??? stands for a value that the user must give
             paths[key] = os.path.abspath(os.path.expanduser(path))
     return data_config | paths
+
+
+def fill_token_sizes(likelihood: dict[str, Any], data: DataModule) -> dict[str, Any]:
+    """Return the config of a likelihood of tokens in which each null that the data decide is replaced.
+
+    Args:
+        likelihood: the config node of a family of tokens.
+        data: the data module.
+
+    Raises:
+        ConfigError: the data are no tokens.
+    """
+    if data.data_kind != "token":
+        raise ConfigError(
+            f"this model writes sentences of tokens, but {type(data).__name__} has {data.noun}s: use data=topics, or "
+            f"data=text data.path=FILE with a sentence per line, or a model of {data.noun}s such as model=mlp_vae"
+        )
+    sizes = data.likelihood_config()
+    return likelihood | {key: value for key, value in sizes.items() if likelihood.get(key, ...) is None}
 
 
 def wrap_parts(model_config: dict[str, Any], data: DataModule, allow_packages: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Write samples, reconstructions and codes of a trained model to files."""
+"""Write samples, reconstructions, interpolations and codes of a trained model to files."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
         config: the resolved config.
         num: number of examples, at least 1.
         draw: true: x ~ p(x | z); false: the mean of p(x | z), or the mode of tokens and categories. None: false, but
-            true for the rows of a table, in which means would not be possible values.
+            true for the rows of a table, in which means would not be possible values, and for sentences: the most
+            probable words after a z are shorter and more common than those of the model's distribution.
     """
     run = load_run_for_examples(config, num, "test")
     context = cycle_classes(run.data.test.y, num).to(run.model.device)
@@ -110,6 +111,68 @@ def encode(config: dict[str, Any], split: str | None = None, format: str = "csv"
     finish(run, config, "codes", [write_rows(Path(config["run_dir"], "codes"), columns, format)])
 
 
+def interpolate(config: dict[str, Any], num: int, steps: int, split: str | None = None) -> None:
+    """Walk from one example to another in the latent space: write what represents p(x | z) on the way.
+
+        z(a) = (1 - a) z_1 + a z_2,  a = 0, ..., 1,  z_1 and z_2 the codes of two examples
+
+    Each pair becomes a row of ``interpolations.png``, and the data module writes it in a form for people, such as a
+    text ``interpolation_1.txt``: the first example, ``steps`` points from a = 0 to a = 1, and the second example. A
+    conditional model gets the label of the first one. Codes on a sphere go along it.
+
+    Bowman et al. 2016, Generating Sentences from a Continuous Space, https://arxiv.org/abs/1511.06349, section 5.2.
+
+    Args:
+        config: the resolved config.
+        num: number of pairs, evenly spaced over the set, at least 1.
+        steps: number of points, at least 2.
+        split: the set, as in ``open_run``.
+
+    Raises:
+        ConfigError: a number is too small, the set has too few examples, or codes cannot be mixed.
+    """
+    if type(steps) is not int or steps < 2:
+        raise ConfigError(f"steps={steps} should be an integer >= 2: the two codes")
+    run = load_run_for_examples(config, num, split)
+    if run.model.latent_kind == "codes":
+        raise ConfigError("task=interpolate mixes codes, and those of this model come from a codebook: use task=sample")
+    parts = list(run.batches(run.chosen, 2 * num, "interpolate"))
+    x, y = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    num = len(x) // 2
+    if num == 0:
+        raise ConfigError(f"task=interpolate needs two {run.data.noun}s, and the set has {len(x)}: use split=all")
+    pairs, labels = x[: 2 * num].unflatten(0, (num, 2)), y[: 2 * num : 2].repeat_interleave(steps, 0)
+    with torch.no_grad():
+        z = torch.cat([run.model.encode(part.x, part.y) for part in parts])[: 2 * num].unflatten(0, (num, 2))
+        path = mix_codes(z[:, 0], z[:, 1], steps, on_sphere=run.model.latent_kind == "sphere")
+        way = run.data.represent(run.model.decode(path.flatten(0, 1), labels)).unflatten(0, (num, steps))
+    rows = torch.cat([pairs[:, :1], way.to(pairs.dtype), pairs[:, 1:]], 1).cpu()
+    display, title = Display(run.data), f"interpolations of pairs of examples, {describe_set(run)}"
+    picture = display.rows(rows, title) if display.can_draw(rows[0]) else None
+    files = save_picture(config, "interpolations", picture)
+    files += save_arrays(config, "interpolations", {"x": rows, "z": path})
+    for i, row in enumerate(rows, 1):
+        files += run.data.save_examples(row, Path(config["run_dir"], f"interpolation_{i}"))
+    finish(run, config, "interpolations", files)
+
+
+def mix_codes(a: Tensor, b: Tensor, steps: int, on_sphere: bool = False) -> Tensor:
+    """Return points at equal distances on the lines from a to b, (N, steps, *latent_shape).
+
+    >>> mix_codes(torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0, 2.0]]), steps=3)[0].tolist()
+    [[0.0, 4.0], [0.5, 3.0], [1.0, 2.0]]
+
+    Args:
+        a: codes, (N, *latent_shape).
+        b: codes, (N, *latent_shape).
+        steps: number of points; the first is a, the last is b.
+        on_sphere: whether the points are moved to the unit sphere.
+    """
+    share = torch.linspace(0, 1, steps).to(a).reshape(steps, *[1] * (a.dim() - 1))
+    path = torch.lerp(a.unsqueeze(1), b.unsqueeze(1), share)
+    return path / path.norm(dim=-1, keepdim=True) if on_sphere else path
+
+
 def load_run_for_examples(config: dict[str, Any], num: int | None, split: str | None) -> TrainedRun:
     """Load the run of a task that takes a number of examples.
 
@@ -118,7 +181,7 @@ def load_run_for_examples(config: dict[str, Any], num: int | None, split: str | 
     """
     if num is not None and (type(num) is not int or num < 1):
         raise ConfigError(f"num={num} should be an integer >= 1")
-    return open_run(config, ("num", "split", "seed", "draw", "format"), split)
+    return open_run(config, ("num", "split", "seed", "draw", "format", "steps"), split)
 
 
 def describe_set(run: TrainedRun) -> str:

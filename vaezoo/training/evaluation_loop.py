@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.families import Family
+from vaezoo.missing import is_observed
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 from vaezoo.training.lightning_workarounds import hide_loggers
@@ -43,7 +44,8 @@ class EvaluationLoop(pl.LightningModule):
 
     Every stage ("train", "val" or "test") logs, in nats per example, ``elbo``, ``log_px``, ``kl`` and ``loss`` with the
     objective's own terms. Validation and test also log ``elbo_error`` (the standard error of the ELBO over the
-    examples), ``kl_dim/*`` for each latent dimension and ``active_units``. Each value is a sum over examples in
+    examples), ``kl_dim/*`` for each latent dimension and ``active_units``; of sentences, ``tokens`` (their mean length
+    with ``<end>``), ``nats_per_token`` and ``perplexity_bound``. Each value is a sum over examples in
     float64, divided by their number. (Lightning's ``self.log(on_epoch=True)`` averages in float32, and a training that
     is resumed within an epoch would lose what came before.)
 
@@ -137,6 +139,8 @@ class EvaluationLoop(pl.LightningModule):
             name: (value.mean(0) if value.dim() == 2 else value).expand(len(batch.x))
             for name, value in batch_values(trace, self.objective(trace)).items()
         }
+        if self.likelihood.supported_data == {"token"}:
+            values["tokens"] = is_observed(batch.x).sum(1).float()
         if (value := values.get(self.monitored)) is not None:
             values[f"{self.monitored}_square"] = value.to(accumulation_dtype(value)).square()
         self.stage_metrics(stage).update(values | self.latent_statistics(trace))
@@ -249,6 +253,9 @@ class EvaluationLoop(pl.LightningModule):
         values |= self.reduce_latent_statistics(means)
         if self.likelihood.supported_data == {"byte"} and "elbo" in values:
             values["bits_per_dim"] = -values["elbo"] / (prod(self.data_shape) * math.log(2))
+        if values.get("tokens") and "elbo" in values:
+            values["nats_per_token"] = -values["elbo"] / values["tokens"]
+            values["perplexity_bound"] = float(torch.tensor(values["nats_per_token"], dtype=torch.float64).exp())
         return values
 
     # Checkpoints. The keys in "vaezoo_state" are those of every version, so that old runs can be resumed.
