@@ -6,6 +6,7 @@ from vaezoo.distributions.counts import NegativeBinomialDistribution, PoissonDis
 from vaezoo.distributions.coupled_mixture import CoupledMixtureDistribution
 from vaezoo.distributions.deterministic import Deterministic
 from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution
+from vaezoo.distributions.experts import ExpertMixture, ExpertProduct
 from vaezoo.distributions.flow import FlowDistribution
 from vaezoo.distributions.joint import JointDistribution
 from vaezoo.distributions.levels import CategoricalDistribution
@@ -25,6 +26,8 @@ __all__ = [
     "CoupledMixtureDistribution",
     "Deterministic",
     "DiscretizedLogisticDistribution",
+    "ExpertMixture",
+    "ExpertProduct",
     "FlowDistribution",
     "HypersphericalUniformDistribution",
     "IndexCategoricalDistribution",

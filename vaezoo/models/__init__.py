@@ -16,6 +16,7 @@ from vaezoo.models.iwae import IWAE
 from vaezoo.models.ladder_vae import LadderVAE
 from vaezoo.models.miwae import MIWAE
 from vaezoo.models.mog_vae import MoGVAE
+from vaezoo.models.multimodal_vae import MultimodalVAE
 from vaezoo.models.piwae import PIWAE
 from vaezoo.models.planar_vae import PlanarVAE
 from vaezoo.models.s_vae import SVAE
@@ -49,6 +50,7 @@ __all__ = [
     "LadderVAE",
     "LatentVariableModel",
     "MoGVAE",
+    "MultimodalVAE",
     "PlanarVAE",
     "SigmaVAE",
     "VampVAE",

@@ -10,6 +10,7 @@ from vaezoo.nets.label_conditioned import LabelConditioned
 from vaezoo.nets.made import MADE
 from vaezoo.nets.masked_input import MaskedInput
 from vaezoo.nets.mlp import MLP
+from vaezoo.nets.parts import PartDecoders, PartEncoders
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
 from vaezoo.nets.spatial import SpatialDecoder, SpatialEncoder
 from vaezoo.nets.token_input import TokenInput
@@ -21,6 +22,8 @@ __all__ = [
     "ConvEncoder",
     "LabelConditioned",
     "MaskedInput",
+    "PartDecoders",
+    "PartEncoders",
     "Quantizer",
     "ResNetDecoder",
     "ResNetEncoder",

@@ -12,6 +12,7 @@ from vaezoo.objectives.importance import (
     ImportanceWeighted,
     PartiallyImportanceWeighted,
 )
+from vaezoo.objectives.modalities import ModalityKL
 from vaezoo.objectives.vq import Commitment
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ImportanceBound",
     "ImportanceWeighted",
     "InfoMMD",
+    "ModalityKL",
     "Objective",
     "PartiallyImportanceWeighted",
     "SlicedWasserstein",
