@@ -261,7 +261,8 @@ def test_strata():
 
 def test_log_p_of_a_mixture_posterior():
     """log p(x) by importance sampling is the exact one. The weighted mean of the log weights, which a surrogate for the
-    gradient of the MMVAE has, is no bound: it is larger than log p(x)."""
+    gradient of the MMVAE has, is no bound: it is larger than log p(x).
+    """
     model, x = linear_model("mixture"), data()
     log_p = exact("ab")[0].log_prob(x)
     torch.testing.assert_close(model.log_marginal(x, num_samples=5000), log_p, rtol=0, atol=0.15)
@@ -320,7 +321,9 @@ def test_random_subsets_in_training():
     torch.manual_seed(0)
     seen = model.train()(x).x
     there = torch.stack([~part.isnan().any(1) for part in (seen[:, :3], seen[:, 3:5], seen[:, 5:])], 1)
-    assert torch.equal(seen.isnan(), ~torch.cat([there[:, :1].expand(-1, 3), there[:, 1:2].expand(-1, 2), there[:, 2:]], 1))
+    assert torch.equal(
+        seen.isnan(), ~torch.cat([there[:, :1].expand(-1, 3), there[:, 1:2].expand(-1, 2), there[:, 2:]], 1)
+    )
     counts = torch.bincount((there * torch.tensor([1, 2, 4])).sum(1), minlength=8)
     assert counts[0] == 0
     assert (counts[1:] - 1000).abs().max() < 5 * math.sqrt(7000 * 6 / 49)
@@ -349,10 +352,13 @@ def mixed_data(num=6):
 
 
 def test_each_kind_of_part_has_its_networks():
-    """An image part has the image network, tokens and categories have learned vectors, and no encoder sees the others."""
+    """An image has the image network, tokens and categories have learned vectors, and no encoder sees another part."""
     from vaezoo.nets import ConvDecoder, ConvEncoder, TokenInput
 
-    nets = {"encoder": partial(ConvEncoder, channels=[4], hidden=8), "decoder": partial(ConvDecoder, channels=[4], hidden=8)}
+    nets = {
+        "encoder": partial(ConvEncoder, channels=[4], hidden=8),
+        "decoder": partial(ConvDecoder, channels=[4], hidden=8),
+    }
     model, x = mixed_model(**nets).eval(), mixed_data()
     kinds = {name: type(net) for name, net in model.encoder.net.nets.items()}
     assert kinds == {"image": ConvEncoder, "caption": TokenInput, "label": TokenInput}
@@ -364,7 +370,9 @@ def test_each_kind_of_part_has_its_networks():
     outputs = [model.encoder.net(examples) for examples in (x, other)]
     same = [torch.equal(a, b) for a, b in zip(outputs[0].chunk(3, 1), outputs[1].chunk(3, 1), strict=True)]
     assert same == [True, False, True]
-    assert model.likelihood(torch.zeros(2, *model.decoder.net(torch.zeros(1, 2)).shape[1:])).log_prob(x[:2]).shape == (2,)
+    assert model.likelihood(torch.zeros(2, *model.decoder.net(torch.zeros(1, 2)).shape[1:])).log_prob(x[:2]).shape == (
+        2,
+    )
 
 
 @pytest.mark.parametrize(("aggregate", "objective"), [("mopoe", "elbo"), ("product", "mvtcae")])
@@ -397,7 +405,7 @@ def test_capabilities():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="needs examples of several modalities, .* the likelihood is Bernoulli"):
+    with pytest.raises(ValueError, match=r"needs examples of several modalities, .* the likelihood is Bernoulli"):
         MultimodalVAE((1, 4, 4), likelihood=Bernoulli(), **options("product"))
     with pytest.raises(ValueError, match="aggregate=sum is not one of product, mixture, mopoe"):
         mixed_model("sum")

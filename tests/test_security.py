@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from conftest import REPO, config
+from test_contract import MODELS
 
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
@@ -16,7 +17,6 @@ from vaezoo.runs.checkpoint import read_checkpoint
 from vaezoo.runs.load import load
 
 OLD = REPO / "tests" / "data" / "f317a8e.ckpt"  # written by the version of that commit
-MODELS = sorted(path.stem for path in (REPO / "conf" / "model").glob("*.yaml"))
 
 
 def test_nothing_of_a_stranger_is_executed():

@@ -26,6 +26,7 @@ FEW = [f"trainer.limit_{name}_batches=2" for name in ("train", "val", "test")]
 MODELS = sorted(path.stem for path in Path(config_folder(), "model").glob("*.yaml"))
 RGB = ["data=sprites", "data.colors=3", "data.size=32", "data.test_size=200", "data.binarize=none", *FEW]
 SMALL = ["model.encoder.channels=[8,16]", "model.decoder.channels=[8,16]"]
+OF_PAIRS = {"jmvae", "mmvae", "mopoe_vae", "multimodal_vae", "mvtcae"}  # models of images with labels or captions
 # Further rows: what is exported, and the command that trains it.
 OTHERS = {
     "`mlp_vae`, images as bytes, mixture of logistics": ["model/likelihood=mixture_of_discretized_logistics"],
@@ -87,7 +88,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table into docs/export.md")
     parser.add_argument("--only", default="", help="a regular expression: only rows whose title contains it")
     arguments = parser.parse_args()
-    rows = {f"`{name}`": [f"model={name}"] for name in MODELS} | OTHERS
+    pairs = {name: ["data=digit_labels"] for name in OF_PAIRS}
+    rows = {f"`{name}`": [f"model={name}", *pairs.get(name, [])] for name in MODELS} | OTHERS
     table = ["| model | encoder gives | decoder gives | ONNX | torch.export |", "|---|---|---|---|---|"]
     for title, words in rows.items():
         if re.search(arguments.only, title):

@@ -54,6 +54,7 @@ LEFT_OUT = re.compile(r"git_commit|second|memory|/versions/|threads|/config/|/un
 # Likelihoods that are the default of images of digits, or score no images.
 NOT_OF_IMAGES = {"auto", "bernoulli", "categories", "index_categorical", "log_normal", "negative_binomial", "ordinal",
                  "ordinal_columns", "poisson", "token_sequence"}  # fmt: skip
+OF_PAIRS = {"jmvae", "mmvae", "mopoe_vae", "multimodal_vae", "mvtcae"}  # models of images with labels or captions
 OLD_KEYS = {"data.batches_per_step": "data.chunk", "callbacks.checkpoint_best": "callbacks.best"}  # of earlier versions
 OLD_NUMBERS = {"log_p_images": "log_p_examples"}  # names of earlier versions, with the present ones
 IN_ORDER = ("state_dict", "optimizer_states", "lr_schedulers", "averaging_state", "current_model_state")
@@ -115,6 +116,7 @@ OTHERS = {  # name: words besides SHORT
 def commands(tree: Path) -> dict[str, dict[str, Any]]:
     """Return the commands: name -> steps (command lines, ``@OUT@/NAME`` is a command's folder), needs, fresh."""
     found = {path.stem: f"model={path.stem}" for path in sorted((tree / "conf/model").glob("*.yaml"))}
+    found |= {name: f"{words} data=digit_labels" for name, words in found.items() if name in OF_PAIRS}
     likelihoods = {path.stem for path in (tree / "conf/model/likelihood").glob("*.yaml")} - NOT_OF_IMAGES
     found |= {f"likelihood_{name}": f"model/likelihood={name}" for name in sorted(likelihoods)} | OTHERS
     ran = {name: {"steps": [f"{SHORT} {words} hydra.run.dir=@OUT@/{name}"]} for name, words in found.items()}

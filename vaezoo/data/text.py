@@ -243,18 +243,20 @@ def digest_line(line: str) -> int:
     return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
 
 
-def draw_texts(texts: Sequence[str]) -> Tensor:
-    """Draw texts, black on white, (N, 1, 64, 256), in up to four lines. The rest of a longer text is left out.
+def draw_texts(texts: Sequence[str], size: tuple[int, int] = PICTURE_SIZE, font_size: int = FONT_SIZE) -> Tensor:
+    """Draw texts, black on white, (N, 1, height, width), in a few lines. The rest of a longer text is left out.
 
     Args:
         texts: the texts; a line is broken between words if it is too long.
+        size: width and height in pixels.
+        font_size: size of the font in pixels.
     """
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
-    width, height = PICTURE_SIZE
+    width, height = size
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    font = ImageFont.truetype(str(file), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
+    font = ImageFont.truetype(str(file), font_size, layout_engine=ImageFont.Layout.BASIC)
     pictures = np.empty((len(texts), 1, height, width), np.uint8)
     for picture, text in zip(pictures, texts, strict=True):
         lines = [""]
@@ -265,6 +267,6 @@ def draw_texts(texts: Sequence[str]) -> Tensor:
             else:
                 lines.append(word)
         image = Image.new("L", (width, height), 255)
-        ImageDraw.Draw(image).multiline_text((4, 0), "\n".join(lines[:4]), 0, font, spacing=2)
+        ImageDraw.Draw(image).multiline_text((4, 0), "\n".join(lines[: height // (font_size + 4)]), 0, font, spacing=2)
         picture[0] = np.asarray(image)
     return torch.from_numpy(pictures).float() / 255

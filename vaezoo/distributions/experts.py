@@ -33,9 +33,9 @@ class ExpertMixture(Distribution):
 
         q(z) = 1 / C' sum_c N(z; loc_c, diag scale_c^2),  with c over the C' components that are present
 
-    ``rsample`` is stratified: K samples of one z take the components in turn, from a random first one. So each sample by
-    itself has the density q, and if C' divides K, each component has K / C' samples. A mean over the samples is then an
-    unbiased estimate of an expectation under q with less variance than that of independent samples, for any K.
+    ``rsample`` is stratified: the K samples take the components in turn, from a random first one. So each sample by
+    itself has the density q, and if C' divides K, each component has K / C' samples. For any K, a mean over the samples
+    is an unbiased estimate of an expectation under q, with less variance than that of independent samples.
 
     >>> q = ExpertMixture(torch.tensor([[[-9.0], [9.0]]]), torch.ones(1, 2, 1), torch.tensor([[True, True]]))
     >>> z = q.rsample(torch.Size([4]))

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from vaezoo.families import Family, GaussianExperts, Joint, TokenSequence, WrappedFamily
 from vaezoo.families.categories import CategoryFamily, ColumnFamily
-from vaezoo.layout import Layout
 from vaezoo.models.vae import VAE
 from vaezoo.nets import MLP, PartDecoders, PartEncoders, TokenInput
 from vaezoo.objectives import ELBO, ModalityKL
@@ -46,9 +45,9 @@ class MultimodalVAE(VAE):
     the KLs of the components, which programs of the MoPoE-VAE minimize, is larger: log p(x) would look worse.
 
     Differs from the papers: no modality has a weight in the ELBO. MVAE: the subsets of the training are drawn at random
-    (``subsets``), where the paper adds the ELBOs of several. MMVAE: the loss is the ELBO, not the bound of the IWAE, and
-    the posterior is normal, not Laplace. JMVAE: the joint posterior is the product of the experts, where the paper has
-    a further network of all modalities.
+    (``subsets``), where the paper adds the ELBOs of several. MMVAE: the loss is the ELBO, not the bound of the IWAE,
+    and the posterior is normal, not Laplace. JMVAE: the joint posterior is the product of the experts, where the paper
+    has a further network of all modalities.
 
     >>> from vaezoo.families import Bernoulli, IndexCategorical
     >>> families = {"image": Bernoulli(), "label": IndexCategorical(10)}
@@ -97,8 +96,8 @@ class MultimodalVAE(VAE):
     ):
         if not isinstance(likelihood, Joint):
             raise ValueError(
-                f"a multimodal VAE needs examples of several modalities, each with a likelihood of its own (Joint), but "
-                f"the likelihood is {type(likelihood).__name__}: use data=digit_labels or data=glyph_names, or model=mlp_vae"
+                f"a multimodal VAE needs examples of several modalities, each with a likelihood of its own, but the "
+                f"likelihood is {type(likelihood).__name__}: use data=digit_labels or glyph_names, or model=mlp_vae"
             )
         if objective not in OBJECTIVES:
             raise ValueError(f"objective={objective} is not one of {', '.join(OBJECTIVES)}")
@@ -112,8 +111,12 @@ class MultimodalVAE(VAE):
         else:
             loss = ModalityKL.total_correlation(alpha, num, beta)
         other = partial(MLP, hidden=hidden)
-        encoders: dict[str, Any] = {name: encoder or MLP if len(shape) == 3 else other for name, shape in shapes.items()}
-        decoders: dict[str, Any] = {name: decoder or MLP if len(shape) == 3 else other for name, shape in shapes.items()}
+        encoders: dict[str, Any] = {
+            name: encoder or MLP if len(shape) == 3 else other for name, shape in shapes.items()
+        }
+        decoders: dict[str, Any] = {
+            name: decoder or MLP if len(shape) == 3 else other for name, shape in shapes.items()
+        }
         for name, family in likelihood.families.items():
             if values := num_values(family):
                 encoders[name] = partial(TokenInput, net=encoders[name], num_tokens=values)
