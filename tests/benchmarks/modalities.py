@@ -14,6 +14,7 @@ pairs, by importance sampling. The columns:
 """
 
 import argparse
+import ast
 import os
 import time
 
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=200, help="test pairs of the measurements, evenly spaced")
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--options", nargs="*", default=[], help="further words, KEY=VALUE")
+    parser.add_argument("--options", nargs="*", default=[], help="further options, KEY=LITERAL, such as free_bits=0.1")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{arguments.data}, torch {torch.__version__}, configs of {config_folder()}", flush=True)
@@ -146,7 +147,7 @@ def main() -> None:
         rows.setdefault("nearest image", []).append({"text given image": nearest(data, x[:, :size], texts)})
         for name in arguments.models:
             start = time.process_time()
-            words = dict(option.split("=", 1) for option in arguments.options)
+            words = {key: ast.literal_eval(value) for key, _, value in (option.partition("=") for option in arguments.options)}
             options = {"data.val_size": 0.05, **words}
             run = vaezoo.fit(
                 arguments.data, name, verbose=False, seed=seed, threads=1, lr=arguments.lr,
