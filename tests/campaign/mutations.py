@@ -127,6 +127,28 @@ MUTATIONS = (
         "the prior does not depend on the condition",
         "conditional_prior_vae",
     ),
+    # Several modalities
+    Mutation(
+        "families/experts.py",
+        "total = 1 + weights.sum(-2)",
+        "total = members.shape[-1] + weights.sum(-2)",
+        "a product of experts has the prior once for each modality",
+        "modalities",
+    ),
+    Mutation(
+        "distributions/experts.py",
+        "return log_p - self.num_present.to(log_p.dtype).log()",
+        "return log_p",
+        "the density of a mixture posterior is a sum, not a mean",
+        "modalities",
+    ),
+    Mutation(
+        "objectives/modalities.py",
+        "(kl_divergence(one, single).sum(-1) * q.observed)",
+        "kl_divergence(one, single).sum(-1)",
+        "missing modalities are charged for in the loss",
+        "modalities",
+    ),
     # Results by example
     Mutation(
         "inference/imputation.py",

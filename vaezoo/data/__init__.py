@@ -5,6 +5,8 @@ from vaezoo.data.audio import AudioData
 from vaezoo.data.base import DataModule
 from vaezoo.data.batching import Batches
 from vaezoo.data.bundled_tables import BundledTable
+from vaezoo.data.captions import GlyphNames, SpriteCaptions
+from vaezoo.data.digit_labels import DigitLabels
 from vaezoo.data.digits import Digits
 from vaezoo.data.dsprites import DSprites
 from vaezoo.data.factors import FactorData
@@ -30,16 +32,19 @@ __all__ = [
     "BundledTable",
     "DSprites",
     "DataModule",
+    "DigitLabels",
     "Digits",
     "FactorData",
     "FashionMNIST",
     "FolderData",
+    "GlyphNames",
     "Glyphs",
     "ImageData",
     "LazyExamples",
     "OwnData",
     "SequenceData",
     "Split",
+    "SpriteCaptions",
     "Sprites",
     "TableData",
     "TextData",

@@ -236,6 +236,14 @@ class DataModule(Recorded, pl.LightningDataModule):
         """Return which entries of an example are categories, whose mean has no meaning, (*shape)."""
         return torch.full(self.shape or (), self.data_kind in ("binary", "token", "categorical"))
 
+    @property
+    def grouped_entries(self) -> list[Tensor]:
+        """Return groups of entries of an example that are one value together, such as the tokens of a sentence.
+
+        Each is bool, (*shape). Of several draws of such a value, the most frequent one represents them.
+        """
+        return []
+
     def save_filled(self, x: Tensor, name: str, path: Path) -> list[Path]:
         """Write the examples of a set whose missing entries were filled in, and return the files.
 

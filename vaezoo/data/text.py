@@ -25,6 +25,7 @@ from vaezoo.data.text_files import (
 from vaezoo.errors import ConfigError, suggest
 
 PICTURE_SIZE, FONT_SIZE = (256, 64), 12  # of a sentence as a picture, in pixels
+ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
 class TextData(OwnData):
@@ -244,18 +245,21 @@ def digest_line(line: str) -> int:
     return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
 
 
-def draw_texts(texts: Sequence[str]) -> Tensor:
-    """Draw texts, black on white, (N, 1, 64, 256), in up to four lines. The rest of a longer one is an ellipsis.
+def draw_texts(texts: Sequence[str], size: tuple[int, int] = PICTURE_SIZE, font_size: int = FONT_SIZE) -> Tensor:
+    """Draw texts, black on white, (N, 1, height, width), in a few lines. The rest of a longer one is an ellipsis.
 
     Args:
         texts: the texts; a line is broken between words if it is too long.
+        size: width and height in pixels.
+        font_size: size of the font in pixels.
     """
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
-    width, height = PICTURE_SIZE
+    width, height = size
+    num_lines = height // (font_size + 4)
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    font = ImageFont.truetype(str(file), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
+    font = ImageFont.truetype(str(file), font_size, layout_engine=ImageFont.Layout.BASIC)
     pictures = np.empty((len(texts), 1, height, width), np.uint8)
     for picture, text in zip(pictures, texts, strict=True):
         lines = [""]
@@ -265,11 +269,11 @@ def draw_texts(texts: Sequence[str]) -> Tensor:
                 lines[-1] = longer
             else:
                 lines.append(word)
-        if len(lines) > 4:
-            lines[3] = f"{lines[3]} \N{HORIZONTAL ELLIPSIS}"
-            while font.getlength(lines[3]) > width - 8:
-                lines[3] = f"{lines[3][:-2]}\N{HORIZONTAL ELLIPSIS}"
+        if len(lines) > num_lines:
+            lines = [*lines[: num_lines - 1], f"{lines[num_lines - 1]} {ELLIPSIS}"]
+            while font.getlength(lines[-1]) > width - 8:
+                lines[-1] = f"{lines[-1][:-2]}{ELLIPSIS}"
         image = Image.new("L", (width, height), 255)
-        ImageDraw.Draw(image).multiline_text((4, 0), "\n".join(lines[:4]), 0, font, spacing=2)
+        ImageDraw.Draw(image).multiline_text((4, 0), "\n".join(lines), 0, font, spacing=2)
         picture[0] = np.asarray(image)
     return torch.from_numpy(pictures).float() / 255

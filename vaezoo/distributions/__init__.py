@@ -7,6 +7,7 @@ from vaezoo.distributions.counts_given_total import CountsGivenTotal, Multinomia
 from vaezoo.distributions.coupled_mixture import CoupledMixtureDistribution
 from vaezoo.distributions.deterministic import Deterministic
 from vaezoo.distributions.discretized_logistic import DiscretizedLogisticDistribution
+from vaezoo.distributions.experts import ExpertMixture, ExpertProduct
 from vaezoo.distributions.flow import FlowDistribution
 from vaezoo.distributions.frame_sequence import FrameSequenceDistribution
 from vaezoo.distributions.joint import JointDistribution
@@ -28,6 +29,8 @@ __all__ = [
     "CoupledMixtureDistribution",
     "Deterministic",
     "DiscretizedLogisticDistribution",
+    "ExpertMixture",
+    "ExpertProduct",
     "FlowDistribution",
     "FrameSequenceDistribution",
     "HypersphericalUniformDistribution",

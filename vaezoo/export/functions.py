@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 
-from vaezoo.distributions import TokenSequenceDistribution
+from vaezoo.distributions import JointDistribution, TokenSequenceDistribution
 from vaezoo.export.outputs import LIKELIHOOD_MEANINGS, POSTERIOR_MEANINGS, encoder_outputs, likelihood_outputs
 from vaezoo.export.preprocessing import Preprocessing
+from vaezoo.missing import to_whole
 from vaezoo.models import LatentVariableModel
 
 BATCH = "batch"  # name of the first axis of each input and output
@@ -117,7 +118,8 @@ class Decoder(ExportedFunction):
     """The decoder: from z to the parameters of p(x | z) in the user's units.
 
     An autoregressive decoder has no mean that is a function of z: a text is made token by token. It is the function
-    from z and tokens to the probabilities of each token, given z and the tokens before it.
+    from z and tokens to the probabilities of each token, given z and the tokens before it. If a text is one of several
+    modalities, the outputs of the others are beside it.
     """
 
     name = "decoder"
@@ -134,6 +136,10 @@ class Decoder(ExportedFunction):
         px = self.model.decode(z, labels)
         if isinstance(px, TokenSequenceDistribution) and tokens is not None:
             return {"log_probs": px.next_logits(px.h, tokens).log_softmax(-1)}
+        if tokens is not None and (text := text_part(px)):
+            name, part = text
+            log_probs = {f"{name}_log_probs": part.next_logits(part.h, tokens).log_softmax(-1)}
+            return log_probs | other_means(px) | likelihood_outputs(px, self.preprocessing.units)
         return {"mean": self.preprocessing.mean(self.represent(px))} | likelihood_outputs(px, self.preprocessing.units)
 
     def represent(self, px: Distribution) -> Tensor:
@@ -142,16 +148,35 @@ class Decoder(ExportedFunction):
 
     def example_inputs(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
         z = self.model.encode(x, labels)
-        is_sequence = isinstance(self.model.decode(z[:1], labels[:1]), TokenSequenceDistribution)
-        return {"z": z} | ({"tokens": x} if is_sequence else {}) | self.label_input(labels)
+        px = self.model.decode(z[:1], labels[:1])
+        tokens = {"tokens": x} if isinstance(px, TokenSequenceDistribution) else {}
+        if isinstance(px, JointDistribution) and (text := text_part(px)):
+            tokens = {"tokens": to_whole(px.layout.split(x)[text[0]])}
+        return {"z": z} | tokens | self.label_input(labels)
 
     def reference(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
         px = self.model.decode(self.model.encode(x, labels), labels)
         if isinstance(px, TokenSequenceDistribution):
             return {}
-        return {"mean": self.preprocessing.mean(self.represent(px))}
+        return other_means(px) or {"mean": self.preprocessing.mean(self.represent(px))}
 
     def describe_inputs(self) -> dict[str, str]:
         latent = f"a {self.model.latent_kind} of the latent space: a code, or a sample of the prior"
         tokens = "tokens of a text, as x of the encoder; output t depends on the tokens before t alone"
         return {"z": latent, "tokens": tokens} | self.label_meaning()
+
+
+def text_part(px: Distribution) -> tuple[str, TokenSequenceDistribution] | None:
+    """Return the name and the distribution of the part of p(x | z) that is a text, if there is one."""
+    for name, part in px.parts.items() if isinstance(px, JointDistribution) else ():
+        if isinstance(part, Independent) and isinstance(part.base_dist, TokenSequenceDistribution):
+            return name, part.base_dist
+    return None
+
+
+def other_means(px: Distribution) -> dict[str, Tensor]:
+    """Return the means of the parts beside a text, as NAME_mean; empty if there is no text."""
+    text = text_part(px)
+    if text is None or not isinstance(px, JointDistribution):
+        return {}
+    return {f"{name}_mean": part.mean for name, part in px.parts.items() if name != text[0]}

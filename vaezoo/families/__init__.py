@@ -27,6 +27,7 @@ from vaezoo.families.discrete import (
     DiscretizedLogistic,
     MixtureOfDiscretizedLogistics,
 )
+from vaezoo.families.experts import GaussianExperts
 from vaezoo.families.flow import FlowPosterior, IAFPosterior, PlanarPosterior
 from vaezoo.families.full_covariance import FullCovarianceNormal
 from vaezoo.families.joint import Joint
@@ -56,6 +57,7 @@ __all__ = [
     "FixedScaleNormal",
     "FlowPosterior",
     "FullCovarianceNormal",
+    "GaussianExperts",
     "IAFPosterior",
     "IndexCategorical",
     "Joint",

@@ -1,5 +1,6 @@
 """Imputation: the missing entries of an example, given its observed ones."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -50,6 +51,7 @@ def impute(
     num_draws: int = 1,
     seed: int = 0,
     start_index: int = 0,
+    groups: Sequence[Tensor] = (),
 ) -> Imputation:
     """Fill the missing entries of examples by importance sampling.
 
@@ -59,7 +61,8 @@ def impute(
 
     and a draw of the missing entries is a draw from p(missing | z_k) with k drawn by the weights w_k (Mattei & Frellsen
     2019, MIWAE: Deep Generative Modelling and Imputation of Incomplete Data, https://arxiv.org/abs/1812.02633, eq. 14
-    and section 3.2). Both are exact as K rises. Of a category, the most frequent one of K such draws is taken.
+    and section 3.2). Both are exact as K rises. Of a category, the most frequent one of K such draws is taken, and of a
+    group of entries, such as the tokens of a sentence, the most frequent value of all of them together.
 
     Args:
         model: a model whose likelihood leaves out missing entries, in evaluation mode.
@@ -70,6 +73,7 @@ def impute(
         num_draws: L.
         seed: seed of the samples; those of an example depend on it and on the example's index only.
         start_index: index of x[0] in the whole data set.
+        groups: entries that are one value together, each bool (*data_shape); they are also categories.
     """
     best, draws = x.clone(), x.expand(num_draws, *x.shape).clone()
     with evaluating(model), seeding.isolated(x.device, seed, "impute"):
@@ -86,6 +90,18 @@ def impute(
             values = torch.einsum("k,k...->...", weights, means[:, 0].to(weights.dtype)).to(x.dtype)
             if is_category.any():
                 values = torch.where(is_category, drawn.mode(0).values.to(x.dtype), values)
+            for group in groups:
+                values[group] = most_frequent(drawn[:, group]).to(x.dtype)
             best[i] = torch.where(observed, x[i], values)
             draws[:, i] = torch.where(observed, x[i], drawn[:num_draws].to(x.dtype))
     return Imputation(best, draws)
+
+
+def most_frequent(rows: Tensor) -> Tensor:
+    """Return the most frequent one of rows (K, n); NaN is a value like any other.
+
+    >>> most_frequent(torch.tensor([[1.0, 2.0], [3.0, 2.0], [1.0, 2.0]]))
+    tensor([1., 2.])
+    """
+    _, places, counts = torch.unique(rows.nan_to_num(nan=-torch.inf), dim=0, return_inverse=True, return_counts=True)
+    return rows[(places == counts.argmax()).nonzero()[0, 0]]

@@ -21,6 +21,7 @@ from vaezoo.models.missing_iwae import MissingIWAE
 from vaezoo.models.miwae import MIWAE
 from vaezoo.models.mog_vae import MoGVAE
 from vaezoo.models.mult_vae import MultVAE
+from vaezoo.models.multimodal_vae import MultimodalVAE
 from vaezoo.models.not_miwae import NotMIWAE
 from vaezoo.models.piwae import PIWAE
 from vaezoo.models.planar_vae import PlanarVAE
@@ -64,6 +65,7 @@ __all__ = [
     "MissingIWAE",
     "MoGVAE",
     "MultVAE",
+    "MultimodalVAE",
     "NotMIWAE",
     "PlanarVAE",
     "ProdLDA",

@@ -13,6 +13,7 @@ from vaezoo.nets.log_input import LogInput
 from vaezoo.nets.made import MADE
 from vaezoo.nets.masked_input import MaskedInput, accept_missing
 from vaezoo.nets.mlp import MLP
+from vaezoo.nets.parts import PartDecoders, PartEncoders
 from vaezoo.nets.resnet import ResidualBlock, ResNetDecoder, ResNetEncoder
 from vaezoo.nets.sequence import SequenceEncoder
 from vaezoo.nets.shares_decoder import SharesDecoder
@@ -30,6 +31,8 @@ __all__ = [
     "LabelConditioned",
     "LogInput",
     "MaskedInput",
+    "PartDecoders",
+    "PartEncoders",
     "Quantizer",
     "ResNetDecoder",
     "ResNetEncoder",

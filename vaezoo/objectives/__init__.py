@@ -12,6 +12,7 @@ from vaezoo.objectives.importance import (
     ImportanceWeighted,
     PartiallyImportanceWeighted,
 )
+from vaezoo.objectives.modalities import ModalityKL
 from vaezoo.objectives.semi_supervised import SemiSupervised
 from vaezoo.objectives.vq import Commitment
 
@@ -26,6 +27,7 @@ __all__ = [
     "ImportanceBound",
     "ImportanceWeighted",
     "InfoMMD",
+    "ModalityKL",
     "Objective",
     "PartiallyImportanceWeighted",
     "SemiSupervised",

@@ -10,8 +10,9 @@ from vaezoo.errors import ConfigError
 from vaezoo.evaluation.base import with_start_index
 from vaezoo.inference.imputation import Imputation, impute
 from vaezoo.missing import is_observed
+from vaezoo.pictures import Display
 from vaezoo.runs.trained import TrainedRun, open_run
-from vaezoo.tasks.apply import finish
+from vaezoo.tasks.apply import describe_set, finish, save_picture
 
 
 def impute_missing(config: dict[str, Any], split: str | None = None, num_samples: int = 1000, draws: int = 0) -> None:
@@ -20,7 +21,8 @@ def impute_missing(config: dict[str, Any], split: str | None = None, num_samples
     A number becomes its expectation given the observed entries, and a category the most probable one. Draws of the
     missing entries given the observed ones are written beside it if they are asked for (multiple imputation).
 
-    If entries were hidden for an experiment (``data.holes``), the errors of what was filled in are reported, next to
+    A part of a pair that is missing, such as a caption, is filled in as a whole (``data.hide``). If entries were hidden
+    for an experiment (``data.holes``, ``data.hide``), the errors of what was filled in are reported, next to
     those of the training set's means and most frequent categories.
 
     Args:
@@ -35,15 +37,21 @@ def impute_missing(config: dict[str, Any], split: str | None = None, num_samples
     run = open_run(config, ("split", "num_samples", "draws", "seed"), split)
     require_missing(run)
     parts = []
+    device = run.model.device
+    is_category, groups = run.data.is_category.to(device), [group.to(device) for group in run.data.grouped_entries]
+    settings = (num_samples, max(1, draws), config["seed"])
     for start_index, x, y in with_start_index(run.batches(run.chosen, what="impute")):
-        is_category = run.data.is_category.to(x.device)
-        parts.append(impute(run.model, x, y, is_category, num_samples, max(1, draws), config["seed"], start_index))
+        parts.append(impute(run.model, x, y, is_category, *settings, start_index, groups))
     found = Imputation(torch.cat([p.best for p in parts]).cpu(), torch.cat([p.draws for p in parts], 1).cpu())
     folder = Path(config["run_dir"])
     files = run.data.save_filled(found.best, run.chosen, folder / "imputed")
     for number in range(draws):
         files += run.data.save_filled(found.draws[number], run.chosen, folder / f"imputed-{number + 1}")
     x = whole_set(run)
+    display, shown = Display(run.data), slice(64)
+    if display.can_draw(x):
+        picture = display.pairs(x[shown], found.best[shown], f"inputs over imputations, {describe_set(run)}")
+        files += save_picture(config, "imputed", picture)
     holes = ~is_observed(x)
     notes = [
         f"{int(holes.sum()):,} missing entries in {int(holes.flatten(1).any(1).sum()):,} of {len(x):,} "
