@@ -120,6 +120,10 @@ class TokenSequence(Family):
         self.receptive_field = 1 + (kernel - 1) * (2**num_layers - 1)
         init_glorot(self)
 
+    @property
+    def limits(self) -> dict[str, str]:
+        return {"impute": "what follows the end of a sequence is padding, and no token within it can be missing"}
+
     def raw_shape(self, shape: Shape) -> tuple[int, ...]:
         if tuple(shape) != (self.length,):
             raise ValueError(

@@ -86,7 +86,7 @@ class VAE(LatentVariableModel):
 
     @property
     def limits(self) -> dict[str, str]:
-        return super().limits | self.prior.limits | self.encoder.family.limits
+        return super().limits | self.prior.limits | self.encoder.family.limits | self.likelihood.limits
 
     def init_from_data(self, x: Tensor, context: Tensor | None = None) -> None:
         self.prior.init_from_data(x)
