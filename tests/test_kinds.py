@@ -6,8 +6,7 @@ from itertools import product
 import lightning.pytorch as pl
 import pytest
 import torch
-from conftest import config
-from test_contract import MODELS
+from test_contract import MODELS, model_node
 
 from vaezoo.data import DataModule, Split
 from vaezoo.instantiate import build
@@ -91,7 +90,7 @@ def test_model_and_kind(name, kind):
     data = Rows(kind)
     data.inspect()
     nets = ["model/encoder=mlp", "model/decoder=mlp", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]
-    node = config("model", f"model={name}", "data.shape=[6]", *nets, "model.latent_dim=3")
+    node = model_node([6], f"model={name}", *nets, "model.latent_dim=3")
     if "likelihood" in node:
         node["likelihood"] = data.likelihood_config()
     wrap_parts(node, data, ())
@@ -120,7 +119,7 @@ def test_values_under_holes_do_not_matter(kind):
     torch.manual_seed(0)
     data = Rows(kind)
     data.setup()
-    node = config("model", "model=mlp_vae", "data.shape=[6]", "model.latent_dim=3")
+    node = model_node([6], "model=mlp_vae", "model.latent_dim=3")
     node["likelihood"] = data.likelihood_config()
     wrap_parts(node, data, ())
     model = build(node, "model").eval()
