@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import contextlib
+import functools
 import os
 import sys
 from pathlib import Path
@@ -60,13 +61,28 @@ class Rows(DummyLogger):
         self.rows.append((step, metrics))
 
 
-def config(node, *overrides):
-    """A node of the composed config, as plain values. A likelihood that follows the data is the one of bits."""
+@functools.cache
+def composed(*overrides):
+    """The config. Hydra takes longer for it than a model takes for a pass: once only for the same overrides."""
     with initialize_config_dir(config_folder(), version_base="1.3"):
         cfg = compose("config", list(overrides))
     if cfg.model.get("likelihood") == AUTO:
         cfg.model.likelihood = {"_target_": "vaezoo.families.Bernoulli"}
-    return OmegaConf.to_container(OmegaConf.select(cfg, node), resolve=True)
+    return cfg
+
+
+def config(node, *overrides, shape=None):
+    """A node of the composed config, as plain values of its own. A likelihood that follows the data is the one of bits.
+
+    ``shape`` takes the place of the shape of the data.
+    """
+    cfg = composed(*overrides)
+    before = cfg.data.shape
+    try:
+        cfg.data.shape = before if shape is None else list(shape)
+        return OmegaConf.to_container(OmegaConf.select(cfg, node), resolve=True)
+    finally:
+        cfg.data.shape = before
 
 
 def train(folder, *words):

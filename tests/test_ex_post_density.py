@@ -41,6 +41,12 @@ def short_training():
         yield
 
 
+@pytest.fixture
+def shortest_training(monkeypatch):
+    """Two rounds, for tests that do not depend on the density that is found."""
+    monkeypatch.setattr("vaezoo.inference.ex_post_density.MAX_ROUNDS", 2)
+
+
 @pytest.fixture(scope="module")
 def modes(short_training):
     codes = two_modes(1000)
@@ -112,7 +118,7 @@ def test_sampler_of_a_prior():
     assert model.decode(z[:2]).mean.shape == (2, 1, 8, 8)
 
 
-def test_whitening():
+def test_whitening(shortest_training):
     """Mean 0, covariance I, and the way back; an axis without variance is removed and comes back constant."""
     codes = normal(0, 200, 3) @ normal(1, 3, 5) + 2
     codes[:, 4] = 7
@@ -143,7 +149,7 @@ def test_a_sampler_is_any_function():
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_wrong_codes_are_refused(fit):
+def test_wrong_codes_are_refused(fit, shortest_training):
     with pytest.raises(ValueError, match=r"at least 2 codes \(N, D\), got the shape \(1, 3\)"):
         fit(torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"got the shape \(9, 2, 2\)"):

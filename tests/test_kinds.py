@@ -91,7 +91,7 @@ def test_model_and_kind(name, kind):
     data = Rows(kind)
     data.inspect()
     nets = ["model/encoder=mlp", "model/decoder=mlp", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]
-    node = config("model", f"model={name}", "data.shape=[6]", *nets, "model.latent_dim=3")
+    node = config("model", f"model={name}", *nets, "model.latent_dim=3", shape=[6])
     if "likelihood" in node:
         node["likelihood"] = data.likelihood_config()
     wrap_parts(node, data, ())
@@ -120,7 +120,7 @@ def test_values_under_holes_do_not_matter(kind):
     torch.manual_seed(0)
     data = Rows(kind)
     data.setup()
-    node = config("model", "model=mlp_vae", "data.shape=[6]", "model.latent_dim=3")
+    node = config("model", "model=mlp_vae", "model.latent_dim=3", shape=[6])
     node["likelihood"] = data.likelihood_config()
     wrap_parts(node, data, ())
     model = build(node, "model").eval()
