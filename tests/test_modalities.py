@@ -397,6 +397,28 @@ def test_compiled_equals_eager(aggregate, objective):
         torch.testing.assert_close(eager, compiled, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_contract(aggregate):
+    """As for models of images: bounds are in order, bf16 is close, gradients are complete, wrong shapes are refused."""
+    model, x = mixed_model(aggregate).eval(), mixed_data()
+    log_w = model(x, num_samples=60).log_w.detach()
+    assert (log_w.mean(0) <= log_w.logsumexp(0) - math.log(60) + 1e-5).all()
+    assert torch.equal(model.encode(x), model.encode(x))
+    values = []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            trace = model(x, num_samples=6)
+            loss = model.objective(trace)["loss"]
+        assert loss.dtype == trace.log_px.dtype == trace.kl.dtype == torch.float32
+        values.append(torch.stack([loss.detach(), trace.elbo.mean().detach()]))
+    torch.testing.assert_close(*values, rtol=0.02, atol=0.3)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    with pytest.raises(ValueError, match=r"expected a batch of shape \(\*batch, 41,\), got"):
+        model.encode(x[:, :40])
+
+
 def test_columns_of_a_table_with_holes():
     """The kinds of columns of a table are modalities, too; single entries of each may be missing."""
     families = {"real": FixedScaleNormal(1.0), "count": NegativeBinomial(), "kind": Categories([3, 2])}

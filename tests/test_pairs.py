@@ -231,8 +231,9 @@ def run(tmp_path_factory):
         "data=digit_labels",
         "model=mvtcae",
         *small,
-        "trainer.max_epochs=50",
-        "optimizer.lr=5e-3",
+        "data.batch_size=16",
+        "trainer.max_epochs=15",
+        "optimizer.lr=4e-3",
         "trainer=cpu",
     ]
     return train(folder, *words)
