@@ -11,6 +11,8 @@ from ppca import inverse_soft_floor
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from vaezoo.distributions import ExpertMixture
+from vaezoo.export.functions import Decoder
+from vaezoo.export.preprocessing import Preprocessing
 from vaezoo.families import (
     Bernoulli,
     Categories,
@@ -417,6 +419,22 @@ def test_contract(aggregate):
     assert all(p.grad.isfinite().all() for p in model.parameters())
     with pytest.raises(ValueError, match=r"expected a batch of shape \(\*batch, 41,\), got"):
         model.encode(x[:, :40])
+
+
+def test_exported_decoder_of_a_caption():
+    """The exported decoder gives log P of each token, whose sum is log p of the caption, and the other parts' means."""
+    model, x = mixed_model().eval(), mixed_data()
+    decoder = Decoder(model, Preprocessing({"noun": "pair", "kind": "mixed"})).eval()
+    with torch.no_grad():
+        inputs = decoder.example_inputs(x, torch.zeros(6))
+        outputs = decoder(**inputs)
+        px = model.decode(inputs["z"])
+    assert {"caption_log_probs", "image_mean", "image_logits", "label_mean", "label_log_probs"} == outputs.keys()
+    assert all(decoder.meaning(name) != "a parameter of the distribution" for name in outputs)
+    tokens = inputs["tokens"]
+    each = outputs["caption_log_probs"].gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(each.where(tokens >= 0, 0).sum(-1), px.log_prob_parts(x)["caption"])
+    assert decoder.reference(x, torch.zeros(6)).keys() == {"image_mean", "label_mean"}
 
 
 def test_columns_of_a_table_with_holes():
