@@ -11,17 +11,21 @@ from ppca import inverse_soft_floor
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from vaezoo.distributions import ExpertMixture
+from vaezoo.export.functions import Decoder
+from vaezoo.export.preprocessing import Preprocessing
 from vaezoo.families import (
     Bernoulli,
+    Categories,
     FixedScaleNormal,
     GaussianExperts,
     IndexCategorical,
     Joint,
+    NegativeBinomial,
     TokenSequence,
 )
 from vaezoo.families.experts import AGGREGATES, subsets
 from vaezoo.models import VAE, MultimodalVAE
-from vaezoo.nets import MLP, PartDecoders, PartEncoders
+from vaezoo.nets import MLP, MaskedInput, PartDecoders, PartEncoders
 
 WEIGHTS = {  # columns of a and b are orthogonal, so that the exact posterior is a diagonal normal
     "a": torch.tensor([[1.0, 1.0], [1.0, -1.0], [0.5, 0.0]], dtype=torch.float64),
@@ -45,12 +49,12 @@ def linear_model(aggregate="product", names="ab", **more):
     with torch.no_grad():
         for name in names:
             weight, sigma = WEIGHTS[name], SIGMA[name]
-            (decoder,), (encoder,) = model.decoder.net.nets[name].layers, model.encoder.net.nets[name].layers
+            (decoder,), (encoder,) = model.decoder.net.nets[name].layers, model.encoder.net.nets[name].net.layers
             decoder.weight.copy_(weight)
             decoder.bias.fill_(ord(name) / 1000)
             precision = weight.square().sum(0) / sigma**2
             gain = (weight / sigma**2 / precision).T
-            encoder.weight.zero_()[:2] = gain
+            encoder.weight.zero_()[:2, : len(weight)] = gain  # and 0 for the mask
             encoder.bias[:2] = -gain.sum(1) * ord(name) / 1000
             encoder.bias[2:] = inverse_soft_floor(-precision.log() / 2, -7.0)
     return model
@@ -149,7 +153,8 @@ def test_one_modality_is_the_vae(aggregate):
         torch.manual_seed(0)
         likelihood = Joint({"x": (5,)}, {"x": FixedScaleNormal(0.5)})
         if kind == "vae":
-            parts = {"encoder": partial(MLP, hidden=[8]), "decoder": partial(MLP, hidden=[8])}
+            net = partial(MLP, hidden=[8])
+            parts = {"encoder": partial(MaskedInput, net=net), "decoder": net}
             model = VAE((5,), 2, likelihood=likelihood, posterior=lambda s: GaussianExperts(1, "product"), **parts)
         else:
             model = MultimodalVAE((5,), likelihood=likelihood, **options(aggregate, hidden=[8], subsets=True))
@@ -392,6 +397,54 @@ def test_compiled_equals_eager(aggregate, objective):
         results.append([value.detach(), *(p.grad for p in model.parameters())])
     for eager, compiled in zip(*results, strict=True):
         torch.testing.assert_close(eager, compiled, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_contract(aggregate):
+    """As for models of images: bounds are in order, bf16 is close, gradients are complete, wrong shapes are refused."""
+    model, x = mixed_model(aggregate).eval(), mixed_data()
+    log_w = model(x, num_samples=60).log_w.detach()
+    assert (log_w.mean(0) <= log_w.logsumexp(0) - math.log(60) + 1e-5).all()
+    assert torch.equal(model.encode(x), model.encode(x))
+    values = []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            trace = model(x, num_samples=6)
+            loss = model.objective(trace)["loss"]
+        assert loss.dtype == trace.log_px.dtype == trace.kl.dtype == torch.float32
+        values.append(torch.stack([loss.detach(), trace.elbo.mean().detach()]))
+    torch.testing.assert_close(*values, rtol=0.02, atol=0.3)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    with pytest.raises(ValueError, match=r"expected a batch of shape \(\*batch, 41,\), got"):
+        model.encode(x[:, :40])
+
+
+def test_exported_decoder_of_a_caption():
+    """The exported decoder gives log P of each token, whose sum is log p of the caption, and the other parts' means."""
+    model, x = mixed_model().eval(), mixed_data()
+    decoder = Decoder(model, Preprocessing({"noun": "pair", "kind": "mixed"})).eval()
+    with torch.no_grad():
+        inputs = decoder.example_inputs(x, torch.zeros(6))
+        outputs = decoder(**inputs)
+        px = model.decode(inputs["z"])
+    assert {"caption_log_probs", "image_mean", "image_logits", "label_mean", "label_log_probs"} == outputs.keys()
+    assert all(decoder.meaning(name) != "a parameter of the distribution" for name in outputs)
+    tokens = inputs["tokens"]
+    each = outputs["caption_log_probs"].gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(each.where(tokens >= 0, 0).sum(-1), px.log_prob_parts(x)["caption"])
+    assert decoder.reference(x, torch.zeros(6)).keys() == {"image_mean", "label_mean"}
+
+
+def test_columns_of_a_table_with_holes():
+    """The kinds of columns of a table are modalities, too; single entries of each may be missing."""
+    families = {"real": FixedScaleNormal(1.0), "count": NegativeBinomial(), "kind": Categories([3, 2])}
+    likelihood = Joint({"real": [3], "count": [2], "kind": [2]}, families)
+    model = MultimodalVAE((7,), likelihood=likelihood, **options("mopoe", hidden=[8]))
+    x = torch.tensor([[0.1, -2.0, torch.nan, 7, torch.nan, 2, torch.nan], [torch.nan] * 3 + [0, 3, torch.nan, 1]])
+    model.objective(model(x, num_samples=7))["loss"].backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_capabilities():

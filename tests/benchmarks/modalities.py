@@ -147,7 +147,7 @@ def main() -> None:
         rows.setdefault("nearest image", []).append({"text given image": nearest(data, x[:, :size], texts)})
         for name in arguments.models:
             start = time.process_time()
-            words = {key: ast.literal_eval(value) for key, _, value in (option.partition("=") for option in arguments.options)}
+            words = {key: ast.literal_eval(value) for key, value in (text.split("=", 1) for text in arguments.options)}
             options = {"data.val_size": 0.05, **words}
             run = vaezoo.fit(
                 arguments.data, name, verbose=False, seed=seed, threads=1, lr=arguments.lr,

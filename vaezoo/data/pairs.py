@@ -63,7 +63,7 @@ class ImagePairs(DataModule):
 
     @abstractmethod
     def read_pairs(self) -> list[tuple[Split, Tensor]]:
-        """Return the training and the test set, or three sets, each as images with labels and the numbers (N, T)."""
+        """Return the training and the test set, each as images with labels and the numbers (N, T)."""
 
     @abstractmethod
     def part_family(self) -> dict[str, Any]:
@@ -81,11 +81,11 @@ class ImagePairs(DataModule):
         self.images.known_shape = image_shape
         self.layout = Layout({"image": image_shape, self.part: tuple(sets[0][1].shape[1:])})
         splits = []
-        for (images, y), numbers in sets:
+        for name, ((images, y), numbers) in zip(("train", "test"), sets, strict=True):
             pixels = images[torch.arange(len(y))].flatten(1)
-            splits.append(Split(torch.cat([pixels.to(torch.int16), numbers.to(torch.int16)], 1), y))
-        names = ("train", "val", "test") if len(splits) == 3 else ("train", "test")
-        self.digests = {name: digest_rows(split.x.numpy()) for name, split in zip(names, splits, strict=True)}
+            x = torch.cat([pixels.to(torch.int16), numbers.to(torch.int16)], 1)
+            self.digests[name] = digest_rows(x.numpy())
+            splits.append(Split(x, y))
         return tuple(splits)
 
     def check_examples(self, split: Split, name: str) -> None:

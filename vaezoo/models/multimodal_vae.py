@@ -10,8 +10,8 @@ from torch import Tensor
 from vaezoo.families import Family, GaussianExperts, Joint, TokenSequence, WrappedFamily
 from vaezoo.families.categories import CategoryFamily, ColumnFamily
 from vaezoo.models.vae import VAE
-from vaezoo.nets import MLP, PartDecoders, PartEncoders, TokenInput
-from vaezoo.objectives import ELBO, ModalityKL
+from vaezoo.nets import MLP, MaskedInput, PartDecoders, PartEncoders, TokenInput
+from vaezoo.objectives import ELBO, ModalityKL, Objective
 from vaezoo.trace import Trace
 from vaezoo.types import NetFactory, Shape
 
@@ -68,7 +68,8 @@ class MultimodalVAE(VAE):
         subsets: whether each training example shows a random subset of its modalities, all with equal probability but
             the empty one. A product needs it to learn the posterior of each subset; the numbers of the training are
             then means over the subsets.
-        hidden: widths of the hidden layers of the networks of modalities that are no images (C, H, W).
+        hidden: widths of the hidden layers of the networks of modalities that are no images (C, H, W): perceptrons,
+            which are given learned vectors of tokens and categories, and numbers with a mask of the missing ones.
         likelihood: the family of x, a ``Joint`` of the families of the modalities.
         encoder: makes the encoder of an image; ``vaezoo.nets.MLP`` if None.
         decoder: makes the decoder of an image; ``vaezoo.nets.MLP`` if None.
@@ -104,26 +105,27 @@ class MultimodalVAE(VAE):
         if objective != "elbo" and aggregate != "product":
             raise ValueError(f"objective={objective} needs aggregate=product, got {aggregate}")
         num, shapes = len(likelihood.families), likelihood.layout.shapes
-        if objective == "elbo":
-            loss = ELBO(beta)
-        elif objective == "jmvae":
+        loss: Objective = ELBO(beta)
+        if objective == "jmvae":
             loss = ModalityKL(alpha, beta)
-        else:
+        elif objective == "mvtcae":
             loss = ModalityKL.total_correlation(alpha, num, beta)
         other = partial(MLP, hidden=hidden)
-        encoders: dict[str, Any] = {
-            name: encoder or MLP if len(shape) == 3 else other for name, shape in shapes.items()
-        }
-        decoders: dict[str, Any] = {
-            name: decoder or MLP if len(shape) == 3 else other for name, shape in shapes.items()
-        }
-        for name, family in likelihood.families.items():
-            if values := num_values(family):
-                encoders[name] = partial(TokenInput, net=encoders[name], num_tokens=values)
+        encoders: dict[str, Any] = {}
+        decoders: dict[str, Any] = {}
+        integers = set()
+        for name, shape in shapes.items():
+            is_image, values = len(shape) == 3, num_values(likelihood.families[name])
+            decoders[name] = decoder or MLP if is_image else other
+            if values is not None:
+                encoders[name] = partial(TokenInput, net=other, num_tokens=values)
+                integers.add(name)
+            else:
+                encoders[name] = encoder or MLP if is_image else partial(MaskedInput, net=other)
         super().__init__(
             data_shape,
             latent_dim,
-            encoder=partial(PartEncoders, layout=shapes, nets=encoders, integers=likelihood.integers),
+            encoder=partial(PartEncoders, layout=shapes, nets=encoders, integers=integers),
             decoder=partial(PartDecoders, layout=likelihood.raw_layout.shapes, nets=decoders),
             likelihood=likelihood,
             posterior=lambda shape: GaussianExperts(num, aggregate),
