@@ -185,7 +185,7 @@ def test_saved_and_loaded(trained, tmp_path):
         assert torch.equal(again.state_dict()[key], value), key
 
 
-@pytest.mark.parametrize("name", sorted(NOT_OF_IMAGES))
+@pytest.mark.parametrize("name", sorted(NOT_OF_IMAGES - {"mult_vae"}))  # its parts are those of prod_lda
 def test_compiled_equals_eager(name):
     torch._dynamo.reset()
     require(make(name), "compile")

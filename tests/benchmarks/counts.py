@@ -26,6 +26,9 @@ from vaezoo.report.statistics import Interval, interval
 MODELS = {
     "count_vae": {},
     "count_vae zero_inflated=true": {"zero_inflated": True},
+    "mult_vae beta=1": {"beta": 1.0},
+    "mult_vae": {},
+    "prod_lda": {},
 }
 
 
@@ -73,7 +76,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="an .npz file with counts (N, D)")
     parser.add_argument("--key", default="counts", help="the array in the file")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--set", nargs="*", default=[], help="options of the models, such as latent_dim=5")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -31,7 +31,14 @@ SMALL = ["model.encoder.channels=[8,16]", "model.decoder.channels=[8,16]"]
 HOLES = ["data=tables/wine", "data.holes=0.2"]
 COUNTS = ["data=array", "data.path=FOLDER/counts.npy"]
 # What is not trained on images of digits.
-DATA = {"count_vae": COUNTS, "missing_iwae": HOLES, "mult_vae": COUNTS, "not_miwae": HOLES, "prod_lda": COUNTS}
+DATA = {
+    "count_vae": COUNTS,
+    "hi_vae": HOLES,
+    "missing_iwae": HOLES,
+    "mult_vae": COUNTS,
+    "not_miwae": HOLES,
+    "prod_lda": COUNTS,
+}
 # Further rows: what is exported, and the command that trains it.
 OTHERS = {
     "`mlp_vae`, images as bytes, mixture of logistics": ["model/likelihood=mixture_of_discretized_logistics"],

@@ -4,9 +4,9 @@
     python tests/benchmarks/holes.py --high            values above the mean are hidden in half of the columns
     python tests/benchmarks/holes.py missing_iwae --masks 1 --epochs 100
 
-The table is scikit-learn's breast cancer. Errors are mean squares in units of each column's standard deviation; mean
-and deviation are those of the observed entries of the training rows, and so 1 is about the error of the column's mean.
-Every method sees the observed entries of the training rows. The models choose their epoch by the bound of the
+The table is scikit-learn's breast cancer. Errors are mean squares in units of each complete column's standard deviation,
+so 1 is about the error of the column's mean if entries are hidden at random. All methods see columns that are
+standardized by the observed entries of the training rows. Every method sees the observed entries of the training rows. The models choose their epoch by the bound of the
 validation rows, which no baseline uses; neither looks at a hidden entry. Errors are those of the training rows, as in
 Mattei & Frellsen 2019, and those of the test rows, which no method has seen.
 """
@@ -83,7 +83,7 @@ class RandomHoles(BundledTable):
     """The table with half of its entries hidden at random, by a mask with a number; the test rows are the same ones."""
 
     def __init__(self, mask: int):
-        super().__init__("breast_cancer", holes=0.5, test_size=0.2, batch_size=64)
+        super().__init__("breast_cancer", holes=0.5, batch_size=64)
         self.mask = mask
 
     def hide(self, values: np.ndarray) -> np.ndarray:
@@ -99,11 +99,12 @@ class HighHoles(RandomHoles):
 
 
 def errors(filled: dict[str, np.ndarray], data: RandomHoles) -> dict[str, float]:
-    """Return the mean squared error of the hidden entries of the training and of the test rows."""
+    """Return the mean squared error of the hidden entries of the training and of the test rows, in standard units."""
     found = {}
     for name, x in filled.items():
         hidden = np.isnan(getattr(data, name).x.numpy())
-        found[name] = float(np.square(x - data.complete[name].numpy())[hidden].mean())
+        scale = data.complete["train"].numpy().std(0)
+        found[name] = float(np.square((x - data.complete[name].numpy()) / scale)[hidden].mean())
     return found
 
 
