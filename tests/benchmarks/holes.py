@@ -4,10 +4,10 @@
     python tests/benchmarks/holes.py --high            values above the mean are hidden in half of the columns
     python tests/benchmarks/holes.py missing_iwae --masks 1 --epochs 100
 
-The table is scikit-learn's breast cancer. Errors are mean squares in units of each complete column's standard deviation,
-so 1 is about the error of the column's mean if entries are hidden at random. All methods see columns that are
-standardized by the observed entries of the training rows. Every method sees the observed entries of the training rows. The models choose their epoch by the bound of the
-validation rows, which no baseline uses; neither looks at a hidden entry. Errors are those of the training rows, as in
+The table is scikit-learn's breast cancer. Errors are mean squares in units of each complete column's standard
+deviation, so 1 is about the error of the column's mean if entries are hidden at random. Every method is fitted to the
+observed entries of the training rows, standardized by them. The models choose their epoch by the bound of the
+validation rows, which no baseline uses; nothing looks at a hidden entry. Errors are those of the training rows, as in
 Mattei & Frellsen 2019, and those of the test rows, which no method has seen.
 """
 
