@@ -181,7 +181,7 @@ def test_saved_and_loaded(trained, tmp_path):
         assert torch.equal(again.state_dict()[key], value), key
 
 
-@pytest.mark.parametrize("name", sorted({name.split()[0] for name in MODELS}))
+@pytest.mark.parametrize("name", sorted({name.split()[0] for name in MODELS} - {"mult_vae"}))  # its parts: prod_lda's
 def test_compiled_equals_eager(name):
     torch._dynamo.reset()
     require(make(name), "compile")

@@ -1,12 +1,15 @@
 """Entries that are missing because of their values, against quadrature of a linear-Gaussian model."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from ppca import generator, linear
 from torch.distributions import Normal as TorchNormal
 
+from vaezoo.errors import DoesNotApply
+from vaezoo.evaluation.ais import annealed
 from vaezoo.families import FixedScaleNormal, Laplace, Masked, Poisson, Rescaled, SelfMasking
 from vaezoo.inference.imputation import impute
 from vaezoo.models import MissingIWAE, NotMIWAE
@@ -122,3 +125,9 @@ def test_refusals():
     with pytest.raises(ValueError, match="draws missing real numbers from an elementwise distribution, which Poisson"):
         SelfMasking(Poisson(), 2)
     assert SelfMasking(Masked(Laplace()), 2).supports_missing
+
+
+def test_annealed_importance_sampling_is_left_out():
+    """Its chains need the same log p(x | z) each time, and this one has a draw in it."""
+    with pytest.raises(DoesNotApply, match="the likelihood draws the missing entries"):
+        annealed(SimpleNamespace(model=model(*MASKS[0])), SimpleNamespace(annealed=2))

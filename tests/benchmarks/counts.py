@@ -15,17 +15,22 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import vaezoo
 from vaezoo.data import ArrayData
 from vaezoo.families import Family, Multinomial, NegativeBinomial, Poisson, ScaledNegativeBinomial
+from vaezoo.models import LatentVariableModel
 from vaezoo.report.statistics import Interval, interval
 
 MODELS = {
     "count_vae": {},
     "count_vae zero_inflated=true": {"zero_inflated": True},
+    "mult_vae beta=1": {"beta": 1.0},
+    "mult_vae": {},
+    "prod_lda": {},
 }
 
 
@@ -67,13 +72,23 @@ def show(values: list[float]) -> str:
     return f"{found.mean:.1f}" + (f" ± {found.half:.1f}" if found.num > 1 else "")
 
 
+def show_samples(model: LatentVariableModel, names: np.ndarray, num: int) -> None:
+    """Print the size and the largest counts of sampled cells, with the names of the genes."""
+    torch.manual_seed(0)
+    for cell in model.sample(num).sample().numpy() if num else ():
+        largest = ", ".join(f"{names[gene]} {cell[gene]}" for gene in cell.argsort()[::-1][:8])
+        print(f"size {cell.sum()}, {(cell > 0).sum()} genes: {largest}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="models of the table; none: all, and the baselines")
     parser.add_argument("--data", required=True, help="an .npz file with counts (N, D)")
     parser.add_argument("--key", default="counts", help="the array in the file")
+    parser.add_argument("--labels-key", help="the labels in the file")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--samples", type=int, default=0, help="print the largest counts of so many sampled cells")
     parser.add_argument("--set", nargs="*", default=[], help="options of the models, such as latent_dim=5")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -83,7 +98,7 @@ def main() -> None:
         options[key] = float(value) if "." in value or "e-" in value else int(value)
 
     def read() -> ArrayData:
-        data = ArrayData(arguments.data, key=arguments.key, test_size=0.2, batch_size=32)
+        data = ArrayData(arguments.data, key=arguments.key, labels_key=arguments.labels_key)
         data.setup()
         return data
 
@@ -106,6 +121,7 @@ def main() -> None:
             log_ps.append(float(run.model.log_marginal(test, num_samples=1000).mean()))
         seconds = (time.perf_counter() - start) / arguments.seeds
         print(f"| {name} | {show(elbos)} | {show(log_ps)} | {seconds:.0f} |", flush=True)
+        show_samples(run.model, np.load(arguments.data)["gene"], arguments.samples)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@
     python tests/benchmarks/holes.py --high            values above the mean are hidden in half of the columns
     python tests/benchmarks/holes.py missing_iwae --masks 1 --epochs 100
 
-The table is scikit-learn's breast cancer. Errors are mean squares in units of each column's standard deviation; mean
-and deviation are those of the observed entries of the training rows, and so 1 is about the error of the column's mean.
-Every method sees the observed entries of the training rows. The models choose their epoch by the bound of the
-validation rows, which no baseline uses; neither looks at a hidden entry. Errors are those of the training rows, as in
-Mattei & Frellsen 2019, and those of the test rows, which no method has seen.
+The table is scikit-learn's breast cancer. Errors are mean squares in units of each column's standard deviation, that of
+the observed training entries (with ``--high``, of the complete columns), so 1 is about the error of the column's mean.
+Every method is fitted to the observed entries of the training rows. The models choose their epoch by the bound of the
+validation rows, which no baseline uses; nothing looks at a hidden entry. Errors are those of the training rows, as in
+Mattei & Frellsen 2019, and those of the test rows, which no method has seen. Each mask has its own split.
 """
 
 import argparse
@@ -79,35 +79,45 @@ BASELINES = {
 MODELS = ["missing_iwae"]
 
 
-class RandomHoles(BundledTable):
-    """The table with half of its entries hidden at random, by a mask with a number; the test rows are the same ones."""
+class Table(BundledTable):
+    """The table with half of its entries hidden at random; a number decides on mask and split."""
 
-    def __init__(self, mask: int):
-        super().__init__("breast_cancer", holes=0.5, test_size=0.2, batch_size=64)
-        self.mask = mask
+    def __init__(self, number: int):
+        super().__init__("breast_cancer", holes=0.5, split_seed=number, batch_size=64)
 
-    def hide(self, values: np.ndarray) -> np.ndarray:
-        return np.where(np.random.default_rng(self.mask).random(values.shape) < self.holes, np.nan, values)
+    def unit(self) -> np.ndarray:
+        """Return the unit of errors, in units of x: the standard deviation of the observed training entries."""
+        return np.ones(30)
 
 
-class HighHoles(RandomHoles):
+class HighHoles(Table):
     """The table with holes that depend on their values: in every second column, values above the mean are hidden."""
 
     def hide(self, values: np.ndarray) -> np.ndarray:
         high = (values > values.mean(0)) & (np.arange(values.shape[1]) % 2 == 0)
         return np.where(high, np.nan, values)
 
+    def unit(self) -> np.ndarray:
+        """Return the standard deviation of the complete columns, since the observed values vary too little here."""
+        return self.complete["train"].numpy().std(0)
 
-def errors(filled: dict[str, np.ndarray], data: RandomHoles) -> dict[str, float]:
+
+def errors(filled: dict[str, np.ndarray], data: Table) -> dict[str, float]:
     """Return the mean squared error of the hidden entries of the training and of the test rows."""
     found = {}
     for name, x in filled.items():
         hidden = np.isnan(getattr(data, name).x.numpy())
-        found[name] = float(np.square(x - data.complete[name].numpy())[hidden].mean())
+        found[name] = float(np.square((x - data.complete[name].numpy()) / data.unit())[hidden].mean())
     return found
 
 
-def fill(name: str, data: RandomHoles, options: dict) -> dict[str, np.ndarray]:
+def show(values: list[float]) -> str:
+    """Return the mean and the 95 % interval for the table."""
+    found = interval(values)
+    return f"{found.mean:.3f}" + (f" ± {found.half:.3f}" if found.num > 1 else "")
+
+
+def fill(name: str, data: Table, options: dict) -> dict[str, np.ndarray]:
     """Return the training and the test rows, filled in by a model or a baseline."""
     data.setup()
     sets = {key: getattr(data, key).x for key in ("train", "test")}
@@ -135,10 +145,9 @@ def main() -> None:
     for name in arguments.names or [*BASELINES, *MODELS]:
         found, start = [], time.perf_counter()
         for mask in range(arguments.masks):
-            data = (HighHoles if arguments.high else RandomHoles)(mask)
+            data = (HighHoles if arguments.high else Table)(mask)
             found.append(errors(fill(name, data, options | {"seed": mask}), data))
-        intervals = [interval([row[key] for row in found]) for key in ("train", "test")]
-        cells = [f"{found.mean:.3f} ± {found.half:.3f}" for found in intervals]
+        cells = [show([row[key] for row in found]) for key in ("train", "test")]
         print(f"| {name} | {' | '.join(cells)} | {(time.perf_counter() - start) / arguments.masks:.0f} |", flush=True)
 
 

@@ -919,8 +919,8 @@ MUTATIONS = (
     ),
     Mutation(
         "training/loop.py",
-        'self.train_means.update(self.last_metrics, len(batch.x))',
-        'self.train_means.update(self.last_metrics, 1)',
+        "self.train_means.update(self.last_metrics, len(batch.x))",
+        "self.train_means.update(self.last_metrics, 1)",
         "the training means are means of batch means",
         "training loop",
     ),

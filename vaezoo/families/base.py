@@ -51,7 +51,8 @@ class Family(Recorded, nn.Module):
     @property
     def limits(self) -> dict[str, str]:
         """Capabilities (``vaezoo.models.base.CAPABILITIES``) that a model lacks with this posterior or likelihood, and
-        why."""
+        why.
+        """
         return {}
 
     def raw_shape(self, shape: Shape) -> tuple[int, ...]:

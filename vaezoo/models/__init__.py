@@ -12,6 +12,7 @@ from vaezoo.models.dip_vae import DIPVAE
 from vaezoo.models.factor_vae import FactorVAE
 from vaezoo.models.flow_prior_vae import FlowPriorVAE
 from vaezoo.models.full_cov_vae import FullCovVAE
+from vaezoo.models.hi_vae import HIVAE
 from vaezoo.models.iaf_vae import IAFVAE
 from vaezoo.models.info_vae import InfoVAE
 from vaezoo.models.iwae import IWAE
@@ -40,6 +41,7 @@ __all__ = [
     "CIWAE",
     "CVAE",
     "DIPVAE",
+    "HIVAE",
     "IAFVAE",
     "IWAE",
     "M2VAE",
