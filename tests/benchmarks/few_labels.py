@@ -56,9 +56,7 @@ def main() -> None:
     parser.add_argument("--root", default="data", help="folder of MNIST")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="in place of the usual number")
-    parser.add_argument(
-        "--runs", help="folder to keep the runs in, RUNS/SEED; runs that are there are not trained again"
-    )
+    parser.add_argument("--runs", help="folder of the runs, RUNS/SEED; runs that are there are not trained again")
     args = parser.parse_args()
     settings = SETTINGS[args.data] | ({} if args.epochs is None else {"max_epochs": args.epochs})
     errors: dict[str, list[float]] = {}

@@ -77,9 +77,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument(
-        "--runs", help="folder to keep the runs in, RUNS/SEED; runs that are there are not trained again"
-    )
+    parser.add_argument("--runs", help="folder of the runs, RUNS/SEED; runs that are there are not trained again")
     args = parser.parse_args()
     torch.set_num_threads(1)
     nats: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""Runs of benchmarks that are kept in a folder, so that a benchmark that was interrupted trains only what is missing."""
+"""Runs that benchmarks keep in a folder: one that was interrupted trains only what is missing."""
 
 import json
 import time
