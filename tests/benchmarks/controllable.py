@@ -1,6 +1,6 @@
 """Digits on demand: whether the samples of a cvae are of the class that was asked for, and how different they are.
 
-    python tests/benchmarks/controllable.py --root FOLDER [--seeds 3] [--epochs 20] [--samples 1000]
+    python tests/benchmarks/controllable.py --root FOLDER [--seeds 0 1 2] [--epochs 20] [--samples 1000]
 
 The judge is the network of the sample metrics, which is trained on real images, binarized and grey, and has never seen
 a sample. Its accuracy on real test images of the same kind is the ceiling. Diversity is the variance of a pixel within
@@ -9,13 +9,12 @@ images, 0 one image for each class.
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from kept_runs import fit_or_load
 
-import vaezoo
 from vaezoo.data import MNIST
 from vaezoo.evaluation.features import FeatureNet, features_for
 from vaezoo.report.statistics import interval
@@ -37,11 +36,11 @@ def diversity(x: torch.Tensor, y: torch.Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data", help="folder of MNIST")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--samples", type=int, default=1000, help="of each class")
     parser.add_argument("--cache", default="~/.cache/vaezoo/features", help="folder of the judge")
-    parser.add_argument("--runs", help="folder to keep the runs in, RUNS/SEED")
+    parser.add_argument("--runs", help="folder of the runs, RUNS/SEED; runs that are there are not trained again")
     args = parser.parse_args()
     torch.set_num_threads(1)
     data, bits = MNIST(root=args.root, binarize="none"), MNIST(root=args.root)
@@ -54,18 +53,15 @@ def main() -> None:
     spread = {kind: diversity(x, y) for kind, x in real.items()}
     rows: dict[str, list[float]] = {}
     elbos, seconds = [], []
-    for seed in range(args.seeds):
-        start = time.process_time()
+    for seed in args.seeds:
         folder = Path(args.runs, str(seed)) if args.runs else None
-        run = vaezoo.fit(
-            "mnist", "cvae", root=args.root, seed=seed, max_epochs=args.epochs, folder=folder, verbose=False
-        )
-        seconds.append(time.process_time() - start)
-        elbos.append(run.metrics["test"]["elbo"])
+        model, test = fit_or_load(folder, "mnist", "cvae", root=args.root, seed=seed, max_epochs=args.epochs)
+        seconds.append(test["seconds"])
+        elbos.append(test["elbo"])
         labels = torch.arange(NUM_CLASSES).repeat(args.samples)
         torch.manual_seed(seed)
         with torch.no_grad():
-            px = [run.model.sample(len(part), context=part) for part in labels.split(1000)]
+            px = [model.sample(len(part), context=part) for part in labels.split(1000)]
         made = {"bits": torch.cat([p.sample() for p in px]), "grey": torch.cat([p.mean for p in px])}
         for kind, x in made.items():
             rows.setdefault(f"{kind}: of the class", []).append(
