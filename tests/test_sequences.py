@@ -108,9 +108,9 @@ def test_examples_for_people(file, tmp_path):
     assert (np.bincount(values["sequence"].astype(int)) == lengths.numpy()).all()
     assert 70 < values["x0"].min() < values["x0"].max() < 130
     pictures = data.to_images(torch.tensor([[[0.0, -9.0, 9.0]] * 5 + [[math.nan] * 3]]))
-    assert pictures.shape == (1, 1, 3, 6)
-    torch.testing.assert_close(pictures[0, 0, :, 0], torch.tensor([0.5, 0.0, 1.0]))
-    assert (pictures[..., 5] == 1).all()
+    assert pictures.shape == (1, 1, 3 * 42, 6 * 42)  # at most 256 pixels
+    torch.testing.assert_close(pictures[0, 0, ::42, 41], torch.tensor([0.5, 0.0, 1.0]))
+    assert (pictures[..., 5 * 42 :] == 1).all()
 
 
 ERRORS = {

@@ -38,10 +38,10 @@ NETS = {
 }
 
 
-def fit(data: Any, latent_dim: int, seed: int, epochs: int) -> Any:
+def fit(data: Any, latent_dim: int, seed: int, epochs: int, **more: Any) -> Any:
     """Train ``audio_vae`` with the default likelihood, a normal with one scale for all numbers, as PPCA has it."""
     options = {"latent_dim": latent_dim, "seed": seed, "max_epochs": epochs, "scheduler": "cosine", "threads": 1}
-    return vaezoo.fit(data, "audio_vae", verbose=False, **options, **NETS)
+    return vaezoo.fit(data, "audio_vae", verbose=False, **options, **NETS, **more)
 
 
 def speech(folder: str, seeds: int, epochs: int) -> None:
@@ -103,7 +103,7 @@ def vowels(seeds: int, epochs: int, num: int = 4000) -> None:
     flat = x.flatten(1).double().numpy()
     rows: dict[str, list[list[float]]] = {"PCA, 8 dimensions": [r_squared(PCA(8).fit(flat[train]).transform(flat))]}
     # The labels of the regression's test set are not seen by the model: it is trained on the first 3/4.
-    runs = [fit(x[train].numpy(), 8, seed, epochs) for seed in range(seeds)]
+    runs = [fit(x[train].numpy(), 8, seed, epochs, **{"data.kind": "real"}) for seed in range(seeds)]
     rows["`audio_vae`, 8 dimensions"] = [r_squared(run.model.encode(x).double().numpy()) for run in runs]
     for name, values in rows.items():
         cells = [" ± ".join(f"{v:.3f}" for v in interval(column)[:2] if v == v) for column in zip(*values, strict=True)]

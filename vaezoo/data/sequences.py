@@ -18,6 +18,7 @@ from vaezoo.data.splits import Split, count_labels, digest_rows
 from vaezoo.errors import ConfigError
 from vaezoo.missing import is_observed
 
+PICTURE_SIZE = 256  # largest longer side of a picture of a short sequence, in pixels
 PICTURE_RANGE = 3.0  # standard deviations from black to gray, and from gray to white
 
 
@@ -247,10 +248,12 @@ class SequenceData(OwnData):
     def to_images(self, x: Tensor) -> Tensor:
         """Return sequences as pictures (N, 1, D, T), time to the right; gray is the mean of a number in the training.
 
-        Black is 3 standard deviations below it and white 3 above. Frames after the end are white.
+        Black is 3 standard deviations below it and white 3 above. Frames after the end are white. Each number is a
+        square of pixels.
         """
-        levels = (x.float() / PICTURE_RANGE + 1) / 2
-        return levels.clamp(0, 1).nan_to_num(nan=1.0).transpose(1, 2).unsqueeze(1)
+        levels = ((x.float() / PICTURE_RANGE + 1) / 2).clamp(0, 1).nan_to_num(nan=1.0).transpose(1, 2).unsqueeze(1)
+        size = max(1, PICTURE_SIZE // max(x.shape[1:]))
+        return levels.repeat_interleave(size, 2).repeat_interleave(size, 3)
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write sequences as .csv in the user's units: a row for each frame, with the numbers of sequence and frame."""
