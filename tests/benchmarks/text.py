@@ -25,7 +25,7 @@ from vaezoo.report.statistics import interval
 from vaezoo.trace import Trace
 
 SHORT = ["callbacks.images=null", "logger=none", "threads=1", "trainer=cpu"]
-TRAINING = ["optimizer.lr=2e-3", "scheduler=cosine", "trainer.max_epochs=25"]
+TRAINING = ["optimizer.lr=2e-3", "scheduler=cosine", "trainer.max_epochs=20"]
 
 
 class LanguageModel(TextVAE):
