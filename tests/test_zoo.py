@@ -13,7 +13,7 @@ from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build, locate
 from vaezoo.models import CIWAE, IWAE, MIWAE, PIWAE, VAE, LadderVAE
 
-HAVE_OWN_METHODS = {"vq_vae", "ladder_vae", "cvae"}
+HAVE_OWN_METHODS = {"vq_vae", "ladder_vae", "cvae", "multimodal_vae"}
 
 
 @pytest.mark.parametrize("name", sorted({p.stem for p in (REPO / "vaezoo" / "models").glob("*ae.py")} - {"vae"}))
