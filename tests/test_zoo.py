@@ -17,7 +17,7 @@ from vaezoo.models import CIWAE, IWAE, MIWAE, PIWAE, VAE, LadderVAE
 OF_THE_CLASS_OF_ANOTHER = {
     "mlp_vae", "conv_vae", "audio_vae", "deep_kalman", "jmvae", "mmvae", "mopoe_vae", "mvtcae",
 }  # fmt: skip
-HAVE_OWN_METHODS = {"vq_vae", "ladder_vae", "cvae", "m2_vae"}
+HAVE_OWN_METHODS = {"vq_vae", "ladder_vae", "cvae", "m2_vae", "multimodal_vae"}
 
 
 @pytest.mark.parametrize("name", sorted({p.stem for p in (REPO / "vaezoo" / "models").glob("*ae.py")} - {"vae"}))
