@@ -53,7 +53,7 @@ def fit(family: Family, x: Tensor, test: Tensor) -> float:
         found = family(*family.split(raw, x.shape[1:])).log_prob(cells)
         return (found.sum(1) if found.dim() == 2 else found).mean()
 
-    search = torch.optim.LBFGS([raw, *family.parameters()], max_iter=200, line_search_fn="strong_wolfe")
+    search = torch.optim.LBFGS([raw, *family.parameters()], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         search.zero_grad()
