@@ -31,7 +31,7 @@ from vaezoo.distributions import (
     get_parameters,
 )
 from vaezoo.export.preprocessing import Units
-from vaezoo.models import VAE, VQVAE, LadderVAE, LatentVariableModel
+from vaezoo.models import VAE, VQVAE, VRNN, LadderVAE, LatentVariableModel
 
 Outputs = dict[str, Tensor]
 
@@ -94,6 +94,12 @@ def _(model: LadderVAE, x: Tensor, labels: Tensor | None) -> Outputs:
     for i, q in enumerate(layers, 1):
         outputs |= {f"{name}_{i}": value for name, value in posterior_outputs(q).items()}
     return outputs
+
+
+@encoder_outputs.register
+def _(model: VRNN, x: Tensor, labels: Tensor | None) -> Outputs:
+    path = model.infer(x, 1, lambda q: q.mean)  # q of a frame, given the means of the frames before
+    return {"code": path.z[0]} | {name: value[0] for name, value in posterior_outputs(path.q).items()}
 
 
 @singledispatch
