@@ -10,6 +10,8 @@ from conftest import config
 
 from vaezoo.data import SequenceData
 from vaezoo.errors import ConfigError
+from vaezoo.export.functions import Encoder
+from vaezoo.export.preprocessing import Preprocessing
 from vaezoo.instantiate import build
 from vaezoo.models.base import CAPABILITIES
 from vaezoo.runs.load import load
@@ -219,3 +221,17 @@ def test_log_p_is_in_the_users_units(file):
         values.append(each(x).log_px[0])
     lengths = (~x.isnan().any(-1)).sum(1)
     torch.testing.assert_close(values[1] - values[0], lengths * float(np.log(data.scale).sum()), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_encoder_is_exported(name, file):
+    """The graph of the encoder takes any number of sequences of any length, and gives the model's codes."""
+    node, data = nodes(name, file)
+    model = build(node, "model").eval()
+    function = Encoder(model, Preprocessing(data.describe())).eval()
+    x = data.test.x
+    with torch.no_grad():
+        program = torch.export.export(function, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        outputs = program.module()(x[:7])
+    assert set(outputs) == {"code", "mean", "std"}
+    torch.testing.assert_close(outputs["code"], model.encode(x[:7]), rtol=1e-5, atol=1e-6)

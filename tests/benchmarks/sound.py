@@ -44,7 +44,7 @@ def fit(data: Any, latent_dim: int, seed: int, epochs: int, **more: Any) -> Any:
     return vaezoo.fit(data, "audio_vae", verbose=False, **options, **NETS, **more)
 
 
-def speech(folder: str, seeds: int, epochs: int) -> None:
+def speech(folder: str, seeds: int, epochs: int, latents: list[int]) -> None:
     """Print the table of log spectra of speech."""
     data = AudioData(folder, seconds=SECONDS, features="log_mel", mels=MELS)
     data.setup()
@@ -55,7 +55,7 @@ def speech(folder: str, seeds: int, epochs: int) -> None:
     print(f"| independent normals | {normal.sum(1).mean():.1f} | |")
     for components in (5, 20, 80):
         print(f"| PPCA, {components} dimensions | {PCA(components).fit(train).score(test):.1f} | |", flush=True)
-    for latent_dim in (5, 20):
+    for latent_dim in latents:
         start = time.process_time()
         runs = []
         for seed in range(seeds):
@@ -116,9 +116,10 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", default="")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--latents", type=int, nargs="*", default=[5, 20], help="sizes of the latent, for speech")
     arguments = parser.parse_args()
     if arguments.data == "speech":
-        speech(arguments.folder, arguments.seeds, arguments.epochs)
+        speech(arguments.folder, arguments.seeds, arguments.epochs, arguments.latents)
     else:
         vowels(arguments.seeds, arguments.epochs)
 

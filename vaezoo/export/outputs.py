@@ -34,7 +34,7 @@ from vaezoo.distributions import (
     get_parameters,
 )
 from vaezoo.export.preprocessing import Units
-from vaezoo.models import M2VAE, VAE, VQVAE, LadderVAE, LatentVariableModel
+from vaezoo.models import M2VAE, VAE, VQVAE, VRNN, LadderVAE, LatentVariableModel
 
 Outputs = dict[str, Tensor]
 
@@ -109,6 +109,12 @@ def _(model: M2VAE, x: Tensor, labels: Tensor | None) -> Outputs:
     q = model.encoder(x, labels)  # of the most probable class, as the code
     code = torch.cat([q.mean, model.one_hot(labels, q.mean)], -1)
     return {"code": code, "class_probs": logits.softmax(-1)} | posterior_outputs(q)
+
+
+@encoder_outputs.register
+def _(model: VRNN, x: Tensor, labels: Tensor | None) -> Outputs:
+    path = model.infer(x, 1, lambda q: q.mean)  # q of a frame, given the means of the frames before
+    return {"code": path.z[0]} | {name: value[0] for name, value in posterior_outputs(path.q).items()}
 
 
 @singledispatch

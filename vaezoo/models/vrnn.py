@@ -185,7 +185,7 @@ class VRNN(LatentVariableModel):
         present = precedes_end(x)
         features = self.encoder(torch.where(present.unsqueeze(-1), x, 0))
         summary = self.summarize(features, present)
-        h = summary.new_zeros(num_samples, len(x), self.state_size)
+        h = summary.new_zeros(num_samples, x.shape[0], self.state_size)  # len(x) would fix the batch of an export
         steps = []
         for t in range(self.length):
             p = self.transition(h).base_dist
