@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import io
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -99,7 +98,6 @@ def main() -> None:
     print("| model | nats/token | KL | active units | seconds |\n|---|---|---|---|---|")
     for name, value in count_models(data).items():
         print(f"| {name} | {value:.3f} | | | |", flush=True)
-    sys.modules["text"] = sys.modules[__name__]
     size = f"data.vocabulary_size={arguments.vocabulary_size}"
     shared = ["model=text_vae", "data=topics", size, *TRAINING, *arguments.words]
     language = ["model._target_=text.LanguageModel", "allow_packages=[text]", "model.free_bits=0"]
@@ -117,4 +115,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import text  # so that the class has a name that a config can give
+
+    text.main()
