@@ -510,6 +510,9 @@ class Stack(pl.LightningModule):
         grey = z.mean(-1).sigmoid()[..., None, None, None]
         return Independent(Bernoulli(grey.expand(*z.shape[:-1], *self.data_shape)), 3)
 
+    def autoencode(self, x, context=None):
+        return self.decode(self.encode(x, context), context)
+
     def sample(self, num, context=None):
         return self.decode(torch.randn(num, 4))
 

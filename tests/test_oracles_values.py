@@ -30,6 +30,7 @@ SIMILARITY = "test_oracles_shapes.py::test_similarity_of_images_that_are_not_squ
 ANOMALY = "test_oracles_errors.py::test_anomaly_of_few_images"
 HELD_OUT = "test_oracles_held_out.py::test_classifiers_are_scored_on_held_out_examples"
 SCORES = "test_oracles_protocols.py::test_scores_number_their_examples"
+TOKENS = "test_text_vae.py::test_perplexity_is_that_of_all_tokens_together"
 CODES = "test_vq.py::test_codes_are_counted_over_the_epoch"
 SUMMARY = "test_oracles_values.py::test_the_cost_of_a_run"
 TABLE = "test_oracles_pairing.py::test_every_column_has_its_own_numbers"
@@ -39,6 +40,10 @@ ORACLES = {
     "bits_per_dim": (-1, VALUES),
     "loss": (-1, "test_oracles_weights.py::test_every_objective_weighs_its_terms"),
     "mi": (0, SPLIT), "tc": (0, SPLIT), "dwkl": (0, SPLIT),
+    "tokens": (0, TOKENS), "nats_per_token": (-1, TOKENS), "perplexity_bound": (-1, TOKENS),
+    "accuracy": (1, "test_m2_vae.py::test_accuracy_and_its_error"),
+    "accuracy_error": (0, "test_m2_vae.py::test_the_error_of_a_middling_accuracy"),
+    "cross_entropy": (-1, "test_m2_vae.py::test_the_loss_by_hand"),
     "kl_dim": (0, "test_oracles_errors.py::test_dimensions_and_units_by_layer"),
     "log_p": (1, LIKELIHOOD), "log_p_error": (0, LIKELIHOOD), "log_p_draw_error": (0, LIKELIHOOD),
     "log_p_samples": (0, LIKELIHOOD), "log_p_examples": (0, LIKELIHOOD), "inference_gap": (0, LIKELIHOOD),

@@ -287,7 +287,7 @@ def test_tasks(run, tmp_path, task, words, files):
         assert len((out / "samples.txt").read_text().splitlines()) == 8
     if task == "reconstruct":
         rows = list(csv.DictReader((out / "reconstructions.csv").open()))
-        assert {"index", "label", "distortion", "reconstructed_label"} <= rows[0].keys()
+        assert {"index", "label", "distortion_at_code", "reconstructed_label"} <= rows[0].keys()
 
 
 def test_other_models_take_pairs():

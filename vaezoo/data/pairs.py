@@ -103,8 +103,8 @@ class ImagePairs(DataModule):
 
     def to_model(self, x: Tensor, draw: Callable[[], torch.Generator], train: bool = False) -> Tensor:
         image, numbers = self.take_apart(x)
-        whole = torch.cat([self.images.to_model(image, draw, train).flatten(1), numbers.float()], 1)
-        return self.hidden(whole, None if train else self.hide)
+        pair = torch.cat([self.images.to_model(image, draw, train).flatten(1), numbers.float()], 1)
+        return self.hidden(pair, None if train else self.hide)
 
     def hidden(self, x: Tensor, name: str | None) -> Tensor:
         """Return pairs (B, D) in which the part of this name, if one is named, is missing."""

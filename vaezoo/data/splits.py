@@ -205,7 +205,7 @@ def keep_labels(y: Tensor, num: int, seed: int) -> Tensor:
     """Return labels of which ``num`` are kept, as many of each class as possible, and the others are missing (-1).
 
     >>> keep_labels(torch.tensor([0, 0, 0, 1, 1, 1]), 2, seed=0)
-    tensor([ 0, -1, -1, -1,  1, -1])
+    tensor([-1, -1,  0, -1, -1,  1])
 
     Args:
         y: labels (N,), -1 if missing.
