@@ -251,9 +251,15 @@ class VRNN(LatentVariableModel):
         return torch.stack(frames, -2)
 
     def predict(self, x: Tensor, z: Tensor) -> Distribution:
-        """Return p(x | z) of all frames, each given the frames of x before it, from z (*batch, T, D_z)."""
+        """Return p(x | z) of all frames, each given the frames of x before it.
+
+        Args:
+            x: sequences, a shape that broadcasts against (*batch, T, D).
+            z: latents, (*batch, T, D_z).
+        """
         features = self.encoder(torch.where(precedes_end(x).unsqueeze(-1), x, 0))
-        features = features.expand(*z.shape[:-1], -1)
+        batch = torch.broadcast_shapes(features.shape[:-1], z.shape[:-1])  # x may have more axes, of samples
+        features, z = features.expand(*batch, -1), z.expand(*batch, -1)
         h = z.new_zeros(*z.shape[:-2], self.state_size)
         states = []
         for t in range(self.length):
