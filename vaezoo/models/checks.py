@@ -21,6 +21,8 @@ def check_data_kind(model: "LatentVariableModel", data: Any) -> None:
     if model.has_own_likelihood:
         subject, other = f"the likelihood that {type(model).__name__} sets itself", "another model"
         instead = masked = "use a model whose likelihood follows the data, such as model=mlp_vae"
+        if "count" in supported:
+            instead = f"if all are whole numbers, say so by data.kind=count or data.types; otherwise {instead}"
     scored = f"{subject} scores {' or '.join(sorted(supported))} data"
     if data.data_kind not in supported and hasattr(data, "binarize") and supported & {"binary", "byte"}:
         fix = "data.binarize=dynamic" if "binary" in supported else "data.binarize=none"

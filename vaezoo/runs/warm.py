@@ -142,7 +142,10 @@ def serve(requests: int, answers: int) -> list[str] | None:
             if select.select([requests], [], [], EVERY_SECONDS)[0]:  # the next request comes later: the pipe is closed
                 return None
             ended, status = os.waitpid(pid, os.WNOHANG)
-        os.write(answers, json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
+        try:
+            os.write(answers, json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
+        except BrokenPipeError:  # the caller was killed
+            return None
     return None
 
 
