@@ -56,7 +56,8 @@ class CountsGivenTotal(Distribution):
     @property
     def mean_total(self) -> Tensor:
         """The mean of the totals, (1,) or (*batch, 1)."""
-        return self.totals.to(self.log_shares.dtype).mean(-1, keepdim=True)
+        # A node of the name "mean" would clash with the output of this name in an exported graph.
+        return self.totals.to(self.log_shares.dtype).sum(-1, keepdim=True) / self.totals.shape[-1]
 
     @property
     def mean(self) -> Tensor:
