@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from conftest import config
-from test_contract import require
+from test_contract import check_compiled
 
 from vaezoo.data import DataModule, Split
 from vaezoo.export import preprocessing
@@ -183,18 +183,7 @@ def test_saved_and_loaded(trained, tmp_path):
 
 @pytest.mark.parametrize("name", sorted({name.split()[0] for name in MODELS} - {"mult_vae"}))  # its parts: prod_lda's
 def test_compiled_equals_eager(name):
-    torch._dynamo.reset()
-    require(make(name), "compile")
-    results = []
-    for compiler in (lambda f: f, partial(torch.compile, backend="aot_eager", fullgraph=True)):
-        model = make(name)
-        function = compiler(lambda x, model=model: model.objective(model(x, num_samples=2))["loss"])
-        torch.manual_seed(1)
-        loss = function(rows(name))
-        loss.backward()
-        results.append([loss.detach(), *(p.grad for p in model.parameters())])
-    for eager, compiled in zip(*results, strict=True):
-        torch.testing.assert_close(eager, compiled, rtol=1e-4, atol=1e-5)
+    check_compiled(partial(make, name), rows(name))
 
 
 @pytest.mark.parametrize("name", MODELS)

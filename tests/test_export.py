@@ -248,6 +248,8 @@ def test_weights_as_safetensors(run, exported):  # noqa: F811
     model.load_state_dict(safetensors.torch.load_file(exported / "model.safetensors"))
     x = bits(5, 1, 8, 8)
     assert torch.equal(model.encode(x), vaezoo.load(run).encode(x))
+    modes = {(exported / name).stat().st_mode for name in ("model.safetensors", "model.json")}
+    assert len(modes) == 1  # others can read both, or none
 
 
 def test_a_difference_is_an_error(cli, run, monkeypatch):  # noqa: F811

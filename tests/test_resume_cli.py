@@ -18,7 +18,7 @@ from vaezoo.runs import folder as folder_module
 from vaezoo.runs.folder import RunFolder, locked, write_atomic
 from vaezoo.runs.jobs import Jobs, exit_reason
 from vaezoo.runs.overrides import by_key, is_larger_comparison
-from vaezoo.runs.resume import is_complete, resolve_resume
+from vaezoo.runs.resume import can_resume, is_complete, resolve_resume
 from vaezoo.runs.signals import Stopped
 from vaezoo.runs.sweep import print_sweep_table
 from vaezoo.tasks.fit import config_differences, prepare_resume
@@ -453,6 +453,12 @@ def test_wandb_is_imported_before_torch(stub, words, early):
     with start(*first, *words) as process:
         out, _err = process.communicate()
     assert out == f"{early} False\n"
+
+
+def test_what_resume_continues():
+    """A training, a sweep and a comparison; not a task that applies a run."""
+    assert all(map(can_resume, ([], ["model=iwae"], ["task=fit"], ["task=compare"])))
+    assert not any(map(can_resume, (["task=export", "run=x"], ["run=x", "task=impute"], ["task=check"])))
 
 
 def test_write_atomic_keeps_the_old_text_if_it_fails(tmp_path):

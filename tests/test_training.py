@@ -1,5 +1,6 @@
 """What the base class does for every model: initialization, parameter groups, schedules, checks."""
 
+import math
 from functools import partial
 from types import SimpleNamespace
 
@@ -306,6 +307,8 @@ def test_a_pass_needs_tensors(name):
         model(BITS.numpy(), CLASSES)
     with pytest.raises(ValueError, match=r"expected an array or a tensor, got list: convert it with numpy.asarray"):
         model.encode(BITS.tolist(), CLASSES)
+    with pytest.raises(ValueError, match="x holds NaN, but the model was trained without missing entries"):
+        model.encode(torch.full_like(BITS, math.nan), CLASSES)
     if name == "cvae":
         with pytest.raises(ValueError, match=r"class labels must be integers, got torch\.float32"):
             model.encode(BITS, CLASSES / 10)

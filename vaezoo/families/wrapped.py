@@ -167,7 +167,7 @@ class SelfMasking(WrappedFamily):
         if not family.supported_data & {"real"} or family.is_batch_coupled:
             raise ValueError(
                 f"SelfMasking draws missing real numbers from an elementwise distribution, which "
-                f"{type(family).__name__} does not have: use model=missing_iwae, or a normal"
+                f"{type(family).__name__} does not have: make all columns real by data.types, or use model=missing_iwae"
             )
         self.supports_missing, self.measure = True, type(self).measure
         self.intercept = nn.Parameter(torch.zeros(num_dims))

@@ -7,7 +7,7 @@ from math import prod
 from torch import Tensor, nn
 
 from vaezoo.nets.conv import check_layers
-from vaezoo.nets.mlp import activation_function, check_widths, init_glorot
+from vaezoo.nets.mlp import activation_function, apply_layers, check_widths, init_glorot
 from vaezoo.types import Shape
 
 
@@ -98,10 +98,7 @@ class Conv1dEncoder(nn.Module):
         h = inputs.flatten(1, -2)
         for conv in self.convs:
             h = self.activation(conv(h))
-        h = h.flatten(1)
-        for layer in self.layers[:-1]:
-            h = self.activation(layer(h))
-        return self.layers[-1](h).unflatten(1, self.out_shape)
+        return apply_layers(self.layers, self.activation, h.flatten(1)).unflatten(1, self.out_shape)
 
 
 class Conv1dDecoder(nn.Module):
@@ -151,10 +148,7 @@ class Conv1dDecoder(nn.Module):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """Apply the network: (N, *in_shape) -> (N, ..., T)."""
-        h = inputs.flatten(1)
-        for layer in self.layers[:-1]:
-            h = self.activation(layer(h))
-        h = self.layers[-1](h).unflatten(1, self.first_shape)
+        h = apply_layers(self.layers, self.activation, inputs.flatten(1)).unflatten(1, self.first_shape)
         for conv in self.convs:
             h = conv(self.activation(h))
         return h.unflatten(1, self.out_shape[:-1])

@@ -51,6 +51,13 @@ def init_glorot(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def apply_layers(layers: nn.ModuleList, activation: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
+    """Apply fully connected layers to h (N, D), with an activation after all but the last one."""
+    for layer in layers[:-1]:
+        h = activation(layer(h))
+    return layers[-1](h)
+
+
 class MLP(nn.Module):
     """A multi-layer perceptron: fully connected layers, from any shape to any shape.
 
@@ -74,7 +81,4 @@ class MLP(nn.Module):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """Apply the network: (N, *in_shape) -> (N, *out_shape)."""
-        h = inputs.flatten(1)
-        for layer in self.layers[:-1]:
-            h = self.activation(layer(h))
-        return self.layers[-1](h).unflatten(1, self.out_shape)
+        return apply_layers(self.layers, self.activation, inputs.flatten(1)).unflatten(1, self.out_shape)
