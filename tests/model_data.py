@@ -24,6 +24,7 @@ WORDS: dict[str, list[str]] = {
     "mvtcae": PAIRS,
     "not_miwae": HOLES,
     "prod_lda": COUNTS,
+    "text_cvae": ["data=topics"],
     "text_vae": ["data=topics"],
     "vrnn": SEQUENCES,
 }

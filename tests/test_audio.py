@@ -12,6 +12,7 @@ from conftest import config
 from vaezoo.data import AudioData
 from vaezoo.data.mel import log_mel
 from vaezoo.errors import ConfigError
+from vaezoo.instantiate import build
 
 RATE, FRAME = 8000, 100
 
@@ -189,6 +190,28 @@ def test_sounds_for_people(tmp_path):
     assert data.to_images(torch.zeros(2, 1, 100)).sum((1, 2, 3)).tolist() == [256, 256]
 
 
+def test_log_p_is_that_of_the_energies(tmp_path):
+    """The training set has mean 0 in each band and variance 1 in all; the scale stands in log p(u)."""
+    write_sounds(tmp_path)
+    options = {"features": "log_mel", "frame": 400, "mels": 20}
+    data = ready(make(tmp_path, **options))
+    x = data.train.x.double()
+    assert x.mean((0, 1, 3)).numpy() == pytest.approx(np.zeros(20), abs=1e-6)
+    assert x.square().mean().item() == pytest.approx(1, rel=1e-6)
+    family = build(data.likelihood_config(), "model.likelihood")
+    loc = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = family.double()(loc).log_prob(x)
+    u, center = (value * data.scale + data.loc[:, None] for value in (x, loc))
+    assert found.detach().numpy() == pytest.approx(
+        torch.distributions.Normal(center, data.scale).log_prob(u).numpy(), rel=1e-6
+    )
+    new = make(tmp_path, **options)
+    new.setup_new(data.describe())
+    assert torch.equal(new.all.x[data.rows["train"]], data.train.x)
+    with pytest.raises(ConfigError, match="the sounds have 10 bands, but those of the training 20"):
+        make(tmp_path, **options | {"mels": 10}).setup_new(data.describe())
+
+
 def test_spectrograms(tmp_path):
     """Those of the same frames; written as numbers, drawn with the low bands below."""
     write_sounds(tmp_path)
@@ -196,11 +219,10 @@ def test_spectrograms(tmp_path):
     waves, data = ready(make(tmp_path, frame=400)), ready(make(tmp_path, features="log_mel", **options))
     assert data.shape == (1, 20, 3)
     for split, wave in zip(splits_of(data), splits_of(waves), strict=True):
-        assert torch.equal(split.x[:, 0], log_mel(wave.x[:, 0], RATE, 20))
+        assert data.in_file_units(split.x)[:, 0].allclose(log_mel(wave.x[:, 0], RATE, 20))
         assert torch.equal(split.y, wave.y)
-    x = data.val.x
-    (file,) = data.save_examples(x, tmp_path / "samples")
-    assert np.array_equal(np.load(file), x.numpy())
+    (file,) = data.save_examples(data.val.x, tmp_path / "samples")
+    assert np.array_equal(np.load(file), data.in_file_units(data.val.x).numpy())
     pictures = data.to_images(torch.cat([split.x for split in splits_of(data)]))
     assert (pictures.min(), pictures.max()) == (0, 1)
     rising = torch.arange(20.0)[:, None].expand(1, 1, 20, 3) - 10

@@ -153,6 +153,30 @@ def test_text_for_people(tmp_path):
     assert file.read_text() == "A B\n"
 
 
+def test_the_files_of_a_folder_are_classes(tmp_path):
+    """Each line has the class of its file, also after the division, and in new texts; hidden files are none."""
+    folder = tmp_path / "authors"
+    folder.mkdir()
+    for name in ("austen", "melville"):
+        (folder / f"{name}.txt").write_text("".join(f"{name} wrote line {i}\n\n" for i in range(40)))
+    (folder / ".hidden.txt").write_text("nobody wrote it\n")
+    data = ready(TextData(path=str(folder)))
+    assert data.describe()["class_names"] == ["austen", "melville"]
+    assert data.report()["classes"] == {"austen": 40, "melville": 40}
+    for name in ("train", "val", "test"):
+        split = getattr(data, name)
+        words = [text.split()[0] for text in texts(data, split)]
+        assert [data.class_names[label] for label in split.y] == words
+        assert all(data.keys(name)["line"] % 2 == 1)
+    (folder / "austen.txt").rename(folder / "bronte.txt")
+    new = TextData(path=str(folder))
+    new.setup_new(data.describe())
+    assert sorted(set(new.all.y.tolist())) == [-1, 1]
+    (folder / "bronte.txt").unlink()
+    with pytest.raises(ConfigError, match=r"is a folder with 1 \.txt files: give a text file, or a folder with at"):
+        ready(TextData(path=str(folder)))
+
+
 def test_a_trained_model_knows_the_vocabulary(tmp_path):
     """The description is plain values, and gives back the vocabulary."""
     data = ready(make(tmp_path, lower_case=True))
@@ -237,3 +261,11 @@ def test_topics_are_sentences():
     assert 1000 <= len(data.vocabulary) <= 4000
     assert data.report()["Python"].startswith("3.")
     assert len(data.report()["sentences' hash"]) == 64
+    assert "debugger" in data.class_names
+    assert len(data.class_names) == 5
+    lines = data.read_text()
+    assert (
+        lines.classes[sentences.index("Assignment of an object to a single target is recursively defined as follows.")]
+        == "other"
+    )
+    assert sum(map(len, data.rows.values())) == sum(data.report()["classes"].values())

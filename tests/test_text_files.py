@@ -23,7 +23,7 @@ def test_lines_of_utf8(end, mark, tmp_path):
     """With and without byte order mark, for the line ends of all systems, and with or without a last line end."""
     for last in ("", end):
         found = read_lines(write(tmp_path, mark + (end.join(SENTENCES) + last).encode()))
-        assert found == (SENTENCES, list(range(1, len(SENTENCES) + 1)), 0, 0)
+        assert found == (SENTENCES, list(range(1, len(SENTENCES) + 1)), 0, 0, ())
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-8"])
@@ -37,13 +37,13 @@ def test_lines_of_another_encoding(encoding, tmp_path):
 def test_empty_lines_are_left_out_and_counted(tmp_path):
     """Lines of white space count as empty; white space at the ends of a line is removed."""
     found = read_lines(write(tmp_path, "\n one \n\n \t\ntwo\u3000\n\n".encode()))
-    assert found == (["one", "two"], [2, 5], 4, 0)
+    assert found == (["one", "two"], [2, 5], 4, 0, ())
 
 
 def test_separators_inside_of_a_line_do_not_end_it(tmp_path):
     """Form feeds and Unicode's line separators are characters of a line; control characters are counted, tabs not."""
     line = "a\x0cb\u2028c\x85d\te\x07"
-    assert read_lines(write(tmp_path, f"{line}\nf".encode())) == ([line, "f"], [1, 2], 0, 3)
+    assert read_lines(write(tmp_path, f"{line}\nf".encode())) == ([line, "f"], [1, 2], 0, 3, ())
 
 
 def test_one_very_long_line(tmp_path):

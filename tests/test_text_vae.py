@@ -15,9 +15,9 @@ from vaezoo.data import TextData
 from vaezoo.errors import ConfigError
 from vaezoo.families import Bernoulli, TokenSequence
 from vaezoo.instantiate import build
-from vaezoo.models import TextVAE
+from vaezoo.models import TextCVAE, TextVAE
 from vaezoo.models.base import CAPABILITIES
-from vaezoo.nets import SequenceEncoder
+from vaezoo.nets import SequenceEncoder, TokenInput
 from vaezoo.objectives import ELBO
 from vaezoo.runs.load import load
 from vaezoo.runs.setup import match_data
@@ -218,6 +218,25 @@ def test_contract():
         model.encode(torch.zeros(2, 5, dtype=torch.long))
     with pytest.raises(ValueError, match="a text_vae needs a likelihood of sentences, got Bernoulli"):
         TextVAE((4,), likelihood=Bernoulli(), latent_dim=2, warmup_steps=1)
+
+
+def test_classes_of_sentences():
+    """The ELBO of all strings given a class and z is that of a distribution; the encoder does not see the class."""
+    torch.manual_seed(0)
+    encoder = partial(TokenInput, net=partial(SequenceEncoder, hidden=6), num_tokens=4, embedding=3)
+    options = {"encoder": encoder, "latent_dim": 3, "warmup_steps": 2, "num_classes": 2}
+    model = TextCVAE((4,), likelihood=family(word_dropout=0.5), **options).double().eval()
+    x, y = sequences(4), torch.tensor([0, 1])
+    decoded = [model.decode(torch.zeros(len(x), 3, dtype=FLOAT), y[i].expand(len(x))).log_prob(x) for i in (0, 1)]
+    for log_p in decoded:
+        torch.testing.assert_close(log_p.exp().sum(), torch.ones((), dtype=FLOAT), rtol=0, atol=1e-12)
+    assert (decoded[0] - decoded[1]).abs().max() > 1e-3
+    assert torch.equal(*(model.encode(x[:5], y[i].expand(5)) for i in (0, 1)))
+    assert model.conditional
+    assert "beta" in model.objective.schedules
+    assert model.sample(6, context=y.repeat(3)).sample().shape == (6, 4)
+    with pytest.raises(ValueError, match="a text_cvae needs a likelihood of sentences, got Bernoulli"):
+        TextCVAE((4,), likelihood=Bernoulli(), **options)
 
 
 def test_compiled_equals_eager():

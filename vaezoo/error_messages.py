@@ -58,6 +58,7 @@ def describe_error(error: BaseException, overrides: Sequence[str] | None = None)
     text = escape_unprintable(" ".join(str(error).split())) or type(error).__name__
     return f"{type(error).__name__}: {text}" if isinstance(error, INTERNAL_ERRORS) else text
 
+
 # The data module that reads a file, by its suffix.
 READERS = {
     ".csv": "table", ".tsv": "table", ".parquet": "table", ".txt": "text",

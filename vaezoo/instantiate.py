@@ -61,7 +61,9 @@ PLACES = {
     "model part": Place("part of a model", "torch.nn.Module", PARTS, ("vaezoo.families.diagonal_normal",)),
     "optimizer": Place("optimizer", "torch.optim.Optimizer", ("torch.optim",)),
     "scheduler": Place(
-        "schedule", "torch.optim.lr_scheduler.LRScheduler", ("torch.optim",),
+        "schedule",
+        "torch.optim.lr_scheduler.LRScheduler",
+        ("torch.optim",),
         ("vaezoo.training.schedulers.cosine", "vaezoo.training.schedulers.one_cycle"),
     ),
     "data": Place("data module", "lightning.pytorch.LightningDataModule", ("vaezoo.data",)),

@@ -48,7 +48,10 @@ def speech(folder: str, seeds: int, epochs: int, latents: list[int]) -> None:
     """Print the table of log spectra of speech."""
     data = AudioData(folder, seconds=SECONDS, features="log_mel", mels=MELS)
     data.setup()
-    train, test = (split.x.flatten(1).double().numpy() for split in (data.train, data.test))  # type: ignore[union-attr]
+    train, test = (
+        data.in_file_units(split.x).flatten(1).double().numpy()  # type: ignore[union-attr]
+        for split in (data.train, data.test)
+    )
     print(f"{len(train):,} training and {len(test):,} test frames of {train.shape[1]} numbers\n")
     print("| model | log p(x) or ELBO, nats per frame | processor time (s) |\n|---|---|---|")
     normal = -0.5 * np.log(2 * math.pi * train.var(0)) - 0.5 * (test - train.mean(0)) ** 2 / train.var(0)

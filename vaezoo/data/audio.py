@@ -37,6 +37,10 @@ class AudioData(OwnData):
     whole frame is left out. The sets consist of whole files, so no file has frames in two sets. If at least two
     sub-folders have sounds, their names are the classes; the label of a sound outside of them is -1.
 
+    Of energies u the model sees x = (u - loc) / scale, and log p(u) is reported. loc is the mean of each band in the
+    training and scale, one number, the standard deviation from these means. So a normal with one scale has equal noise
+    in all bands, as in probabilistic PCA. Waves are not changed.
+
     Args:
         root: folder of .wav, .flac and .ogg files, also in sub-folders.
         frame: length T of a frame in samples.
@@ -78,16 +82,54 @@ class AudioData(OwnData):
         self.frame, self.seconds, self.rate, self.on_bad = frame, seconds, rate, on_bad
         self.features, self.mels = features, mels
         self.class_names = []
+        self.loc, self.scale = torch.zeros(1), 1.0  # one loc for each band
         self.found: dict[str, Any] = {}
         self.frame_keys: dict[str, np.ndarray] = {}
 
+    @property
+    def is_standardized(self) -> bool:  # type: ignore[override]
+        return self.features == "log_mel"
+
     # Reading.
+
+    def read(self) -> tuple[Split, ...]:
+        split, digests = self.read_all()
+        rows = self.divide(digests)
+        assert isinstance(split.x, Tensor)
+        if self.is_standardized:
+            train = split.x[rows["train"], 0].double()  # (N, bands, steps)
+            self.loc = train.mean((0, 2))
+            self.scale = float((train - self.loc[:, None]).square().mean().sqrt()) or 1.0
+            split = Split(self.standardize(split.x), split.y)
+        return tuple(split.select(row) for row in rows.values())
 
     def fits(self, description: Mapping[str, Any]) -> bool:
         return "features" in description
 
     def use_description(self, description: Mapping[str, Any]) -> None:
         self.rate = self.rate or description.get("rate")
+        self.loc = torch.tensor(description.get("loc", [0.0]), dtype=torch.float64)
+        self.scale = description.get("scale", 1.0)
+
+    def read_new(self, description: Mapping[str, Any]) -> tuple[Split, np.ndarray]:
+        split, digests = super().read_new(description)
+        assert isinstance(split.x, Tensor)
+        if not self.is_standardized:
+            return split, digests
+        if split.x.shape[-2] != len(self.loc):
+            raise ConfigError(
+                f"the sounds have {split.x.shape[-2]} bands, but those of the training {len(self.loc)}: use "
+                f"data.features and data.mels of the training"
+            )
+        return Split(self.standardize(split.x), split.y), digests
+
+    def standardize(self, u: Tensor) -> Tensor:
+        """Return energies as the model sees them, float32, of the same shape."""
+        return ((u.double() - self.loc[:, None]) / self.scale).float()
+
+    def in_file_units(self, x: Tensor) -> Tensor:
+        """Return the samples or energies of sounds as the model sees them, float32, of the same shape."""
+        return (x.cpu().double() * self.scale + self.loc[:, None]).float()
 
     def divide(self, digests: np.ndarray) -> dict[str, Tensor]:
         if (different := len(np.unique(digests))) < 3:
@@ -193,11 +235,21 @@ class AudioData(OwnData):
 
     # For people.
 
+    def in_user_units(self, likelihood: dict[str, Any]) -> dict[str, Any]:
+        if not self.is_standardized:
+            return likelihood
+        self.inspect()
+        return {"_target_": "vaezoo.families.Rescaled", "family": likelihood, "scale": self.scale}
+
+    def likelihood_config(self) -> dict[str, Any]:
+        return self.in_user_units(super().likelihood_config())
+
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"rate": self.rate, "features": self.features, "class_names": self.class_names}
+        scales = {"loc": self.loc.tolist(), "scale": self.scale}
+        return super().describe() | scales | {key: getattr(self, key) for key in ("rate", "features", "class_names")}
 
     def encoding(self, description: Mapping[str, Any]) -> Any:
-        return {key: description.get(key) for key in ("rate", "features")}
+        return {key: description.get(key) for key in ("rate", "features", "loc", "scale")}
 
     def report(self) -> dict[str, Any]:
         return {name: value for name, value in self.found.items() if name != "values"}  # the range of all data
@@ -207,10 +259,11 @@ class AudioData(OwnData):
 
         Of a spectrogram, one pixel for each energy: low bands below, from the least to the largest value of all data.
         """
+        u = self.in_file_units(x)
         if self.features == "wave":
-            return draw_waves(x.squeeze(1).float())
+            return draw_waves(u.squeeze(1))
         low, high = self.found["values"]
-        return ((x.float() - low) / max(high - low, 1e-12)).clamp(0, 1).flip(2)
+        return ((u - low) / max(high - low, 1e-12)).clamp(0, 1).flip(2)
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write each wave as .wav, 16 bits, clipped to [-1, 1]; spectrograms as one .npy, since they are no sounds."""
@@ -218,11 +271,11 @@ class AudioData(OwnData):
 
         if self.features != "wave":
             file = path.with_name(f"{path.name}.npy")
-            np.save(file, x.float().cpu().numpy())
+            np.save(file, self.in_file_units(x).numpy())
             return [file]
         assert self.rate is not None
         files = [path.with_name(f"{path.name}-{number}.wav") for number in range(len(x))]
-        for file, samples in zip(files, x.squeeze(1).float().cpu().numpy(), strict=True):
+        for file, samples in zip(files, self.in_file_units(x).squeeze(1).numpy(), strict=True):
             soundfile.write(file, samples.clip(-1, 1), self.rate, subtype="PCM_16")
         return files
 

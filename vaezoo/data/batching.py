@@ -16,6 +16,7 @@ from vaezoo.types import Batch, BatchChunk, IndexedBatch
 
 ToModel = Callable[[Tensor, Callable[[], torch.Generator]], Tensor]
 
+
 class Batches:
     """Iterate over a split once per epoch, in ready-made batches.
 

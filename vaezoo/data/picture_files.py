@@ -221,9 +221,7 @@ def draft(image: Image.Image, settings: PictureSettings) -> tuple[int, int] | No
     return None
 
 
-def to_eight_bits(
-    image: Image.Image, value_range: tuple[float, float] | None, tags: Mapping[int, Any]
-) -> Image.Image:
+def to_eight_bits(image: Image.Image, value_range: tuple[float, float] | None, tags: Mapping[int, Any]) -> Image.Image:
     """Scale values of more than 8 bits to 0 ... 255, and refuse values that Pillow would misread.
 
     Args:

@@ -358,9 +358,7 @@ class TableData(OwnData):
                 model, simple = (truth != guess).double().mean(), (truth != baseline).double().mean()
             else:
                 kind, baseline = "RMSE", seen.double().mean()
-                model, simple = (
-                    (truth - value).square().mean().sqrt() * column.scale for value in (guess, baseline)
-                )
+                model, simple = ((truth - value).square().mean().sqrt() * column.scale for value in (guess, baseline))
             errors[column.name] = {
                 "kind": kind, "model": float(model), "baseline": float(simple), "num": int(hidden.sum())
             }  # fmt: skip

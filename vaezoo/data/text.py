@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.own import OwnData
-from vaezoo.data.splits import Split, digest_rows
+from vaezoo.data.splits import Split, count_labels, digest_rows
 from vaezoo.data.text_files import (
     END_NUMBER,
     TOKENS,
@@ -38,7 +38,8 @@ class TextData(OwnData):
         content: a list of sentences or documents in memory, which takes the place of the file.
 
     Args:
-        path: a text file, one sentence or document per line; empty lines are left out.
+        path: a text file, one sentence or document per line; empty lines are left out. Or a folder of .txt files: their
+            names are the classes of their lines.
         encoding: the encoding of the file, such as ``cp1252``.
         tokens: ``word``, ``character`` or ``byte`` (``tokenize``).
         lower_case: whether the text is converted to lower case.
@@ -80,6 +81,7 @@ class TextData(OwnData):
         self.found_vocabulary: Vocabulary | None = None
         self.found: dict[str, Any] = {}
         self.line_keys: dict[str, np.ndarray] = {}
+        self.class_names = []
 
     # Reading.
 
@@ -95,7 +97,7 @@ class TextData(OwnData):
     def read(self) -> tuple[Split, ...]:
         text = self.read_text()
         lines = self.simplify(text.lines)
-        self.line_keys = {"line": np.array(text.numbers), "text": np.array(text.lines, dtype=object)}
+        self.line_keys, y = self.use_lines(text)
         digests = np.array([digest_line(line) for line in lines], dtype=np.uint64)
         train = self.divide(digests)["train"].tolist()
         vocabulary = Vocabulary.build((lines[row] for row in train), self.tokens, self.lower_case, self.vocabulary_size)
@@ -122,7 +124,11 @@ class TextData(OwnData):
             "vocabulary's hash": vocabulary.hash,
             "unknown tokens in validation and test": self.unknown_share(sentences, sets[1:]),
         }
-        return tuple(self.make_split([sentences[row] for row in rows.tolist()], length) for rows in sets)
+        if self.class_names:
+            self.found["classes"] = count_labels(y, self.class_names)
+        return tuple(
+            Split(pad_sentences([sentences[row].tolist() for row in rows.tolist()], length), y[rows]) for rows in sets
+        )
 
     def fits(self, description: Mapping[str, Any]) -> bool:
         return "vocabulary" in description
@@ -136,17 +142,22 @@ class TextData(OwnData):
         kept = [i for i, row in enumerate(sentences) if self.long == "cut" or len(row) < length]
         if not kept:
             raise ConfigError(f"no line of {self.path} has fewer than {length} tokens: use data.long=cut")
-        self.line_keys = {
-            "line": np.array([text.numbers[i] for i in kept]),
-            "text": np.array([text.lines[i] for i in kept], dtype=object),
-        }
+        keys, y = self.use_lines(text)
+        self.line_keys = {name: column[kept] for name, column in keys.items()}
         unknown = self.unknown_share([sentences[i] for i in kept], [torch.arange(len(kept))])
         print(f"{len(kept):,} lines; {100 * unknown:.3g} % of their tokens are not in the vocabulary of the training")
-        split = self.make_split([sentences[i] for i in kept], length)
-        return split, digest_rows(split.x[:].numpy())
+        x = pad_sentences([sentences[i].tolist() for i in kept], length)
+        return Split(x, y[kept]), digest_rows(x.numpy())
+
+    def use_lines(self, text: Lines) -> tuple[dict[str, np.ndarray], Tensor]:
+        """Set ``class_names``, and return the columns of ``all_keys`` and the labels of all lines, (N,)."""
+        self.class_names = sorted(set(text.classes))
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        y = torch.tensor([numbers[name] for name in text.classes] or [-1] * len(text.lines))
+        return {"line": np.array(text.numbers), "text": np.array(text.lines, dtype=object)}, y
 
     def all_keys(self) -> dict[str, np.ndarray]:
-        """Return the number of each line, counted from 1, and its text."""
+        """Return the number of each line in its file, counted from 1, and its text."""
         return self.line_keys
 
     def simplify(self, lines: list[str]) -> list[str]:
@@ -156,11 +167,6 @@ class TextData(OwnData):
         if self.tokens == "word":  # lines that differ in white space only have equal tokens, so they belong in one set
             lines = [" ".join(line.split()) for line in lines]
         return lines
-
-    @staticmethod
-    def make_split(sentences: Sequence[np.ndarray], length: int) -> Split:
-        """Return sentences as rows of one length, without labels."""
-        return Split(pad_sentences([row.tolist() for row in sentences], length), torch.full((len(sentences),), -1))
 
     @staticmethod
     def unknown_share(sentences: Sequence[np.ndarray], sets: Sequence[Tensor]) -> float:
@@ -201,7 +207,7 @@ class TextData(OwnData):
     def describe(self) -> dict[str, Any]:
         vocabulary = self.vocabulary
         options = {"tokens": self.tokens, "lower_case": self.lower_case, "vocabulary_hash": vocabulary.hash}
-        return super().describe() | options | {"vocabulary": vocabulary.names}
+        return super().describe() | options | {"vocabulary": vocabulary.names, "class_names": self.class_names}
 
     def encoding(self, description: Mapping[str, Any]) -> Any:
         return {key: description.get(key) for key in ("tokens", "lower_case", "vocabulary")}

@@ -5,7 +5,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,25 +34,37 @@ class Lines(NamedTuple):
         num_empty: number of empty lines, which are left out.
         num_control: number of control characters other than tabs. They are kept; many of them are a sign of a file that
             is no text.
+        classes: the class of each line; empty if the lines have none.
     """
 
     lines: list[str]
     numbers: list[int]
     num_empty: int
     num_control: int
+    classes: Sequence[str] = ()
 
 
 def read_lines(path: str | Path, encoding: str = "utf-8") -> Lines:
-    """Read a text file, with or without a byte order mark. A line ends with LF, CR LF or CR.
+    """Read a text file, with or without a byte order mark, or a folder of them. A line ends with LF, CR LF or CR.
 
     Args:
-        path: the file.
+        path: a text file; or a folder of .txt files, whose names without .txt are the classes of their lines.
         encoding: the encoding of the text, such as ``cp1252``.
 
     Raises:
-        ConfigError: the file does not exist, has another encoding, does not fit into memory, or has no text.
+        ConfigError: a file does not exist, has another encoding, does not fit into memory, or has no text; or the
+            folder has fewer than two .txt files.
     """
     path = Path(path)
+    if path.is_dir():
+        files = sorted(file for file in path.glob("*.txt") if not file.name.startswith("."))
+        if len(files) < 2:
+            raise ConfigError(
+                f"data.path={path} is a folder with {len(files)} .txt files: give a text file, or a folder with at "
+                f"least two .txt files, one for each class"
+            )
+        check_memory(str(path), 8 * sum(file.stat().st_size for file in files), "use fewer files")
+        return join_texts({file.stem: read_lines(file, encoding) for file in files})
     if not path.is_file():
         raise ConfigError(f"data.path={path} is no file: give the path of a text file")
     # Python keeps a text in up to four bytes per character, and a line's object besides.
@@ -78,6 +90,16 @@ def split_lines(text: str, name: str) -> Lines:
         raise ConfigError(f"{name} has no text in {len(rows):,} lines: give one sentence or document per line")
     num_control = sum(len(CONTROL.findall(line)) for line in lines)
     return Lines(lines, list(kept), len(rows) - len(lines), num_control)
+
+
+def join_texts(texts: Mapping[str, Lines]) -> Lines:
+    """Return the lines of several texts, whose names are the classes of their lines."""
+    joined = Lines([], [], 0, 0, [name for name, text in texts.items() for _ in text.lines])
+    for text in texts.values():
+        joined.lines.extend(text.lines)
+        joined.numbers.extend(text.numbers)
+    num_empty, num_control = (sum(counts) for counts in zip(*(text[2:4] for text in texts.values()), strict=True))
+    return joined._replace(num_empty=num_empty, num_control=num_control)
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -40,8 +41,14 @@ def extract_sentences(texts: Iterable[str], fewest: int = 4, most: int = 30) -> 
     return list(found)
 
 
+NUM_TOPICS, OTHER = 4, "other"
+
+
 class Topics(TextData):
     """Provide the sentences of Python's help on its language, ``pydoc_data.topics``; no download.
+
+    The classes are the four topics with most sentences, such as "debugger", and "other". A sentence that stands in
+    several topics belongs to the first one.
 
     About 1,700 sentences. They change with the version of Python: compare models of one version only (the report has
     the version and a hash of the sentences).
@@ -53,8 +60,14 @@ class Topics(TextData):
     def read_text(self) -> Lines:
         from pydoc_data.topics import topics
 
-        sentences = extract_sentences(topics.values())
-        return Lines(sentences, list(range(1, len(sentences) + 1)), num_empty=0, num_control=0)
+        topic_of: dict[str, str] = {}
+        for topic, text in topics.items():
+            for sentence in extract_sentences([text]):
+                topic_of.setdefault(sentence, topic)
+        large = {topic for topic, _ in Counter(topic_of.values()).most_common(NUM_TOPICS)}
+        classes = [topic if topic in large else OTHER for topic in topic_of.values()]
+        numbers = list(range(1, len(topic_of) + 1))
+        return Lines(list(topic_of), numbers, num_empty=0, num_control=0, classes=classes)
 
     def report(self) -> dict[str, Any]:
         content = "\n".join(self.read_text().lines)

@@ -30,6 +30,7 @@ from vaezoo.models.prod_lda import ProdLDA
 from vaezoo.models.s_vae import SVAE
 from vaezoo.models.sigma_vae import SigmaVAE
 from vaezoo.models.swae import SWAE
+from vaezoo.models.text_cvae import TextCVAE
 from vaezoo.models.text_vae import TextVAE
 from vaezoo.models.vae import VAE
 from vaezoo.models.vamp_vae import VampVAE
@@ -72,6 +73,7 @@ __all__ = [
     "PlanarVAE",
     "ProdLDA",
     "SigmaVAE",
+    "TextCVAE",
     "TextVAE",
     "VampVAE",
 ]

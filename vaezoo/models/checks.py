@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from vaezoo.families import Family, TokenSequence
 from vaezoo.types import Batch
 
 if TYPE_CHECKING:
@@ -116,4 +117,18 @@ def check_objective(model: "LatentVariableModel", world_size: int) -> None:
         raise ValueError(
             f"{type(objective).__name__} weights the gradient of each sample by itself, but the likelihood "
             f"{type(likelihood).__name__} couples them: use another model/likelihood"
+        )
+
+
+def check_of_sentences(likelihood: Family, owner: str) -> None:
+    """Raise a ValueError if a likelihood is none of sentences.
+
+    Args:
+        likelihood: the likelihood of ``owner``.
+        owner: the model, for the message.
+    """
+    if not isinstance(likelihood, TokenSequence):
+        raise ValueError(
+            f"{owner} needs a likelihood of sentences, got {type(likelihood).__name__}: use "
+            f"model/likelihood=token_sequence"
         )

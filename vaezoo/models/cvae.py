@@ -34,6 +34,7 @@ class CVAE(VAE):
         num_classes: C, the number of classes; labels are 0, ..., C - 1.
         encoder: makes the network of q(z | x, y), see ``VAE``; its input includes an embedding of y.
         decoder: makes the network of p(x | z, y), see ``VAE``; its input includes an embedding of y.
+        label_in_encoder: whether the encoder is given y. If not, the bound has q(z | x) in place of q(z | x, y).
         **kwargs: arguments of ``VAE``.
 
     Raises:
@@ -49,9 +50,11 @@ class CVAE(VAE):
         num_classes: int,
         encoder: NetFactory | None = None,
         decoder: NetFactory | None = None,
+        label_in_encoder: bool = True,
         **kwargs,
     ):
-        encoder = partial(LabelConditioned, net=encoder or MLP, num_classes=num_classes)
+        if label_in_encoder:
+            encoder = partial(LabelConditioned, net=encoder or MLP, num_classes=num_classes)
         decoder = partial(LabelConditioned, net=decoder or MLP, num_classes=num_classes)
         super().__init__(data_shape, encoder=encoder, decoder=decoder, **kwargs)
         self.num_classes = num_classes

@@ -1,6 +1,7 @@
 """The VAE of sentences."""
 
-from vaezoo.families import Family, TokenSequence
+from vaezoo.families import Family
+from vaezoo.models.checks import check_of_sentences
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import ELBO
 from vaezoo.types import Shape
@@ -42,9 +43,5 @@ class TextVAE(VAE):
     """
 
     def __init__(self, data_shape: Shape, *, likelihood: Family, warmup_steps: int, **kwargs):
-        if not isinstance(likelihood, TokenSequence):
-            raise ValueError(
-                f"a text_vae needs a likelihood of sentences, got {type(likelihood).__name__}: use "
-                f"model/likelihood=token_sequence"
-            )
+        check_of_sentences(likelihood, "a text_vae")
         super().__init__(data_shape, likelihood=likelihood, objective=ELBO(warmup_steps=warmup_steps), **kwargs)

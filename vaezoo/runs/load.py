@@ -39,9 +39,7 @@ def save(model: LatentVariableModel, path: str | Path) -> None:
     write_checkpoint({"state_dict": model.state_dict(), **model.origin()}, path)
 
 
-def load(
-    path: Any, allow_packages: str | Sequence[str] = (), map_location: Any = None
-) -> LatentVariableModel:
+def load(path: Any, allow_packages: str | Sequence[str] = (), map_location: Any = None) -> LatentVariableModel:
     """Load a trained model, in eval mode.
 
     Nothing in the checkpoint is executed and nothing is written, as long as ``allow_packages`` is empty: a checkpoint
