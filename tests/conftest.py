@@ -3,11 +3,14 @@
 import contextlib
 import functools
 import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+import wandb.util
 from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -17,6 +20,7 @@ from vaezoo.cli import main
 from vaezoo.config_folder import config_folder
 from vaezoo.data import ImageData, Split
 from vaezoo.runs.setup import AUTO
+from vaezoo.runs.warm import WarmProcess
 
 REPO = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("VAEZOO_TEST_DATA", REPO.parent / "shared" / "data"))
@@ -27,6 +31,9 @@ os.environ["WANDB_MODE"] = "offline"  # whoever runs the tests, nothing is uploa
 # Hydra composes each config twice, the first time only for hydra.mode, which no test sets: a quarter of a second saved
 # for each command in this process.
 Hydra.get_mode = lambda self, config_name, overrides: None
+
+# W&B reads the metadata of all installed packages for each run: another quarter of a second.
+wandb.util.working_set = functools.cache(lambda find=wandb.util.working_set: tuple(find()))
 
 needs_mnist = pytest.mark.skipif(
     not (DATA / "MNIST" / "raw" / "train-images-idx3-ubyte").exists(),
@@ -99,10 +106,50 @@ def run_folders(root, arguments):
     return {*root.glob("outputs/*/*"), *(folder for run in runs for folder in run.glob("*/20??-??-??_*"))}
 
 
+class SharedWarmProcess(WarmProcess):
+    """The one warm process of a test process: it imports everything once, not once for each command with jobs."""
+
+    def close(self):
+        """Leave it to the next command. It ends with the test process."""
+
+
+@functools.cache
+def warm_process():
+    return SharedWarmProcess()
+
+
+def pytest_sessionfinish():
+    if warm_process.cache_info().currsize:
+        WarmProcess.close(warm_process())
+
+
+REDIRECTED = """
+import os, runpy, sys
+_, program, out, err, *words = sys.argv
+for number, name in ((1, out), (2, err)):
+    os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+sys.argv = [program, *words]
+runpy.run_path(program, run_name="__main__")
+"""
+
+
+def command(*arguments, cwd, **environment):
+    """Run run.py in a process of its own, a fork of the warm process: exit code, stdout and stderr."""
+    with tempfile.TemporaryDirectory() as folder:
+        script, out, err = (Path(folder, name) for name in ("redirected.py", "out", "err"))
+        script.write_text(REDIRECTED)
+        words = [str(script), str(REPO / "run.py"), str(out), str(err), *arguments]
+        with contextlib.chdir(cwd):
+            job = warm_process().start(words, os.environ | {"OMP_NUM_THREADS": "1"} | environment, None)
+        code = job.wait()
+        return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
+
+
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capfd):
     """Run the command line in this process, in an empty folder: (exit code, stdout, stderr, run folder)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vaezoo.runs.jobs.WarmProcess", lambda overrides: warm_process())
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["run.py", *arguments])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPO, config
+from conftest import REPO, command, config
 from PIL import Image
 from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 from torch.utils import cpp_extension
@@ -32,13 +32,6 @@ from vaezoo.runs.overrides import by_key, get_value, quote, set_values
 from vaezoo.runs.setup import silence_lightning
 
 SHORT = ("trainer.max_epochs=2", "model.encoder.hidden=[16]", "model.decoder.hidden=[16]")
-
-
-def command(*arguments, cwd, **environment):
-    """Run run.py in a process of its own."""
-    words = [sys.executable, str(REPO / "run.py"), *arguments]
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def inspect_wandb(run_dir):
@@ -351,10 +344,10 @@ def test_no_warning_about_a_missing_gpu(monkeypatch, tmp_path, caplog):
 
 def test_help_is_quick_and_complete(tmp_path):
     """The choices and five examples, for less than 1.5 s of processor time: the least of three, as others work too."""
-    seconds = []
+    seconds, settings = [], {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = command("--help", cwd=tmp_path)
+        done = subprocess.run([sys.executable, str(REPO / "run.py"), "--help"], **settings, check=False)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert done.returncode == 0
@@ -374,18 +367,19 @@ def test_help_loads_no_torch(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], **settings, check=False).returncode == 0
 
 
-def test_sweep(tmp_path):
+def test_sweep(cli, tmp_path, monkeypatch):
     """A table with a row for each job; the rows of a failed and a killed job have the reason."""
     deadly = "import os, signal\ndef model(**_):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     (tmp_path / "deadly.py").write_text(deadly)
     (tmp_path / "more" / "model").mkdir(parents=True)
     deadly_config = "defaults: [mlp_vae, _self_]\n_target_: deadly.model\n"
     (tmp_path / "more" / "model" / "deadly.yaml").write_text(deadly_config)
-    done = command(
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code, out, err, _ = cli(
         f"--config-dir={tmp_path / 'more'}", "-m", "model=mlp_vae,deadly", "model.latent_dim=2,0",
-        "allow_packages=[deadly]", *SHORT, "callbacks.images=null", cwd=tmp_path, PYTHONPATH=str(tmp_path),
+        "allow_packages=[deadly]", *SHORT, "callbacks.images=null",
     )  # fmt: skip
-    assert done.returncode == 1
+    assert code == 1
     (sweep,) = tmp_path.glob("multirun/*/*")
     rows = list(csv.DictReader((sweep / "summary.csv").open()))
     assert [row["job"] for row in rows] == ["0", "1", "2", "3"]
@@ -397,12 +391,12 @@ def test_sweep(tmp_path):
     assert float(rows[0]["test_elbo"]) == pytest.approx(-rate - distortion, abs=1e-3)
     assert all(row["overrides"].startswith("model=") for row in rows)
     for word in ("test ELBO", "rate", "distortion", "killed by", "SIGKILL"):
-        assert word in done.stdout
+        assert word in out
     inspect_wandb(sweep / "0")
-    assert "Traceback" not in done.stderr
-    last = done.stderr.splitlines()[-1]
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
     assert last.startswith("error: 3 of 4 jobs failed, the first is job 1: model: latent_dim must be >= 1, got 0")
-    assert "Error executing job" not in done.stderr
+    assert "Error executing job" not in err
 
 
 @pytest.mark.parametrize(
@@ -412,11 +406,11 @@ def test_sweep(tmp_path):
         ("model=glob(*_xyz)", "error: the sweep has no job: a glob(...) in it matches no choice, `--help` lists them"),
     ],
 )
-def test_a_sweep_with_a_typing_error_runs_nothing(tmp_path, word, line):
+def test_a_sweep_with_a_typing_error_runs_nothing(cli, tmp_path, word, line):
     """An unknown choice is an error before the first job starts."""
-    done = command("-m", word, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [line]
+    code, _out, err, _ = cli("-m", word)
+    assert code == 1
+    assert err.splitlines() == [line]
     assert not list(tmp_path.rglob("job.json"))
 
 

@@ -13,7 +13,7 @@ import pandas
 import pytest
 import safetensors.torch
 import torch
-from conftest import REPO, config
+from conftest import REPO, command, config
 from test_apply import run  # noqa: F401  # a fixture
 from test_contract import LIKELIHOODS, MODELS, bits, labels, make
 
@@ -161,8 +161,6 @@ def test_the_mean_of_an_exported_mixture_is_the_mean():
 def exported(run, tmp_path_factory):  # noqa: F811
     """Return the folder of an exported run."""
     folder = tmp_path_factory.mktemp("exported")
-    from test_cli import command
-
     done = command("task=export", f"run={run}", f"hydra.run.dir={folder}", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "encoder.onnx" in done.stdout

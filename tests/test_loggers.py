@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 import wandb
-from conftest import REPO
+from conftest import REPO, command
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_cli import SHORT, command
+from test_cli import SHORT
 
 from vaezoo import loggers
 from vaezoo.loggers import (

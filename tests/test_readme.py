@@ -8,7 +8,6 @@ import pytest
 import soundfile
 from conftest import DATA, REPO, needs_mnist
 from PIL import Image
-from test_cli import command
 
 README = (REPO / "README.md").read_text()
 BLOCKS = re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.DOTALL)
@@ -58,15 +57,15 @@ def test_single_runs(cli, tmp_path, words):
     assert code == 0, err
 
 
-def test_sweeps(tmp_path):
+def test_sweeps(cli):
     """The first sweep, each of its jobs for one epoch: all of them complete."""
-    done = command(*SWEEPS[0], "trainer.max_epochs=1", "callbacks.images=null", "logger=none", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "job" in done.stdout
+    code, out, err, _ = cli(*SWEEPS[0], "trainer.max_epochs=1", "callbacks.images=null", "logger=none")
+    assert code == 0, err
+    assert "job" in out
     jobs = 1
     for word in SWEEPS[0]:
         jobs *= len(word.split(",")) if "=" in word else 1
-    assert done.stdout.count("completed") == jobs
+    assert out.count("completed") == jobs
 
 
 def blocks(language, word):

@@ -9,8 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO
-from test_cli import command
+from conftest import REPO, command
 
 from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.sweep import COLUMNS, best_rows, print_sweep_table, split_overrides
@@ -32,19 +31,24 @@ def task(config):
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(tmp_path, cli, monkeypatch):
     """Return a function that runs a sweep of the stub: its process and the sweep's folder."""
     (tmp_path / "stub.py").write_text(STUB)
     (tmp_path / "more" / "task").mkdir(parents=True)
     (tmp_path / "more" / "task" / "stub.yaml").write_text("_target_: stub.task\n_partial_: true\n")
+    monkeypatch.syspath_prepend(str(tmp_path))  # for jobs in this process
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # and in others
+    monkeypatch.setenv("COLUMNS", "80")
 
-    def run(*overrides, **environment):
+    def run(*overrides, own_process=False):
         words = ["--config-dir=more", "task=stub", "allow_packages=[stub]", "logger=none", "hydra.sweep.dir=S"]
-        path = os.pathsep.join([str(REPO), str(tmp_path)])
-        done = command(*words, *overrides, "-m", cwd=tmp_path, **{"PYTHONPATH": path, "COLUMNS": "80"} | environment)
-        return done, tmp_path / "S"
+        if own_process:
+            return command(*words, *overrides, "-m", cwd=tmp_path), tmp_path / "S"
+        code, out, err, _ = cli(*words, *overrides, "-m")
+        return subprocess.CompletedProcess(words, code, out, err), tmp_path / "S"
 
-    return run
+    yield run
+    sys.modules.pop("stub", None)
 
 
 def rows(folder):
@@ -96,14 +100,15 @@ def test_a_sweep_in_a_folder_with_other_results_is_refused(sweep, launcher):
     assert len(rows(folder)) == 2
 
 
-def search(sweep, *overrides):
+def search(sweep, *overrides, **options):
     pytest.importorskip("optuna", reason="needs the extra 'sweep'")
-    return sweep("hydra/sweeper=optuna", "hydra/launcher=basic", *overrides)  # the quickest launcher
+    return sweep("hydra/sweeper=optuna", "hydra/launcher=basic", *overrides, **options)  # the quickest launcher
 
 
 def test_a_search_maximizes_the_validation_and_survives_failed_trials(sweep, tmp_path):
     """12 trials, some of which diverge: the best one by validation is printed as a command that runs."""
-    done, folder = search(sweep, "optimizer.lr=choice(1e-5,1e-3,1e-1,1e6)", "hydra.sweeper.n_trials=12", "seed=3")
+    words = ["optimizer.lr=choice(1e-5,1e-3,1e-1,1e6)", "hydra.sweeper.n_trials=12", "seed=3"]
+    done, folder = search(sweep, *words, own_process=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("12 trials maximize the best val/elbo of a run")
     trials = rows(folder)
@@ -158,15 +163,15 @@ def test_several_directions_are_refused(sweep):
     )
 
 
-def test_a_search_on_digits(tmp_path):
+def test_a_search_on_digits(cli, tmp_path):
     """Real runs, of which some diverge: the best one is the best."""
     pytest.importorskip("optuna", reason="needs the extra 'sweep'")
     small = ("model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "logger=csv", "callbacks.images=null")
-    done = command(
+    code, _out, err, _ = cli(
         "hydra/sweeper=optuna", "optimizer.lr=choice(1e-3,1e6)", "hydra.sweeper.n_trials=3", "trainer.max_epochs=1",
-        *small, "hydra.sweep.dir=S", "-m", cwd=tmp_path,
+        *small, "hydra.sweep.dir=S", "-m",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert code == 0, err
     trials = rows(tmp_path / "S")
     good = [row for row in trials if row["status"] == "completed"]
     bad = [row for row in trials if row["status"].startswith("training diverged")]

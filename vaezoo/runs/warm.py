@@ -165,6 +165,8 @@ def prepare(request: dict[str, Any]) -> list[str]:
     if PARENT in os.environ:
         os.environ[PARENT] = str(os.getppid())
     os.chdir(request["folder"])
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [path for path in paths if path and path not in sys.path]
     if request["log"] is not None:
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(log, 1)
