@@ -8,7 +8,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from vaezoo.errors import ConfigError
 from vaezoo.export.functions import BATCH, ExportedFunction
@@ -47,6 +48,31 @@ def check_packages() -> None:
         )
 
 
+class UsedTensors(TorchFunctionMode):
+    """While it is active, collects the ids of the tensors that functions of torch are given.
+
+    Attributes:
+        ids: the ids.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: set[int] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.add([*args, *kwargs.values()])
+        return func(*args, **kwargs)
+
+    def add(self, values: Sequence[Any]) -> None:
+        """Collect the ids of tensors in a sequence, and in sequences in it."""
+        for value in values:
+            if isinstance(value, Tensor):
+                self.ids.add(id(value))
+            elif isinstance(value, list | tuple):
+                self.add(value)
+
+
 def trace(function: ExportedFunction, inputs: Mapping[str, Tensor]) -> torch.export.ExportedProgram:
     """Return the graph of a function, for any batch size, with the weights that it uses.
 
@@ -57,20 +83,15 @@ def trace(function: ExportedFunction, inputs: Mapping[str, Tensor]) -> torch.exp
     batch = torch.export.Dim(BATCH)
     shapes = {name: {0: batch} for name in inputs}
 
-    def export(module: ExportedFunction) -> torch.export.ExportedProgram:
-        with torch.no_grad(), without_messages():
-            return torch.export.export(module, (), dict(inputs), dynamic_shapes=shapes)
-
-    # A program keeps all weights of its module: it is traced again without the parts of the model that it does not use.
-    program = export(function)
-    names = {**program.graph_signature.inputs_to_parameters, **program.graph_signature.inputs_to_buffers}
-    used = {names[node.name] for node in program.graph.nodes if node.name in names and node.users}
-    smaller = copy.deepcopy(function)
-    for name, child in list(smaller.model.named_children()):
-        has_tensors = any(True for _ in chain(child.parameters(), child.buffers()))
-        if has_tensors and not any(target.startswith(f"model.{name}.") for target in used):
-            delattr(smaller.model, name)
-    program = export(smaller)
+    smaller = copy.deepcopy(function)  # a program keeps all weights of its module
+    with torch.no_grad(), without_messages():
+        with UsedTensors() as used:
+            smaller(**inputs)
+        for name, child in list(smaller.model.named_children()):
+            ids = {id(tensor) for tensor in chain(child.parameters(), child.buffers())}
+            if ids and ids.isdisjoint(used.ids):
+                delattr(smaller.model, name)
+        program = torch.export.export(smaller, (), dict(inputs), dynamic_shapes=shapes)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
