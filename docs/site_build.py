@@ -10,7 +10,8 @@ EXAMPLE = re.compile(r"^( *)>>> .+(?:\n\1.+)*", re.MULTILINE)
 
 def to_mathml(source, language, css_class, options, md, **kwargs):
     """Return one equation in LaTeX, a block ```math, as MathML: a fence of ``pymdownx.superfences``."""
-    return convert(source.strip(), display="block")
+    mathml = convert(source.strip(), display="block").replace("<mi>log</mi>", '<mi>log</mi><mspace width="0.17em"/>')
+    return f'<div class="math">{mathml}</div>'
 
 
 def on_config(config):
