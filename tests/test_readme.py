@@ -1,4 +1,4 @@
-"""The README's commands run as they are written."""
+"""The commands of the README and of docs/data.md run as they are written, and so does their code."""
 
 import re
 import shlex
@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import DATA, REPO, needs_mnist
+from doc_commands import blocks, commands
 from PIL import Image
 
-README = (REPO / "README.md").read_text()
-BLOCKS = re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.DOTALL)
-LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
-COMMANDS = [shlex.split(line)[2:] for line in LINES if line.startswith("python run.py")]
+README, EXTEND = REPO / "README.md", REPO / "docs" / "extend.md"
+COMMANDS = commands(README)
+COMMANDS += [words for words in commands(REPO / "docs" / "data.md") if words not in COMMANDS]
 SINGLE = [c for c in COMMANDS if "-m" not in c and not any(w.startswith(("run=", "runs=", "models=")) for w in c)]
 SWEEPS = [c for c in COMMANDS if "-m" in c]
 
-assert len(SINGLE) >= 4
+assert len(SINGLE) >= 10
 assert SWEEPS
 
 
 def write_own_data(folder):
-    """Write the files that the README's commands on own data name."""
+    """Write the files that the commands on own data name."""
     rng = np.random.default_rng(0)
     (folder / "PHOTOS").mkdir()
     (folder / "WAVS").mkdir()
@@ -31,6 +31,8 @@ def write_own_data(folder):
     np.savez(folder / "faces.npz", rng.integers(0, 256, (200, 24, 24, 3), dtype=np.uint8))
     rows = [f"{20 + i % 60},{rng.normal():.3f},{'red' if i % 3 else ''}" for i in range(200)]
     (folder / "people.csv").write_text("\n".join(["age,height,color", *rows]))
+    lengths = rng.integers(3, 9, 60)
+    np.savez(folder / "vowels.npz", frames=rng.normal(size=(lengths.sum(), 4)), lengths=lengths)
     (folder / "book.txt").write_text("\n".join(f"the {i} words of line {i % 50}" for i in range(200)))
 
 
@@ -68,20 +70,21 @@ def test_sweeps(cli):
     assert out.count("completed") == jobs
 
 
-def blocks(language, word):
-    (block,) = [b for b in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if word in b]
-    return block
+def block(file, language, word):
+    """The only block of code in a language that has this word."""
+    (found,) = [content for content in blocks(file.read_text(), language) if word in content]
+    return found
 
 
 def test_adding_a_model_and_data(cli, tmp_path):
-    """The README's own model, config and data, copied from it, train together."""
+    """The model, the config and the data of docs/extend.md, copied from it, train together."""
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "mypackage" / "my_vae.py").write_text(blocks("python", "class MyVAE"))
-    (tmp_path / "mypackage" / "data.py").write_text(blocks("python", "class Bars"))
-    config = blocks("yaml", "MyVAE").replace("vaezoo.models.my_vae", "mypackage.my_vae")
+    (tmp_path / "mypackage" / "my_vae.py").write_text(block(EXTEND, "python", "class MyVAE"))
+    (tmp_path / "mypackage" / "data.py").write_text(block(EXTEND, "python", "class Bars"))
+    config = block(EXTEND, "yaml", "MyVAE").replace("vaezoo.models.my_vae", "mypackage.my_vae")
     (tmp_path / "conf" / "model" / "my_vae.yaml").write_text(config)
-    data = re.search(r"python run.py ('allow_packages=.*?)`", README)[1]
+    data = re.search(r"python run.py ('allow_packages=.*?)`", EXTEND.read_text())[1]
     code, _out, err, run = cli(
         f"--config-dir={tmp_path / 'conf'}", "model=my_vae", "model.gamma=3", *shlex.split(data),
         "trainer.max_epochs=2", "logger=csv", "trainer.log_every_n_steps=2",
@@ -91,7 +94,10 @@ def test_adding_a_model_and_data(cli, tmp_path):
     assert {"step/gamma", "val/excess", "train/excess"} <= set(header.split(","))
 
 
-def test_without_configs():
-    """`Trainer(...).fit(BetaVAE(...), Digits(...))` as the README has it."""
-    short = "max_epochs=1, logger=False, enable_checkpointing=False"
-    exec(blocks("python", "Trainer(").replace("max_epochs=5", short), {})
+def test_python(tmp_path, monkeypatch):
+    """The code of the README, for one epoch."""
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(block(README, "python", "vaezoo.fit").replace("max_epochs=20", "max_epochs=1, verbose=False"), names)
+    assert names["images"].shape == (16, 1, 8, 8)
+    assert (tmp_path / "model.ckpt").exists()

@@ -33,7 +33,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
-COPIED = ("vaezoo", "conf", "docs", "tests", "run.py", "README.md", "pyproject.toml", "LICENSE")
+COPIED = (
+    "vaezoo", "conf", "docs", "tests", ".github", "run.py", "README.md", "pyproject.toml", "mkdocs.yml", "LICENSE",
+    "CHANGELOG.md", "CITATION.cff",
+)  # fmt: skip
 # What the tests import beside vaezoo. It is loaded once: each run of pytest is a fork of this process.
 LOADED = (
     "torch", "torch._dynamo", "torchvision.datasets", "lightning.pytorch", "torchmetrics", "hydra", "omegaconf",
