@@ -244,21 +244,31 @@ class DataModule(Recorded, pl.LightningDataModule):
         """
         return []
 
-    def save_filled(self, x: Tensor, name: str, path: Path) -> list[Path]:
-        """Write the examples of a set whose missing entries were filled in, and return the files.
+    def save_filled(self, x: Tensor, name: str, which: Tensor, path: Path) -> list[Path]:
+        """Write examples of a set whose missing entries were filled in, in a form for people, and return the files.
 
         Args:
             x: the examples, (N, *shape).
             name: "train", "val", "test" or "all".
+            which: their places in the set, int64 (N,).
             path: file without suffix.
         """
         return self.save_examples(x, path)
 
-    def imputation_errors(self, x: Tensor, name: str) -> dict[str, dict[str, Any]]:
+    def to_arrays(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the parts of examples (N, *shape), as the model sees them, by name."""
+        return {f"{self.noun}s": x}
+
+    def imputation_errors(self, x: Tensor, name: str, which: Tensor) -> dict[str, dict[str, Any]]:
         """Return the errors of entries that were hidden and filled in, by column; empty if none was hidden.
 
         Each has the ``kind`` of the error, its value for the ``model`` and for a ``baseline``, and the number ``num``
         of the entries.
+
+        Args:
+            x: the examples, (N, *shape).
+            name: "train", "val", "test" or "all".
+            which: their places in the set, int64 (N,).
         """
         return {}
 

@@ -90,15 +90,17 @@ class TrainedRun:
         which the first is easier.
         """
         split: Split = getattr(self.data, name)
-        size = len(split.x)
-        return split if num is None or num >= size else split.select(torch.arange(num) * size // num)
+        return split if num is None or num >= len(split.x) else split.select(self.places(name, num))
+
+    def places(self, name: str, num: int | None = None) -> Tensor:
+        """Return the places in a split of ``num`` examples, evenly spaced, or of all examples, int64, ascending."""
+        size = len(getattr(self.data, name).y)
+        return torch.arange(size) if num is None or num >= size else torch.arange(num) * size // num
 
     def keys(self, num: int | None = None) -> dict[str, np.ndarray]:
         """Return the columns that say which examples those of the chosen set are, or ``num`` of them, evenly spaced."""
-        keys = self.data.keys(self.chosen)
-        size = len(self.split(self.chosen).y)
-        which = np.arange(size) if num is None or num >= size else np.arange(num) * size // num
-        return {head: column[which] for head, column in keys.items()}
+        which = self.places(self.chosen, num).numpy()
+        return {head: column[which] for head, column in self.data.keys(self.chosen).items()}
 
     def batches(self, name: str, num: int | None = None, what: str = "") -> Iterator[Batch]:
         """Yield a split in batches on the model's device, in order. Each process sees all of the split.

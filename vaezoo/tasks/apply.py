@@ -179,9 +179,14 @@ def load_run_for_examples(config: dict[str, Any], num: int | None, split: str | 
     Raises:
         ConfigError: the number is wrong, or the run cannot be loaded.
     """
+    check_num(num)
+    return open_run(config, ("num", "split", "seed", "draw", "format", "steps"), split)
+
+
+def check_num(num: int | None) -> None:
+    """Raise a ConfigError if this is no number of examples; None stands for all of them."""
     if num is not None and (type(num) is not int or num < 1):
         raise ConfigError(f"num={num} should be an integer >= 1")
-    return open_run(config, ("num", "split", "seed", "draw", "format", "steps"), split)
 
 
 def describe_set(run: TrainedRun) -> str:
