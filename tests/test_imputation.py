@@ -170,7 +170,7 @@ def test_errors_of_hidden_entries_are_reported(cli, trained):
 
 
 def test_some_rows_only(cli, trained):
-    """``num`` takes evenly spaced rows: those that are observed are as they are in the table, and errors are of them."""
+    """``num`` takes evenly spaced rows, whose observed entries are as they are in the table."""
     run, frame = trained
     code, _, err, folder = cli("task=impute", f"run={run}", "num=5", "num_samples=20", "draws=1")
     assert code == 0, err
@@ -182,7 +182,8 @@ def test_some_rows_only(cli, trained):
     assert arrays["draws"].shape == (5, 1, 3)
     truth = frame.set_index("code").loc[filled.code]
     errors = json.loads((folder / "summary.json").read_text()).get("errors", {})
-    changed = (filled.set_index("code")[["height", "weight", "color"]] != truth[["height", "weight", "color"]]).sum().sum()
+    columns = ["height", "weight", "color"]
+    changed = (filled.set_index("code")[columns] != truth[columns]).sum().sum()
     assert sum(error["num"] for error in errors.values()) <= changed < 8
 
 

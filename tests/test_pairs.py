@@ -268,7 +268,8 @@ def test_some_pairs_only(run, tmp_path, monkeypatch, capfd):
     clock = iter(range(100, 300, 100))
     monkeypatch.setattr("vaezoo.evaluation.progress.measure_time", lambda device: next(clock))
     out = apply(tmp_path, run, "impute", "data.hide=image", "num_samples=20", "num=4", "draws=2")
-    assert "impute of 4 pairs by 20 importance samples takes about 6.7 min (num and num_samples" in capfd.readouterr().err
+    line = "impute of 4 pairs by 20 importance samples takes about 6.7 min (num and num_samples set how many)"
+    assert line in capfd.readouterr().err
     arrays = np.load(out / "imputed.npz")
     rows = list(csv.DictReader((out / "imputed.csv").open()))
     assert arrays["index"].tolist() == [int(row["index"]) for row in rows] == [0, 90, 180, 270]
