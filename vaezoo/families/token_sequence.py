@@ -1,7 +1,7 @@
 """An autoregressive family of sequences of tokens."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +111,7 @@ class TokenSequence(Family):
         self.word_dropout, self.unknown_token, self.tied = word_dropout, unknown_token, tied
         # The last vector is for the start of a sequence; tied, it is the only one.
         self.embedding = nn.Embedding(1 if tied else num_tokens + 1, embedding)
-        self.convs = nn.ModuleList(
+        self.convs: Iterable[CausalConv] = nn.ModuleList(  # type: ignore[assignment]
             CausalConv(embedding if i == 0 else hidden, hidden, kernel, 2**i) for i in range(num_layers)
         )
         self.contexts = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(num_layers))

@@ -164,6 +164,8 @@ def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = (), split: str
     saved["data"].pop("eval_batch_size", None)  # an option of earlier versions
     overrides = command_overrides()
     for text in overrides:
+        if text == "logger=none":  # a task has no loggers anyway
+            continue
         if text.split(".")[0].split("=")[0] not in (*CHANGEABLE, *task_keys):
             raise ConfigError(f"{text} cannot be changed: task={task} takes it from the run ({path})")
     choices = {group for group in ("data", "trainer", "threads") for text in overrides if text.startswith(f"{group}=")}
