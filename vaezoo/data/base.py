@@ -330,16 +330,28 @@ class DataModule(Recorded, pl.LightningDataModule):
         self.test = self.prepare_split(test, "test")
 
     def check_classes(self, y: Tensor) -> Tensor:
-        """Return the labels of the training examples if each is one class.
+        """Return the labels of the training examples if each is one class, and say which ``num_labels`` are too few.
 
         Raises:
-            ValueError: there are no labels, or they are factors.
+            ValueError: there are no labels, fewer than ``num_labels``, or they are factors.
         """
         if y.dim() != 1 or y.is_floating_point() or bool((y < 0).all()):
             what = "have no labels" if y.dim() == 1 else f"have labels of shape {tuple(y.shape[1:])}"
             raise ValueError(
                 f"data.num_labels={self.num_labels} keeps some class labels, but the {self.noun}s of "
                 f"{type(self).__name__} {what}: leave it out"
+            )
+        assert self.num_labels is not None
+        num, num_classes = int((y >= 0).sum()), len(y[y >= 0].unique())
+        if self.num_labels > num:
+            raise ValueError(
+                f"data.num_labels={self.num_labels} is more than the {num:,} labels of the training {self.noun}s: use "
+                f"a smaller number, or leave it out to keep all labels"
+            )
+        if self.num_labels < num_classes:
+            rank_zero_only(print)(
+                f"data.num_labels={self.num_labels} is less than the number of classes, {num_classes}: some have "
+                f"no label"
             )
         return y
 
