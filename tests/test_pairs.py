@@ -263,6 +263,14 @@ def test_labels_from_images(run, tmp_path):
     assert np.asarray(Image.open(out / "imputed.png")).std() > 0
 
 
+def test_what_cannot_be_measured_of_pairs(run, tmp_path):
+    """A probe would read the label from a code of the label."""
+    out = apply(tmp_path, run, "evaluate", "task.metrics=[probes,reconstruction]")
+    left_out = json.loads((out / "summary.json").read_text())["left_out"]
+    assert left_out["probes"] == "the encoder gets the label of a pair, from which the class follows"
+    assert left_out["reconstruction"] == "PSNR and SSIM compare pictures, and DigitLabels has pairs"
+
+
 def test_some_pairs_only(run, tmp_path, monkeypatch, capfd):
     """``num`` takes evenly spaced pairs; how long it takes is said; the arrays and their draws have the keys."""
     clock = iter(range(100, 300, 100))
