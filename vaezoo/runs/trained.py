@@ -311,9 +311,10 @@ def check_encoding(
         ConfigError: scales, categories, tokens or classes differ.
     """
     if not are_close(data.encoding(saved), data.encoding(present)):
+        new = f" (task=score, encode, reconstruct and impute take new {data.noun}s: name data=CHOICE, too)"
         raise ConfigError(
             f"{path} was trained on {data.noun}s with other scales, categories or tokens than these, so the numbers in "
-            f"x would mean something else: use the data of the training"
+            f"x would mean something else: use the data of the training{new if isinstance(data, OwnData) else ''}"
         )
     names = saved.get("class_names"), present.get("class_names")
     if model.conditional and all(names) and names[0] != names[1]:
