@@ -170,7 +170,7 @@ class ArrayData(OwnData, ImageData):
 
     @property
     def shows_draws(self) -> bool:  # type: ignore[override]
-        """Whether the values are counts: their mean is no count."""
+        """True for counts, whose mean is no count."""
         return self.rule.kind == "count"
 
     def likelihood_config(self) -> dict[str, Any]:

@@ -237,6 +237,11 @@ class DataModule(Recorded, pl.LightningDataModule):
         return torch.full(self.shape or (), self.data_kind in ("binary", "token", "categorical"))
 
     @property
+    def entry_names(self) -> list[str] | None:
+        """The names of the entries of a vector x, such as words; None if they have none."""
+        return None
+
+    @property
     def grouped_entries(self) -> list[Tensor]:
         """Return groups of entries of an example that are one value together, such as the tokens of a sentence.
 

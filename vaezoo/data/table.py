@@ -315,6 +315,10 @@ class TableData(OwnData):
     def is_category(self) -> Tensor:
         return torch.tensor([bool(column.categories) for column in self.transform.x_columns])
 
+    @property
+    def entry_names(self) -> list[str]:
+        return [column.name for column in self.transform.x_columns]
+
     def to_columns(self, x: Tensor) -> dict[str, np.ndarray]:
         return {name: column.to_numpy() for name, column in self.transform.inverse(x).items()}
 
