@@ -30,7 +30,7 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
         config: the resolved config.
         num: number of examples, at least 1.
         draw: true: x ~ p(x | z); false: the mean of p(x | z), or the mode of tokens and categories. None: false, but
-            true for the rows of a table, in which means would not be possible values, and for sentences: the most
+            true for the rows of a table and counts, whose means are no possible values, and for sentences: the most
             probable words after a z are shorter and more common than those of the model's distribution.
     """
     run = load_run_for_examples(config, num, "test")
