@@ -49,6 +49,13 @@ def test_reconstructions_and_codes(cli, run):
     assert np.array_equal(arrays["label"], data.test.y.numpy())
 
 
+def test_no_logger(cli, run):
+    """``logger=none`` may be said again, as in the training."""
+    code, _out, err, folder = cli("task=encode", f"run={run}", "logger=none")
+    assert code == 0, err
+    assert (folder / "codes.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -61,6 +68,7 @@ def test_reconstructions_and_codes(cli, run):
     ],
 )
 def test_mistakes(cli, run, words, sentence):
-    code, _out, err, _folder = cli(*words, *([f"run={run}"] if "report" not in words[0] else []))
+    code, _out, err, folder = cli(*words, *([f"run={run}"] if "report" not in words[0] else []))
     assert code == 1
     assert sentence in err
+    assert folder is None  # a refused command leaves nothing behind

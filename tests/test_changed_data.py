@@ -38,6 +38,7 @@ def test_a_table_with_other_scales_is_not_evaluated(cli, tmp_path):
     for task in ("evaluate", "sample", "reconstruct", "encode"):
         error = error_of(cli, f"task={task}", f"run={run}")
         assert "was trained on rows with other scales, categories or tokens" in error
+        assert "(task=score, encode, reconstruct and impute take new rows: name data=CHOICE, too)" in error
 
 
 def test_a_text_with_another_vocabulary_is_not_evaluated(cli, tmp_path):

@@ -422,6 +422,7 @@ def test_interrupt(tmp_path):
         process.send_signal(signal.SIGINT)
         assert lines[0].startswith("Digits: images of shape 1x8x8, binary data")
         assert "parameters on Digits, 100000 epochs" in lines[1]
+        assert lines[1].startswith("mlp_vae with ")  # the name of the config, which the class may not have
         assert lines[2].startswith("epoch ")
         rest = process.stderr.read()
     assert process.returncode == 130

@@ -306,6 +306,8 @@ def test_a_run_and_its_tasks(run, cli, monkeypatch):
     assert found["test"]["elbo"] == pytest.approx(summary["test"]["elbo"], abs=1e-9)
     assert found["test"]["log_p_samples"] == 5
     assert set(found["left_out"]) == {"latent", "probes", "samples", "samplers"}
+    assert found["left_out"]["probes"] == "the images have conditions in the place of labels"
+    assert found["left_out"]["latent"].startswith("the posterior depends on the conditions, too")
 
 
 def test_a_condition_is_part_of_the_data(cli):

@@ -113,7 +113,7 @@ def test_a_long_estimate_is_announced(monkeypatch, capsys, seconds, text):
     """The first example may wait for the compiler, so the second one is timed: 12 examples as long as that one."""
     model, x, _ = linear_gaussian(exact=True)
     times = iter([1000.0, 1000.0 + seconds])
-    monkeypatch.setattr("vaezoo.evaluation.likelihood.measure_time", lambda device: next(times))
+    monkeypatch.setattr("vaezoo.evaluation.progress.measure_time", lambda device: next(times))
     likelihood(as_run(model, x), EvaluationSettings(2, None))
     err = capsys.readouterr().err
     line = f"log p(x) of 12 sentences by 2 importance samples takes about {text} (task.num_samples and task.num_images"

@@ -169,6 +169,24 @@ def test_errors_of_hidden_entries_are_reported(cli, trained):
     assert "hidden entries: error of the imputation" in out
 
 
+def test_some_rows_only(cli, trained):
+    """``num`` takes evenly spaced rows, whose observed entries are as they are in the table."""
+    run, frame = trained
+    code, _, err, folder = cli("task=impute", f"run={run}", "num=5", "num_samples=20", "draws=1")
+    assert code == 0, err
+    filled = pd.read_csv(folder / "imputed.csv")
+    arrays = np.load(folder / "imputed.npz")
+    assert arrays["code"].tolist() == filled.code.tolist()
+    assert arrays["rows"].shape == (5, 3)
+    assert not np.isnan(arrays["rows"]).any()
+    assert arrays["draws"].shape == (5, 1, 3)
+    truth = frame.set_index("code").loc[filled.code]
+    errors = json.loads((folder / "summary.json").read_text()).get("errors", {})
+    columns = ["height", "weight", "color"]
+    changed = (filled.set_index("code")[columns] != truth[columns]).sum().sum()
+    assert sum(error["num"] for error in errors.values()) <= changed < 8
+
+
 def test_nothing_to_fill_in(cli, trained, tmp_path):
     run, frame = trained
     frame.iloc[1:3].to_csv(tmp_path / "whole.csv", index=False)

@@ -353,6 +353,18 @@ def test_what_num_labels_refuses():
         images.setup()
 
 
+def test_too_many_and_too_few_labels(capsys):
+    """More labels than there are is an error; fewer than classes are possible, and said."""
+    with pytest.raises(ValueError, match=r"data\.num_labels=200 is more than the 100 labels of the training images"):
+        RandomImages((1, 4, 4), num_labels=200).setup()
+    RandomImages((1, 4, 4), num_labels=10).setup()
+    assert capsys.readouterr().out == ""
+    data = RandomImages((1, 4, 4), num_labels=3)
+    data.setup()
+    assert int((data.train.y >= 0).sum()) == 3
+    assert "data.num_labels=3 is less than the number of classes, 10: some have no label" in capsys.readouterr().out
+
+
 def test_a_resumed_training_sees_the_same_batches(tmp_path):
     """Stopped after an epoch and continued, a training with few labels has the weights of an uninterrupted one."""
 

@@ -256,8 +256,37 @@ def test_labels_from_images(run, tmp_path):
     error = summary["errors"]["label"]
     assert error["num"] == 360
     assert error["model"] < 0.4 < 0.8 < error["baseline"]
-    assert len((out / "imputed.txt").read_text().splitlines()) == 360
+    rows = list(csv.DictReader((out / "imputed.csv").open()))
+    wrong = [row["label"] != row["imputed_label"] for row in rows]
+    assert [row["index"] for row in rows] == [str(i) for i in range(360)]
+    assert sum(wrong) / 360 == pytest.approx(error["model"])
     assert np.asarray(Image.open(out / "imputed.png")).std() > 0
+
+
+def test_what_cannot_be_measured_of_pairs(run, tmp_path):
+    """A probe would read the label from a code of the label."""
+    out = apply(tmp_path, run, "evaluate", "task.metrics=[probes,reconstruction]")
+    left_out = json.loads((out / "summary.json").read_text())["left_out"]
+    assert left_out["probes"] == "the encoder gets the label of a pair, from which the class follows"
+    assert left_out["reconstruction"] == "PSNR and SSIM compare pictures, and DigitLabels has pairs"
+
+
+def test_some_pairs_only(run, tmp_path, monkeypatch, capfd):
+    """``num`` takes evenly spaced pairs; how long it takes is said; the arrays and their draws have the keys."""
+    clock = iter(range(100, 300, 100))
+    monkeypatch.setattr("vaezoo.evaluation.progress.measure_time", lambda device: next(clock))
+    out = apply(tmp_path, run, "impute", "data.hide=image", "num_samples=20", "num=4", "draws=2")
+    line = "impute of 4 pairs by 20 importance samples takes about 6.7 min (num and num_samples set how many)"
+    assert line in capfd.readouterr().err
+    arrays = np.load(out / "imputed.npz")
+    rows = list(csv.DictReader((out / "imputed.csv").open()))
+    assert arrays["index"].tolist() == [int(row["index"]) for row in rows] == [0, 90, 180, 270]
+    assert arrays["label"].tolist() == [row["label"] for row in rows] == [row["imputed_label"] for row in rows]
+    assert arrays["images"].shape == (4, 1, 8, 8)
+    assert arrays["draws"].shape == (4, 2, 65)
+    assert set(np.unique(arrays["draws"][..., :64])) == {0, 1}
+    errors = json.loads((out / "summary.json").read_text())["errors"]["image"]
+    assert errors["num"] == 4
 
 
 def test_images_from_labels(run):
@@ -267,7 +296,7 @@ def test_images_from_labels(run):
     hidden = next(iter(data.test_dataloader())).x
     data.test = data.test.select(torch.arange(len(hidden)))
     best = impute(model, hidden, None, data.is_category, num_samples=50).best
-    error = data.imputation_errors(best, "test")["image"]
+    error = data.imputation_errors(best, "test", torch.arange(len(hidden)))["image"]
     assert error["num"] == len(hidden)
     assert error["model"] < error["baseline"]
 

@@ -95,6 +95,17 @@ def test_scores_without_samples_and_reference(cli, run):
     assert "threshold" not in out
 
 
+def test_some_examples_only(cli, run):
+    """``num`` takes evenly spaced examples."""
+    code, _, err, folder = cli("task=score", f"run={run}", "num=4", "num_samples=5", "num_reference=0")
+    assert code == 0, err
+    scores = pd.read_csv(folder / "scores.csv").sort_values("index")
+    assert scores["index"].tolist() == [0, 90, 180, 270]
+    data = Digits(val_size=180, binarize="dynamic")
+    data.setup()
+    assert scores.label.tolist() == data.test.y[[0, 90, 180, 270]].tolist()
+
+
 def test_few_held_out_examples(cli, run):
     """There are p-values, but no threshold."""
     code, out, err, folder = cli("task=score", f"run={run}", "num_samples=0", "num_reference=5")

@@ -166,6 +166,8 @@ def test_contract(name, file, tmp_path):
     metrics = trainer.callback_metrics
     independent = -0.5 * 3 * math.log(2 * math.pi * math.e)  # nats per frame of unit normals, in standardized units
     frames = float((~data.val.x.isnan().any(-1)).sum()) / 12
+    assert float(metrics["val/frames"]) == pytest.approx(frames)
+    assert float(metrics["val/nats_per_frame"]) == pytest.approx(float(metrics["val/elbo"]) / frames)
     assert float(metrics["val/elbo"]) > frames * (independent - math.log(data.scale.prod())) - 3
     assert {key for key in metrics if key.startswith("val/kl_dim/")} == {"val/kl_dim/000", "val/kl_dim/001"}
     assert sum(float(metrics[f"val/kl_dim/00{d}"]) for d in (0, 1)) == pytest.approx(float(metrics["val/kl"]), rel=1e-5)

@@ -1,6 +1,8 @@
 """Tests of the data module of texts: vocabulary, splits, long lines, and what a model and a user get."""
 
+import csv
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -269,3 +271,61 @@ def test_topics_are_sentences():
         == "other"
     )
     assert sum(map(len, data.rows.values())) == sum(data.report()["classes"].values())
+
+
+def test_counts_of_words(tmp_path):
+    """Each line becomes the counts that the test finds by itself; punctuation and unknown words are not counted."""
+    data = ready(make(tmp_path, features="counts", vocabulary_size=8, lower_case=True))
+    assert (data.data_kind, data.shape) == ("count", (6,))
+    names = data.entry_names
+    assert len(names) == 6
+    assert all(any(map(str.isalnum, name)) for name in names)
+    lines = [line.lower() for line in SENTENCES]
+    for split, name in zip(splits_of(data), ("train", "val", "test"), strict=True):
+        for x, line in zip(split.x, data.keys(name)["text"], strict=True):
+            pieces = tokenize(line, "word", lower_case=True)
+            assert x.tolist() == [pieces.count(word) for word in names]
+    train = Counter(p for line in data.keys("train")["text"] for p in tokenize(line, "word", True) if p[0].isalnum())
+    assert [train[name] for name in names] == sorted(train.values(), reverse=True)[:6]
+    assert len(lines) == sum(len(split.x) for split in splits_of(data))
+
+
+def test_counts_are_those_of_tokens_in_any_order(tmp_path):
+    """New texts are prepared as those of the training; tokens and counts are not taken for each other."""
+    data, tokens = (ready(make(tmp_path, features=features)) for features in ("counts", "tokens"))
+    x = prepare_texts(["the cat sat", "sat the cat", "the the zebra!"], data.describe())
+    assert torch.equal(x[0], x[1])
+    assert int(x[0].sum()) == 3
+    assert int(x[2].sum()) == 2
+    assert torch.equal(data.encode_line("the cat sat"), x[0])
+    assert data.decode_tokens(x[2]) == "the 2"
+    assert "features" not in tokens.describe()
+    assert data.encoding(data.describe()) != tokens.encoding(tokens.describe())
+    (file,) = data.save_examples(x, tmp_path / "samples")
+    rows = list(csv.DictReader(file.open()))
+    assert rows[2]["the"] == "2"
+    assert sum(int(value) for value in rows[2].values()) == 2
+    with pytest.raises(ConfigError, match=r"data.features=counts cuts no line: leave out data.max_tokens"):
+        make(tmp_path, features="counts", max_tokens=5)
+    with pytest.raises(ConfigError, match=r"data.features=count is unknown"):
+        make(tmp_path, features="count")
+
+
+def test_a_topic_model_of_sentences(cli, tmp_path):
+    """It trains on counts of words, its topics are written, and it takes new texts."""
+    lines = [f"{'cat dog cow' if i % 2 else 'car bus van'} {['one', 'two'][i % 4 // 2]} number{i}" for i in range(150)]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    (tmp_path / "new.txt").write_text("dog dog cat\nbus zebra\n")
+    words = ["data.features=counts", "data.vocabulary_size=10", "model=prod_lda", "model.num_topics=2"]
+    quiet = ["trainer.max_epochs=15", "logger=none", "callbacks.images=null", "optimizer.lr=5e-2", "data.batch_size=16"]
+    code, _, err, run = cli("data=text", "data.path=a.txt", *words, *quiet, "model.encoder.hidden=[16]")
+    assert code == 0, err
+    code, _, err, folder = cli("task=sample", f"run={run}", "num=3")
+    assert code == 0, err
+    topics = [set(line.split(": ")[1].split(", ")[:3]) for line in (folder / "topics.txt").read_text().splitlines()]
+    assert sorted(map(sorted, topics)) == [["bus", "car", "van"], ["cat", "cow", "dog"]]
+    header = (folder / "samples.csv").read_text().splitlines()[0]
+    assert set(header.split(",")) == {"cat", "dog", "cow", "car", "bus", "van", "one", "two"}
+    code, _, err, folder = cli("task=encode", f"run={run}", "data=text", "data.path=new.txt")
+    assert code == 0, err
+    assert len((folder / "codes.csv").read_text().splitlines()) == 3

@@ -20,7 +20,7 @@ from vaezoo.models.base import CAPABILITIES
 from vaezoo.nets import SequenceEncoder, TokenInput
 from vaezoo.objectives import ELBO
 from vaezoo.runs.load import load
-from vaezoo.runs.setup import match_data
+from vaezoo.runs.setup import fill_token_sizes, match_data
 from vaezoo.tasks.apply import mix_codes
 
 SENTENCES = [
@@ -325,6 +325,9 @@ def test_the_data_decide_the_sizes():
     run["model"] = given | {"likelihood": given["likelihood"] | {"length": 99}}
     assert match_data(run, content=text_data())[0]["model"]["likelihood"]["length"] == 99
     run |= {"data": config("data", "data=digits")}
+    counts = build(config("data", "data=topics", "data.features=counts"), "data")
+    with pytest.raises(ConfigError, match=r"but data\.features=counts makes counts of words: leave it out"):
+        fill_token_sizes({"num_tokens": None}, counts)
     with pytest.raises(ConfigError, match="writes sentences of tokens, but Digits has images: use data=topics"):
         match_data(run)
 

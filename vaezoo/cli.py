@@ -44,6 +44,8 @@ from vaezoo.runs.signals import Stopped, handling_signals, requeue_slurm_job, st
 from vaezoo.runs.sweep_callback import reporting_sweep
 from vaezoo.streams import protect_output
 
+TRAINING_TASKS = ("fit", "compare")  # their folders are kept if they are refused: sweeps and reports say why
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command: the entry point of ``run.py``, ``python -m vaezoo`` and ``vaezoo``.
@@ -192,6 +194,8 @@ def run_task(config: dict[str, Any]) -> None:
             task(config)
     except Exception as error:
         record_failure(config, "failed", describe_error(error))
+        if isinstance(error, ConfigError) and HydraConfig.get().runtime.choices["task"] not in TRAINING_TASKS:
+            RunFolder(config["run_dir"]).remove_record()
         exit_with_error(error, config["debug"])
     except (KeyboardInterrupt, Stopped) as error:
         stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)

@@ -70,7 +70,7 @@ class Progress(TQDMProgressBar):
         if self.prints_lines and trainer.is_global_zero:
             parameters = sum(p.numel() for p in pl_module.parameters())
             data = type(getattr(trainer, "datamodule", None) or trainer.train_dataloader).__name__
-            name = type(pl_module).__name__
+            name = (getattr(pl_module, "config", None) or {}).get("name") or type(pl_module).__name__
             self.print_line(f"{name} with {parameters:,} parameters on {data}, {describe_plan(trainer)}")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:

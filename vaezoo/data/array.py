@@ -168,6 +168,11 @@ class ArrayData(OwnData, ImageData):
         """Mean over the observed entries of the training examples, as the model sees them, (*shape)."""
         return super().mean if self.is_bytes else DataModule.mean.fget(self)  # type: ignore[attr-defined]
 
+    @property
+    def shows_draws(self) -> bool:  # type: ignore[override]
+        """True for counts, whose mean is no count."""
+        return self.rule.kind == "count"
+
     def likelihood_config(self) -> dict[str, Any]:
         are_pictures = self.shape is not None and len(self.shape) == 3 and self.shape[0] in (1, 3)
         if self.data_kind == "byte" and not are_pictures:
@@ -229,7 +234,9 @@ class ArrayData(OwnData, ImageData):
             array = array[:, 0]
         if array.ndim == 2:
             file = path.with_name(f"{path.name}.csv")
-            np.savetxt(file, array, delimiter=",", fmt="%d" if array.dtype.kind == "i" else "%.9g")
+            heads = ",".join(f"x{i}" for i in range(array.shape[1]))  # as in tables of reconstructions
+            kind = "%d" if array.dtype.kind == "i" else "%.9g"
+            np.savetxt(file, array, delimiter=",", fmt=kind, header=heads, comments="")
         else:
             file = path.with_name(f"{path.name}.npy")
             np.save(file, array)

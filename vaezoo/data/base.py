@@ -237,6 +237,11 @@ class DataModule(Recorded, pl.LightningDataModule):
         return torch.full(self.shape or (), self.data_kind in ("binary", "token", "categorical"))
 
     @property
+    def entry_names(self) -> list[str] | None:
+        """The names of the entries of a vector x, such as words; None if they have none."""
+        return None
+
+    @property
     def grouped_entries(self) -> list[Tensor]:
         """Return groups of entries of an example that are one value together, such as the tokens of a sentence.
 
@@ -244,21 +249,31 @@ class DataModule(Recorded, pl.LightningDataModule):
         """
         return []
 
-    def save_filled(self, x: Tensor, name: str, path: Path) -> list[Path]:
-        """Write the examples of a set whose missing entries were filled in, and return the files.
+    def save_filled(self, x: Tensor, name: str, which: Tensor, path: Path) -> list[Path]:
+        """Write examples of a set whose missing entries were filled in, in a form for people, and return the files.
 
         Args:
             x: the examples, (N, *shape).
             name: "train", "val", "test" or "all".
+            which: their places in the set, int64 (N,).
             path: file without suffix.
         """
         return self.save_examples(x, path)
 
-    def imputation_errors(self, x: Tensor, name: str) -> dict[str, dict[str, Any]]:
+    def to_arrays(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the parts of examples (N, *shape), as the model sees them, by name."""
+        return {f"{self.noun}s": x}
+
+    def imputation_errors(self, x: Tensor, name: str, which: Tensor) -> dict[str, dict[str, Any]]:
         """Return the errors of entries that were hidden and filled in, by column; empty if none was hidden.
 
         Each has the ``kind`` of the error, its value for the ``model`` and for a ``baseline``, and the number ``num``
         of the entries.
+
+        Args:
+            x: the examples, (N, *shape).
+            name: "train", "val", "test" or "all".
+            which: their places in the set, int64 (N,).
         """
         return {}
 
@@ -320,16 +335,28 @@ class DataModule(Recorded, pl.LightningDataModule):
         self.test = self.prepare_split(test, "test")
 
     def check_classes(self, y: Tensor) -> Tensor:
-        """Return the labels of the training examples if each is one class.
+        """Return the labels of the training examples if each is one class, and say which ``num_labels`` are too few.
 
         Raises:
-            ValueError: there are no labels, or they are factors.
+            ValueError: there are no labels, fewer than ``num_labels``, or they are factors.
         """
         if y.dim() != 1 or y.is_floating_point() or bool((y < 0).all()):
             what = "have no labels" if y.dim() == 1 else f"have labels of shape {tuple(y.shape[1:])}"
             raise ValueError(
                 f"data.num_labels={self.num_labels} keeps some class labels, but the {self.noun}s of "
                 f"{type(self).__name__} {what}: leave it out"
+            )
+        assert self.num_labels is not None
+        num, num_classes = int((y >= 0).sum()), len(y[y >= 0].unique())
+        if self.num_labels > num:
+            raise ValueError(
+                f"data.num_labels={self.num_labels} is more than the {num:,} labels of the training {self.noun}s: use "
+                f"a smaller number, or leave it out to keep all labels"
+            )
+        if self.num_labels < num_classes:
+            rank_zero_only(print)(
+                f"data.num_labels={self.num_labels} is less than the number of classes, {num_classes}: some have "
+                f"no label"
             )
         return y
 

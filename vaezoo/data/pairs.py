@@ -174,6 +174,22 @@ class ImagePairs(DataModule):
         file.write_text("".join(f"{text}\n" for text in self.texts(x)), encoding="utf-8")
         return [file]
 
+    def save_filled(self, x: Tensor, name: str, which: Tensor, path: Path) -> list[Path]:
+        """Write the texts as .csv, with the key of each pair and its own text.
+
+        The arguments are those of ``DataModule.save_filled``.
+        """
+        import pandas
+
+        keys = {head: column[which.numpy()] for head, column in self.keys(name).items()}
+        file = path.with_name(f"{path.name}.csv")
+        pandas.DataFrame(keys | {f"imputed_{self.part}": self.texts(x)}).to_csv(file, index=False)
+        return [file]
+
+    def to_arrays(self, x: Tensor) -> dict[str, Tensor]:
+        image, numbers = self.layout.split(x).values()
+        return {"images": image, f"{self.part}_numbers": numbers}
+
     def to_columns(self, x: Tensor) -> dict[str, np.ndarray]:
         return {f"reconstructed_{self.part}": np.array(self.texts(x), dtype=object)}
 
@@ -181,14 +197,14 @@ class ImagePairs(DataModule):
         numbers = self.take_apart(getattr(self, name).x)[1]
         return super().keys(name) | {self.part: np.array(self.part_texts(numbers.long()), dtype=object)}
 
-    def imputation_errors(self, x: Tensor, name: str) -> dict[str, dict[str, Any]]:
+    def imputation_errors(self, x: Tensor, name: str, which: Tensor) -> dict[str, dict[str, Any]]:
         """Return the share of the texts that are not exactly right, or the error of the pixels.
 
         The baseline is the most frequent text of the training, or its mean image.
         """
         if self.hide is None:
             return {}
-        truth, train = getattr(self, name).x, self.training_split.x[:]
+        truth, train = getattr(self, name).x[which], self.training_split.x[:]
         guess = self.layout.split(x)[self.hide]
         if self.hide == "image":
             pixels = self.take_apart(truth)[0].double()

@@ -315,16 +315,20 @@ class TableData(OwnData):
     def is_category(self) -> Tensor:
         return torch.tensor([bool(column.categories) for column in self.transform.x_columns])
 
+    @property
+    def entry_names(self) -> list[str]:
+        return [column.name for column in self.transform.x_columns]
+
     def to_columns(self, x: Tensor) -> dict[str, np.ndarray]:
         return {name: column.to_numpy() for name, column in self.transform.inverse(x).items()}
 
-    def save_filled(self, x: Tensor, name: str, path: Path) -> list[Path]:
-        """Write the rows of a set as .csv, with all columns of the table: entries that were observed stay as they were.
+    def save_filled(self, x: Tensor, name: str, which: Tensor, path: Path) -> list[Path]:
+        """Write rows of a set as .csv, with all columns of the table: entries that were observed stay as they were.
 
         The arguments are those of ``DataModule.save_filled``.
         """
-        table = self.frame.iloc[self.rows[name].numpy()].reset_index(drop=True)
-        filled, holes = self.transform.inverse(x), ~is_observed(getattr(self, name).x[:]).numpy()
+        table = self.frame.iloc[self.rows[name][which].numpy()].reset_index(drop=True)
+        filled, holes = self.transform.inverse(x), ~is_observed(getattr(self, name).x[which]).numpy()
         for i, column in enumerate(self.transform.x_columns):
             values = filled[column.name]
             if column.part == "real" and column.kind != "date":  # the others are exact in x
@@ -337,14 +341,14 @@ class TableData(OwnData):
         table.to_csv(file, index=False)
         return [file]
 
-    def imputation_errors(self, x: Tensor, name: str) -> dict[str, dict[str, Any]]:
+    def imputation_errors(self, x: Tensor, name: str, which: Tensor) -> dict[str, dict[str, Any]]:
         """Return the error rate of the categories, and the root mean square error of numbers in the user's units.
 
         The baseline is the most frequent category or the mean of the observed entries of the training rows.
         """
         if name not in self.complete:
             return {}
-        complete, observed = self.complete[name], getattr(self, name).x
+        complete, observed = self.complete[name][which], getattr(self, name).x[which]
         train = self.training_split.x[:]
         errors = {}
         for i, column in enumerate(self.transform.x_columns):

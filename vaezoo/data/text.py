@@ -14,14 +14,15 @@ from vaezoo.data.own import OwnData
 from vaezoo.data.splits import Split, count_labels, digest_rows
 from vaezoo.data.text_files import (
     END_NUMBER,
+    FEWEST_TOKENS,
     TOKENS,
     Lines,
     Vocabulary,
-    pad_sentences,
     read_lines,
     split_lines,
     typical_length,
 )
+from vaezoo.data.text_forms import FORMS, TextForm
 from vaezoo.errors import ConfigError, suggest
 
 PICTURE_SIZE, FONT_SIZE = (256, 64), 12  # of a sentence as a picture, in pixels
@@ -31,8 +32,8 @@ ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 class TextData(OwnData):
     """Provide the lines of a text file as sequences of tokens.
 
-    x is (B, T) int64: the numbers of the tokens, then ``<end>``, then padding (-1). The vocabulary has the tokens of
-    the training lines; all others are ``<unk>``.
+    x is (B, T) int64: the numbers of the tokens, then ``<end>``, then padding (-1); or counts (``features``). The
+    vocabulary has the tokens of the training lines; all others are ``<unk>``.
 
     Attributes:
         content: a list of sentences or documents in memory, which takes the place of the file.
@@ -47,6 +48,8 @@ class TextData(OwnData):
         long: what happens to lines that do not fit. ``cut``: the first T tokens are kept, without ``<end>``; ``drop``:
             they are left out.
         vocabulary_size: largest number of tokens, ``<unk>`` and ``<end>`` included. None: all.
+        features: what x is. ``tokens``: the tokens in their order; ``counts``: how often a line has each token of the
+            vocabulary but ``<unk>`` and ``<end>``, int64 (B, D), without punctuation marks. No line is cut then.
         **kwargs: arguments of ``OwnData`` and ``DataModule``.
 
     Raises:
@@ -55,7 +58,6 @@ class TextData(OwnData):
 
     noun = "sentence"
     content: Sequence[str] | None = None
-    data_kind = "token"
     shows_draws = True  # the most probable words are shorter and more common than sentences are
 
     def __init__(
@@ -67,21 +69,35 @@ class TextData(OwnData):
         max_tokens: int | None = None,
         long: str = "cut",
         vocabulary_size: int | None = None,
+        features: str = "tokens",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        for name, value, choices in (("tokens", tokens, TOKENS), ("long", long, ("cut", "drop"))):
+        options = ("tokens", tokens, TOKENS), ("long", long, ("cut", "drop")), ("features", features, list(FORMS))
+        for name, value, choices in options:
             if value not in choices:
                 raise ConfigError(f"data.{name}={value} is unknown: {suggest(value, choices, f'data.{name}=')}")
         if max_tokens is not None and max_tokens < 2:
             raise ConfigError(f"data.max_tokens={max_tokens} should be >= 2: a token and <end>")
-        self.path, self.file_encoding = path, encoding
+        if features == "counts" and (max_tokens is not None or long != "cut"):
+            raise ConfigError("data.features=counts cuts no line: leave out data.max_tokens and data.long")
+        self.path, self.file_encoding, self.features = path, encoding, features
         self.tokens, self.lower_case, self.long = tokens, lower_case, long
         self.max_tokens, self.vocabulary_size = max_tokens, vocabulary_size
         self.found_vocabulary: Vocabulary | None = None
         self.found: dict[str, Any] = {}
         self.line_keys: dict[str, np.ndarray] = {}
         self.class_names = []
+
+    @property
+    def form(self) -> TextForm:
+        """The form of x: tokens or counts."""
+        return FORMS[self.features]
+
+    @property
+    def data_kind(self) -> str:  # type: ignore[override]  # it depends on an option
+        """Kind of data: ``token`` or ``count``."""
+        return self.form.kind
 
     # Reading.
 
@@ -100,10 +116,12 @@ class TextData(OwnData):
         self.line_keys, y = self.use_lines(text)
         digests = np.array([digest_line(line) for line in lines], dtype=np.uint64)
         train = self.divide(digests)["train"].tolist()
-        vocabulary = Vocabulary.build((lines[row] for row in train), self.tokens, self.lower_case, self.vocabulary_size)
+        texts = (self.form.counted_part(lines[row], self.tokens) for row in train)
+        vocabulary = Vocabulary.build(texts, self.tokens, self.lower_case, self.vocabulary_size)
         sentences = [np.array(vocabulary.encode(line), dtype=np.int32) for line in lines]
         lengths = np.array([len(sentence) + 1 for sentence in sentences])  # with <end>
-        length = self.max_tokens or max(2, typical_length(lengths[train]))
+        typical = typical_length(lengths[train]) if self.features == "tokens" else int(lengths.max())
+        length = self.max_tokens or max(2, typical)
         fits = torch.from_numpy(lengths <= length)
         if self.long == "drop":
             self.rows = {name: rows[fits[rows]] for name, rows in self.rows.items()}
@@ -126,9 +144,7 @@ class TextData(OwnData):
         }
         if self.class_names:
             self.found["classes"] = count_labels(y, self.class_names)
-        return tuple(
-            Split(pad_sentences([sentences[row].tolist() for row in rows.tolist()], length), y[rows]) for rows in sets
-        )
+        return tuple(self.make_split([sentences[row] for row in rows.tolist()], y[rows], length) for rows in sets)
 
     def fits(self, description: Mapping[str, Any]) -> bool:
         return "vocabulary" in description
@@ -137,6 +153,7 @@ class TextData(OwnData):
         text = self.read_text()
         self.found_vocabulary = vocabulary = vocabulary_of(description)
         self.tokens, self.lower_case = vocabulary.tokens, vocabulary.lower_case
+        self.features = description.get("features", "tokens")
         sentences = [np.array(vocabulary.encode(line), dtype=np.int32) for line in self.simplify(text.lines)]
         length = description["shape"][0]
         kept = [i for i, row in enumerate(sentences) if self.long == "cut" or len(row) < length]
@@ -146,8 +163,8 @@ class TextData(OwnData):
         self.line_keys = {name: column[kept] for name, column in keys.items()}
         unknown = self.unknown_share([sentences[i] for i in kept], [torch.arange(len(kept))])
         print(f"{len(kept):,} lines; {100 * unknown:.3g} % of their tokens are not in the vocabulary of the training")
-        x = pad_sentences([sentences[i].tolist() for i in kept], length)
-        return Split(x, y[kept]), digest_rows(x.numpy())
+        split = self.make_split([sentences[i] for i in kept], y[kept], length)
+        return split, digest_rows(split.x[:].numpy())
 
     def use_lines(self, text: Lines) -> tuple[dict[str, np.ndarray], Tensor]:
         """Set ``class_names``, and return the columns of ``all_keys`` and the labels of all lines, (N,)."""
@@ -167,6 +184,10 @@ class TextData(OwnData):
         if self.tokens == "word":  # lines that differ in white space only have equal tokens, so they belong in one set
             lines = [" ".join(line.split()) for line in lines]
         return lines
+
+    def make_split(self, sentences: Sequence[np.ndarray], y: Tensor, length: int) -> Split:
+        """Return sentences as x, with their labels."""
+        return Split(self.form.make([row.tolist() for row in sentences], self.vocabulary, length), y)
 
     @staticmethod
     def unknown_share(sentences: Sequence[np.ndarray], sets: Sequence[Tensor]) -> float:
@@ -188,18 +209,22 @@ class TextData(OwnData):
         """Return a text as the model sees it, int64 (T,)."""
         numbers = self.vocabulary.encode(line)
         assert self.shape is not None
-        return pad_sentences([numbers], self.shape[0])[0]
+        return self.form.make([numbers], self.vocabulary, self.shape[0])[0]
 
     def decode_tokens(self, x: Tensor) -> str:
         """Return the text of one example (T,)."""
-        return self.vocabulary.decode(x.long().tolist())
+        return self.form.to_text(x, self.vocabulary)
 
     def likelihood_config(self) -> dict[str, Any]:
+        if self.features == "counts":
+            return super().likelihood_config()
         family = {"_target_": "vaezoo.families.TokenSequence", "num_tokens": len(self.vocabulary)}
         assert self.shape is not None
         return family | {"length": self.shape[0], "end_token": END_NUMBER}
 
-    def input_config(self) -> dict[str, Any]:
+    def input_config(self) -> dict[str, Any] | None:
+        if self.features == "counts":
+            return super().input_config()
         return {"_target_": "vaezoo.nets.TokenInput", "num_tokens": len(self.vocabulary)}
 
     # For people.
@@ -207,10 +232,13 @@ class TextData(OwnData):
     def describe(self) -> dict[str, Any]:
         vocabulary = self.vocabulary
         options = {"tokens": self.tokens, "lower_case": self.lower_case, "vocabulary_hash": vocabulary.hash}
-        return super().describe() | options | {"vocabulary": vocabulary.names, "class_names": self.class_names}
+        features = {} if self.features == "tokens" else {"features": self.features}  # tokens: as in earlier versions
+        names = {"vocabulary": vocabulary.names, "class_names": self.class_names}
+        return super().describe() | options | features | names
 
     def encoding(self, description: Mapping[str, Any]) -> Any:
-        return {key: description.get(key) for key in ("tokens", "lower_case", "vocabulary")}
+        features = {"features": description["features"]} if "features" in description else {}
+        return {key: description.get(key) for key in ("tokens", "lower_case", "vocabulary")} | features
 
     def report(self) -> dict[str, Any]:
         return self.found
@@ -223,22 +251,24 @@ class TextData(OwnData):
         return draw_texts([self.decode_tokens(row) for row in x])
 
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
-        """Write the texts as .txt, one per line."""
-        file = path.with_name(f"{path.name}.txt")
-        texts = [" ".join(self.decode_tokens(row).splitlines()) for row in x]  # bytes may be the end of a line
-        file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-        return [file]
+        """Write the texts as .txt, one per line; counts as .csv, with a column for each word."""
+        return [self.form.save(x, self.vocabulary, path)]
+
+    @property
+    def entry_names(self) -> list[str] | None:
+        return None if self.features == "tokens" else self.vocabulary.names[FEWEST_TOKENS:]
 
 
 def prepare_texts(texts: Sequence[str], description: Mapping[str, Any]) -> Tensor:
-    """Return x, int64 (N, T), of new texts, prepared exactly as those that a model was trained with.
+    """Return x, int64 (N, T) or (N, D), of new texts, prepared exactly as those that a model was trained with.
 
     Args:
         texts: sentences or documents. Of a longer one than T tokens, the first T are kept.
         description: what ``TextData.describe`` returned for the training texts, ``model.data_description``.
     """
     vocabulary = vocabulary_of(description)
-    return pad_sentences([vocabulary.encode(text.strip()) for text in texts], description["shape"][0])
+    numbers = [vocabulary.encode(text.strip()) for text in texts]
+    return FORMS[description.get("features", "tokens")].make(numbers, vocabulary, description["shape"][0])
 
 
 def vocabulary_of(description: Mapping[str, Any]) -> Vocabulary:

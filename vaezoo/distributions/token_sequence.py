@@ -18,8 +18,8 @@ class TokenSequenceDistribution(Distribution):
     Args:
         next_logits: a function of h (*batch, H) and tokens (*batch, T) that returns the logits of each token from those
             before it, (*batch, T, V). The shapes broadcast.
-        last_logits: a function of h and the first t tokens (*batch, t) that returns the logits of the next one,
-            (*batch, V): as ``next_logits``, but for one token, to make sequences.
+        stepper: a function of h that returns a function to make sequences: from the last token (*batch,), or None at
+            the start, it returns the logits of the next one, (*batch, V).
         h: vectors that the tokens depend on, (*batch, H).
         length: T.
         end_token: the token that ends a sequence; the rest of a sample is padding. None: there is none.
@@ -28,18 +28,18 @@ class TokenSequenceDistribution(Distribution):
     def __init__(
         self,
         next_logits: Callable[[Tensor, Tensor], Tensor],
-        last_logits: Callable[[Tensor, Tensor], Tensor],
+        stepper: Callable[[Tensor], Callable[[Tensor | None], Tensor]],
         h: Tensor,
         length: int,
         end_token: int | None = None,
     ):
-        self.next_logits, self.last_logits = next_logits, last_logits
+        self.next_logits, self.stepper = next_logits, stepper
         self.h, self.length, self.end_token = h, length, end_token
         super().__init__(h.shape[:-1], torch.Size([length]), validate_args=False)
 
     def expand(self, batch_shape, _instance=None):
         h = self.h.expand(*batch_shape, self.h.shape[-1])
-        return TokenSequenceDistribution(self.next_logits, self.last_logits, h, self.length, self.end_token)
+        return TokenSequenceDistribution(self.next_logits, self.stepper, h, self.length, self.end_token)
 
     def log_prob(self, value: Tensor) -> Tensor:
         log_p = self.next_logits(self.h, value).log_softmax(-1)
@@ -58,10 +58,12 @@ class TokenSequenceDistribution(Distribution):
         h = self.h.expand(*shape, self.h.shape[-1])
         tokens = torch.full((*shape, self.length), -1, device=h.device)
         running = torch.ones(shape, dtype=torch.bool, device=h.device)
+        step = self.stepper(h)
+        token = None
         for t in range(self.length):
             if not running.any():
                 break
-            token = choose(self.last_logits(h, tokens[..., :t]))
+            token = choose(step(token))
             tokens[..., t] = torch.where(running, token, -1)
             if self.end_token is not None:
                 running = running & (token != self.end_token)

@@ -8,7 +8,7 @@ from vaezoo import seeding
 from vaezoo.data import DataModule, FashionMNIST, ImageData
 from vaezoo.distributions import is_diagonal_normal
 from vaezoo.errors import ConfigError, DoesNotApply
-from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, compose_data_config
+from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, compose_data_config, context_noun
 from vaezoo.instantiate import build
 from vaezoo.models.checks import are_close
 from vaezoo.runs.trained import TrainedRun
@@ -21,7 +21,7 @@ def anomaly(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     if settings.outliers is None:
         raise DoesNotApply(f"ask for it with other data, {suggest_outliers(run.data)}")
     if run.model.conditional:
-        raise DoesNotApply("other images have no labels of this model's kind")
+        raise DoesNotApply(f"other images have no {context_noun(run.data)} of this model's kind")
     num = settings.num_images
     outlier_run = replace(run, data=other_data(run, settings.outliers))
     training = run.batches("train", num, "log p(x)")

@@ -13,6 +13,7 @@ from vaezoo.metrics.quantities import Quantity
 from vaezoo.types import Batch
 
 if TYPE_CHECKING:
+    from vaezoo.data import DataModule
     from vaezoo.metrics.latent import Verdict
 
 CPU = torch.device("cpu")
@@ -74,6 +75,11 @@ def with_start_index(batches: Iterable[Batch]) -> Iterator[tuple[int, Tensor, Te
     for x, y in batches:
         yield start_index, x, y
         start_index += len(x)
+
+
+def context_noun(data: DataModule) -> str:
+    """Return the word for what a conditional model is given beside x."""
+    return "labels" if getattr(data, "condition", None) is None else "conditions"
 
 
 def mean_with_error(name: str, values: Tensor) -> dict[str, float]:

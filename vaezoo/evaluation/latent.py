@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from vaezoo import seeding
 from vaezoo.distributions import get_parameters, is_diagonal_normal, with_parameters
 from vaezoo.errors import DoesNotApply, count_noun
-from vaezoo.evaluation.base import CPU, EvaluationResult, EvaluationSettings
+from vaezoo.evaluation.base import CPU, EvaluationResult, EvaluationSettings, context_noun
 from vaezoo.runs.trained import TrainedRun
 
 
@@ -19,7 +19,8 @@ def latent(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     from vaezoo.metrics import latent as metrics
 
     if run.model.conditional:
-        raise DoesNotApply("q(z | x, y) depends on the labels, so its information is not about x alone")
+        what = context_noun(run.data)
+        raise DoesNotApply(f"the posterior depends on the {what}, too, so its information is not about x alone")
     q, p, kl_dim = posteriors(run)
     with seeding.isolated(CPU, run.model.seed, "latent"):
         z = q.sample()  # all in one draw, so that the batch size changes nothing

@@ -1,19 +1,11 @@
 """The group ``likelihood``: log p(x) by importance sampling."""
 
-import sys
-import time
-from collections.abc import Iterator
-
-import torch
-from tqdm import tqdm
-
-from vaezoo.errors import DoesNotApply, count_noun, format_duration
+from vaezoo.errors import DoesNotApply, count_noun
 from vaezoo.evaluation.base import EvaluationResult, EvaluationSettings, mean_with_error, with_start_index
+from vaezoo.evaluation.progress import example_progress
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.metrics.quantities import QUANTITIES
 from vaezoo.runs.trained import TrainedRun
-
-LONG = 30  # seconds: a longer estimate is announced
 
 
 def likelihood(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
@@ -48,23 +40,13 @@ def likelihood(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResul
 
 def log_p(run: TrainedRun, settings: EvaluationSettings) -> LogMarginalEstimate:
     """Estimate the importance-weighted bound of log p(x) for each test image, with a progress bar."""
-    parts: list[LogMarginalEstimate] = []
-    total, start, done = len(run.split("test", settings.num_images).x), 0.0, 0
-    with tqdm(total=total, desc="log p(x)", disable=None) as bar:
-
-        def progress(images: range) -> Iterator[int]:
-            nonlocal start, done
-            for image in images:
-                yield image
-                bar.update()
-                done += 1
-                if done == 1:  # it may have waited for the compiler, so the second one is timed
-                    start = measure_time(run.model.device)
-                elif done == 2:
-                    announce(total, (measure_time(run.model.device) - start) * total, run.data.noun, settings)
-
-        for start_index, x, y in with_start_index(run.batches("test", settings.num_images)):
-            found = estimate_log_marginal(
+    total = len(run.split("test", settings.num_images).x)
+    samples = count_noun(settings.num_samples, "importance sample")
+    work = f"log p(x) of {count_noun(total, run.data.noun)} by {samples}"
+    settings_of_time = "task.num_samples and task.num_images"
+    with example_progress(total, "log p(x)", work, settings_of_time, run.model.device, leave=True) as progress:
+        return LogMarginalEstimate.concat(
+            estimate_log_marginal(
                 run.model,
                 x,
                 y,
@@ -73,22 +55,5 @@ def log_p(run: TrainedRun, settings: EvaluationSettings) -> LogMarginalEstimate:
                 compile=settings.compiled,
                 progress=progress,
             )
-            parts.append(found)
-    return LogMarginalEstimate.concat(parts)
-
-
-def measure_time(device: torch.device) -> float:
-    """Return the time in seconds, after all that a device has been asked for is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def announce(total: int, seconds: float, noun: str, settings: EvaluationSettings) -> None:
-    """Print how long an estimate takes, if that is more than ``LONG`` seconds."""
-    if seconds > LONG:
-        tqdm.write(
-            f"log p(x) of {count_noun(total, noun)} by {count_noun(settings.num_samples, 'importance sample')} takes "
-            f"about {format_duration(seconds)} (task.num_samples and task.num_images set how many)",
-            file=sys.stderr,
+            for start_index, x, y in with_start_index(run.batches("test", settings.num_images))
         )

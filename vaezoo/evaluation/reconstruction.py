@@ -13,7 +13,7 @@ def reconstruction(run: TrainedRun, settings: EvaluationSettings) -> EvaluationR
     from vaezoo.metrics import samples as metrics
 
     if not isinstance(run.data, ImageData):
-        raise DoesNotApply(f"PSNR and SSIM compare pictures, and {type(run.data).__name__} has none")
+        raise DoesNotApply(f"PSNR and SSIM compare pictures, and {type(run.data).__name__} has {run.data.noun}s")
     metric = metrics.ReconstructionMetrics()
     with torch.no_grad():
         for x, y in run.batches("test", what="reconstruction"):

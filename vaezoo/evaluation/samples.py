@@ -54,7 +54,7 @@ class SampleEvaluator:
 
         data = run.data
         if not isinstance(data, ImageData):
-            raise DoesNotApply(f"the features are those of pictures, and {type(data).__name__} has none")
+            raise DoesNotApply(f"the features are those of pictures, and {type(data).__name__} has {data.noun}s")
         if data.condition is not None:
             raise DoesNotApply("the features are those of whole images without a condition")
         self.metrics = samples

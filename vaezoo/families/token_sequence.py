@@ -1,6 +1,7 @@
 """An autoregressive family of sequences of tokens."""
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -110,7 +111,7 @@ class TokenSequence(Family):
         self.word_dropout, self.unknown_token, self.tied = word_dropout, unknown_token, tied
         # The last vector is for the start of a sequence; tied, it is the only one.
         self.embedding = nn.Embedding(1 if tied else num_tokens + 1, embedding)
-        self.convs = nn.ModuleList(
+        self.convs: Iterable[CausalConv] = nn.ModuleList(  # type: ignore[assignment]
             CausalConv(embedding if i == 0 else hidden, hidden, kernel, 2**i) for i in range(num_layers)
         )
         self.contexts = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(num_layers))
@@ -151,15 +152,34 @@ class TokenSequence(Family):
             before = before.masked_fill(is_dropped, self.unknown_token)
         return self.logits_after(h, torch.cat([start, before], -1))
 
-    def last_logits(self, h: Tensor, tokens: Tensor) -> Tensor:
-        """Return the logits of the token that follows t tokens, (*batch, V), in float32 at least.
+    def stepper(self, h: Tensor) -> Callable[[Tensor | None], Tensor]:
+        """Return a function that makes sequences: from the last token it returns the logits of the next one.
+
+        It is called with None for the first token, then with each token (*batch,), and returns the logits (*batch, V),
+        in float32 at least. What the convolutions have seen is kept, so a token takes the time of one position.
 
         Args:
             h: (*batch, hidden).
-            tokens: the tokens before, (*batch, t); only the last ``receptive_field`` of them are used.
         """
-        before = F.pad(fill_missing(tokens), (1, 0), value=self.num_tokens)[..., -self.receptive_field :]
-        return self.logits_after(h, before, last=True)[..., 0, :]
+        h = h.to(self.out.weight.dtype)
+        contexts = [context(h) for context in self.contexts]
+        seen: list[list[Tensor]] = [[] for _ in self.convs]  # inputs of each convolution, (*batch, channels) each
+
+        def step(token: Tensor | None) -> Tensor:
+            start = torch.full(h.shape[:-1], self.num_tokens, device=h.device)
+            steps = self.dropout(self.embed(start if token is None else fill_missing(token)))
+            for i, (conv, context) in enumerate(zip(self.convs, contexts, strict=True)):
+                seen[i] = [*seen[i][-conv.before :], steps]
+                window = seen[i][:: -conv.dilation[0]][::-1]  # what the kernel sees: before the start there are zeros
+                window = [torch.zeros_like(steps)] * (conv.kernel_size[0] - len(window)) + window
+                inputs = torch.stack(window, -1)
+                out = F.conv1d(inputs.flatten(0, -3), conv.weight, conv.bias).view(*steps.shape[:-1], -1)
+                out = self.dropout(self.activation(out + context))
+                steps = out if i == 0 else steps + out
+            logits = self.out(steps)
+            return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+        return step
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return the vectors of tokens (*batch, T), (*batch, T, embedding)."""
@@ -168,13 +188,12 @@ class TokenSequence(Family):
         scaled = math.sqrt(self.hidden) * self.out.weight
         return F.embedding(tokens, torch.cat([scaled, self.embedding.weight]))
 
-    def logits_after(self, h: Tensor, before: Tensor, last: bool = False) -> Tensor:
+    def logits_after(self, h: Tensor, before: Tensor) -> Tensor:
         """Return the logits of the token after each one in ``before``, (*batch, T, V).
 
         Args:
             h: (*batch, hidden).
             before: tokens, and ``num_tokens`` for the start, (*batch, T).
-            last: whether only those after the last one are computed, (*batch, 1, V).
         """
         h = h.to(self.out.weight.dtype)
         steps = self.dropout(self.embed(before)).transpose(-1, -2)  # (*batch, embedding, T)
@@ -182,12 +201,12 @@ class TokenSequence(Family):
             out = conv(steps.flatten(0, -3)).unflatten(0, steps.shape[:-2]) if steps.dim() > 2 else conv(steps)
             out = self.dropout(self.activation(out + context(h).unsqueeze(-1)))
             steps = out if i == 0 else steps + out
-        logits = self.out((steps[..., -1:] if last else steps).transpose(-1, -2))
+        logits = self.out(steps.transpose(-1, -2))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def forward(self, *params: Tensor) -> TokenSequenceDistribution:
         (h,) = params
-        return TokenSequenceDistribution(self.next_logits, self.last_logits, h, self.length, self.end_token)
+        return TokenSequenceDistribution(self.next_logits, self.stepper, h, self.length, self.end_token)
 
     def params_for_mean(self, mean: Tensor) -> tuple[Tensor, ...]:
         """Return h = 0: the mean of tokens says nothing."""

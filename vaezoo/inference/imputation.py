@@ -1,6 +1,6 @@
 """Imputation: the missing entries of an example, given its observed ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from vaezoo import seeding
-from vaezoo.distributions import SelfMaskedDistribution
+from vaezoo.distributions import JointDistribution, SelfMaskedDistribution
 from vaezoo.missing import is_observed
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.training.means import accumulation_dtype
@@ -17,16 +17,29 @@ if TYPE_CHECKING:
     from vaezoo.models import LatentVariableModel
 
 
-def samples_and_means(px: Distribution) -> tuple[Tensor, Tensor]:
+def samples_and_means(px: Distribution, is_category: Tensor) -> tuple[Tensor, Tensor]:
     """Return draws of x and means, (K, B, *data_shape) each, to be weighted by the importance weights.
 
     If the weights depend on draws of missing entries, both are these draws: the mean of p(x | z) would ignore that
-    entries are missing because of their values.
+    entries are missing because of their values. Categories have no mean, so draws stand in its place: the greedy
+    decoding of a caption would take as long as the draw.
+
+    Args:
+        px: p(x | z).
+        is_category: which entries are categories, (*data_shape).
     """
     inner = px.base_dist if isinstance(px, Independent) else px
     if isinstance(inner, SelfMaskedDistribution):
         return inner.drawn, inner.drawn
-    return px.sample(), px.mean
+    samples = px.sample()
+    if is_category.all():
+        return samples, samples
+    if not isinstance(inner, JointDistribution):
+        return samples, px.mean
+    drawn, categories = inner.layout.split(samples), inner.layout.split(is_category)
+    return samples, inner.layout.join(
+        {name: drawn[name] if categories[name].all() else part.mean for name, part in inner.parts.items()}
+    )
 
 
 class Imputation(NamedTuple):
@@ -52,6 +65,7 @@ def impute(
     seed: int = 0,
     start_index: int = 0,
     groups: Sequence[Tensor] = (),
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> Imputation:
     """Fill the missing entries of examples by importance sampling.
 
@@ -74,10 +88,11 @@ def impute(
         seed: seed of the samples; those of an example depend on it and on the example's index only.
         start_index: index of x[0] in the whole data set.
         groups: entries that are one value together, each bool (*data_shape); they are also categories.
+        progress: wraps the loop over examples, to show the progress; for example ``tqdm.tqdm``.
     """
     best, draws = x.clone(), x.expand(num_draws, *x.shape).clone()
     with evaluating(model), seeding.isolated(x.device, seed, "impute"):
-        for i in range(len(x)):
+        for i in progress(range(len(x))):
             observed = is_observed(x[i])
             if observed.all():
                 continue
@@ -85,7 +100,7 @@ def impute(
             trace = model(x[i : i + 1], None if context is None else context[i : i + 1], num_samples=num_samples)
             log_w = trace.log_w[:, 0]
             weights = log_w.to(accumulation_dtype(log_w)).softmax(0)
-            samples, means = samples_and_means(trace.px)
+            samples, means = samples_and_means(trace.px, is_category)
             drawn = samples[:, 0][torch.multinomial(weights, max(num_samples, num_draws), replacement=True)]
             values = torch.einsum("k,k...->...", weights, means[:, 0].to(weights.dtype)).to(x.dtype)
             if is_category.any():

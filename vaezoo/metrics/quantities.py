@@ -152,6 +152,15 @@ QUANTITIES: dict[str, Quantity] = {
     "perplexity_bound": Quantity(
         "tokens", "exp(-elbo / tokens): an upper bound of the perplexity", -1, "perplexity, at most", 1, "main"
     ),
+    "frames": Quantity("frames per image", "mean number of frames, without what follows the end"),
+    "nats_per_frame": Quantity(
+        "nats per frame",
+        "elbo / frames: a lower bound of log p(x) for each frame",
+        1,
+        "nats/frame, at least",
+        3,
+        "main",
+    ),
     "kl": Quantity("nats per image", "KL(q(z | x), p(z)): the rate", label="rate", digits=2, column="main"),
     "distortion": Quantity("nats per image", "-E_q[log p(x | z)]", digits=2, column="main"),
     "log_px": Quantity(  # minus the distortion, so no column of its own

@@ -1,6 +1,9 @@
 """The topic model ProdLDA."""
 
+from collections.abc import Sequence
 from functools import partial
+
+from torch import Tensor
 
 from vaezoo.families import Multinomial
 from vaezoo.models.vae import VAE
@@ -53,3 +56,13 @@ class ProdLDA(VAE):
             **kwargs,
         )
         self.has_own_likelihood = True
+
+    def topic_words(self, names: Sequence[str], num: int = 10) -> list[list[str]]:
+        """Return the words with the largest weights in each topic, the largest first.
+
+        Args:
+            names: the words, (D,).
+            num: number of words of a topic.
+        """
+        weights: Tensor = self.decoder.net.weights  # type: ignore[assignment]  # of a ``SharesDecoder``
+        return [[names[i] for i in topic.argsort(descending=True)[:num].tolist()] for topic in weights.T]

@@ -5,8 +5,9 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,6 +129,17 @@ class RunFolder:
     def write_sweep(self, overrides: Sequence[str]) -> None:
         """Record the overrides of a sweep."""
         write_atomic(self.path / OVERRIDE_FILES["sweep"], json.dumps(overrides))
+
+    def remove_record(self) -> None:
+        """Remove the folder of a command that was refused, and the folder of its task if that is empty then.
+
+        A folder with anything but the record of the command stays as it is.
+        """
+        names = {path.name for path in self.path.iterdir()}
+        if names <= {".hydra", ".lock", "summary.json"}:
+            shutil.rmtree(self.path)
+            with suppress(OSError):  # it is not empty
+                self.path.parent.rmdir()
 
     # The jobs of a sweep or a comparison.
 

@@ -211,6 +211,11 @@ def fill_token_sizes(likelihood: dict[str, Any], data: DataModule) -> dict[str, 
     Raises:
         ConfigError: the data are no tokens.
     """
+    if getattr(data, "features", None) == "counts":
+        raise ConfigError(
+            "this model writes sentences of tokens, but data.features=counts makes counts of words: leave it out, or "
+            "use a model of counts such as model=prod_lda"
+        )
     if data.data_kind != "token":
         raise ConfigError(
             f"this model writes sentences of tokens, but {type(data).__name__} has {data.noun}s: use data=topics, or "

@@ -90,15 +90,17 @@ class TrainedRun:
         which the first is easier.
         """
         split: Split = getattr(self.data, name)
-        size = len(split.x)
-        return split if num is None or num >= size else split.select(torch.arange(num) * size // num)
+        return split if num is None or num >= len(split.x) else split.select(self.places(name, num))
+
+    def places(self, name: str, num: int | None = None) -> Tensor:
+        """Return the places in a split of ``num`` examples, evenly spaced, or of all examples, int64, ascending."""
+        size = len(getattr(self.data, name).y)
+        return torch.arange(size) if num is None or num >= size else torch.arange(num) * size // num
 
     def keys(self, num: int | None = None) -> dict[str, np.ndarray]:
         """Return the columns that say which examples those of the chosen set are, or ``num`` of them, evenly spaced."""
-        keys = self.data.keys(self.chosen)
-        size = len(self.split(self.chosen).y)
-        which = np.arange(size) if num is None or num >= size else np.arange(num) * size // num
-        return {head: column[which] for head, column in keys.items()}
+        which = self.places(self.chosen, num).numpy()
+        return {head: column[which] for head, column in self.data.keys(self.chosen).items()}
 
     def batches(self, name: str, num: int | None = None, what: str = "") -> Iterator[Batch]:
         """Yield a split in batches on the model's device, in order. Each process sees all of the split.
@@ -162,6 +164,8 @@ def open_run(config: dict[str, Any], task_keys: tuple[str, ...] = (), split: str
     saved["data"].pop("eval_batch_size", None)  # an option of earlier versions
     overrides = command_overrides()
     for text in overrides:
+        if text == "logger=none":  # a task has no loggers anyway
+            continue
         if text.split(".")[0].split("=")[0] not in (*CHANGEABLE, *task_keys):
             raise ConfigError(f"{text} cannot be changed: task={task} takes it from the run ({path})")
     choices = {group for group in ("data", "trainer", "threads") for text in overrides if text.startswith(f"{group}=")}
@@ -307,9 +311,10 @@ def check_encoding(
         ConfigError: scales, categories, tokens or classes differ.
     """
     if not are_close(data.encoding(saved), data.encoding(present)):
+        new = f" (task=score, encode, reconstruct and impute take new {data.noun}s: name data=CHOICE, too)"
         raise ConfigError(
             f"{path} was trained on {data.noun}s with other scales, categories or tokens than these, so the numbers in "
-            f"x would mean something else: use the data of the training"
+            f"x would mean something else: use the data of the training{new if isinstance(data, OwnData) else ''}"
         )
     names = saved.get("class_names"), present.get("class_names")
     if model.conditional and all(names) and names[0] != names[1]:

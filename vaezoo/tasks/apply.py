@@ -11,6 +11,7 @@ from torch import Tensor
 from vaezoo import seeding
 from vaezoo.errors import ConfigError, count_noun
 from vaezoo.inference.per_example import bound_values
+from vaezoo.models import ProdLDA
 from vaezoo.pictures import Display, Picture, cycle_classes
 from vaezoo.runs.folder import describe_files
 from vaezoo.runs.rows import check_format, join_columns, write_rows
@@ -29,7 +30,7 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
         config: the resolved config.
         num: number of examples, at least 1.
         draw: true: x ~ p(x | z); false: the mean of p(x | z), or the mode of tokens and categories. None: false, but
-            true for the rows of a table, in which means would not be possible values, and for sentences: the most
+            true for the rows of a table and counts, whose means are no possible values, and for sentences: the most
             probable words after a z are shorter and more common than those of the model's distribution.
     """
     run = load_run_for_examples(config, num, "test")
@@ -46,7 +47,17 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
     files = save_arrays(config, "samples", {f"{run.data.noun}s": x} | labels)
     files += save_picture(config, "samples", picture)
     files += run.data.save_examples(x, Path(config["run_dir"], "samples"))
+    files += save_topics(run, Path(config["run_dir"], "topics.txt"))
     finish(run, config, "samples", files)
+
+
+def save_topics(run: TrainedRun, file: Path) -> list[Path]:
+    """Write the words of each topic of a topic model as a line, and return the file in a list; empty without words."""
+    if not isinstance(run.model, ProdLDA) or (names := run.data.entry_names) is None:
+        return []
+    lines = [f"topic {i}: {', '.join(words)}\n" for i, words in enumerate(run.model.topic_words(names), 1)]
+    file.write_text("".join(lines), encoding="utf-8")
+    return [file]
 
 
 def reconstruct(config: dict[str, Any], num: int | None, split: str | None = None, format: str = "csv") -> None:
@@ -179,9 +190,14 @@ def load_run_for_examples(config: dict[str, Any], num: int | None, split: str | 
     Raises:
         ConfigError: the number is wrong, or the run cannot be loaded.
     """
+    check_num(num)
+    return open_run(config, ("num", "split", "seed", "draw", "format", "steps"), split)
+
+
+def check_num(num: int | None) -> None:
+    """Raise a ConfigError if this is no number of examples; None stands for all of them."""
     if num is not None and (type(num) is not int or num < 1):
         raise ConfigError(f"num={num} should be an integer >= 1")
-    return open_run(config, ("num", "split", "seed", "draw", "format", "steps"), split)
 
 
 def describe_set(run: TrainedRun) -> str:

@@ -17,6 +17,7 @@ from vaezoo.errors import ConfigError, count_noun, escape_unprintable, format_du
 from vaezoo.models import LatentVariableModel
 from vaezoo.pictures import Display
 from vaezoo.runs.folder import describe_files, write_atomic
+from vaezoo.runs.notes import describe_doubts
 from vaezoo.runs.setup import build_run, build_trainer, configure_machine, describe_choice, silence_lightning
 from vaezoo.runs.summary import peak_memory_mb, write_summary
 
@@ -57,7 +58,8 @@ def report(config: dict[str, Any], model: LatentVariableModel, data: DataModule,
         data: the data module, after its ``setup``.
         measured: what was measured, by name.
     """
-    found = describe_data(data) | {"about_these_data": data.report(), "choice": describe_choice(model, data)} | measured
+    found = describe_data(data) | {"about_these_data": data.report(), "choice": describe_choice(model, data)}
+    found |= measured | {"notes": describe_doubts(model, data)}
     folder = Path(config["run_dir"])
     files = draw_sheet(data, folder)
     write_atomic(folder / "check.json", json.dumps(found, indent=1, ensure_ascii=False))
@@ -167,7 +169,7 @@ def lines(found: dict[str, Any], files: list[Path]) -> list[str]:
         training = f" and {format_duration(seconds * epochs)} for {count_noun(epochs, 'epoch')}" if epochs else ""
         speed = f"{rate:,.0f} {noun}s/s, {format_duration(seconds)} for an epoch{training}; "
     text.append(f"training: {speed}{found['peak_memory_mb']['process']:,.0f} MB of memory")
-    return [*text, *describe_few_steps(found), *describe_files(files)]
+    return [*text, *found.get("notes", []), *describe_few_steps(found), *describe_files(files)]
 
 
 def describe_few_steps(found: dict[str, Any]) -> list[str]:

@@ -44,7 +44,8 @@ def evaluate(
         annealed: test images for annealed importance sampling, which takes minutes; 0 leaves it out.
         outliers: a config of conf/data with images that the model was not trained on.
         inception: a file with Inception's weights. If given, samples are judged by its features.
-        log_to_run: whether the numbers are added to the W&B run and the TensorBoard log of the evaluated run.
+        log_to_run: whether the numbers are added to the W&B run and the TensorBoard log of the evaluated run;
+            ``logger=none`` leaves it out, too.
 
     Raises:
         ConfigError: an argument is out of range, or there is no such run.
@@ -85,7 +86,7 @@ def evaluate(
     notes = [use_noun(note, noun) for note in notes]
     found = {"left_out": left_out, "notes": notes, **verdict, "wall_seconds": seconds}
     write_summary(run.config, quantities, noun, task="evaluate", **origin, test=values, **found)
-    if log_to_run:
+    if log_to_run and config["logger"]:
         notes += add_to_loggers(run, values)
     notes += [f"left out: {name} ({reason})" for name, reason in left_out.items()]
     title = run.title(f"test set, log p of {run.log_likelihood_kind}")

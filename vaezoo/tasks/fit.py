@@ -22,6 +22,7 @@ from vaezoo.runs.checkpoint_file import remove_leftovers
 from vaezoo.runs.checks import CheckTestShare
 from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.load import load_weights
+from vaezoo.runs.notes import describe_doubts
 from vaezoo.runs.overrides import CHANGEABLE_KEYS, has_key
 from vaezoo.runs.setup import (
     build_callbacks,
@@ -55,7 +56,8 @@ def fit(config: dict[str, Any], content: Any = None) -> tuple[LatentVariableMode
     silence_lightning()
     final_config, model, data = build_run(config, content=content)
     config |= final_config  # in place, so that a failure is recorded with it too
-    print_once(describe_choice(model, data))
+    for line in (describe_choice(model, data), *describe_doubts(model, data)):
+        print_once(line)
     configure_machine(model, data, config["threads"])
     with open_loggers(config) as loggers:
         callbacks = [*build_callbacks(config), CheckTestShare()]

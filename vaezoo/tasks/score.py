@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vaezoo.errors import ConfigError
+from vaezoo.errors import ConfigError, count_noun
 from vaezoo.evaluation.base import with_start_index
+from vaezoo.evaluation.progress import example_progress
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.inference.per_example import bound_values
 from vaezoo.metrics.conformal import TooFewExamples, p_values, threshold
 from vaezoo.pictures import Display, Picture
 from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.trained import TrainedRun, open_run
-from vaezoo.tasks.apply import describe_set, finish, save_picture
+from vaezoo.tasks.apply import check_num, describe_set, finish, save_picture
 
 NUM_SHOWN = 10  # examples that are printed
 NUM_DRAWN = 16  # examples of each kind on the picture
@@ -23,6 +24,7 @@ NUM_DRAWN = 16  # examples of each kind on the picture
 def score(
     config: dict[str, Any],
     split: str | None = None,
+    num: int | None = None,
     num_samples: int = 100,
     num_reference: int | None = 1000,
     alpha: float = 0.05,
@@ -40,6 +42,7 @@ def score(
     Args:
         config: the resolved config.
         split: the set, as in ``open_run``.
+        num: number of examples, evenly spaced over the set, at least 1; None: all.
         num_samples: K, importance samples of each example; 0: the ELBO takes the place of log p(x).
         num_reference: number of held-out examples, evenly spaced; None: all; 0: no p-values.
         alpha: share of normal examples that may be flagged, in (0, 1).
@@ -51,8 +54,9 @@ def score(
     for name, value in {"num_samples": num_samples, "num_reference": num_reference}.items():
         if value is not None and (type(value) is not int or value < 0):
             raise ConfigError(f"{name}={value} should be an integer >= 0")
-    run = open_run(config, ("split", "num_samples", "num_reference", "alpha", "format"), split)
-    found = example_scores(run, run.chosen, num_samples)
+    check_num(num)
+    run = open_run(config, ("split", "num", "num_samples", "num_reference", "alpha", "format"), split)
+    found = example_scores(run, run.chosen, num_samples, num)
     anomaly, notes, nouns = found["anomaly"], [], f"{run.data.noun}s"
     held_out = "val" if run.chosen == "test" else "test"
     if num_reference != 0:
@@ -70,11 +74,11 @@ def score(
                 f"{'validation' if held_out == 'val' else 'test'} set"
             )
     order = anomaly.argsort(descending=True, stable=True)
-    labels: dict[str, Any] = run.data.label_columns(run.split(run.chosen).y)
-    columns = join_columns(run.keys(), labels | found)
+    labels: dict[str, Any] = run.data.label_columns(run.split(run.chosen, num).y)
+    columns = join_columns(run.keys(num), labels | found)
     columns = {head: values[order.numpy()] for head, values in columns.items()}
     files = [write_rows(Path(config["run_dir"], "scores"), columns, format)]
-    files += save_picture(config, "scores", draw_extremes(run, order))
+    files += save_picture(config, "scores", draw_extremes(run, order, num))
     finish(run, config, "scores", files, notes=notes, alpha=alpha, num_samples=num_samples)
     print("\n".join([*notes, *describe_rows(columns)]))
 
@@ -107,29 +111,38 @@ def example_scores(run: TrainedRun, name: str, num_samples: int, num: int | None
         return found | {"anomaly": found["distortion"]}
     if num_samples == 0:
         return found | {"anomaly": -found["elbo"]}
-    parts = [
-        estimate_log_marginal(run.model, x, y, num_samples, start_index=start_index)
-        for start_index, x, y in with_start_index(run.batches(name, num, f"log p(x), {name}"))
-    ]
-    estimate = LogMarginalEstimate.concat(parts)
+    total = len(run.places(name, num))
+    work = f"log p(x) of {count_noun(total, run.data.noun)} by {count_noun(num_samples, 'importance sample')}"
+    settings = "num and num_samples" if name == run.chosen else "num_reference and num_samples"
+    with example_progress(total, f"log p(x), {name}", work, settings, run.model.device) as progress:
+        estimate = LogMarginalEstimate.concat(
+            estimate_log_marginal(run.model, x, y, num_samples, start_index=start_index, progress=progress)
+            for start_index, x, y in with_start_index(run.batches(name, num))
+        )
     log_p = {"log_p": estimate.log_p.cpu()} | ({"log_p_error": estimate.mc_error.cpu()} if num_samples > 1 else {})
     return found | log_p | {"anomaly": -estimate.log_p.cpu()}
 
 
-def draw_extremes(run: TrainedRun, order: Tensor) -> Picture | None:
-    """Draw the most anomalous examples over the most ordinary ones; None if the examples cannot be drawn."""
-    num = min(NUM_DRAWN, len(order) // 2)
-    split, display = run.split(run.chosen), Display(run.data)
-    if num == 0:
+def draw_extremes(run: TrainedRun, order: Tensor, num: int | None) -> Picture | None:
+    """Draw the most anomalous examples over the most ordinary ones; None if the examples cannot be drawn.
+
+    Args:
+        run: the trained run.
+        order: places of the examples from the most anomalous one to the most ordinary one.
+        num: number of examples that were scored, evenly spaced; None: all.
+    """
+    size = min(NUM_DRAWN, len(order) // 2)
+    split, display = run.split(run.chosen, num), Display(run.data)
+    if size == 0:
         return None
-    names = next(iter(run.keys().values()))  # file, row, line or index
+    names = next(iter(run.keys(num).values()))  # file, row, line or index
     parts = []
-    for which, words in ((order[:num], "most anomalous"), (order.flip(0)[:num], "most ordinary")):
-        x = next(iter(run.data.batches(split.select(which), num, train=run.chosen == "train"))).x
+    for which, words in ((order[:size], "most anomalous"), (order.flip(0)[:size], "most ordinary")):
+        x = next(iter(run.data.batches(split.select(which), size, train=run.chosen == "train"))).x
         if not display.can_draw(x):
             return None
         labels = [str(names[i]) for i in which.tolist()]
-        title = f"the {num} {words}, in the order of the table of scores, {describe_set(run)}"
+        title = f"the {size} {words}, in the order of the table of scores, {describe_set(run)}"
         parts.append(display.grid(x, title, labels))
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts]

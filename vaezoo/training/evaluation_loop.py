@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaezoo import seeding
 from vaezoo.families import Family
-from vaezoo.missing import is_observed
+from vaezoo.missing import is_observed, precedes_end
 from vaezoo.objectives import Objective
 from vaezoo.trace import Trace
 from vaezoo.training.lightning_workarounds import hide_loggers
@@ -45,9 +45,10 @@ class EvaluationLoop(pl.LightningModule):
     Every stage ("train", "val" or "test") logs, in nats per example, ``elbo``, ``log_px``, ``kl`` and ``loss`` with the
     objective's own terms. Validation and test also log ``elbo_error`` (the standard error of the ELBO over the
     examples), ``kl_dim/*`` for each latent dimension and ``active_units``; of sentences, ``tokens`` (their mean length
-    with ``<end>``), ``nats_per_token`` and ``perplexity_bound``. Each value is a sum over examples in
-    float64, divided by their number. (Lightning's ``self.log(on_epoch=True)`` averages in float32, and a training that
-    is resumed within an epoch would lose what came before.)
+    with ``<end>``), ``nats_per_token`` and ``perplexity_bound``; of sequences of vectors, ``frames`` and
+    ``nats_per_frame``. Each value is a sum over examples in float64, divided by their number. (Lightning's
+    ``self.log(on_epoch=True)`` averages in float32, and a training that is resumed within an epoch would lose what came
+    before.)
 
     The noise of evaluation is a function of (seed, stage, batch): it is the same in every epoch, so that only the model
     changes, and the same on several processes, which take whole batches in turn.
@@ -77,6 +78,7 @@ class EvaluationLoop(pl.LightningModule):
     # What a model defines.
 
     data_shape: tuple[int, ...]
+    data_description: dict[str, Any]  # ``DataModule.describe``
     monitored: str = "elbo"  # name of the value that shows how well the model is trained
 
     @property
@@ -141,6 +143,8 @@ class EvaluationLoop(pl.LightningModule):
         }
         if self.likelihood.supported_data == {"token"}:
             values["tokens"] = is_observed(batch.x).sum(1).float()
+        if "frame_loc" in self.data_description:
+            values["frames"] = precedes_end(batch.x).sum(1).float()
         if (value := values.get(self.monitored)) is not None:
             values[f"{self.monitored}_square"] = value.to(accumulation_dtype(value)).square()
         self.stage_metrics(stage).update(values | self.latent_statistics(trace))
@@ -256,6 +260,8 @@ class EvaluationLoop(pl.LightningModule):
         if values.get("tokens") and "elbo" in values:
             values["nats_per_token"] = -values["elbo"] / values["tokens"]
             values["perplexity_bound"] = float(torch.tensor(values["nats_per_token"], dtype=torch.float64).exp())
+        if values.get("frames") and "elbo" in values:
+            values["nats_per_frame"] = values["elbo"] / values["frames"]
         return values
 
     # Checkpoints. The keys in "vaezoo_state" are those of every version, so that old runs can be resumed.

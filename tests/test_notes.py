@@ -1,0 +1,46 @@
+"""Notes on a model and data that work together, but not as they are meant to."""
+
+import pytest
+from conftest import RandomImages, config
+
+from vaezoo.instantiate import build
+from vaezoo.runs.notes import describe_doubts
+
+
+def doubts(model, shape=(1, 8, 8), **options):
+    data = RandomImages(shape)
+    for name, value in options.items():
+        setattr(data, name, value)
+    node = config("model", f"model={model}", shape=shape)
+    return describe_doubts(build(node, "model"), data)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "text"),
+    [
+        ("missing_iwae", {}, "no entry of the images is missing, so MissingIWAE is no more than an IWAE here"),
+        ("missing_iwae", {"has_missing": True}, ""),
+        ("iwae", {}, ""),
+        ("audio_vae", {}, "over the last dimension, which is time for sounds, and the images have two dimensions"),
+        ("audio_vae", {"noun": "sound"}, ""),
+        ("conv_vae", {}, ""),
+        ("mlp_vae", {"condition": "upper"}, "VAE is given no condition, so data.condition=upper only decides what x"),
+    ],
+)
+def test_each_note(model, options, text):
+    found = doubts(model, **options)
+    assert (text in found[0]) if text else found == []
+    assert len(found) <= 1
+
+
+def test_a_model_with_a_condition_is_given_it():
+    node = config("model", "model=conditional_prior_vae", shape=(1, 4, 8)) | {"context_shape": [1, 4, 8]}
+    data = RandomImages((1, 4, 8))
+    data.condition = "upper"
+    assert describe_doubts(build(node, "model"), data) == []
+
+
+def test_the_note_is_printed(cli):
+    code, out, err, _ = cli("task=check", "model=audio_vae", "logger=none")
+    assert code == 0, err
+    assert out.count("note: the convolutions of this model go over the last dimension") == 1
