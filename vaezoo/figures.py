@@ -66,7 +66,8 @@ class Show:
         with evaluating(self.model), seeding.isolated(self.model.device, seed, "samples"):
             px = self.model.sample(num, labels)
             x = px.sample() if self.data.shows_draws else self.data.represent(px)
-        return self.draw(x, lambda: self.display.grid(x, "samples", context=labels.cpu()), "samples")
+        title = "samples" if self.data.shows_draws else "decoded samples of z"
+        return self.draw(x, lambda: self.display.grid(x, title, context=labels.cpu()), title)
 
     def reconstructions(self, num: int = 16) -> Figure:
         """Draw ``num`` test examples above their reconstructions."""

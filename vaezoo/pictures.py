@@ -298,7 +298,7 @@ def samples(model: LatentVariableModel, batch: Batch, num: int, when: str, displ
         display: makes images of the examples.
     """
     context = cycle_classes(batch.y, num)
-    return display.grid(model.sample(num, context), f"samples, {when}", context=context)
+    return display.grid(model.sample(num, context), f"decoded samples of z, {when}", context=context)
 
 
 def traversals(

@@ -40,7 +40,7 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
         px = run.model.sample(num, context)
         x = (px.sample() if draw else run.data.represent(px)).cpu()
     display = Display(run.data)
-    title = f"samples, seed {config['seed']}"
+    title = f"{'samples' if draw else 'decoded samples of z'}, seed {config['seed']}"
     picture = display.grid(x, title, context=context.cpu()) if display.can_draw(x) else None
     name = "conditions" if context.dim() == 4 else "labels"
     labels = {name: context} if run.model.conditional or run.model.uses_labels else {}
