@@ -11,7 +11,6 @@ from torch import Tensor
 from vaezoo import seeding
 from vaezoo.errors import ConfigError, count_noun
 from vaezoo.inference.per_example import bound_values
-from vaezoo.models import ProdLDA
 from vaezoo.pictures import Display, Picture, cycle_classes
 from vaezoo.runs.folder import describe_files
 from vaezoo.runs.rows import check_format, join_columns, write_rows
@@ -53,9 +52,10 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
 
 def save_topics(run: TrainedRun, file: Path) -> list[Path]:
     """Write the words of each topic of a topic model as a line, and return the file in a list; empty without words."""
-    if not isinstance(run.model, ProdLDA) or (names := run.data.entry_names) is None:
+    topic_words = getattr(run.model, "topic_words", None)  # of a topic model
+    if topic_words is None or (names := run.data.entry_names) is None:
         return []
-    lines = [f"topic {i}: {', '.join(words)}\n" for i, words in enumerate(run.model.topic_words(names), 1)]
+    lines = [f"topic {i}: {', '.join(words)}\n" for i, words in enumerate(topic_words(names), 1)]
     file.write_text("".join(lines), encoding="utf-8")
     return [file]
 
