@@ -17,7 +17,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import OmegaConf
 
 from vaezoo.cli import main
-from vaezoo.config_folder import config_folder
+from vaezoo.config_folder import config_folder, offer_plugins
 from vaezoo.data import ImageData, Split
 from vaezoo.runs.setup import AUTO
 from vaezoo.runs.warm import WarmProcess
@@ -71,6 +71,7 @@ class Rows(DummyLogger):
 @functools.cache
 def composed(*overrides):
     """The config. Hydra takes longer for it than a model takes for a pass: once only for the same overrides."""
+    offer_plugins()
     with initialize_config_dir(config_folder(), version_base="1.3"):
         cfg = compose("config", list(overrides))
     if cfg.model.get("likelihood") == AUTO:

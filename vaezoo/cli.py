@@ -32,7 +32,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vaezoo.config_folder import config_folder, help_text
+from vaezoo.config_folder import config_folder, help_text, offer_plugins
 from vaezoo.error_messages import INTERNAL_ERRORS, compose, describe_error, suggest_key
 from vaezoo.errors import ConfigError
 from vaezoo.instantiate import build
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     protect_output()
     atexit.register(gc.freeze)  # otherwise the interpreter looks for garbage in all modules before it exits: 1 to 2 s
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; without this it prints them and exits
-    sys.path.append(str(Path(__file__).parent / "plugins"))  # where Hydra finds the launcher of sweeps
+    offer_plugins()
     sys.path.append(os.getcwd())  # the user's own packages, also for the installed program
     argv = sys.argv
     try:

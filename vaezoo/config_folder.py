@@ -1,5 +1,6 @@
 """The folder of the configs, ``conf/``."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,13 @@ def config_folder() -> str:
     """Return the path of ``conf/``: inside an installed package, beside the package in a checkout."""
     package = Path(__file__).resolve().parent
     return str(next(path for path in (package / "conf", package.parent / "conf") if path.is_dir()))
+
+
+def offer_plugins() -> None:
+    """Let Hydra find the launcher of sweeps. It looks for plugins once, when the first config is composed."""
+    folder = str(Path(__file__).parent / "plugins")
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 def help_text(folders: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
-from vaezoo.config_folder import config_folder
+from vaezoo.config_folder import config_folder, offer_plugins
 from vaezoo.data import DataModule
 from vaezoo.data.array_files import ArrayFile, check_type
 from vaezoo.data.picture_files import SUFFIXES as PICTURES
@@ -232,6 +232,7 @@ def compose(overrides: list[str]) -> DictConfig:
     before = state.hydra  # of a program that uses Hydra itself
     state.clear()
     try:
+        offer_plugins()  # for a sweep later in this process
         with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
             return hydra.compose("config", overrides, return_hydra_config=True)
     except HydraException as error:

@@ -64,7 +64,7 @@ def read_lines(path: str | Path, encoding: str = "utf-8") -> Lines:
                 f"least two .txt files, one for each class"
             )
         check_memory(str(path), 8 * sum(file.stat().st_size for file in files), "use fewer files")
-        return join_texts({file.stem: read_lines(file, encoding) for file in files})
+        return merge_texts({file.stem: read_lines(file, encoding) for file in files})
     if not path.is_file():
         raise ConfigError(f"data.path={path} is no file: give the path of a text file")
     # Python keeps a text in up to four bytes per character, and a line's object besides.
@@ -92,14 +92,14 @@ def split_lines(text: str, name: str) -> Lines:
     return Lines(lines, list(kept), len(rows) - len(lines), num_control)
 
 
-def join_texts(texts: Mapping[str, Lines]) -> Lines:
+def merge_texts(texts: Mapping[str, Lines]) -> Lines:
     """Return the lines of several texts, whose names are the classes of their lines."""
-    joined = Lines([], [], 0, 0, [name for name, text in texts.items() for _ in text.lines])
+    merged = Lines([], [], 0, 0, [name for name, text in texts.items() for _ in text.lines])
     for text in texts.values():
-        joined.lines.extend(text.lines)
-        joined.numbers.extend(text.numbers)
+        merged.lines.extend(text.lines)
+        merged.numbers.extend(text.numbers)
     num_empty, num_control = (sum(counts) for counts in zip(*(text[2:4] for text in texts.values()), strict=True))
-    return joined._replace(num_empty=num_empty, num_control=num_control)
+    return merged._replace(num_empty=num_empty, num_control=num_control)
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

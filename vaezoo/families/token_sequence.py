@@ -173,7 +173,8 @@ class TokenSequence(Family):
                 window = seen[i][:: -conv.dilation[0]][::-1]  # what the kernel sees: before the start there are zeros
                 window = [torch.zeros_like(steps)] * (conv.kernel_size[0] - len(window)) + window
                 inputs = torch.stack(window, -1)
-                out = F.conv1d(inputs.flatten(0, -3), conv.weight, conv.bias).view(*steps.shape[:-1], -1)
+                inputs = inputs.reshape(-1, *inputs.shape[-2:])  # (number of sequences, channels, kernel)
+                out = F.conv1d(inputs, conv.weight, conv.bias).view(*steps.shape[:-1], -1)
                 out = self.dropout(self.activation(out + context))
                 steps = out if i == 0 else steps + out
             logits = self.out(steps)

@@ -25,6 +25,7 @@ class TextVAE(VAE):
 
     >>> import torch
     >>> from functools import partial
+    >>> from vaezoo.families import TokenSequence
     >>> from vaezoo.nets import SequenceEncoder, TokenInput
     >>> likelihood = TokenSequence(num_tokens=9, length=5, end_token=1, word_dropout=0.3)
     >>> encoder = partial(TokenInput, net=SequenceEncoder, num_tokens=9)
