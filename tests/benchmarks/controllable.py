@@ -100,7 +100,7 @@ def topics(args: argparse.Namespace) -> None:
     agreement, diversity, all_right, elbos, seconds = [], [], [], [], []
     for seed in args.seeds:
         folder = Path(args.runs, str(seed)) if args.runs else None
-        own = Topics(vocabulary_size=1400)
+        own = Topics(vocabulary_size=1400, batch_size=64)  # as conf/data/topics.yaml
         options = {"lr": 2e-3, "scheduler": "cosine", "threads": 1, "seed": seed, "max_epochs": args.epochs}
         model, test = fit_or_load(folder, own, "text_cvae", **options)
         seconds.append(test["seconds"])
