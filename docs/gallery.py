@@ -55,7 +55,8 @@ def join(files: list[Path]) -> Image.Image:
     pictures = []
     for file in files:
         with Image.open(file) as picture:
-            height = min(HEIGHT, picture.height * 2)
+            # Rows of a table have their names beside them, which could not be read in the usual height.
+            height = min(HEIGHT if picture.height <= 3 * HEIGHT else 2 * HEIGHT, picture.height * 2)
             size = (max(1, round(picture.width * height / picture.height)), height)
             resampling = Image.Resampling.LANCZOS if height < picture.height else Image.Resampling.NEAREST
             pictures.append(picture.convert("RGB").resize(size, resampling))
