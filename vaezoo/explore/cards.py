@@ -1,0 +1,124 @@
+"""Examples as HTML: a picture, a sentence, a sound or the row of a table."""
+
+import base64
+import html
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vaezoo.data import AudioData, DataModule, TextData
+from vaezoo.pictures import to_rgb
+
+THUMBNAIL = 64  # pixels: longer side of a small picture
+TEXT = "margin:0;max-width:40ch;overflow-wrap:anywhere"
+PLAYER = "display:block;width:100%;min-width:200px;height:36px;margin-top:6px"
+FEW_COLUMNS = 12  # of a row of a table, beside a point of the map
+
+
+class Cards:
+    """Make an HTML fragment of each example. All text in it is escaped.
+
+    Args:
+        data: the data module, which says how an example is shown to people.
+    """
+
+    def __init__(self, data: DataModule):
+        self.data = data
+        self.has_sound = isinstance(data, AudioData) and data.features == "wave"
+
+    def __call__(self, x: Tensor, small: bool = False) -> list[str]:
+        """Return the fragments of examples (N, *shape), as the model sees them.
+
+        Args:
+            x: the examples.
+            small: whether each is to be seen beside others, or beside a point of the map.
+        """
+        x = x.detach().cpu()
+        if isinstance(self.data, TextData):
+            return [f'<p style="{TEXT}">{html.escape(self.data.decode_tokens(row)) or "(empty)"}</p>' for row in x]
+        if (images := self.data.to_images(x)) is not None:
+            cards = [image_tag(image, small) for image in to_rgb(images)]
+            if self.has_sound and not small:
+                cards = [card + self.player(sound) for card, sound in zip(cards, x, strict=True)]
+            return cards
+        return self.tables(x, FEW_COLUMNS if small else None)
+
+    def player(self, x: Tensor) -> str:
+        """Return the player of a wave (1, T), clipped to [-1, 1]."""
+        import soundfile
+
+        assert isinstance(self.data, AudioData)
+        file = io.BytesIO()
+        samples = self.data.in_file_units(x[None])[0, 0].numpy().clip(-1, 1)
+        soundfile.write(file, samples, self.data.rate, subtype="PCM_16", format="WAV")
+        return f'<audio controls style="{PLAYER}" src="{data_uri("audio/wav", file.getvalue())}"></audio>'
+
+    def tables(self, x: Tensor, most: int | None) -> list[str]:
+        """Return a table of names and values for each example, of at most some columns."""
+        columns = self.data.to_columns(x) or {"x": x.flatten(1).numpy()}
+        names, values = [], []
+        for name, column in columns.items():
+            parts = [column] if column.ndim == 1 else list(column.reshape(len(column), -1).T)
+            names += [name] if column.ndim == 1 else [f"{name}{i}" for i in range(len(parts))]
+            values += parts
+        rows = [[(name, part[i]) for name, part in zip(names, values, strict=True)] for i in range(len(x))]
+        return [table(row[:most], len(row) - len(row[:most])) for row in rows]
+
+
+def table(row: list[tuple[str, Any]], left_out: int) -> str:
+    """Return names and values as a table of two columns."""
+    name, value = "text-align:left;font-weight:400;opacity:.75;padding-right:12px", "text-align:right"
+    texts = [(html.escape(head), html.escape(format_entry(entry))) for head, entry in row]
+    lines = [f'<tr><th style="{name}">{head}</th><td style="{value}">{entry}</td></tr>' for head, entry in texts]
+    if left_out:
+        lines.append(f'<tr><th style="{name}">and {left_out} more</th><td></td></tr>')
+    return f'<table style="border-spacing:0;font-variant-numeric:tabular-nums">{"".join(lines)}</table>'
+
+
+def format_entry(value: Any) -> str:
+    """Return an entry of a table as text; a missing one is empty."""
+    if value is None or value != value:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def image_tag(pixels: NDArray[np.uint8], small: bool) -> str:
+    """Return an image (H, W, 3) as HTML, without loss; a small one is shrunk and compressed if it is large.
+
+    Its height is ``--card``, a variable of CSS of the element around it. Pixels of a coarse image are seen as squares.
+    """
+    height, width = pixels.shape[:2]
+    is_grey = bool((pixels == pixels[..., :1]).all())
+    image, file, kind = Image.fromarray(pixels[..., 0] if is_grey else pixels), io.BytesIO(), "png"
+    if small and max(height, width) > THUMBNAIL // 2:
+        image.thumbnail((3 * THUMBNAIL, THUMBNAIL) if width > height else (THUMBNAIL, THUMBNAIL))
+        kind = "webp"
+    image.save(file, kind.upper(), **{"quality": 75} if kind == "webp" else {})
+    look = f"width:calc(var(--card) * {width / max(height, width / 3):.3g});max-width:100%;border-radius:3px"
+    look += ";image-rendering:pixelated" if max(height, width) < 128 else ""
+    return f'<img alt="" style="{look}" src="{data_uri(f"image/{kind}", file.getvalue())}">'
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Return the content of a file as an address that holds it."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def first_labels(y: Tensor) -> Tensor | None:
+    """Return the class of each example, (N,), -1 if it has none; of several factors the first; None without classes."""
+    if y.dim() > 2 or not y.numel():
+        return None
+    labels = y.cpu().reshape(len(y), -1)[:, 0].long()
+    return None if bool((labels < 0).all()) else labels
+
+
+def label_names(labels: Tensor, names: list[str] | None) -> list[str]:
+    """Return the name of the class of each example; "no label" for -1."""
+    known = dict(enumerate(names or []))
+    return ["no label" if i < 0 else known.get(i, str(i)) for i in labels.tolist()]
+
+
