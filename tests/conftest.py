@@ -99,6 +99,14 @@ def run_folders(root, arguments):
     return {*root.glob("outputs/*/*"), *(folder for run in runs for folder in run.glob("*/20??-??-??_*"))}
 
 
+@pytest.fixture(scope="session")
+def explored_run(tmp_path_factory):
+    """Return the folder of a small run that has learned a little, for the tests of the explorer."""
+    words = ("trainer.max_epochs=5", "optimizer.lr=0.01", "model.latent_dim=14")
+    hidden = ("model.encoder.hidden=[32]", "model.decoder.hidden=[32]")
+    return train(tmp_path_factory.mktemp("explore"), *words, *hidden)
+
+
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capfd):
     """Run the command line in this process, in an empty folder: (exit code, stdout, stderr, run folder)."""

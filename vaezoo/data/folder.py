@@ -122,9 +122,8 @@ class FolderData(OwnData, ImageData):
         return LazyExamples(cache.read, rows)
 
     def picture_settings(self) -> PictureSettings:
-        _size, _channels, *others = self.options
-        size, channels, *_rest = super().picture_settings()
-        return PictureSettings(size, channels, *others)
+        _size, _channels, fit, background, value_range = self.options
+        return super().picture_settings()._replace(fit=fit, background=background, value_range=value_range)
 
     def check_options(self) -> None:
         self.inspect()  # the files decide whether all pixels are 0 or 255

@@ -136,7 +136,7 @@ class ImageData(DataModule):
         if self.condition is not None or self.shape is None or len(self.shape) != 3 or self.shape[0] not in (1, 3):
             return super().read_example(path)
         try:
-            return torch.from_numpy(decode(path, self.picture_settings()).pixels)[None]
+            return torch.tensor(decode(path, self.picture_settings()).pixels)[None]
         except Exception as error:  # Pillow raises errors of many kinds
             raise ConfigError(f"the picture cannot be read: {describe_error(path, error)}") from error
 

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,11 @@ class Cards:
             if self.has_sound and not small:
                 cards = [card + self.player(sound) for card, sound in zip(cards, x, strict=True)]
             return cards
-        return self.tables(x, FEW_COLUMNS if small else None)
+        entries = self.entries(x)
+        return [
+            table({name: [values[i]] for name, values in entries.items()}, FEW_COLUMNS if small else None)
+            for i in range(len(x))
+        ]
 
     def player(self, x: Tensor) -> str:
         """Return the player of a wave (1, T), clipped to [-1, 1]."""
@@ -57,26 +62,43 @@ class Cards:
         soundfile.write(file, samples, self.data.rate, subtype="PCM_16", format="WAV")
         return f'<audio controls style="{PLAYER}" src="{data_uri("audio/wav", file.getvalue())}"></audio>'
 
-    def tables(self, x: Tensor, most: int | None) -> list[str]:
-        """Return a table of names and values for each example, of at most some columns."""
+    def row(self, x: Tensor) -> str:
+        """Return examples in a row; those of a table as one table with a column for each."""
+        cards = [] if self.is_table(x) else self(x)
+        return row_of_cards(cards) if cards else table(self.entries(x))
+
+    def is_table(self, x: Tensor) -> bool:
+        """Return whether examples are seen as names and values."""
+        return not isinstance(self.data, TextData) and self.data.to_images(x[:1]) is None
+
+    def entries(self, x: Tensor) -> dict[str, list[str]]:
+        """Return the names and values of examples, a value for each of them."""
         columns = self.data.to_columns(x) or {"x": x.flatten(1).numpy()}
-        names, values = [], []
+        found: dict[str, list[str]] = {}
         for name, column in columns.items():
-            parts = [column] if column.ndim == 1 else list(column.reshape(len(column), -1).T)
-            names += [name] if column.ndim == 1 else [f"{name}{i}" for i in range(len(parts))]
-            values += parts
-        rows = [[(name, part[i]) for name, part in zip(names, values, strict=True)] for i in range(len(x))]
-        return [table(row[:most], len(row) - len(row[:most])) for row in rows]
+            parts = {name: column} if column.ndim == 1 else {f"{name}{i}": part for i, part in enumerate(column.T)}
+            found |= {head: [format_entry(entry) for entry in part] for head, part in parts.items()}
+        return found
 
 
-def table(row: list[tuple[str, Any]], left_out: int) -> str:
-    """Return names and values as a table of two columns."""
-    name, value = "text-align:left;font-weight:400;opacity:.75;padding-right:12px", "text-align:right"
-    texts = [(html.escape(head), html.escape(format_entry(entry))) for head, entry in row]
-    lines = [f'<tr><th style="{name}">{head}</th><td style="{value}">{entry}</td></tr>' for head, entry in texts]
-    if left_out:
-        lines.append(f'<tr><th style="{name}">and {left_out} more</th><td></td></tr>')
+def table(entries: dict[str, list[str]], most: int | None = None) -> str:
+    """Return names and values as a table with a line for each name, of at most some lines."""
+    head, value = "text-align:left;font-weight:400;color:var(--soft)", "text-align:right;padding-left:12px"
+    lines = [
+        f'<tr><th style="{head};overflow-wrap:anywhere">{html.escape(name)}</th>'
+        + "".join(f'<td style="{value}">{html.escape(text)}</td>' for text in texts)
+        for name, texts in list(entries.items())[:most]
+    ]
+    if left_out := len(entries) - len(lines):
+        lines.append(f'<tr><th style="{head}">and {left_out} more</th></tr>')
     return f'<table style="border-spacing:0;font-variant-numeric:tabular-nums">{"".join(lines)}</table>'
+
+
+def row_of_cards(cards: Sequence[str]) -> str:
+    """Return cards in a row, which wraps if it is wider than the page; sentences stand one below the other."""
+    width = ' style="flex-basis:100%"' if all(card.startswith("<p") for card in cards) else ""
+    items = "".join(f"<div{width}>{card}</div>" for card in cards)
+    return f'<div style="--card:84px;display:flex;flex-wrap:wrap;gap:8px">{items}</div>'
 
 
 def format_entry(value: Any) -> str:
@@ -120,5 +142,3 @@ def label_names(labels: Tensor, names: list[str] | None) -> list[str]:
     """Return the name of the class of each example; "no label" for -1."""
     known = dict(enumerate(names or []))
     return ["no label" if i < 0 else known.get(i, str(i)) for i in labels.tolist()]
-
-

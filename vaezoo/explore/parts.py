@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
-from bokeh.models import ColumnDataSource, CustomJS, Div, HoverTool, InlineStyleSheet, Select, Slider
+from bokeh.models import ColumnDataSource, CustomJS, Div, HoverTool, Select, Slider
 from bokeh.palettes import Category10, Category20, Viridis256
 from bokeh.plotting import figure
 from bokeh.themes import Theme
@@ -18,7 +18,7 @@ NUM_SLIDERS = 12  # that are not folded away
 FEW_LABELS = 20  # more of them have a scale of colours
 NO_LABEL = "#9aa3ad"
 SOFT = "#737b85"  # of axes: it can be read on white and on black
-WRAP = InlineStyleSheet(css=":host { flex-wrap: wrap; align-items: flex-end; gap: 8px 16px; }")
+WRAP = ":host { flex-wrap: wrap; align-items: flex-end; gap: 8px 16px; }"  # of a row of widgets
 # Bokeh draws each widget in a shadow root, which only variables of the page's style reach.
 WIDGET_STYLE = """
 :host {
@@ -31,11 +31,12 @@ WIDGET_STYLE = """
 .bk-input { color: var(--ink); background-color: var(--paper); border-color: var(--line); }
 .bk-btn.bk-active { color: var(--on-accent); }
 .noUi-target { background: var(--line); border: 0; box-shadow: none; }
+.noUi-connect { background: var(--line) !important; }
 .noUi-handle { background: var(--accent) !important; border: 0; box-shadow: none; }
 """
 THEME = Theme(json={"attrs": {"UIElement": {"stylesheets": [WIDGET_STYLE]}}})
 TOOLTIP = """<div style="--card:64px;display:flex;gap:10px;align-items:center;color:#1b1f24;font:13px/1.4 system-ui">
-<div>@card{safe}</div><div><b>@label</b><br>@key</div></div>"""
+<div>@card{safe}</div><div>@key</div></div>"""
 # Writes what was clicked into ``click``: a point of the map, and the number of the code at it, or -1.
 FIND_CLICKED = """
 const {x, y} = source.data
@@ -92,7 +93,7 @@ def draw_map(explorer: Explorer, cards: Sequence[str], every: int = 1, reach: fl
     columns |= {"x": columns["x0"], "y": columns["y0"]}
     columns["label"], columns["color"], legend = color_labels(first_labels(explorer.y), explorer)
     source = ColumnDataSource({name: column[::every] for name, column in columns.items()})
-    hover = HoverTool(tooltips=TOOLTIP, renderers=[], point_policy="follow_mouse")
+    hover = HoverTool(tooltips=TOOLTIP, renderers=[], point_policy="follow_mouse", limit=1)
     plot = figure(
         tools=["pan", "wheel_zoom", "box_zoom", "reset"],
         active_drag=None,
@@ -130,9 +131,11 @@ def draw_map(explorer: Explorer, cards: Sequence[str], every: int = 1, reach: fl
 
 
 def example_names(explorer: Explorer) -> list[str]:
-    """Return what is said of each example: its place in the data."""
+    """Return what is said of each example: its place in the data and its label."""
     head, column = next(iter(explorer.run.keys(len(explorer.codes)).items()))
-    return [f"{explorer.run.chosen} {explorer.data.noun}, {head} {value}" for value in column]
+    labels = first_labels(explorer.y)
+    names = [""] * len(column) if labels is None else label_names(labels, explorer.data.class_names)
+    return [f"{head} {value}" + f", label {name}" * bool(name) for value, name in zip(column, names, strict=True)]
 
 
 def color_labels(labels: Tensor | None, explorer: Explorer) -> tuple[list[str], list[str], str]:
@@ -150,9 +153,7 @@ def color_labels(labels: Tensor | None, explorer: Explorer) -> tuple[list[str], 
     scale[-1] = NO_LABEL
     shown = [*shown, *[-1] * bool((labels < 0).any())]
     texts = dict(zip(labels.tolist(), names, strict=True))
-    entries = [
-        f'<span><i style="background:{scale[label]}"></i>{html.escape(texts[label])}</span>' for label in shown
-    ]
+    entries = [f'<span><i style="background:{scale[label]}"></i>{html.escape(texts[label])}</span>' for label in shown]
     return names, [scale[label] for label in labels.tolist()], "".join(entries)
 
 
@@ -178,19 +179,15 @@ def slider_note(explorer: Explorer) -> str:
 
 
 def pair_of_cards(first: str, first_title: str, second: str, second_title: str) -> str:
-    """Return two cards with titles, side by side."""
+    """Return two cards with titles, side by side if there is room."""
+    title_style, style = "color:var(--soft);margin-bottom:6px", "--card:200px;display:grid;gap:16px;align-items:end"
     parts = [
-        f'<figure style="margin:0;min-width:0"><figcaption style="color:var(--soft);margin-bottom:6px">'
-        f"{html.escape(title)}</figcaption>{card}</figure>"
+        f'<figure style="margin:0;min-width:0"><figcaption style="{title_style}">{html.escape(title)}</figcaption>'
+        f"{card}</figure>"
         for card, title in ((first, first_title), (second, second_title))
     ]
-    return f'<div style="--card:200px;display:grid;grid-template-columns:1fr 1fr;gap:16px">{"".join(parts)}</div>'
-
-
-def row_of_cards(cards: Sequence[str]) -> str:
-    """Return cards in a row, which wraps if it is wider than the page; sentences stand one below the other."""
-    items = "".join(f"<div>{card}</div>" for card in cards)
-    return f'<div style="--card:84px;display:flex;flex-wrap:wrap;gap:8px">{items}</div>'
+    columns = "repeat(auto-fit,minmax(min(100%,130px),1fr))"
+    return f'<div style="{style};grid-template-columns:{columns}">{"".join(parts)}</div>'
 
 
 def text_div(text: str = "", **options: Any) -> Div:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bokeh.document import Document
 from bokeh.embed import file_html
+from bokeh.events import DocumentReady
 from bokeh.models import Column, CustomJS, Row, Select, Slider
 from bokeh.resources import INLINE
 
-from vaezoo.explore.cards import Cards, first_labels
+from vaezoo.explore.cards import Cards, first_labels, row_of_cards
 from vaezoo.explore.compute import Explorer
 from vaezoo.explore.parts import (
     THEME,
@@ -18,7 +20,6 @@ from vaezoo.explore.parts import (
     example_names,
     page_template,
     pair_of_cards,
-    row_of_cards,
     slider_note,
     slider_titles,
     text_div,
@@ -40,8 +41,9 @@ view.text = frame.replace("[[title]]", () => title[n]).replace("[[card]]", () =>
 SHOW_STRIP = """
 const [i, j] = [example, dimension].map(choice => choice.options.indexOf(choice.value))
 const k = Math.round((slider.value - slider.start) / slider.step)
-const mark = ' style="outline:3px solid var(--accent);outline-offset:1px;border-radius:3px"'
-const cards = strips[i][j].map((card, step) => `<div${step == k ? mark : ""}>${card}</div>`)
+const mark = "outline:3px solid var(--accent);outline-offset:1px;border-radius:3px;"
+const width = text ? "flex-basis:100%" : ""
+const cards = strips[i][j].map((card, step) => `<div style="${step == k ? mark : ""}${width}">${card}</div>`)
 strip.text = frame.replace("<div>[[cards]]</div>", () => cards.join(""))
 large.text = `<div style="--card:200px">${strips[i][j][k]}</div>`
 """
@@ -78,8 +80,9 @@ def make_page(
         strips: what ``make_strips`` returns.
         every: the map has every code with a multiple of this number.
     """
-    parts: dict[str, Any] = {}
-    view = text_div('<p style="color:var(--soft)">Click on the map.</p>')
+    doc, parts = Document(), dict[str, Any]()
+    names = example_names(explorer)
+    view = text_div(pair_of_cards(examples[0], names[0], reconstructions[0], "reconstruction"))
     side = {
         "number": 0,
         "has_map": bool(explorer.planes),
@@ -93,7 +96,8 @@ def make_page(
         map_ = draw_map(explorer, examples, every, reach=1e9)
         side["legend"] = map_.legend
         map_.source.data["reconstruction"] = reconstructions[::every]
-        map_.source.data["title"] = [escape(name) for name in example_names(explorer)[::every]]
+        map_.source.data["title"] = [escape(name) for name in names[::every]]
+        map_.marker.data = {name: [map_.source.data[name][0]] for name in ("x", "y")}
         frame = pair_of_cards("[[card]]", "[[title]]", "[[reconstruction]]", "reconstruction")
         arguments = {"click": map_.click, "source": map_.source, "marker": map_.marker, "view": view, "frame": frame}
         show = CustomJS(args=arguments, code=SHOW_CLICKED)
@@ -101,12 +105,14 @@ def make_page(
         map_.choice.js_on_change("value", show)
         parts |= {"map0": map_.plot, "choice0": map_.choice}
     if strips:
-        parts["strip0"] = strip_part(explorer, strips)
+        parts["strip0"], show_strip = strip_part(explorer, strips)
+        doc.js_on_event(DocumentReady, show_strip)
     for name, part in parts.items():
         part.name = name
+        doc.add_root(part)
     variables = {"title": explorer.title, "subtitle": [explorer.describe()], "has_controls": False, "sides": [side]}
     look: dict[str, Any] = {"template": page_template(), "template_variables": variables, "theme": THEME}
-    return file_html(list(parts.values()), INLINE, explorer.title, **look)
+    return file_html(doc, INLINE, explorer.title, **look)
 
 
 def spread(explorer: Explorer, num: int) -> list[int]:
@@ -131,22 +137,21 @@ def make_strips(explorer: Explorer, cards: Cards) -> dict[int, list[list[str]]]:
     return found
 
 
-def strip_part(explorer: Explorer, strips: dict[int, list[list[str]]]) -> Column:
-    """Return the choice of an example and a dimension, the slider, and the strip of pictures."""
+def strip_part(explorer: Explorer, strips: dict[int, list[list[str]]]) -> tuple[Column, CustomJS]:
+    """Return the choice of an example and a dimension, the slider, and the strip of pictures; and what shows them."""
     names, titles = example_names(explorer), slider_titles(explorer, NUM_DIMS)
     options = [names[number] for number in strips]
     example = Select(title="Example", value=options[0], options=options, width=240)
     dimension = Select(title="Dimension", value=titles[0], options=titles, width=200)
     slider = Slider(title="Standard deviations from the center", start=-3, end=3, step=0.6, value=0, width=260)
-    first = next(iter(strips.values()))[0]
+    is_text = next(iter(strips.values()))[0][0].startswith("<p")
     strip, large = text_div(), text_div()
     arguments = {
         "example": example, "dimension": dimension, "slider": slider, "strip": strip, "large": large,
-        "strips": list(strips.values()), "frame": row_of_cards(["[[cards]]"]),
+        "strips": list(strips.values()), "frame": row_of_cards(["[[cards]]"]), "text": is_text,
     }  # fmt: skip
     show = CustomJS(args=arguments, code=SHOW_STRIP)
     for part in (example, dimension, slider):
         part.js_on_change("value", show)
-    strip.text, large.text = row_of_cards(first), f'<div style="--card:200px">{first[len(STEPS) // 2]}</div>'
     row = Row(example, dimension, slider, stylesheets=[WRAP])
-    return Column(row, large, strip, sizing_mode="stretch_width", styles={"gap": "12px"})
+    return Column(row, large, strip, sizing_mode="stretch_width", styles={"gap": "12px"}), show

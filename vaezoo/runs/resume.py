@@ -104,9 +104,9 @@ def choose_task_folder(overrides: Sequence[str]) -> list[str]:
     command = by_key(overrides)
     run, task = get_value(command, "run"), get_value(command, "task")
     if task in VIEWING_TASKS and "hydra.run.dir" not in command:
-        folder = tempfile.mkdtemp(prefix="vaezoo-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return [*overrides, f"hydra.run.dir={quote(folder)}"]
+        temporary = tempfile.mkdtemp(prefix="vaezoo-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return [*overrides, f"hydra.run.dir={quote(temporary)}"]
     if task not in APPLYING_TASKS or "hydra.run.dir" in command or not Path(str(run)).exists():
         return list(overrides)
     folder = folder_of(str(run))
