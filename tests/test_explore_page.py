@@ -27,6 +27,8 @@ PLACE = """number => {
   const {x, y} = plot.renderers[0].data_source.data, box = view.el.getBoundingClientRect()
   return [box.x + view.frame.x_scale.compute(x[number]), box.y + view.frame.y_scale.compute(y[number])]
 }"""
+# The mark is where the code is: the first axis of the map is the first slider, and p(z) is standard normal.
+MARKED = "() => Bokeh.documents[0].get_model_by_name('map0').renderers[1].data_source.data.x[0] == 3"
 SLIDERS = "() => Bokeh.documents[0].roots().filter(root => root.name?.startsWith('slider0_')).map(root => root.value)"
 
 
@@ -125,6 +127,7 @@ def test_live_page(explorer, address, open_page):
     wait_for_change(page, before)
     assert captions.nth(1).inner_text() == "mean at the sliders"
     assert page.evaluate(SLIDERS)[0] == 3
+    page.wait_for_function(MARKED)
     assert shown(page, 3) == other  # each run has sliders of its own
     page.get_by_role("button", name="Back to the example").first.click()
     page.wait_for_function(f"({SLIDERS})()[0] != 3")

@@ -15,9 +15,17 @@ from vaezoo.data import AudioData, DataModule, TextData
 from vaezoo.pictures import to_rgb
 
 THUMBNAIL = 64  # pixels: longer side of a small picture
-TEXT = "margin:0;max-width:40ch;overflow-wrap:anywhere"
-PLAYER = "display:block;width:100%;min-width:200px;height:36px;margin-top:6px"
-FEW_COLUMNS = 12  # of a row of a table, beside a point of the map
+FEW_COLUMNS = 16  # of a row of a table, beside a point of the map
+# Of the elements around cards. ``--card`` is the height of a picture; pixels of a coarse one are seen as squares.
+CARD_STYLE = """
+p { margin: 0; max-width: 40ch; overflow-wrap: anywhere; }
+audio { display: block; width: 100%; min-width: 200px; height: 36px; margin-top: 6px; }
+img { max-width: 100%; border-radius: 3px; }
+.coarse { image-rendering: pixelated; }
+table { border-spacing: 0; font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 400; color: var(--soft); overflow-wrap: anywhere; }
+td { text-align: right; padding-left: 12px; }
+"""
 
 
 class Cards:
@@ -40,7 +48,7 @@ class Cards:
         """
         x = x.detach().cpu()
         if isinstance(self.data, TextData):
-            return [f'<p style="{TEXT}">{html.escape(self.data.decode_tokens(row)) or "(empty)"}</p>' for row in x]
+            return [f'<p>{html.escape(self.data.decode_tokens(row)) or "(empty)"}</p>' for row in x]
         if (images := self.data.to_images(x)) is not None:
             cards = [image_tag(image, small) for image in to_rgb(images)]
             if self.has_sound and not small:
@@ -60,7 +68,7 @@ class Cards:
         file = io.BytesIO()
         samples = self.data.in_file_units(x[None])[0, 0].numpy().clip(-1, 1)
         soundfile.write(file, samples, self.data.rate, subtype="PCM_16", format="WAV")
-        return f'<audio controls style="{PLAYER}" src="{data_uri("audio/wav", file.getvalue())}"></audio>'
+        return f'<audio controls src="{data_uri("audio/wav", file.getvalue())}"></audio>'
 
     def row(self, x: Tensor) -> str:
         """Return examples in a row; those of a table as one table with a column for each."""
@@ -83,15 +91,13 @@ class Cards:
 
 def table(entries: dict[str, list[str]], most: int | None = None) -> str:
     """Return names and values as a table with a line for each name, of at most some lines."""
-    head, value = "text-align:left;font-weight:400;color:var(--soft)", "text-align:right;padding-left:12px"
     lines = [
-        f'<tr><th style="{head};overflow-wrap:anywhere">{html.escape(name)}</th>'
-        + "".join(f'<td style="{value}">{html.escape(text)}</td>' for text in texts)
+        f"<tr><th>{html.escape(name)}" + "".join(f"<td>{html.escape(text)}" for text in texts)
         for name, texts in list(entries.items())[:most]
     ]
     if left_out := len(entries) - len(lines):
-        lines.append(f'<tr><th style="{head}">and {left_out} more</th></tr>')
-    return f'<table style="border-spacing:0;font-variant-numeric:tabular-nums">{"".join(lines)}</table>'
+        lines.append(f"<tr><th>and {left_out} more")
+    return f"<table>{''.join(lines)}</table>"
 
 
 def row_of_cards(cards: Sequence[str]) -> str:
@@ -109,10 +115,7 @@ def format_entry(value: Any) -> str:
 
 
 def image_tag(pixels: NDArray[np.uint8], small: bool) -> str:
-    """Return an image (H, W, 3) as HTML, without loss; a small one is shrunk and compressed if it is large.
-
-    Its height is ``--card``, a variable of CSS of the element around it. Pixels of a coarse image are seen as squares.
-    """
+    """Return an image (H, W, 3) as HTML, without loss; a small one is shrunk and compressed if it is large."""
     height, width = pixels.shape[:2]
     is_grey = bool((pixels == pixels[..., :1]).all())
     image, file, kind = Image.fromarray(pixels[..., 0] if is_grey else pixels), io.BytesIO(), "png"
@@ -120,9 +123,9 @@ def image_tag(pixels: NDArray[np.uint8], small: bool) -> str:
         image.thumbnail((3 * THUMBNAIL, THUMBNAIL) if width > height else (THUMBNAIL, THUMBNAIL))
         kind = "webp"
     image.save(file, kind.upper(), **{"quality": 75} if kind == "webp" else {})
-    look = f"width:calc(var(--card) * {width / max(height, width / 3):.3g});max-width:100%;border-radius:3px"
-    look += ";image-rendering:pixelated" if max(height, width) < 128 else ""
-    return f'<img alt="" style="{look}" src="{data_uri(f"image/{kind}", file.getvalue())}">'
+    look = f"width:calc(var(--card)*{width / max(height, width / 3):.3g})"
+    size = "coarse" if max(height, width) < 128 else "fine"
+    return f'<img alt="" class="{size}" style="{look}" src="{data_uri(f"image/{kind}", file.getvalue())}">'
 
 
 def data_uri(kind: str, content: bytes) -> str:

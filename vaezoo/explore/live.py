@@ -41,7 +41,8 @@ class LivePage:
         first.on_click(lambda: self.set_end(0))
         last.on_click(lambda: self.set_end(1))
         self.message = text_div(visible=False, html_attributes={"role": "status"})
-        parts: list[Any] = [self.number, first, last]
+        has_way = any(side.has_way for side in self.sides)
+        parts: list[Any] = [self.number, *([first, last] if has_way else [])]
         if isinstance(data, TextData):
             self.line = TextInput(title="Your own sentence, Enter to encode it", width=300)
             self.line.on_change("value", lambda name, old, new: self.take_line(new))

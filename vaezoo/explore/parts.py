@@ -11,11 +11,12 @@ from bokeh.plotting import figure
 from bokeh.themes import Theme
 from torch import Tensor
 
-from vaezoo.explore.cards import first_labels, label_names
+from vaezoo.explore.cards import CARD_STYLE, first_labels, format_entry, label_names
 from vaezoo.explore.compute import Explorer
 
 NUM_SLIDERS = 12  # that are not folded away
 FEW_LABELS = 20  # more of them have a scale of colours
+LONG = 40  # characters: what is longer is not said of an example
 NO_LABEL = "#9aa3ad"
 SOFT = "#737b85"  # of axes: it can be read on white and on black
 WRAP = ":host { flex-wrap: wrap; align-items: flex-end; gap: 8px 16px; }"  # of a row of widgets
@@ -35,8 +36,11 @@ WIDGET_STYLE = """
 .noUi-handle { background: var(--accent) !important; border: 0; box-shadow: none; }
 """
 THEME = Theme(json={"attrs": {"UIElement": {"stylesheets": [WIDGET_STYLE]}}})
-TOOLTIP = """<div style="--card:64px;display:flex;gap:10px;align-items:center;color:#1b1f24;font:13px/1.4 system-ui">
-<div>@card{safe}</div><div>@key</div></div>"""
+# A tooltip is white in the dark, too.
+TOOLTIP_STYLE = """
+div { --card: 64px; --soft: #5a636e; display: flex; gap: 10px; align-items: center; color: #1b1f24; }
+"""
+TOOLTIP = f"<style>{CARD_STYLE}{TOOLTIP_STYLE}</style><div><div>@card{{safe}}</div><div>@key</div></div>"
 # Writes what was clicked into ``click``: a point of the map, and the number of the code at it, or -1.
 FIND_CLICKED = """
 const {x, y} = source.data
@@ -132,10 +136,13 @@ def draw_map(explorer: Explorer, cards: Sequence[str], every: int = 1, reach: fl
 
 def example_names(explorer: Explorer) -> list[str]:
     """Return what is said of each example: its place in the data and its label."""
-    head, column = next(iter(explorer.run.keys(len(explorer.codes)).items()))
+    num = len(explorer.codes)
+    keys = [[f"{head} {format_entry(value)}" for value in column] for head, column in explorer.run.keys(num).items()]
     labels = first_labels(explorer.y)
-    names = [""] * len(column) if labels is None else label_names(labels, explorer.data.class_names)
-    return [f"{head} {value}" + f", label {name}" * bool(name) for value, name in zip(column, names, strict=True)]
+    if labels is not None:
+        keys.append([f"label {name}" for name in label_names(labels, explorer.data.class_names)])
+    names = zip(*keys, strict=True)
+    return [", ".join([first, *(text for text in others if len(text) < LONG)]) for first, *others in names]
 
 
 def color_labels(labels: Tensor | None, explorer: Explorer) -> tuple[list[str], list[str], str]:
@@ -179,20 +186,20 @@ def slider_note(explorer: Explorer) -> str:
 
 
 def pair_of_cards(first: str, first_title: str, second: str, second_title: str) -> str:
-    """Return two cards with titles, side by side if there is room."""
+    """Return two cards with titles, side by side."""
     title_style, style = "color:var(--soft);margin-bottom:6px", "--card:200px;display:grid;gap:16px;align-items:end"
     parts = [
         f'<figure style="margin:0;min-width:0"><figcaption style="{title_style}">{html.escape(title)}</figcaption>'
         f"{card}</figure>"
         for card, title in ((first, first_title), (second, second_title))
     ]
-    columns = "repeat(auto-fit,minmax(min(100%,130px),1fr))"
-    return f'<div style="{style};grid-template-columns:{columns}">{"".join(parts)}</div>'
+    return f'<div style="{style};grid-template-columns:repeat(2,minmax(0,1fr))">{"".join(parts)}</div>'
 
 
 def text_div(text: str = "", **options: Any) -> Div:
     """Return a part of the page that shows HTML."""
-    return Div(text=text, disable_math=True, sizing_mode="stretch_width", **options)
+    options |= {"disable_math": True, "sizing_mode": "stretch_width", "stylesheets": [WIDGET_STYLE, CARD_STYLE]}
+    return Div(text=text, **options)
 
 
 def page_template() -> str:

@@ -44,7 +44,7 @@ const k = Math.round((slider.value - slider.start) / slider.step)
 const mark = "outline:3px solid var(--accent);outline-offset:1px;border-radius:3px;"
 const width = text ? "flex-basis:100%" : ""
 const cards = strips[i][j].map((card, step) => `<div style="${step == k ? mark : ""}${width}">${card}</div>`)
-strip.text = frame.replace("<div>[[cards]]</div>", () => cards.join(""))
+if (frame) strip.text = frame.replace("<div>[[cards]]</div>", () => cards.join(""))
 large.text = `<div style="--card:200px">${strips[i][j][k]}</div>`
 """
 
@@ -59,12 +59,16 @@ def save_page(explorer: Explorer, file: Path) -> None:
     cards = Cards(explorer.data)
     examples, reconstructions = cards(explorer.x, small=True), cards(explorer.reconstruct(), small=True)
     strips = make_strips(explorer, cards)
-    every, total = 1, len(examples)
-    while len(page := make_page(explorer, examples, reconstructions, strips, every).encode()) > LIMIT and every < total:
-        every *= 2
+    for every in (1, 2, 4, 8, 16, 64):
+        # The traversals of every second example are left out where every fourth code is.
+        some = dict(list(strips.items())[:: 1 + every // 4])
+        page = make_page(explorer, examples, reconstructions, some, every).encode()
+        if len(page) < LIMIT:
+            break
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, page.decode())
-    left_out = "" if every == 1 else f", with every {every}th of {total:,} codes, so that it is below 5 MB"
+    shown, total = len(examples[::every]), len(examples)
+    left_out = "" if every == 1 else f", with {shown:,} of {total:,} codes, so that it is smaller"
     print(f"{file} ({len(page) / 1e6:.1f} MB{left_out})")
 
 
@@ -144,11 +148,12 @@ def strip_part(explorer: Explorer, strips: dict[int, list[list[str]]]) -> tuple[
     example = Select(title="Example", value=options[0], options=options, width=240)
     dimension = Select(title="Dimension", value=titles[0], options=titles, width=200)
     slider = Slider(title="Standard deviations from the center", start=-3, end=3, step=0.6, value=0, width=260)
-    is_text = next(iter(strips.values()))[0][0].startswith("<p")
+    card = next(iter(strips.values()))[0][0]
+    frame = "" if card.startswith("<table") else row_of_cards(["[[cards]]"])  # a table is too large for a strip
     strip, large = text_div(), text_div()
     arguments = {
         "example": example, "dimension": dimension, "slider": slider, "strip": strip, "large": large,
-        "strips": list(strips.values()), "frame": row_of_cards(["[[cards]]"]), "text": is_text,
+        "strips": list(strips.values()), "frame": frame, "text": card.startswith("<p"),
     }  # fmt: skip
     show = CustomJS(args=arguments, code=SHOW_STRIP)
     for part in (example, dimension, slider):

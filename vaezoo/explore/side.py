@@ -31,6 +31,7 @@ from vaezoo.explore.parts import (
 from vaezoo.types import Batch
 
 SLOW = 0.05  # seconds: a picture that takes longer follows a slider only when it is released
+REST = 200  # milliseconds: sliders that have not moved for so long rest
 OWN_LABEL = "the example's own"
 MAP_NOTE = "A click on a point takes its code; a click beside all points decodes there."
 CODES_NOTE = "A click takes the nearest code; there is nothing in between."
@@ -53,6 +54,7 @@ class Side:
         self.example, self.title = explorer.example(0), ""
         self.z: Tensor | None = None
         self.place = ""  # where z comes from
+        self.waiting: Any = None  # the callback that marks the place on the map
         self.is_setting = False  # whether the program moves the sliders, and not the visitor
         self.view, self.way = text_div(), text_div()
         self.view_parts = self.make_view()
@@ -97,6 +99,11 @@ class Side:
         choice.on_change("value", lambda name, old, new: self.show())
         return choice
 
+    @property
+    def has_way(self) -> bool:
+        """Whether there is a way from one example to another."""
+        return self.explorer.can_mix and len(self.explorer.codes) > 1
+
     def contents(self) -> dict[str, Any]:
         """Return what the template of the page needs to know."""
         names = [f"slider{self.number}_{i}" for i in range(len(self.sliders))]
@@ -111,7 +118,7 @@ class Side:
             "slider_note": slider_note(self.explorer),
             "sliders": names[:NUM_SLIDERS],
             "folded": names[NUM_SLIDERS:],
-            "has_way": self.explorer.can_mix and len(self.explorer.codes) > 1,
+            "has_way": self.has_way,
         }
 
     def add_to(self, doc: Document) -> None:
@@ -120,7 +127,7 @@ class Side:
         named |= {f"slider{self.number}_{i}": slider for i, slider in enumerate(self.sliders)}
         if self.map:
             named |= {f"map{self.number}": self.map.plot, f"choice{self.number}": self.map.choice}
-        if self.contents()["has_way"]:
+        if self.has_way:
             named[f"way{self.number}"] = self.way
         for name, part in named.items():
             part.name = name
@@ -157,7 +164,8 @@ class Side:
         def move(name: str, old: Any, step: float) -> None:
             if not self.is_setting and self.z is not None:
                 self.z, self.place = self.explorer.move(self.z, i, step), "at the sliders"
-                self.show()
+                self.show_card()
+                self.mark_later()
 
         return move
 
@@ -184,22 +192,36 @@ class Side:
 
     def mark(self) -> None:
         """Mark the place of the code on the map."""
+        self.waiting = None
         if self.map:
             points = [] if self.z is None else self.plane.project(self.z).tolist()
             self.map.marker.data = {"x": [x for x, _ in points], "y": [y for _, y in points]}
 
+    def mark_later(self) -> None:
+        """Mark the place when the sliders have rested: drawing the map takes longer than decoding."""
+        document = self.view.document
+        if document is None:  # the page is not shown yet
+            return
+        if self.waiting is not None:
+            document.remove_timeout_callback(self.waiting)
+        self.waiting = document.add_timeout_callback(self.mark, REST)
+
     def show(self) -> None:
+        """Show p(x | z) and its place on the map."""
+        self.show_card()
+        self.mark()
+
+    def show_card(self) -> None:
         """Show p(x | z)."""
         explorer, given, draws = self.explorer, self.given(), self.kind.active == 1
         px = explorer.draw_example(given) if self.z is None else explorer.decode(self.z, given)
         (card,), (original,) = self.cards(explorer.show(px, draws)), self.cards(self.example.x)
         what = "draw" if draws else self.kind.labels[0].split()[0]
         self.view.text = pair_of_cards(original, self.title, card, f"{what} {self.place}")
-        self.mark()
 
     def show_way(self, first: Batch, last: Batch) -> None:
         """Show the way from one example to another."""
-        if self.explorer.can_mix:
+        if self.has_way:
             self.way.text = self.cards.row(self.explorer.show(self.explorer.interpolate(first, last)).cpu())
 
     def seconds_to_show(self) -> float:
