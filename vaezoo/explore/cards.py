@@ -48,7 +48,7 @@ class Cards:
         """
         x = x.detach().cpu()
         if isinstance(self.data, TextData):
-            return [f'<p>{html.escape(self.data.decode_tokens(row)) or "(empty)"}</p>' for row in x]
+            return [f"<p>{html.escape(self.data.decode_tokens(row)) or '(empty)'}</p>" for row in x]
         if (images := self.data.to_images(x)) is not None:
             cards = [image_tag(image, small) for image in to_rgb(images)]
             if self.has_sound and not small:

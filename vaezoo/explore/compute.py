@@ -1,12 +1,15 @@
 """What the explorer computes: codes, the order of their dimensions, and p(x | z) anywhere in the latent space."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from tqdm import tqdm
 
 from vaezoo import seeding
 from vaezoo.callbacks.progress import describe_training
@@ -19,6 +22,8 @@ from vaezoo.pictures import LatentAxes, measure_latent_axes
 from vaezoo.runs.checkpoint import read_checkpoint
 from vaezoo.runs.trained import TrainedRun
 from vaezoo.types import Batch
+
+Part = TypeVar("Part")
 
 
 class Explorer:
@@ -101,8 +106,9 @@ class Explorer:
 
     def reconstruct(self, batch_size: int = 100) -> Tensor:
         """Return what represents p(x | z) at the code of each example, (N, *shape), on the CPU."""
-        pairs = zip(self.x.split(batch_size), self.y.split(batch_size), strict=True)
-        return torch.cat([self.data.represent(self.model.autoencode(*pair)).cpu() for pair in pairs])
+        pairs = list(zip(self.x.split(batch_size), self.y.split(batch_size), strict=True))
+        shown = progress(pairs, "reconstruct")
+        return torch.cat([self.data.represent(self.model.autoencode(*pair)).cpu() for pair in shown])
 
     # Sliders.
 
@@ -203,6 +209,11 @@ class Explorer:
     def nearest(self, plane: Plane, point: Tensor) -> int:
         """Return the number of the example whose code is nearest to a point (1, 2) of a plane."""
         return int((plane.project(self.codes) - point).square().sum(1).argmin())
+
+
+def progress(parts: Iterable[Part], what: str) -> Iterable[Part]:
+    """Yield parts of work, with a progress bar on a terminal if they take more than a second."""
+    return tqdm(parts, desc=what, disable=None, delay=1, leave=False)
 
 
 def measure_axes(run: TrainedRun, parts: list[Batch], codes: Tensor) -> LatentAxes | None:

@@ -12,7 +12,7 @@ from bokeh.models import Column, CustomJS, Row, Select, Slider
 from bokeh.resources import INLINE
 
 from vaezoo.explore.cards import Cards, first_labels, row_of_cards
-from vaezoo.explore.compute import Explorer
+from vaezoo.explore.compute import Explorer, progress
 from vaezoo.explore.parts import (
     THEME,
     WRAP,
@@ -132,7 +132,7 @@ def make_strips(explorer: Explorer, cards: Cards) -> dict[int, list[list[str]]]:
         return {}
     found = {}
     dims = range(min(NUM_DIMS, len(explorer.order)))
-    for number in spread(explorer, NUM_EXAMPLES):
+    for number in progress(spread(explorer, NUM_EXAMPLES), "traverse"):
         example = explorer.example(number)
         z = explorer.encode(example)
         path = torch.cat([explorer.traverse(z, i, STEPS) for i in dims])
