@@ -105,6 +105,7 @@ def test_the_temperature_scales_the_standard_deviation_of_the_prior(explorer):
         assert torch.equal(draws[0.0], torch.full((1, 14), 2.0))
         assert torch.allclose(draws[3.0] - 2, 3 * (draws[1.0] - 2), atol=1e-6)
         many = torch.cat([explorer.draw_code(example, 0.5) for _ in range(400)])
+        assert float(many.mean()) == pytest.approx(2, abs=4 * 0.5 / math.sqrt(400 * 14))
         assert float(many.std()) == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(2 * 400 * 14))
     finally:
         model.prior.loc.fill_(0.0)
