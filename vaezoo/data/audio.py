@@ -200,15 +200,14 @@ class AudioData(OwnData):
         """Return the first frame of a sound file."""
         assert self.rate is not None
         try:
-            sound = read_sound(path)
+            recording = read_sound(path)
         except Exception as error:  # soundfile raises errors of several classes for broken files
             raise ConfigError(f"the sound cannot be read: {describe_sound_error(path, error)}") from error
         length = self.frame_length(self.rate)
-        waves = torch.from_numpy(cut_frames(resample(sound.samples, sound.rate, self.rate), length)[:1])
+        waves = torch.from_numpy(cut_frames(resample(recording.samples, recording.rate, self.rate), length)[:1])
         if not len(waves):
-            raise ConfigError(
-                f"the sound has {len(sound.samples) / sound.rate:g} s, less than a frame, {length / self.rate:g} s"
-            )
+            seconds = len(recording.samples) / recording.rate
+            raise ConfigError(f"the sound has {seconds:g} s, less than a frame, {length / self.rate:g} s")
         x = (waves if self.features == "wave" else self.to_log_mel(waves, self.rate)).unsqueeze(1)
         return self.standardize(x) if self.is_standardized else x
 

@@ -52,7 +52,7 @@ class Cards:
         if (images := self.data.to_images(x)) is not None:
             cards = [image_tag(image, small) for image in to_rgb(images)]
             if self.has_sound and not small:
-                cards = [card + self.player(sound) for card, sound in zip(cards, x, strict=True)]
+                cards = [card + self.player(wave) for card, wave in zip(cards, x, strict=True)]
             return cards
         entries = self.entries(x)
         return [

@@ -1,4 +1,4 @@
-"""What the explorer computes: codes, the order of their dimensions, and p(x | z) anywhere in the latent space."""
+"""The computations of the explorer: codes, the order of their dimensions, and p(x | z) anywhere in the latent space."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager

@@ -101,7 +101,7 @@ class Side:
 
     @property
     def has_way(self) -> bool:
-        """Whether there is a way from one example to another."""
+        """Return whether there is a way from one example to another."""
         return self.explorer.can_mix and len(self.explorer.codes) > 1
 
     def contents(self) -> dict[str, Any]:
