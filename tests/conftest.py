@@ -146,6 +146,14 @@ def command(*arguments, cwd, **environment):
         return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
 
 
+@pytest.fixture(scope="session")
+def explored_run(tmp_path_factory):
+    """Return the folder of a small run that has learned a little, for the tests of the explorer."""
+    words = ("trainer.max_epochs=5", "optimizer.lr=0.01", "model.latent_dim=14")
+    hidden = ("model.encoder.hidden=[32]", "model.decoder.hidden=[32]")
+    return train(tmp_path_factory.mktemp("explore"), *words, *hidden)
+
+
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capfd):
     """Run the command line in this process, in an empty folder: (exit code, stdout, stderr, run folder)."""

@@ -14,6 +14,7 @@ from test_token_sequence import END, FLOAT, sequences, vectors
 from vaezoo.data import TextData
 from vaezoo.errors import ConfigError
 from vaezoo.families import Bernoulli, TokenSequence
+from vaezoo.inference.interpolation import mix_codes
 from vaezoo.instantiate import build
 from vaezoo.models import TextCVAE, TextVAE
 from vaezoo.models.base import CAPABILITIES
@@ -21,7 +22,6 @@ from vaezoo.nets import SequenceEncoder, TokenInput
 from vaezoo.objectives import ELBO
 from vaezoo.runs.load import load
 from vaezoo.runs.setup import fill_token_sizes, match_data
-from vaezoo.tasks.apply import mix_codes
 
 SENTENCES = [
     f"{a} {b} {c}{d} ."

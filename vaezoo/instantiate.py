@@ -51,6 +51,7 @@ TASKS = (
     "vaezoo.tasks.report.report", "vaezoo.tasks.apply.sample", "vaezoo.tasks.apply.reconstruct",
     "vaezoo.tasks.apply.encode", "vaezoo.tasks.apply.interpolate", "vaezoo.tasks.score.score",
     "vaezoo.tasks.impute.impute_missing", "vaezoo.tasks.check.check", "vaezoo.tasks.export.export",
+    "vaezoo.tasks.explore.explore",
 )  # fmt: skip
 
 # Functions are admitted only by their full names, and no class is admitted whose constructor writes, deletes or starts

@@ -157,6 +157,9 @@ class ArrayData(OwnData, ImageData):
             self.binarize = "none"
         return super().resolve_binarize(supported_data)
 
+    def read_example(self, path: Path) -> Tensor:
+        return super().read_example(path) if self.is_bytes else DataModule.read_example(self, path)
+
     def prepare_split(self, split: Split, name: str) -> Split:
         return super().prepare_split(split, name) if self.is_bytes else split
 

@@ -15,6 +15,7 @@ from vaezoo.data.mel import HOP, WINDOW, log_mel, mel_filters
 from vaezoo.data.memory import check_memory
 from vaezoo.data.own import OwnData
 from vaezoo.data.sound_files import (
+    SUFFIXES,
     Sound,
     choose_rate,
     cut_frames,
@@ -60,6 +61,7 @@ class AudioData(OwnData):
 
     noun = "sound"
     data_kind = "real"
+    file_suffixes = SUFFIXES
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class AudioData(OwnData):
         self.rate = rate = choose_rate(
             Counter(recording.rate for recording in recordings.values()), self.rate, self.root
         )
-        length = self.frame if self.seconds is None else max(1, round(self.seconds * rate))
+        length = self.frame_length(rate)
         self.class_names = files.class_names
         digests = np.concatenate([digest_rows(recording.samples[None]) for recording in recordings.values()])
         frames = [
@@ -190,6 +192,25 @@ class AudioData(OwnData):
         }
         return Split(x, y), np.repeat(digests, numbers)  # a frame has the digest of its file
 
+    def frame_length(self, rate: int) -> int:
+        """Return the number of samples in a frame."""
+        return self.frame if self.seconds is None else max(1, round(self.seconds * rate))
+
+    def read_example(self, path: Path) -> Tensor:
+        """Return the first frame of a sound file."""
+        assert self.rate is not None
+        try:
+            recording = read_sound(path)
+        except Exception as error:  # soundfile raises errors of several classes for broken files
+            raise ConfigError(f"the sound cannot be read: {describe_sound_error(path, error)}") from error
+        length = self.frame_length(self.rate)
+        waves = torch.from_numpy(cut_frames(resample(recording.samples, recording.rate, self.rate), length)[:1])
+        if not len(waves):
+            seconds = len(recording.samples) / recording.rate
+            raise ConfigError(f"the sound has {seconds:g} s, less than a frame, {length / self.rate:g} s")
+        x = (waves if self.features == "wave" else self.to_log_mel(waves, self.rate)).unsqueeze(1)
+        return self.standardize(x) if self.is_standardized else x
+
     def to_log_mel(self, waves: Tensor, rate: int) -> Tensor:
         """Return the spectrograms of frames (N, T).
 
@@ -225,8 +246,7 @@ class AudioData(OwnData):
             try:
                 recordings[number] = read_sound(path)
             except Exception as error:  # soundfile raises errors of several classes for broken files
-                cause = str(error).removeprefix(f"Error opening {str(path)!r}: ").strip().split("\n")[0]
-                bad[number] = cause.replace(str(path), path.name) or type(error).__name__
+                bad[number] = describe_sound_error(path, error)
         if bad and (self.on_bad == "error" or not recordings):
             raise bad_files_error(files, bad)
         if bad:
@@ -278,6 +298,12 @@ class AudioData(OwnData):
         for file, samples in zip(files, self.in_file_units(x).squeeze(1).numpy(), strict=True):
             soundfile.write(file, samples.clip(-1, 1), self.rate, subtype="PCM_16")
         return files
+
+
+def describe_sound_error(path: Path, error: Exception) -> str:
+    """Return the cause of an error of ``read_sound``, in one line."""
+    cause = str(error).removeprefix(f"Error opening {str(path)!r}: ").strip().split("\n")[0]
+    return cause.replace(str(path), path.name) or type(error).__name__
 
 
 def draw_waves(x: Tensor) -> Tensor:

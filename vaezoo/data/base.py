@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class DataModule(Recorded, pl.LightningDataModule):
             ``Rescaled`` then reports log p(x) in the user's units.
         test_set: name of the test set, if this class may have several. Numbers on different ones do not compare.
         known_shape: shape of one example; None before the data are read, if it was neither given nor is published.
+        file_suffixes: suffixes of the files of one example that ``read_example`` reads; empty if there are none.
         eval_batch_size: examples per batch in evaluation. It is no option: the noise of a batch is drawn together, so
             another size would give other numbers. A class of larger examples may set its own.
 
@@ -88,6 +89,7 @@ class DataModule(Recorded, pl.LightningDataModule):
     is_standardized = False
     test_set = ""
     known_shape: tuple[int, ...] | None = None
+    file_suffixes: Collection[str] = ()
     not_recorded = ("seed",)  # it is that of the run
     eval_batch_size = 100
 
@@ -276,6 +278,14 @@ class DataModule(Recorded, pl.LightningDataModule):
             which: their places in the set, int64 (N,).
         """
         return {}
+
+    def read_example(self, path: Path) -> Tensor:
+        """Return the example in a file, (1, *shape), prepared as those of the training and stored as ``read`` does.
+
+        Raises:
+            ConfigError: the file is broken, of another kind or too small.
+        """
+        raise ConfigError(f"a file cannot be read as one {self.noun} of {type(self).__name__}")
 
     def keys(self, name: str) -> dict[str, np.ndarray]:
         """Return the columns that say which example each one of a set is, each (N,), by their heads.

@@ -14,7 +14,7 @@ from vaezoo.data.memory import available_memory, check_memory
 from vaezoo.data.options import are_integers, is_range, require
 from vaezoo.data.own import OwnData
 from vaezoo.data.picture_cache import PictureOptions, load_pictures
-from vaezoo.data.picture_files import find_pictures
+from vaezoo.data.picture_files import PictureSettings, find_pictures
 from vaezoo.data.splits import LazyExamples, Split, count_labels
 
 
@@ -120,6 +120,10 @@ class FolderData(OwnData, ImageData):
             return cache.read(rows)
         print(f"the pictures ({needed / 1e6:,.0f} MB) are read from the disk: {free / 1e6:,.0f} MB of memory are free")
         return LazyExamples(cache.read, rows)
+
+    def picture_settings(self) -> PictureSettings:
+        _size, _channels, fit, background, value_range = self.options
+        return super().picture_settings()._replace(fit=fit, background=background, value_range=value_range)
 
     def check_options(self) -> None:
         self.inspect()  # the files decide whether all pixels are 0 or 255

@@ -1,6 +1,7 @@
 """The data module of images."""
 
 from collections.abc import Callable, Set
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from vaezoo import seeding
 from vaezoo.data.base import DataModule
 from vaezoo.data.conditions import CONDITIONS, join, make_pairs
 from vaezoo.data.options import require
+from vaezoo.data.picture_files import SUFFIXES, PictureSettings, decode, describe_error
 from vaezoo.data.splits import LazyExamples, Split, pixel_sum
 from vaezoo.errors import ConfigError
 from vaezoo.types import Shape
@@ -49,6 +51,7 @@ class ImageData(DataModule):
     """
 
     noun = "image"
+    file_suffixes = SUFFIXES
     binary = False
     default_binarize = "none"
 
@@ -120,6 +123,22 @@ class ImageData(DataModule):
         if self.is_unbinarized:
             return x.float().div_(255)
         return bernoulli(x, draw()).float() if train and self.binarize == "dynamic" else x.float()
+
+    # One picture file.
+
+    def picture_settings(self) -> PictureSettings:
+        """Return how a picture file becomes an image of this shape: scaled to cover it, and cut."""
+        assert self.shape is not None
+        channels, height, width = self.shape
+        return PictureSettings((height, width), channels)
+
+    def read_example(self, path: Path) -> Tensor:
+        if self.condition is not None or self.shape is None or len(self.shape) != 3 or self.shape[0] not in (1, 3):
+            return super().read_example(path)
+        try:
+            return torch.tensor(decode(path, self.picture_settings()).pixels)[None]
+        except Exception as error:  # Pillow raises errors of many kinds
+            raise ConfigError(f"the picture cannot be read: {describe_error(path, error)}") from error
 
     # What people see.
 

@@ -18,9 +18,12 @@
    that the resumed run computes the same numbers, to the bit, as one that was never interrupted.
 """
 
+import atexit
 import glob
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -45,8 +48,10 @@ from vaezoo.runs.overrides import (
 
 # Tasks that apply a trained run. Their folder is in the folder of that run.
 APPLYING_TASKS = ("evaluate", "sample", "reconstruct", "interpolate", "encode", "score", "impute", "export")
+# Tasks that write nothing into a folder of theirs: they get one that is removed at the end.
+VIEWING_TASKS = ("explore",)
 # Tasks whose folder run=FOLDER cannot resume. (A comparison is resumed by the same command with resume=auto.)
-OTHER_TASKS = (*APPLYING_TASKS, "check", "compare", "report")
+OTHER_TASKS = (*APPLYING_TASKS, *VIEWING_TASKS, "check", "compare", "report")
 
 
 def can_resume(overrides: Sequence[str]) -> bool:
@@ -84,6 +89,8 @@ def resolve_resume(overrides: Sequence[str], multirun: bool) -> list[str] | None
 def choose_task_folder(overrides: Sequence[str]) -> list[str]:
     """Add the folder of a task that applies a trained run: RUN/TASK/DATE_TIME, unless the command names one.
 
+    That of a task that writes nothing is a temporary one.
+
     A checkpoint outside of a run's folder has none: the task's folder is then that of any command.
 
     Args:
@@ -96,6 +103,10 @@ def choose_task_folder(overrides: Sequence[str]) -> list[str]:
         return list(overrides)
     command = by_key(overrides)
     run, task = get_value(command, "run"), get_value(command, "task")
+    if task in VIEWING_TASKS and "hydra.run.dir" not in command:
+        temporary = tempfile.mkdtemp(prefix="vaezoo-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return [*overrides, f"hydra.run.dir={quote(temporary)}"]
     if task not in APPLYING_TASKS or "hydra.run.dir" in command or not Path(str(run)).exists():
         return list(overrides)
     folder = folder_of(str(run))
