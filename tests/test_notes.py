@@ -24,6 +24,9 @@ def doubts(model, shape=(1, 8, 8), **options):
         ("audio_vae", {}, "over the last dimension, which is time for sounds, and the images have two dimensions"),
         ("audio_vae", {"noun": "sound"}, ""),
         ("conv_vae", {}, ""),
+        ("cvae", {"class_names": ["a", "b"]}, "the images have 2 classes, and the other 8 of model.num_classes=10 are"),
+        ("cvae", {"class_names": list("0123456789")}, ""),
+        ("cvae", {}, ""),
         ("mlp_vae", {"condition": "upper"}, "VAE is given no condition, so data.condition=upper only decides what x"),
     ],
 )

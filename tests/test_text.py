@@ -271,6 +271,9 @@ def test_topics_are_sentences():
         == "other"
     )
     assert sum(map(len, data.rows.values())) == sum(data.report()["classes"].values())
+    class_of = dict(zip(sentences, lines.classes, strict=True))
+    for split, name in zip(splits_of(data), ("train", "val", "test"), strict=True):
+        assert [data.class_names[y] for y in split.y] == [class_of[text] for text in data.keys(name)["text"]]
 
 
 def test_counts_of_words(tmp_path):

@@ -15,7 +15,7 @@ def probes(run: TrainedRun, settings: EvaluationSettings) -> EvaluationResult:
     if context_noun(run.data) != "labels":
         raise DoesNotApply(f"the {run.data.noun}s have conditions in the place of labels")
     if run.model.conditional:
-        raise DoesNotApply(f"the encoder of {type(run.model).__name__} gets the labels that a probe would look for")
+        raise DoesNotApply(f"{type(run.model).__name__} is given the labels that a probe would look for")
     if isinstance(run.data, ImagePairs):
         raise DoesNotApply(f"the encoder gets the {run.data.part} of a {run.data.noun}, from which the class follows")
     if run.data.test.y.dim() != 1:

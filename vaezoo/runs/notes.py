@@ -23,6 +23,12 @@ def describe_doubts(model: LatentVariableModel, data: DataModule) -> list[str]:
             "the convolutions of this model go over the last dimension, which is time for sounds, and the images have "
             "two dimensions: model=conv_vae suits them"
         )
+    known, num_classes = len(data.class_names or ()), getattr(model, "num_classes", 0)
+    if 0 < known < num_classes:
+        doubts.append(
+            f"the {nouns} have {known} classes, and the other {num_classes - known} of model.num_classes={num_classes} "
+            f"are never trained: use model.num_classes={known}"
+        )
     condition = getattr(data, "condition", None)
     if condition is not None and not model.conditional:
         doubts.append(

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from vaezoo.data.pairs import ImagePairs
 from vaezoo.errors import ConfigError, count_noun
 from vaezoo.evaluation.base import with_start_index
 from vaezoo.evaluation.progress import example_progress
@@ -97,7 +98,8 @@ def require_missing(run: TrainedRun) -> None:
     if reason := run.model.limits.get("impute"):
         raise ConfigError(f"the model of {run.path} cannot fill in missing entries: {reason}")
     if not run.data.has_missing:
-        raise ConfigError(f"no entry of the {run.data.noun}s is missing, so there is nothing to fill in")
+        hide = f": hide one by data.hide=image or data.hide={run.data.part}" if isinstance(run.data, ImagePairs) else ""
+        raise ConfigError(f"no entry of the {run.data.noun}s is missing, so there is nothing to fill in{hide}")
 
 
 def describe_errors(errors: dict[str, dict[str, float]]) -> list[str]:
