@@ -414,6 +414,16 @@ def test_a_sweep_with_a_typing_error_runs_nothing(cli, tmp_path, word, line):
     assert not list(tmp_path.rglob("job.json"))
 
 
+def test_collapse_is_told_after_the_training(cli):
+    """With the remedies; a model that uses its code gets no such line."""
+    words = ("model=beta_vae", "model/encoder=mlp", "model/decoder=mlp", "model.encoder.hidden=[8]", "logger=none",
+             "trainer.max_epochs=2", "callbacks.images=null", "optimizer.lr=1e-2")  # fmt: skip
+    for beta, is_told in ((1000, True), (1, False)):
+        code, out, err, _ = cli(*words, f"model.beta={beta}")
+        assert code == 0, err
+        assert ("posterior collapse: KL 0.0" in out) == is_told
+
+
 def test_interrupt(tmp_path):
     """Ctrl-C: exit code 130, one line, and a checkpoint that can be read."""
     words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=100000", "logger=none", "callbacks.images=null"]

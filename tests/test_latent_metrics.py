@@ -9,7 +9,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from vaezoo.distributions import TriangularNormal, VonMisesFisherDistribution
 from vaezoo.metrics import latent as latent_module
-from vaezoo.metrics.latent import QUANTITIES, JointLatentMetrics, LatentMetrics, verdict
+from vaezoo.metrics.latent import QUANTITIES, JointLatentMetrics, LatentMetrics, collapse_note, verdict
 from vaezoo.models import VAE, FullCovVAE
 from vaezoo.objectives.aggregate import decompose
 from vaezoo.trace import Latent
@@ -341,3 +341,11 @@ def test_errors_are_those_of_other_examples():
         spread, fixed = (float(torch.tensor([values[name] for values in part]).std()) for part in (fresh, same))
         assert printed == pytest.approx(spread, rel=0.15), name
         assert fixed < 0.8 * printed, name
+
+
+def test_a_small_kl_is_a_collapse():
+    """The information that z has of x is at most the KL, so the limit is the same."""
+    assert collapse_note(0.0999).startswith("posterior collapse: KL 0.10 nats: the decoder ignores z; try callbacks/")
+    assert collapse_note(0.1) == ""
+    values = {"active_units_ceiling": 2, "active_units": 2, "mutual_information": 0.0999, "aggregate_kl": 0.0}
+    assert verdict(values).collapsed

@@ -256,6 +256,20 @@ class Verdict(NamedTuple):
     text: str
 
 
+IGNORED_CODE = (
+    "decoder ignores z; try callbacks/anneal=linear, model.free_bits=0.1, a smaller model.beta or a weaker decoder"
+)
+
+
+def collapse_note(kl: float) -> str:
+    """Return a sentence if the KL alone shows that the posterior has collapsed, because I(x; z) <= KL; else "".
+
+    Args:
+        kl: the mean of KL(q(z | x), p(z)) over test examples, in nats.
+    """
+    return f"posterior collapse: KL {kl:z.2f} nats: the {IGNORED_CODE}" if kl < LEAST_INFORMATION else ""
+
+
 def verdict(values: dict[str, float]) -> Verdict:
     """Judge what ``LatentMetrics`` computed.
 
@@ -279,8 +293,7 @@ def verdict(values: dict[str, float]) -> Verdict:
     if collapsed:
         text = (
             f"posterior collapse: KL {kl:z.2f} nats, mutual information I(x; z) {mutual_information:z.2f} nats: the "
-            f"decoder ignores z; try callbacks/anneal=linear, model.free_bits=0.1, a smaller model.beta or a weaker "
-            f"decoder"
+            f"{IGNORED_CODE}"
         )
     elif mostly_unused:
         text = (

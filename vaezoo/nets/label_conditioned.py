@@ -28,8 +28,8 @@ def check_class_labels(labels: Tensor, num_classes: int, owner: str, key: str) -
     if high < 0:
         raise ValueError(
             f"{owner} needs one class label for each example, but the data have no labels: they come from the "
-            f"sub-folders of a folder, the .txt files of a folder of texts, data.labels_key of an array or data.label of "
-            f"a table"
+            f"sub-folders of a folder, the .txt files of a folder of texts, data.labels_key of an array or data.label "
+            f"of a table"
         )
     if low < 0:
         raise ValueError(f"the labels run from {low} to {high}: number the classes from 0")

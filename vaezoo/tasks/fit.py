@@ -14,6 +14,7 @@ from vaezoo.callbacks.progress import describe_training
 from vaezoo.data import DataModule
 from vaezoo.errors import ConfigError, count_noun
 from vaezoo.loggers import CSV, TensorBoard
+from vaezoo.metrics.latent import collapse_note
 from vaezoo.metrics.quantities import QUANTITIES, with_noun
 from vaezoo.models import LatentVariableModel
 from vaezoo.report.tables import print_results
@@ -187,6 +188,8 @@ def test_and_summarize(
     ]
     if "wandb" in config["logger"]:
         notes.append(dashboard_hint())
+    if note := collapse_note(values.get("kl", math.inf)):
+        notes.insert(0, note)
     print_results(title, values, with_noun(QUANTITIES, data.noun), notes)
 
 
