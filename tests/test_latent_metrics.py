@@ -7,7 +7,7 @@ import torch
 from ppca import generator
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from vaezoo.distributions import TriangularNormal, VonMisesFisherDistribution
+from vaezoo.distributions import ExpertMixture, TriangularNormal, VonMisesFisherDistribution
 from vaezoo.metrics import latent as latent_module
 from vaezoo.metrics.latent import QUANTITIES, JointLatentMetrics, LatentMetrics, collapse_note, verdict
 from vaezoo.models import VAE, FullCovVAE
@@ -349,3 +349,17 @@ def test_a_small_kl_is_a_collapse():
     assert collapse_note(0.1) == ""
     values = {"active_units_ceiling": 2, "active_units": 2, "mutual_information": 0.0999, "aggregate_kl": 0.0}
     assert verdict(values).collapsed
+
+
+def test_mixtures_of_experts():
+    """Two equal components, and a third one that is absent, give the information of one normal."""
+    values = make(randn(40, 3), 0.5)
+    z, log_prior, loc, scale = (values[name] for name in ("z", "log_prior", "loc", "scale"))
+    single = JointLatentMetrics(lambda loc, scale: Independent(Normal(loc, scale), 1), ["loc", "scale"])
+    single.update(loc=loc, scale=scale, z=z, log_prior=log_prior)
+    mixture = JointLatentMetrics(ExpertMixture, ["loc", "scale", "present"])
+    parts = {"loc": torch.stack([loc, loc, randn(40, 3, seed=1)], 1), "scale": scale.unsqueeze(1).expand(40, 3, 3)}
+    present = torch.tensor([True, True, False]).expand(40, 3)
+    mixture.update(**parts, present=present, z=z, log_prior=log_prior)
+    found, expected = mixture.compute(), single.compute()
+    assert found == pytest.approx(expected, rel=1e-9)

@@ -71,7 +71,8 @@ def check_finite(values: dict[str, Tensor]) -> dict[str, Tensor]:
                 f"{name} holds {bad} values of {value.numel()} that are NaN or infinite: the model has diverged, "
                 f"evaluate an earlier checkpoint"
             )
-    return {name: value.cpu().double() for name, value in values.items()}
+    # Whether a part is present is no number.
+    return {name: (v.double() if v.is_floating_point() else v).cpu() for name, v in values.items()}
 
 
 def evenly_spaced(num: int, draws: int) -> Tensor:
