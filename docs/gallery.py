@@ -127,6 +127,9 @@ def main() -> None:
             train([*words, *own, "callbacks.images.every_n_epochs=1000"], folder)
             found = {kind: newest(folder, kind) for kind in KINDS}
             kinds = [kind for kind, pictures in found.items() if pictures]
+            if not kinds:
+                print(f"{name}: left out, examples of its data cannot be drawn", flush=True)
+                continue
             save(join([found[kind][0] for kind in kinds]), ZOO / "img" / f"{name}.png")
             write_page(name, f"python run.py model={name} {shown} threads=1", kinds, folder)
             print(

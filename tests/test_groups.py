@@ -5,10 +5,12 @@ import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from conftest import RandomImages
 from test_contract import MODELS, make
 
 from vaezoo.data import Digits, Split, Sprites
@@ -16,6 +18,7 @@ from vaezoo.errors import ConfigError, DoesNotApply
 from vaezoo.evaluation.base import EvaluationSettings
 from vaezoo.evaluation.features import features_for
 from vaezoo.evaluation.groups import GROUPS
+from vaezoo.evaluation.samples import SampleEvaluator
 from vaezoo.inference.ais import annealed_importance_sampling, simulate
 from vaezoo.inference.importance_sampling import estimate_log_marginal
 from vaezoo.runs.trained import TrainedRun
@@ -277,3 +280,15 @@ def test_a_sampler_that_needs_more_codes_is_left_out(monkeypatch):
     found = GROUPS["samplers"](run, SETTINGS)
     assert set(found.values) == {"fid_flow", "fid_two_stage"}
     assert "fid_gmm is left out: num_components must be from 1 to 9, the number of codes, got 10" in found.note
+
+
+def test_features_need_pictures_with_labels():
+    """Without labels, or of vectors, the groups of samples are left out with the reason."""
+    data = RandomImages((1, 8, 8))
+    data.setup()
+    data.train = Split(data.train.x, torch.full_like(data.train.y, -1))
+    with pytest.raises(DoesNotApply, match="is trained on labels, and the images have none"):
+        SampleEvaluator(SimpleNamespace(data=data), None)
+    data.known_shape = (64,)
+    with pytest.raises(DoesNotApply, match="the features are those of pictures"):
+        SampleEvaluator(SimpleNamespace(data=data), None)

@@ -50,11 +50,17 @@ class SampleEvaluator:
     """
 
     def __init__(self, run: TrainedRun, inception: str | None):
+        from vaezoo.evaluation.features import with_labels
         from vaezoo.metrics import samples
 
         data = run.data
-        if not isinstance(data, ImageData):
+        if not isinstance(data, ImageData) or len(data.shape or ()) != 3:
             raise DoesNotApply(f"the features are those of pictures, and {type(data).__name__} has {data.noun}s")
+        if inception is None and not len(with_labels(data.train).y):  # type: ignore[arg-type]  # after its setup
+            raise DoesNotApply(
+                f"the network of the features is trained on labels, and the {data.noun}s have none: give Inception's "
+                f"weights, task.inception=FILE"
+            )
         if data.condition is not None:
             raise DoesNotApply("the features are those of whole images without a condition")
         self.metrics = samples
