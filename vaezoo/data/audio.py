@@ -84,7 +84,7 @@ class AudioData(OwnData):
         self.frame, self.seconds, self.rate, self.on_bad = frame, seconds, rate, on_bad
         self.features, self.mels = features, mels
         self.class_names = []
-        self.loc, self.scale = torch.zeros(1), 1.0  # one loc for each band
+        self.loc, self.scale = torch.zeros(1), 1.0  # a loc for each band; those of a wave change nothing
         self.found: dict[str, Any] = {}
         self.frame_keys: dict[str, np.ndarray] = {}
 
@@ -102,7 +102,7 @@ class AudioData(OwnData):
             train = split.x[rows["train"], 0].double()  # (N, bands, steps)
             self.loc = train.mean((0, 2))
             self.scale = float((train - self.loc[:, None]).square().mean().sqrt()) or 1.0
-            split = Split(self.standardize(split.x), split.y)
+        split = Split(self.standardize(split.x), split.y)
         return tuple(split.select(row) for row in rows.values())
 
     def fits(self, description: Mapping[str, Any]) -> bool:
@@ -116,8 +116,6 @@ class AudioData(OwnData):
     def read_new(self, description: Mapping[str, Any]) -> tuple[Split, np.ndarray]:
         split, digests = super().read_new(description)
         assert isinstance(split.x, Tensor)
-        if not self.is_standardized:
-            return split, digests
         if split.x.shape[-2] != len(self.loc):
             raise ConfigError(
                 f"the sounds have {split.x.shape[-2]} bands, but those of the training {len(self.loc)}: use "
@@ -126,7 +124,7 @@ class AudioData(OwnData):
         return Split(self.standardize(split.x), split.y), digests
 
     def standardize(self, u: Tensor) -> Tensor:
-        """Return energies as the model sees them, float32, of the same shape."""
+        """Return samples or energies as the model sees them, float32, of the same shape; samples do not change."""
         return ((u.double() - self.loc[:, None]) / self.scale).float()
 
     def in_file_units(self, x: Tensor) -> Tensor:
@@ -209,7 +207,7 @@ class AudioData(OwnData):
             seconds = len(recording.samples) / recording.rate
             raise ConfigError(f"the sound has {seconds:g} s, less than a frame, {length / self.rate:g} s")
         x = (waves if self.features == "wave" else self.to_log_mel(waves, self.rate)).unsqueeze(1)
-        return self.standardize(x) if self.is_standardized else x
+        return self.standardize(x)
 
     def to_log_mel(self, waves: Tensor, rate: int) -> Tensor:
         """Return the spectrograms of frames (N, T).

@@ -49,7 +49,7 @@ def check_packages() -> None:
 
 
 class UsedTensors(TorchFunctionMode):
-    """While it is active, collects the ids of the tensors that functions of torch are given.
+    """Collects the ids of all tensors that are passed to functions of torch while it is active.
 
     Attributes:
         ids: the ids.

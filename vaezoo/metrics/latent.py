@@ -71,7 +71,7 @@ def check_finite(values: dict[str, Tensor]) -> dict[str, Tensor]:
                 f"{name} holds {bad} values of {value.numel()} that are NaN or infinite: the model has diverged, "
                 f"evaluate an earlier checkpoint"
             )
-    # Whether a part is present is no number.
+    # Truth values, such as which parts of a pair are present, stay as they are.
     return {name: (v.double() if v.is_floating_point() else v).cpu() for name, v in values.items()}
 
 

@@ -120,8 +120,8 @@ def check_objective(model: "LatentVariableModel", world_size: int) -> None:
         )
 
 
-def check_of_sentences(likelihood: Family, owner: str) -> None:
-    """Raise a ValueError if a likelihood is none of sentences.
+def check_sentence_likelihood(likelihood: Family, owner: str) -> None:
+    """Raise a ValueError if a likelihood cannot score sentences.
 
     Args:
         likelihood: the likelihood of ``owner``.

@@ -1,7 +1,7 @@
 """The conditional VAE of sentences."""
 
 from vaezoo.families import Family
-from vaezoo.models.checks import check_of_sentences
+from vaezoo.models.checks import check_sentence_likelihood
 from vaezoo.models.cvae import CVAE
 from vaezoo.objectives import ELBO
 from vaezoo.types import Shape
@@ -26,10 +26,10 @@ class TextCVAE(CVAE):
         **kwargs: arguments of ``CVAE``, ``num_classes`` among them, without objective and label_in_encoder.
 
     Raises:
-        ValueError: the likelihood is none of sentences.
+        ValueError: the likelihood cannot score sentences.
     """
 
     def __init__(self, data_shape: Shape, *, likelihood: Family, warmup_steps: int, **kwargs):
-        check_of_sentences(likelihood, "a text_cvae")
+        check_sentence_likelihood(likelihood, "a text_cvae")
         objective = ELBO(warmup_steps=warmup_steps)
         super().__init__(data_shape, likelihood=likelihood, objective=objective, label_in_encoder=False, **kwargs)

@@ -1,7 +1,7 @@
 """The VAE of sentences."""
 
 from vaezoo.families import Family
-from vaezoo.models.checks import check_of_sentences
+from vaezoo.models.checks import check_sentence_likelihood
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import ELBO
 from vaezoo.types import Shape
@@ -40,9 +40,9 @@ class TextVAE(VAE):
         **kwargs: arguments of ``VAE``, without objective.
 
     Raises:
-        ValueError: the likelihood is none of sentences.
+        ValueError: the likelihood cannot score sentences.
     """
 
     def __init__(self, data_shape: Shape, *, likelihood: Family, warmup_steps: int, **kwargs):
-        check_of_sentences(likelihood, "a text_vae")
+        check_sentence_likelihood(likelihood, "a text_vae")
         super().__init__(data_shape, likelihood=likelihood, objective=ELBO(warmup_steps=warmup_steps), **kwargs)
