@@ -125,7 +125,9 @@ def draw_map(explorer: Explorer, cards: Sequence[str], every: int = 1, reach: fl
     plot.x_range.renderers = plot.y_range.renderers = [dots]  # the marker does not move the map
     click = ColumnDataSource({"x": [], "y": [], "number": [], "time": []})
     arguments = {"source": source, "plot": plot, "click": click, "reach": reach}
-    plot.js_on_event("tap", CustomJS(args=arguments, code=FIND_CLICKED))
+    # The second of two quick clicks, also at another place, is a double tap for Bokeh, and not a tap.
+    for event in ("tap", "doubletap"):
+        plot.js_on_event(event, CustomJS(args=arguments, code=FIND_CLICKED))
     names = [plane.name for plane in explorer.planes]
     choice = Select(title="Map of", value=names[0], options=names, width=220)
     labels = [list(plane.labels) for plane in explorer.planes]
