@@ -1,8 +1,10 @@
 """The speed benchmark compares like with like."""
 
+import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,3 +79,35 @@ def test_models_of_counts():
     assert p[2, 4] == 0
     assert np.allclose(p[4], [0, 2 / 7, 2 / 7, 3 / 7, 0])
     assert text.unigram(sentences, 5) == pytest.approx(np.array([0.5, 3.5, 3.5, 4.5, 0.5]) / 12.5)
+
+
+def test_the_script_for_gpus(tmp_path, capsys):
+    """On a CPU it measures all but CUDA graphs."""
+    import gpu
+
+    gpu.main(["--small", "--json", str(tmp_path / "gpu.json")])
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    rows = {row["name"]: row for row in result["tables"][0]["rows"]}
+    assert list(rows) == (["loop", "loop+graph", "vaezoo"] if torch.cuda.is_available() else ["loop", "vaezoo"])
+    for row in rows.values():
+        assert row["images_per_second"] == pytest.approx(64 * row["steps_per_second"])
+        assert row["ratio"] == pytest.approx(row["steps_per_second"] / rows["loop"]["steps_per_second"])
+        assert 10 < row["steps_per_second"] < 1e5
+    assert result["log_marginal"]["seconds"] > 0
+    assert "| vaezoo |" in capsys.readouterr().out
+
+
+def test_the_clock_of_the_script_for_gpus(monkeypatch):
+    """Three steps warm it up; then ten steps, five to a chunk, take 2 s each."""
+    import gpu
+
+    now = [0.0]
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    clock, trainer = gpu.Clock(seconds=15.0, warmup=3), SimpleNamespace(should_stop=False)
+    for step in range(13):
+        now[0] += 100.0 if step < 3 else 2.0
+        clock.on_microbatch_end(trainer, None, None)
+        if step in (2, 7, 12):
+            clock.on_train_batch_end(trainer)
+    assert trainer.should_stop
+    assert clock.rate == 0.5

@@ -1,10 +1,14 @@
 """Notes on a model and data that work together, but not as they are meant to."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 from conftest import RandomImages, config
 
 from vaezoo.instantiate import build
 from vaezoo.runs.notes import describe_doubts
+from vaezoo.training import machine
 
 
 def doubts(model, shape=(1, 8, 8), **options):
@@ -47,3 +51,26 @@ def test_the_note_is_printed(cli):
     code, out, err, _ = cli("task=check", "model=audio_vae", "logger=none")
     assert code == 0, err
     assert out.count("note: the convolutions of this model go over the last dimension") == 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "seconds", "text"),
+    [
+        ("bf16-mixed", "cpu", (0.0030, 0.0002), "takes 15.0 times as long as in float32, so trainer.precision=32-true"),
+        ("bf16-true", "cpu", (0.00023, 0.0002), None),  # noise
+        ("bf16-mixed", "cpu", (0.0001, 0.0002), None),
+        ("32-true", "cpu", (0.0030, 0.0002), None),
+        ("bf16-mixed", "cuda", (0.0030, 0.0002), None),
+    ],
+)
+def test_bf16_on_a_cpu_that_has_none(monkeypatch, precision, device, seconds, text):
+    times = dict(zip((torch.bfloat16, torch.float32), seconds, strict=True))
+    monkeypatch.setattr(machine, "seconds_of_product", times.get)
+    note = machine.bf16_note(precision, torch.device(device))
+    assert note is None if text is None else text in note
+
+
+def test_the_time_of_a_product_is_the_median_without_the_first(monkeypatch):
+    clock = iter([0.0, 9.0, 9.0, 10.0, 10.0, 12.0, 12.0, 17.0])  # 9; 1, 2 and 5
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert machine.seconds_of_product(torch.float32, size=2, repeats=3) == 2.0

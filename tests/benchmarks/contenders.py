@@ -55,6 +55,15 @@ class Plain(nn.Module):
         return (distortion + rate) / len(x)
 
 
+def compose_config(words: list[str]) -> dict:
+    """The config of vaezoo's command line, without what a run alone has."""
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        cfg = compose("config", words)
+    keys = ("model", "data", "optimizer", "scheduler", "trainer", "seed", "allow_packages", "on_nan", "compile", "threads")
+    config = {key: OmegaConf.to_container(cfg, resolve=False)[key] for key in keys}
+    return OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+
+
 class Workload:
     """What the words name: a fresh model's networks, the training images, and the numbers of a training.
 
@@ -70,12 +79,7 @@ class Workload:
     """
 
     def __init__(self, words: list[str]):
-        with initialize_config_dir(config_folder(), version_base="1.3"):
-            cfg = compose("config", words)
-        keys = ("model", "data", "optimizer", "scheduler", "trainer", "seed", "allow_packages", "on_nan", "compile")
-        config = {key: OmegaConf.to_container(cfg, resolve=False)[key] for key in keys}
-        self.config = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
-        self.config, self.model, data = build_run(self.config)
+        self.config, self.model, data = build_run(compose_config(words))
         self.encoder, self.decoder = self.model.encoder.net, self.model.decoder.net
         self.images = images_of(data)
         self.size, self.lr = self.config["data"]["batch_size"], self.config["optimizer"]["lr"]

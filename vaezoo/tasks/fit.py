@@ -37,6 +37,7 @@ from vaezoo.runs.setup import (
     test,
 )
 from vaezoo.runs.summary import git_commit, write_summary
+from vaezoo.training.machine import bf16_note
 
 # The parts of a config that must not change when a run is resumed.
 FIXED = ("seed", "model", "data", "optimizer", "scheduler")
@@ -63,6 +64,8 @@ def fit(config: dict[str, Any], content: Any = None) -> tuple[LatentVariableMode
     with open_loggers(config) as loggers:
         callbacks = [*build_callbacks(config), CheckTestShare()]
         trainer = build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
+        if note := bf16_note(trainer.precision, trainer.strategy.root_device):
+            print_once(note)
         checkpoint = prepare_resume(config, loggers) if config["resume"] else None
         facts = {"dataset": type(data).__name__, "parameters": num_parameters(model), "git_commit": git_commit()}
         for logger in loggers:

@@ -219,14 +219,14 @@ class EvaluationLoop(pl.LightningModule):
             step = self.trainer.global_step - (stage != "test")  # rows count optimizer steps from 0
             for logger in self.trainer.loggers:  # in float64
                 logger.log_metrics({"epoch": self.current_epoch, **named}, step)
-            # The means are over all processes already, and equal values stay so when Lightning averages them; without
-            # sync_dist it would warn.
-            every_process = self.trainer.world_size > 1
             if self.trainer.state.fn == TrainerFn.FITTING:  # for callbacks, in float32
-                self.log_dict(named, sync_dist=every_process, logger=False)
+                # ``self.log_dict`` does the same, but takes as long as several steps of a small model.
+                self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
             else:  # ``Trainer.test`` and ``Trainer.validate`` return and print these, in float64
                 exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in named.items()}
-                self.log_dict(exact, sync_dist=every_process)
+                # The means are over all processes already, and equal values stay so when Lightning averages them;
+                # without sync_dist it would warn.
+                self.log_dict(exact, sync_dist=self.trainer.world_size > 1)
                 self.hidden_loggers = hide_loggers(self.trainer)
 
     def on_validation_end(self) -> None:

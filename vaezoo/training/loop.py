@@ -33,6 +33,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -226,7 +227,7 @@ class TrainingLoop(EvaluationLoop):
             self.accumulated_losses.clear()
         self.accumulated_losses.append((loss.detach(), example_ids))
         self.num_accumulated += 1
-        with torch.autocast(self.device.type, enabled=False):  # autocast is for the forward pass only
+        with self.without_autocast():
             accumulate = self.trainer.accumulate_grad_batches
             self.manual_backward(loss / accumulate if accumulate > 1 else loss)
             if self.num_accumulated >= accumulate or index + 1 == self.batches_per_epoch:
@@ -240,6 +241,11 @@ class TrainingLoop(EvaluationLoop):
         for callback in callbacks:
             if on_microbatch_end := getattr(callback, "on_microbatch_end", None):
                 on_microbatch_end(self.trainer, self, item)
+
+    def without_autocast(self) -> Any:
+        """Return a context without autocast, which is for the forward pass only. It takes time even if it is off."""
+        kind = self.device.type
+        return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
     def on_microbatch_start(self, index: int) -> None:
         """Set the scheduled weights and seed the noise of batch ``index`` of the epoch."""
@@ -257,9 +263,15 @@ class TrainingLoop(EvaluationLoop):
         """Make one optimizer step with the accumulated gradients. Lightning calls ``on_before_optimizer_step``."""
         optimizer: Any = self.optimizers()
         optimizer.step()
-        optimizer.zero_grad()
+        self.clear_gradients(optimizer)
         self.advance_schedule("step")
         self.num_accumulated = 0
+
+    def clear_gradients(self, optimizer: Any) -> None:
+        """Do what ``optimizer.zero_grad()`` does, without its time for profiling, that of several small operations."""
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     def advance_schedule(self, unit: str) -> None:
         """Advance the learning-rate schedule, if there is one and it counts this unit."""
@@ -273,15 +285,16 @@ class TrainingLoop(EvaluationLoop):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Compute the norm of all gradients (a gradient scaler has unscaled them), check it and clip the gradients."""
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        # ``self.parameters()`` walks over all modules, which takes as long as the norm itself.
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
         if self.on_nan == "stop":
             if self.device.type == "cpu":
                 self.check_finite()
         elif not self.is_finite():
             self.skipped_steps += 1
             print(self.describe_divergence("skipped"), file=sys.stderr, flush=True)
-            optimizer.zero_grad()  # an optimizer does not change a parameter without a gradient
+            self.clear_gradients(optimizer)  # an optimizer does not change a parameter without a gradient
         self.configure_gradient_clipping(
             optimizer, self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
         )
@@ -318,7 +331,7 @@ class TrainingLoop(EvaluationLoop):
         On a GPU this waits for the result.
         """
         total = sum((loss for loss, _ in self.accumulated_losses), self.gradient_norm)
-        return self.uses_grad_scaler or bool(torch.isfinite(total))
+        return self.uses_grad_scaler or math.isfinite(total)
 
     def check_finite(self) -> None:
         """Raise a ValueError if a loss or the gradient of the last optimizer step is not finite."""

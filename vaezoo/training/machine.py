@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import statistics
 import sys
+import time
 
 import torch
 
@@ -59,3 +61,39 @@ def set_threads(threads: int | None, size: int) -> None:
         if threads > (cores := os.cpu_count() or 1):
             raise ConfigError(f"threads={threads} is more than the {cores} cores of this machine: use at most {cores}")
         torch.set_num_threads(threads)
+
+
+def seconds_of_product(dtype: torch.dtype, size: int = 256, repeats: int = 5) -> float:
+    """Return the time in seconds that this CPU takes for a product of two square matrices; the median of some.
+
+    Args:
+        dtype: dtype of the matrices.
+        size: number of their rows.
+        repeats: number of products.
+    """
+    factor, seconds = torch.ones(size, size, dtype=dtype), []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        factor @ factor
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])  # the first one may load or compile a kernel
+
+
+def bf16_note(precision: str | int | None, device: torch.device) -> str | None:
+    """Return a note if a training in bf16 is slower than one in float32, because this CPU has no instructions for it.
+
+    Both times are measured, which takes some hundredths of a second.
+
+    Args:
+        precision: the trainer's precision.
+        device: the device of the training.
+    """
+    if device.type != "cpu" or not str(precision).startswith("bf16"):
+        return None
+    slowdown = seconds_of_product(torch.bfloat16) / seconds_of_product(torch.float32)
+    if slowdown < 1.2:
+        return None
+    return (
+        f"note: this CPU has no fast bf16: a product of matrices takes {slowdown:.1f} times as long as in float32, so "
+        f"trainer.precision=32-true is faster"
+    )
