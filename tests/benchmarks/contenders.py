@@ -59,7 +59,8 @@ def compose_config(words: list[str]) -> dict:
     """The config of vaezoo's command line, without what a run alone has."""
     with initialize_config_dir(config_folder(), version_base="1.3"):
         cfg = compose("config", words)
-    keys = ("model", "data", "optimizer", "scheduler", "trainer", "seed", "allow_packages", "on_nan", "compile", "threads")
+    training = ("model", "data", "optimizer", "scheduler", "trainer")
+    keys = (*training, "seed", "allow_packages", "on_nan", "compile", "threads")
     config = {key: OmegaConf.to_container(cfg, resolve=False)[key] for key in keys}
     return OmegaConf.to_container(OmegaConf.create(config), resolve=True)
 
