@@ -5,6 +5,8 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from conftest import REPO
+from doc_commands import FENCE
 from test_comparison import made
 from test_oracles_values import told
 
@@ -65,6 +67,18 @@ def test_a_model_that_is_given_labels_has_a_bound_of_log_p_given_y():
     assert given["log_p"].meaning == "importance-weighted lower bound of log p(x | y), tighter than the ELBO"
     assert [name for name in given if "log p(x)" in given[name].meaning] == []
     assert given["kl"] == QUANTITIES["kl"]
+
+
+def test_the_first_page_shows_what_is_printed(capsys, monkeypatch):
+    """The table in docs/start.md is that of its numbers."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    text = (REPO / "docs" / "start.md").read_text(encoding="utf-8")
+    (block,) = (block for _, block in FENCE.findall(text) if "elbo ↑" in block)
+    numbers = re.findall(r"^  (\w+) .? +(-?[\d.]+)(?: ± ([\d.]+))?  ", block, re.MULTILINE)
+    values = {name: float(value) for name, value, _ in numbers}
+    values |= {f"{name}_error": float(error) for name, _, error in numbers if error}
+    print_results("mlp_vae on Digits, seed 0: test set, log p of bits", values, QUANTITIES, [])
+    assert printed(capsys) == block.splitlines()
 
 
 # Comparisons and sweeps.

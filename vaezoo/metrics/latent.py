@@ -282,6 +282,8 @@ def verdict(values: dict[str, float]) -> Verdict:
     """
     total = int(values["active_units_ceiling"])
     unused = int(values.get("collapsed_units", total - values["active_units"]))
+    # The other rule, which is printed too, may give another number.
+    rule, inverse = ("collapsed_units", "all but the ") if "collapsed_units" in values else ("active_units", "the ")
     mutual_information = values["mutual_information"]
     kl = mutual_information + values["aggregate_kl"]
     collapsed = unused == total or mutual_information < LEAST_INFORMATION
@@ -293,13 +295,14 @@ def verdict(values: dict[str, float]) -> Verdict:
         )
     elif mostly_unused:
         text = (
-            f"{unused} of {total} dimensions are unused, the others carry at least {mutual_information:.1f} nats of "
-            f"x: no harm if reconstructions are good, model.latent_dim={total - unused} would do as well; if not, try "
+            f"{unused} of {total} dimensions are unused (by {rule}), the others carry at least "
+            f"{mutual_information:.1f} nats of x: no harm if reconstructions are good, "
+            f"model.latent_dim={total - unused} would do as well; if not, try "
             f"callbacks/anneal=linear, model.free_bits=0.1 or a smaller model.beta"
         )
     else:
         text = (
-            f"no collapse: {total - unused} of {total} dimensions are active, they carry at least "
+            f"no collapse: {total - unused} of {total} dimensions are used ({inverse}{rule}), they carry at least "
             f"{mutual_information:.1f} nats of x"
         )
     return Verdict(collapsed, mostly_unused, unused, text)
