@@ -17,6 +17,7 @@ from vaezoo.metrics.quantities import GROUPS, QUANTITIES, Quantity, given_contex
 from vaezoo.report.statistics import compare
 from vaezoo.report.tables import print_comparison, print_results, table
 from vaezoo.runs.sweep import print_sweep_table
+from vaezoo.tasks.fit import find_pictures
 
 # Results.
 
@@ -145,6 +146,16 @@ def test_collapsed_jobs_are_marked_in_the_table_of_a_sweep(tmp_path, capsys, mon
     assert ("* posterior collapse, the KL is below 0.1 nats: the decoder ignores z; try" in " ".join(lines)) == (
         kl == 0.05
     )
+
+
+def test_the_folder_of_pictures_is_named_if_there_are_any(tmp_path):
+    config = {"callbacks": {"images": {"folder": str(tmp_path / "panels")}}}
+    assert find_pictures(config) == []
+    (tmp_path / "panels").mkdir()
+    assert find_pictures(config) == []
+    (tmp_path / "panels" / "samples.png").touch()
+    assert find_pictures(config) == [tmp_path / "panels"]
+    assert find_pictures({"callbacks": {"images": None}}) == find_pictures({"callbacks": {}}) == []
 
 
 # Progress.

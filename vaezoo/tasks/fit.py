@@ -183,6 +183,7 @@ def test_and_summarize(
     notes = [
         f"{describe_training(progress['steps'], progress['epochs'])} in {summary['wall_seconds']:.0f} s"
         + (f", {speed:,.0f} {data.noun}s/s in training" if speed else ""),  # a resumed complete run trains no more
+        *(f"pictures: {folder}" for folder in find_pictures(config)),
         f"run folder: {config['run_dir']}",
     ]
     if "wandb" in config["logger"]:
@@ -190,6 +191,12 @@ def test_and_summarize(
     if note := collapse_note(values.get("kl", math.inf)):
         notes.insert(0, note)
     print_results(title, values, with_noun(quantities, data.noun), notes)
+
+
+def find_pictures(config: dict[str, Any]) -> list[Path]:
+    """Return the folder of the pictures of a run in a list; empty if there are none."""
+    folder = (config["callbacks"].get("images") or {}).get("folder")
+    return [Path(folder)] if folder and any(Path(folder).glob("*")) else []
 
 
 def num_parameters(model: LatentVariableModel) -> int:
