@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -428,12 +429,14 @@ def test_interrupt(tmp_path):
     """Ctrl-C: exit code 130, one line, and a checkpoint that can be read."""
     words = [sys.executable, str(REPO / "run.py"), "trainer.max_epochs=100000", "logger=none", "callbacks.images=null"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        lines = [process.stderr.readline() for _ in range(3)]
+        lines = [process.stderr.readline().rstrip() for _ in range(6)]
         process.send_signal(signal.SIGINT)
-        assert lines[0].startswith("Digits: images of shape 1x8x8, binary data")
-        assert "parameters on Digits, 100000 epochs" in lines[1]
-        assert lines[1].startswith("mlp_vae with ")  # the name of the config, which the class may not have
-        assert lines[2].startswith("epoch ")
+        assert lines[0] == "starting mlp_vae on digits, seed 0"  # before the imports
+        assert re.fullmatch(r"mlp_vae: [\d,]+ parameters, .+, 100000 epochs", lines[1])
+        assert lines[2] == "data: Digits, images of shape 1x8x8: 1,257 training, 180 validation, 360 test"
+        assert lines[3].startswith("binary data, data.binarize=dynamic; log p(x | z): Bernoulli")
+        assert lines[4].startswith(f"run folder: {tmp_path}/outputs/")
+        assert re.fullmatch(r"epoch \d+/100000  train elbo -[\d.]+  val elbo -[\d.]+  .+ left", lines[5])
         rest = process.stderr.read()
     assert process.returncode == 130
     assert "stopped by SIGINT; saved" in rest

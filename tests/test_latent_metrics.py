@@ -148,7 +148,7 @@ def test_probabilistic_pca():
     assert found["mutual_information"] == pytest.approx(0.5 * float((kept / noise).log().sum()), abs=0.1)
     assert found["aggregate_kl"] == pytest.approx(0, abs=0.05)
     assert (found["active_units"], found["active_units_kl"], found["collapsed_units"]) == (3, 3, 2)
-    assert verdict(found).text.startswith("no collapse: 3 of 5 dimensions are active")
+    assert verdict(found).text.startswith("no collapse: 3 of 5 dimensions are used (all but the collapsed_units)")
 
 
 # What must change nothing.
@@ -281,9 +281,9 @@ def test_sphere():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "no collapse: 22 of 50 dimensions are active"),
-        ({"collapsed_units": 37.0}, "no collapse: 13 of 50"),
-        ({"collapsed_units": 38.0}, "38 of 50 dimensions are unused"),
+        ({}, "no collapse: 22 of 50 dimensions are used (the active_units)"),
+        ({"collapsed_units": 37.0}, "no collapse: 13 of 50 dimensions are used (all but the collapsed_units)"),
+        ({"collapsed_units": 38.0}, "38 of 50 dimensions are unused (by collapsed_units)"),
         ({"collapsed_units": 50.0}, "posterior collapse: KL 24.50 nats"),
         ({"mutual_information": 0.09, "aggregate_kl": 0.02}, "posterior collapse: KL 0.11 nats"),
     ],

@@ -31,6 +31,8 @@ def doubts(model, shape=(1, 8, 8), **options):
         ("cvae", {"class_names": ["a", "b"]}, "the images have 2 classes, and the other 8 of model.num_classes=10 are"),
         ("cvae", {"class_names": list("0123456789")}, ""),
         ("cvae", {}, ""),
+        ("hi_vae", {}, "HIVAE is meant for tables with columns of several kinds (data=table), and these are images: "),
+        ("hi_vae", {"noun": "row"}, ""),
         ("mlp_vae", {"condition": "upper"}, "VAE is given no condition, so data.condition=upper only decides what x"),
     ],
 )

@@ -183,7 +183,7 @@ def test_a_folder_with_results_is_refused(tmp_path):
 def test_progress_is_shown(capfd):
     vaezoo.fit("digits", **SMALL, max_epochs=1)
     out, err = capfd.readouterr()
-    assert "epoch 1 of 1 epoch" in err
+    assert "epoch 1/1  train elbo" in err
     assert "elbo" in out
 
 

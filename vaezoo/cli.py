@@ -181,6 +181,7 @@ def run_in_folder(folder: RunFolder, cfg: DictConfig, config: dict[str, Any]) ->
 def run_task(config: dict[str, Any]) -> None:
     """Run the task. If it fails or is interrupted, record the reason in ``summary.json``, where a sweep reads it."""
     try:
+        announce(config)
         gc.disable()  # garbage collection takes a quarter of the import time and frees nothing
         try:
             if "wandb" in config["logger"] and config["run"] is None and is_first_process():
@@ -202,6 +203,13 @@ def run_task(config: dict[str, Any]) -> None:
         record_failure(config, "interrupted", f"interrupted by {stop.signum.name}")
         if is_first_process():  # a non-zero exit code of another process would make Lightning kill the first one
             raise stop from None
+
+
+def announce(config: dict[str, Any]) -> None:
+    """Say what will be trained, before the seconds of imports; a process that has imported torch starts at once."""
+    choices = HydraConfig.get().runtime.choices
+    if choices["task"] == "fit" and is_first_process() and "torch" not in sys.modules:
+        print(f"starting {config['name']} on {choices['data']}, seed {config['seed']}", file=sys.stderr, flush=True)
 
 
 def record_failure(config: dict[str, Any], status: str, error: str) -> None:

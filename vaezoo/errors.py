@@ -25,6 +25,17 @@ def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
     return f"did you mean {prefix}{close[0]}?" if close else f"choose from {', '.join(names)}"
 
 
+def name_some(names: Iterable[object], most: int = 6) -> str:
+    """Return the first names of a list, and how many there are besides.
+
+    >>> name_some("abc"), name_some(range(20), most=3)
+    ('a, b, c', '0, 1, 2 and 17 more')
+    """
+    texts = list(map(str, names))
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
 def count_noun(num: int, noun: str) -> str:
     """Return a number and its noun.
 

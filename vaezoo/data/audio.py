@@ -60,6 +60,7 @@ class AudioData(OwnData):
     """
 
     noun = "sound"
+    label_place = "data.root has a sub-folder for each class"
     data_kind = "real"
     file_suffixes = SUFFIXES
 

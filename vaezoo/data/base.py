@@ -1,5 +1,6 @@
 """The data module that all kinds of data share."""
 
+import csv
 import itertools
 import math
 import os
@@ -51,6 +52,7 @@ class DataModule(Recorded, pl.LightningDataModule):
         data_kind: kind of data in the batches (``vaezoo.families``).
         shows_draws: whether ``task=sample`` draws x from p(x | z), because its mean is not like an example.
         class_names: the names of the classes; None if they have none.
+        label_place: how the user gives labels, for messages.
         has_missing: whether entries of the examples are missing (``vaezoo.missing``); known after ``setup``.
         is_standardized: whether the data module has divided real numbers by their scales. Only a likelihood that is
             ``Rescaled`` then reports log p(x) in the user's units.
@@ -85,6 +87,7 @@ class DataModule(Recorded, pl.LightningDataModule):
     data_kind: str
     shows_draws = False
     class_names: list[str] | None = None
+    label_place = "give the labels as in the training"
     has_missing = False
     is_standardized = False
     test_set = ""
@@ -221,6 +224,24 @@ class DataModule(Recorded, pl.LightningDataModule):
         """
         return []
 
+    def save_labelled(self, x: Tensor, y: Tensor, path: Path) -> list[Path]:
+        """Write examples with their labels in a form for people, and return the files.
+
+        By default the labels are a table of their own, ``NAME-labels.csv``.
+
+        Args:
+            x: the examples, as the model sees them, (N, *shape).
+            y: their labels, (N,).
+            path: file without suffix.
+        """
+        columns = {"index": np.arange(len(y))} | self.label_columns(y)
+        file = path.with_name(f"{path.name}-labels.csv")
+        with file.open("w", encoding="utf-8", newline="") as table:
+            writer = csv.writer(table)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+        return [*self.save_examples(x, path), file]
+
     def to_columns(self, x: Tensor) -> dict[str, np.ndarray]:
         """Return the columns of a table that show examples (N, *shape) to people, (N, ...) each, or none."""
         return {}
@@ -250,6 +271,14 @@ class DataModule(Recorded, pl.LightningDataModule):
         Each is bool, (*shape). Of several draws of such a value, the most frequent one represents them.
         """
         return []
+
+    def count_holes(self, holes: Tensor) -> str:
+        """Return how much is missing, for people.
+
+        Args:
+            holes: which entries of examples are missing, bool (N, *shape).
+        """
+        return f"{int(holes.sum()):,} missing entries"
 
     def save_filled(self, x: Tensor, name: str, which: Tensor, path: Path) -> list[Path]:
         """Write examples of a set whose missing entries were filled in, in a form for people, and return the files.

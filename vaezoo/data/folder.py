@@ -57,6 +57,7 @@ class FolderData(OwnData, ImageData):
 
     files: FoundFiles
     cache: ByteCache
+    label_place = "data.root has a sub-folder for each class"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaezoo.data.base import DataModule
 from vaezoo.data.splits import Split, check_split, content_split
-from vaezoo.errors import ConfigError, count_noun
+from vaezoo.errors import ConfigError, count_noun, name_some
 
 
 class OwnData(DataModule):
@@ -92,16 +92,26 @@ class OwnData(DataModule):
             names: the classes of the new data.
         """
         if len(y):
-            classes = ", ".join(names[i] if i < len(names) else str(i) for i in y.unique().tolist())
+            classes = name_some(names[i] if i < len(names) else i for i in y.unique().tolist())
             print(f"{count_noun(len(y), self.noun)} of classes that the training did not have: {classes}")
 
     def read(self) -> tuple[Split, ...]:
         split, digests = self.read_all()
         return tuple(split.select(rows) for rows in self.divide(digests).values())
 
+    @property
+    def place(self) -> str:
+        """The file or folder of the data as the user names it; empty for data in memory."""
+        key = "path" if hasattr(self, "path") else "root"
+        is_in_memory = getattr(self, "content", None) is not None or not getattr(self, key)
+        return "" if is_in_memory else f"data.{key}={getattr(self, key)}"
+
     def divide(self, digests: np.ndarray) -> dict[str, Tensor]:
         """Divide examples by their digests, uint64 (N,); set ``digests`` and ``rows``, and return ``rows``."""
-        sets = content_split(digests, self.val_size, self.test_size, self.split_seed)
+        try:
+            sets = content_split(digests, self.val_size, self.test_size, self.split_seed)
+        except ConfigError as error:
+            raise ConfigError(f"{self.place}: {error}" if self.place else str(error)) from error
         self.rows = dict(zip(("train", "val", "test"), sets, strict=True))
         self.digests = digests
         return self.rows

@@ -15,7 +15,7 @@ from vaezoo.data.images import ImageData
 from vaezoo.data.own import hash_content
 from vaezoo.data.splits import Split, digest_rows
 from vaezoo.data.text import draw_texts
-from vaezoo.errors import ConfigError, suggest
+from vaezoo.errors import ConfigError, count_noun, suggest
 from vaezoo.layout import Layout
 
 MIN_PICTURE_SIZE, TEXT_HEIGHT = 112, 44  # of an image with the text below it, in pixels
@@ -173,6 +173,11 @@ class ImagePairs(DataModule):
         file = path.with_name(f"{path.name}.txt")
         file.write_text("".join(f"{text}\n" for text in self.texts(x)), encoding="utf-8")
         return [file]
+
+    def count_holes(self, holes: Tensor) -> str:
+        parts = self.layout.split(holes)
+        counts = {name: int(part.reshape(len(holes), -1).any(1).sum()) for name, part in parts.items()}
+        return " and ".join(count_noun(num, f"missing {name}") for name, num in counts.items() if num)
 
     def save_filled(self, x: Tensor, name: str, which: Tensor, path: Path) -> list[Path]:
         """Write the texts as .csv, with the key of each pair and its own text.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.errors import ConfigError
+from vaezoo.errors import ConfigError, count_noun
 from vaezoo.missing import is_observed
 
 
@@ -174,8 +174,8 @@ def content_split(
     places = np.unique(place)  # of the different examples, ascending
     if len(places) < 3:
         raise ConfigError(
-            f"there are {len(digests)} examples and {len(places)} different ones: give at least 3 different ones, for "
-            f"training, validation and test"
+            f"there {'is' if len(digests) == 1 else 'are'} {count_noun(len(digests), 'example')} and {len(places)} "
+            f"different ones: give at least 3 different ones, for training, validation and test"
         )
     number = places / 2.0**64
     test_end = max(1, int((number < test_size).sum()))

@@ -69,6 +69,7 @@ class TableData(OwnData):
     """
 
     noun = "row"
+    label_place = "the table has the column of the label"
     shows_draws = True  # a row of means is no possible row
     content: "pandas.DataFrame | None" = None
 
@@ -372,6 +373,13 @@ class TableData(OwnData):
         """Write rows (N, D) as .csv, in the user's units and with categories as text."""
         file = path.with_name(f"{path.name}.csv")
         self.transform.inverse(x).to_csv(file, index=False)
+        return [file]
+
+    def save_labelled(self, x: Tensor, y: Tensor, path: Path) -> list[Path]:
+        """Write rows (N, D) as .csv, with their classes in the column of the label."""
+        file = path.with_name(f"{path.name}.csv")
+        name = next(column.name for column in self.transform.columns if column.kind == "label")
+        self.transform.inverse(x).assign(**{name: self.label_columns(y)["class"]}).to_csv(file, index=False)
         return [file]
 
 

@@ -57,6 +57,7 @@ class TextData(OwnData):
     """
 
     noun = "sentence"
+    label_place = "data.path names a folder with a file CLASS.txt for each class"
     content: Sequence[str] | None = None
     shows_draws = True  # the most probable words are shorter and more common than sentences are
 
@@ -253,6 +254,17 @@ class TextData(OwnData):
     def save_examples(self, x: Tensor, path: Path) -> list[Path]:
         """Write the texts as .txt, one per line; counts as .csv, with a column for each word."""
         return [self.form.save(x, self.vocabulary, path)]
+
+    def save_labelled(self, x: Tensor, y: Tensor, path: Path) -> list[Path]:
+        """Write the texts as .txt, one per line after its class and a tab; counts with a table of their labels."""
+        if self.features != "tokens":
+            return super().save_labelled(x, y, path)
+        (file,) = self.save_examples(x, path)
+        columns = self.label_columns(y)
+        lines = file.read_text(encoding="utf-8").split("\n")
+        texts = zip(columns.get("class", columns["label"]), lines, strict=False)  # nothing follows the last line
+        file.write_text("".join(f"{name}\t{line}\n" for name, line in texts), encoding="utf-8")
+        return [file]
 
     @property
     def entry_names(self) -> list[str] | None:

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from vaezoo.metrics.base import BufferedMetric
+from vaezoo.metrics.collapse import IGNORED_CODE, LEAST_INFORMATION, is_collapsed
 from vaezoo.metrics.quantities import QUANTITIES as RUN_QUANTITIES
 from vaezoo.metrics.quantities import Quantity
 
@@ -38,7 +39,6 @@ MIN_VARIANCE = 0.01  # Burda et al. 2016, https://arxiv.org/abs/1509.00519, sect
 # A dimension is collapsed if P_x(KL_d < COLLAPSE_EPSILON) >= 1 - COLLAPSE_DELTA: Lucas et al. 2019,
 # https://arxiv.org/abs/1911.02469.
 COLLAPSE_EPSILON, COLLAPSE_DELTA = 0.01, 0.01
-LEAST_INFORMATION = 0.1  # nats; our choice. The answer to one fair yes-or-no question has ln 2 = 0.69 nats
 # I(x; z) of N examples is at most ln N, whatever the model does: of fewer examples than these it is no verdict. Our
 # choice: ln 20 = 3.0 nats are 30 times ``LEAST_INFORMATION``.
 MIN_EXAMPLES = 20
@@ -257,18 +257,13 @@ class Verdict(NamedTuple):
     text: str
 
 
-IGNORED_CODE = (
-    "decoder ignores z; try callbacks/anneal=linear, model.free_bits=0.1, a smaller model.beta or a weaker decoder"
-)
-
-
 def collapse_note(kl: float) -> str:
-    """Return a sentence if the KL alone shows that the posterior has collapsed, because I(x; z) <= KL; else "".
+    """Return a sentence if the KL alone shows that the posterior has collapsed (``is_collapsed``); else "".
 
     Args:
         kl: the mean of KL(q(z | x), p(z)) over test examples, in nats.
     """
-    return f"posterior collapse: KL {kl:z.2f} nats: the {IGNORED_CODE}" if kl < LEAST_INFORMATION else ""
+    return f"posterior collapse: KL {kl:z.2f} nats: the {IGNORED_CODE}" if is_collapsed(kl) else ""
 
 
 def verdict(values: dict[str, float]) -> Verdict:
@@ -287,6 +282,8 @@ def verdict(values: dict[str, float]) -> Verdict:
     """
     total = int(values["active_units_ceiling"])
     unused = int(values.get("collapsed_units", total - values["active_units"]))
+    # The other rule, which is printed too, may give another number.
+    rule, inverse = ("collapsed_units", "all but the ") if "collapsed_units" in values else ("active_units", "the ")
     mutual_information = values["mutual_information"]
     kl = mutual_information + values["aggregate_kl"]
     collapsed = unused == total or mutual_information < LEAST_INFORMATION
@@ -298,13 +295,14 @@ def verdict(values: dict[str, float]) -> Verdict:
         )
     elif mostly_unused:
         text = (
-            f"{unused} of {total} dimensions are unused, the others carry at least {mutual_information:.1f} nats of "
-            f"x: no harm if reconstructions are good, model.latent_dim={total - unused} would do as well; if not, try "
+            f"{unused} of {total} dimensions are unused (by {rule}), the others carry at least "
+            f"{mutual_information:.1f} nats of x: no harm if reconstructions are good, "
+            f"model.latent_dim={total - unused} would do as well; if not, try "
             f"callbacks/anneal=linear, model.free_bits=0.1 or a smaller model.beta"
         )
     else:
         text = (
-            f"no collapse: {total - unused} of {total} dimensions are active, they carry at least "
+            f"no collapse: {total - unused} of {total} dimensions are used ({inverse}{rule}), they carry at least "
             f"{mutual_information:.1f} nats of x"
         )
     return Verdict(collapsed, mostly_unused, unused, text)

@@ -8,6 +8,20 @@ from typing import Any, Literal, NamedTuple
 # Endings of numbers that belong to another number: the words before an upper bound, and before what training images
 # get in place of generated ones, which a model may surpass. ``NAME_error`` is a standard error.
 BOUNDS = {"_ceiling": "at best", "_reference": "training images:"}
+# Heads of the groups on the terminal, in their order. The names are those of ``task.metrics``, and "counts" for how
+# many examples or samples are behind other numbers.
+GROUPS = {
+    "likelihood": "likelihood and its terms",
+    "latent": "latent space",
+    "reconstruction": "reconstructions",
+    "probes": "labels",
+    "samples": "samples",
+    "samplers": "samples, z from other densities than the prior",
+    "disentanglement": "disentanglement",
+    "anomaly": "anomalies",
+    "counts": "counts behind these numbers",
+}
+KEY = re.compile(r"{(\w+)}")  # of a number, in a protocol
 
 
 class Quantity(NamedTuple):
@@ -27,6 +41,8 @@ class Quantity(NamedTuple):
         protocol: how the number was measured, for the head of its column, with other numbers by key, as in
             "K = {log_p_samples}".
         interval: whether a mean over seeds has a confidence interval.
+        group: where the terminal shows it (``GROUPS``). ``task=evaluate`` sets it to the group of metrics that
+            computes the number.
     """
 
     unit: str
@@ -37,6 +53,7 @@ class Quantity(NamedTuple):
     column: Literal["main", "cost", "run"] | None = None
     protocol: str = ""
     interval: bool = True
+    group: str = "likelihood"
 
     def title(self, key: str) -> str:
         """The label, or the key in words if there is none."""
@@ -94,6 +111,15 @@ def with_noun(quantities: dict[str, Quantity], noun: str) -> dict[str, Quantity]
     }
 
 
+def given_context(quantities: dict[str, Quantity]) -> dict[str, Quantity]:
+    """Return quantities, which are written for p(x), for a model of p(x | y): one that is given labels or conditions.
+
+    >>> given_context({"elbo": Quantity("nats", "a bound of log p(x)")})["elbo"].meaning
+    'a bound of log p(x | y)'
+    """
+    return {name: q._replace(meaning=q.meaning.replace("log p(x)", "log p(x | y)")) for name, q in quantities.items()}
+
+
 # The numbers that every run may have: those of each test (models, importance sampling) and its cost.
 QUANTITIES: dict[str, Quantity] = {
     "elbo": Quantity("nats per image", "evidence lower bound of log p(x)", 1, "test ELBO", 2, "main"),
@@ -140,7 +166,9 @@ QUANTITIES: dict[str, Quantity] = {
     "bits_per_dim": Quantity(
         "bits per pixel and channel", "-elbo / (dimensions ln 2), for 8-bit data", -1, "bits/dim", 3, "main"
     ),
-    "tokens": Quantity("tokens per image", "mean number of tokens, <end> included and padding left out"),
+    "tokens": Quantity(
+        "tokens per image", "mean number of tokens, <end> included and padding left out", group="counts"
+    ),
     "nats_per_token": Quantity(
         "nats per token",
         "-elbo / tokens: an upper bound of the cross-entropy; <end> is counted, padding is not",
@@ -152,7 +180,7 @@ QUANTITIES: dict[str, Quantity] = {
     "perplexity_bound": Quantity(
         "tokens", "exp(-elbo / tokens): an upper bound of the perplexity", -1, "perplexity, at most", 1, "main"
     ),
-    "frames": Quantity("frames per image", "mean number of frames, without what follows the end"),
+    "frames": Quantity("frames per image", "mean number of frames, without what follows the end", group="counts"),
     "nats_per_frame": Quantity(
         "nats per frame",
         "elbo / frames: a lower bound of log p(x) for each frame",
@@ -172,17 +200,35 @@ QUANTITIES: dict[str, Quantity] = {
     "tc": Quantity("nats", "total correlation, estimated within batches: a term of the objective", label="TC"),
     "dwkl": Quantity("nats", "dimension-wise KL, estimated within batches: a term of the objective", label="DWKL"),
     "active_units": Quantity(
-        "dimensions", "latent dimensions with Var_x E_q[z_d | x] > 0.01", label="active units", digits=1, column="main"
+        "dimensions",
+        "latent dimensions with Var_x E_q[z_d | x] > 0.01",
+        label="active units",
+        digits=1,
+        column="main",
+        group="latent",
     ),
     "accuracy": Quantity(
-        "share", "images whose class has the largest q(y | x), of those with a label", 1, "accuracy", 4, "main"
+        "share",
+        "images whose class has the largest q(y | x), of those with a label",
+        1,
+        "accuracy",
+        4,
+        "main",
+        group="probes",
     ),
     "accuracy_error": Quantity("share", "standard error of accuracy over the images"),
     "cross_entropy": Quantity(
-        "nats per image", "-ln q(y | x), mean over the images of a batch with a label: a term of the objective", -1
+        "nats per image",
+        "-ln q(y | x), mean over the images of a batch with a label: a term of the objective",
+        -1,
+        group="probes",
     ),
-    "codes_used": Quantity("codes", "entries of the codebook that the images use", 1, "codes used", 1, "main"),
-    "perplexity": Quantity("codes", "exp(entropy of the use of the codes); equals codes_used if uniform", 1),
+    "codes_used": Quantity(
+        "codes", "entries of the codebook that the images use", 1, "codes used", 1, "main", group="latent"
+    ),
+    "perplexity": Quantity(
+        "codes", "exp(entropy of the use of the codes); equals codes_used if uniform", 1, group="latent"
+    ),
     "kl_dim": Quantity("nats per image", "KL of each latent dimension", label="rate by dimension"),
     "wall_seconds": Quantity("s", "wall-clock time of the whole run", 0, "time", 0, "cost", interval=False),
     "train_examples_per_second": Quantity(

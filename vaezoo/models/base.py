@@ -280,7 +280,8 @@ class LatentVariableModel(Recorded, TrainingLoop):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if self.data_description and self.trainer.state.fn == TrainerFn.FITTING:
-            checks.check_same_data(checkpoint.get("vaezoo_data", {}), self.data_description)
+            data = getattr(self.trainer, "datamodule", None)
+            checks.check_same_data(checkpoint.get("vaezoo_data", {}), self.data_description, data)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -58,13 +58,20 @@ def check_precision(data: Any, precision: str) -> None:
         )
 
 
-def check_same_data(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-    """Raise a ValueError if a training is resumed with other data.
+def check_same_data(saved: Mapping[str, Any], present: Mapping[str, Any], data: Any = None) -> None:
+    """Raise a ValueError if a training is resumed with other data, or with data that are prepared in another way.
 
     Args:
         saved: the description of the data in the checkpoint (``DataModule.describe``).
         present: the description of the present data.
+        data: the present data module; None if the data are loaders.
     """
+    encoding = getattr(data, "encoding", None)
+    if saved and encoding and not are_close(encoding(saved), encoding(present)):
+        raise ValueError(
+            "the data are prepared in another way than when the checkpoint was written, so the numbers in x mean "
+            "something else: resume with the version of vaezoo and the files of the training, or start a new run"
+        )
     for key in saved.keys() & present.keys():  # other versions have other keys
         if not are_close(saved[key], present[key]):
             raise ValueError(

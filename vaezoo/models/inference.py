@@ -18,6 +18,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 def inference(method: Method) -> Method:
     """Decorate a method of a model for its use after a training: arrays are accepted, and gradients are left out.
 
+    A context that is one label is that of all examples.
+
     The results have gradients only if an argument requires them, as in ``decode(z.requires_grad_())``, or if the method
     is called while a ``Trainer`` trains the model. ``forward`` and the parts of a model, such as ``encoder`` and
     ``decoder``, have gradients always.
@@ -25,7 +27,8 @@ def inference(method: Method) -> Method:
     Args:
         method: its first argument is named ``x`` if it takes examples: see ``to_examples``.
     """
-    first = list(inspect.signature(method).parameters)[1]
+    names = list(inspect.signature(method).parameters)[1:]
+    first = names[0]
 
     @functools.wraps(method)
     def run(self: "LatentVariableModel", *arguments: Any, **named: Any) -> Any:
@@ -35,12 +38,34 @@ def inference(method: Method) -> Method:
         named = {name: to_tensor(self, value) for name, value in named.items()}
         if first == "x" and values:
             values[0] = to_examples(self, values[0])
+        trains = is_training(self)
+        if "context" in names and len(values) == 2 and "context" not in named:
+            named["context"] = values.pop()
+        if type(named.get("context")) is int and values:
+            num = len(values[0]) if isinstance(values[0], Tensor) else values[0]
+            named["context"] = torch.full((num,), named["context"], device=self.device)
+        if not trains:
+            check_classes(self, named.get("context"))
         given = [value for value in (*values, *named.values()) if isinstance(value, Tensor)]
-        keeps_gradients = any(value.requires_grad for value in given) or is_training(self)
+        keeps_gradients = any(value.requires_grad for value in given) or trains
         with torch.set_grad_enabled(keeps_gradients and torch.is_grad_enabled()):
             return method(self, *values, **named)
 
     return run  # type: ignore[return-value]
+
+
+def check_classes(model: "LatentVariableModel", context: Any) -> None:
+    """Raise a ValueError if labels are no classes of the model; -1 is a missing label."""
+    num_classes = getattr(model, "num_classes", getattr(getattr(model, "prior", None), "num_classes", None))
+    is_labels = isinstance(context, Tensor) and not context.is_floating_point() and context.numel() > 0
+    if num_classes is None or not is_labels or torch.compiler.is_compiling():
+        return
+    low, high = int(context.min()), int(context.max())
+    if high >= num_classes or low < (-1 if model.uses_labels else 0):
+        raise ValueError(
+            f"the model has {num_classes} classes, 0 to {num_classes - 1}, but a label is "
+            f"{high if high >= num_classes else low}"
+        )
 
 
 def is_training(model: "LatentVariableModel") -> bool:

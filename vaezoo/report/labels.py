@@ -1,16 +1,13 @@
 """Label variants, settings and columns."""
 
 import math
-import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from vaezoo.metrics.quantities import BOUNDS, Quantity
+from vaezoo.metrics.quantities import BOUNDS, KEY, Quantity
 from vaezoo.report.read import Run
-
-KEY = re.compile(r"{(\w+)}")  # of a number, in a protocol
 
 
 def varies(key: str, runs: Iterable[Run]) -> bool:

@@ -4,17 +4,21 @@ import csv
 import io
 import math
 import os
-import sys
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from vaezoo.metrics.quantities import BOUNDS, Quantity
+from vaezoo.errors import count_noun
+from vaezoo.metrics.collapse import collapse_footnote, is_collapsed
+from vaezoo.metrics.quantities import BOUNDS, GROUPS, KEY, Quantity
 from vaezoo.report.labels import leading_columns, protocol
 from vaezoo.report.read import Run
 from vaezoo.report.statistics import Comparison, Interval, compare, difference
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
     from vaezoo.runs.comparison import ComparisonJob
 
 DIGITS = 3  # of numbers that set none
+LEAST_MEANING = 40  # columns of the meanings of numbers, before bounds are moved from the numbers to the meanings
+LONGEST_LABEL = 30  # columns of the labels of models, before they are broken
+GAP = 2  # columns between two columns of a table
 ARROWS = {1: "↑", 0: " ", -1: "↓"}  # larger or smaller is better
 EXPLANATION = (
     "Means over seeds ± half the width of the 95 % confidence interval (Student's t). Differences are taken seed by "
@@ -128,46 +135,100 @@ def as_csv(runs: Sequence[Run], root: Path) -> str:
     return out.getvalue()
 
 
+def terminal_width() -> int:
+    """Return the number of columns of the terminal; 80 if the output is a file and COLUMNS is not set."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
 def print_results(title: str, values: dict[str, float], quantities: dict[str, Quantity], notes: list[str]) -> None:
-    """Print numbers on the terminal by their keys, each ± its standard error and with its bound or reference if known.
+    """Print numbers by their keys and in groups, each ± its standard error and with its bound or reference if known.
+
+    Numbers that only say how others were measured are the last group.
 
     Args:
         title: heading of the table.
         values: numbers by key.
-        quantities: what they are; only these are printed, in this order.
+        quantities: what they are; only these are printed, those of a group in this order.
         notes: sentences below the table.
     """
-    table = Table(title=title, title_justify="left", show_header=False)
+    helpers = {key for quantity in quantities.values() for key in KEY.findall(quantity.protocol)}
+    groups: dict[str, list[tuple[str, str, str, str]]] = {}
     for name, quantity in quantities.items():
         if name in values and not name.endswith("_error"):
             text = f"{values[name]:.{0 if float(values[name]).is_integer() else DIGITS}f}"
             if (error := values.get(f"{name}_error")) is not None:
                 text += f" ± {error:.{DIGITS}f}"
-            for ending, words in BOUNDS.items():
-                if (bound := values.get(f"{name}{ending}")) is not None:
-                    text += f" ({words} {bound:.3g})"
-            table.add_row(f"{name} {ARROWS[quantity.better]}", text, f"{quantity.unit}, {quantity.meaning}")
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
-    console.print(table)
+            known = ((words, values.get(f"{name}{ending}")) for ending, words in BOUNDS.items())
+            bounds = ", ".join(f"{words} {bound:.3g}" for words, bound in known if bound is not None)
+            row = f"{name} {ARROWS[quantity.better]}", text, bounds, f"{quantity.unit}, {quantity.meaning}"
+            groups.setdefault("counts" if name in helpers else quantity.group, []).append(row)
+    rows = [row for group in groups.values() for row in group]
+    names, numbers, meanings = (max((len(row[i]) for row in rows), default=0) for i in (0, 1, 3))
+    with_bounds = max((len(f"{text} ({bounds})") for _, text, bounds, _ in rows if bounds), default=0)
+    width = terminal_width()
+    if numbers < with_bounds <= width - names - 6 - min(meanings, LEAST_MEANING):
+        numbers = with_bounds
+    console = Console(width=width, highlight=False, markup=False)
+    console.print(title, style="bold", soft_wrap=True)
+    order = [*(group for group in [*GROUPS, *groups] if group != "counts"), "counts"]
+    for group in sorted(groups, key=order.index):
+        style = "dim" if group == "counts" else ""
+        console.print(GROUPS.get(group, group), style=style or "italic", soft_wrap=True)
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column(width=0)  # indents the rows
+        table.add_column(width=names, no_wrap=True)
+        table.add_column(width=numbers, no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, text, bounds, meaning in groups[group]:
+            if bounds and len(f"{text} ({bounds})") <= numbers:
+                text += f" ({bounds})"
+            elif bounds:
+                meaning += f"; {bounds}"
+            table.add_row("", name, text, meaning, style=style)
+        console.print(table)
     for note in notes:
         console.print(note, soft_wrap=True)
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print the table of models on the terminal: as many of its first columns as fit."""
+    """Print the table of models on the terminal, in as many parts as its columns need.
+
+    A star marks models with a run whose posterior has collapsed.
+    """
     heads, lines = table(comparison)
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
-    printed = Table(title=comparison.elbo_kind, title_justify="left")
-    used, shown = 1, 0
-    for head, *cells in zip(heads, *lines, strict=True):
-        used += 3 + max(map(len, [*head.split(), *cells]))  # heads may break between words, numbers may not
-        if used > console.width and shown >= 4:
-            break
-        printed.add_column(head, justify="left" if head == "model" else "right")
-        shown += 1
-    for cells in lines:
-        printed.add_row(*cells[:shown], style="bold" if "best" in cells else None)
-    console.print(printed)
+    console = Console(width=terminal_width(), markup=False, highlight=False)
+    console.print(comparison.elbo_kind, style="bold", soft_wrap=True)
+    collapsed = []
+    for cells, variant in zip(lines, comparison.variants, strict=True):
+        if count := sum(is_collapsed(run.numbers.get("kl")) for run in variant.runs):
+            collapsed.append(f"{count} of {count_noun(len(variant.runs), 'run')} of {variant.label}")
+            cells[0] += " *"
+    # Heads and long labels may break between words, numbers may not.
+    labels = [cells[0] for cells in lines]
+    longest_word = max(len(word) for label in labels for word in label.split())
+    first = max(longest_word, min(LONGEST_LABEL, max(map(len, labels))))
+    widths = [max(map(len, [*head.split(), *cells])) for head, *cells in zip(heads, *lines, strict=True)]
+    parts: list[list[int]] = [[]]
+    used = first
+    for place in range(1, len(heads)):
+        used += GAP + widths[place]
+        if used > console.width:
+            parts.append([])
+            used = first + GAP + widths[place]
+        parts[-1].append(place)
+    for part in filter(None, parts):
+        printed = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, GAP - 1, 0, 0), pad_edge=False)
+        printed.add_column(heads[0], width=first)
+        for _ in range(console.width - first - sum(GAP + widths[place] for place in part)):
+            tallest = max(part, key=lambda place: len(wrap(heads[place], widths[place])))
+            widths[tallest] += len(wrap(heads[tallest], widths[tallest])) > 2
+        for place in part:
+            printed.add_column(heads[place], justify="right", width=widths[place])
+        for cells in lines:
+            printed.add_row(*(cells[place] for place in (0, *part)), style="bold" if "best" in cells else None)
+        console.print(printed, "")
+    if collapsed:
+        console.print(collapse_footnote(f" in {', '.join(collapsed)}"))
 
 
 @contextmanager

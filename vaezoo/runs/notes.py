@@ -1,7 +1,7 @@
 """Notes on a model and data that work together, but not as they are meant to."""
 
 from vaezoo.data import DataModule
-from vaezoo.models import LatentVariableModel, MissingIWAE
+from vaezoo.models import HIVAE, LatentVariableModel, MissingIWAE
 from vaezoo.nets import Conv1dDecoder, Conv1dEncoder
 
 
@@ -22,6 +22,11 @@ def describe_doubts(model: LatentVariableModel, data: DataModule) -> list[str]:
         doubts.append(
             "the convolutions of this model go over the last dimension, which is time for sounds, and the images have "
             "two dimensions: model=conv_vae suits them"
+        )
+    if isinstance(model, HIVAE) and data.noun != "row":
+        doubts.append(
+            f"{type(model).__name__} is meant for tables with columns of several kinds (data=table), and these are "
+            f"{nouns}: model=mog_vae has the same prior"
         )
     known, num_classes = len(data.class_names or ()), getattr(model, "num_classes", 0)
     if 0 < known < num_classes:

@@ -244,18 +244,15 @@ def wrap_parts(model_config: dict[str, Any], data: DataModule, allow_packages: t
 
 
 def describe_choice(model: LatentVariableModel, data: DataModule) -> str:
-    """Describe the kind of data, the likelihood and how to choose another one: the first line of a run."""
+    """Describe the kind of data, the likelihood and how to choose another one, in a line."""
     family: Any = model.likelihood
     names = [type(family).__name__]
     while isinstance(family := getattr(family, "family", None), Family):  # a wrapper, such as Masked
         names.append(type(family).__name__)
     binarize = getattr(data, "binarize", "none")
     drawn = f", data.binarize={binarize}" if binarize != "none" else ""
-    shape = "x".join(map(str, data.shape or ()))
-    return (
-        f"{type(data).__name__}: {data.noun}s of shape {shape}, {data.data_kind} data{drawn}; "
-        f"log p(x | z): {' of '.join(names)} (model/likelihood=NAME changes it)"
-    )
+    given = ", y" if model.conditional else ""
+    return f"{data.data_kind} data{drawn}; log p(x | z{given}): {' of '.join(names)} (model/likelihood=NAME changes it)"
 
 
 def configure_machine(model: LatentVariableModel, data: DataModule, threads: int | None) -> None:

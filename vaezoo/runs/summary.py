@@ -23,17 +23,20 @@ def write_summary(
 
     Args:
         config: the config of the run, as ``build_run`` returns it.
-        quantities: unit and meaning of each number.
+        quantities: unit and meaning of each number; those that the run does not have are left out.
         noun: the word for one example of the data.
         **values: the numbers and further entries.
     """
+    of_runs = {**values, **values.get("test", {}), **values.get("last_val", {}), "peak_memory_mb": None}
+    present = {name.split("/")[0] for name in of_runs}
+    used = {name: quantity for name, quantity in quantities.items() if name in present}
     summary = {
         "status": "completed",
         "model": config["name"],
         "seed": config["seed"],
         "noun": noun,
         **values,
-        "units": {name: quantity.to_json() for name, quantity in with_noun(quantities, noun).items()},
+        "units": {name: quantity.to_json() for name, quantity in with_noun(used, noun).items()},
         "peak_memory_mb": peak_memory_mb(),
         "versions": {
             "vaezoo": vaezoo.__version__,

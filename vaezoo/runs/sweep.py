@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaezoo.metrics.collapse import collapse_footnote, is_collapsed
 from vaezoo.runs.folder import RunFolder, short_error
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def print_sweep_table(sweep_dir: Path, direction: str | None = None) -> None:
     """Write a sweep's ``summary.csv`` and print its table.
 
     Above the table stand the overrides of all jobs, in it those that differ, below it the reasons of failures and the
-    file. The best test ELBO of each kind of log p(x) is in bold; in a search, the best objective.
+    file. The best test ELBO of each kind of log p(x) is in bold; in a search, the best objective. A star marks jobs
+    whose posterior has collapsed.
 
     Args:
         sweep_dir: the sweep's folder.
@@ -88,8 +90,8 @@ def print_sweep_table(sweep_dir: Path, direction: str | None = None) -> None:
     rows = sweep_rows(sweep_dir)
     shared, varying = split_overrides([row["override_list"] for row in rows])
     kinds = sorted({row["scored"] for row in rows if row["scored"]})
-    # 140 columns if the output is a file. Brackets in overrides and errors are not markup.
-    console = Console(width=shutil.get_terminal_size((140, 24)).columns, markup=False, highlight=False)
+    # 80 columns if the output is a file. Brackets in overrides and errors are not markup.
+    console = Console(width=shutil.get_terminal_size((80, 24)).columns, markup=False, highlight=False)
     console.print(f"{len(rows)} job{'s' * (len(rows) != 1)}" + (f", all with {' '.join(shared)}" if shared else ""))
     console.print("test set, nats per example" + (f", log p of {kinds[0]}" if len(kinds) == 1 else ""))
     names = [name for name in HEADS if not (name == "scored" and len(kinds) < 2)]
@@ -104,6 +106,8 @@ def print_sweep_table(sweep_dir: Path, direction: str | None = None) -> None:
         words = [" ".join(f"{key}={own[key]}" for key in own) for own in varying]
         table = build_table(rows, {"overrides": words}, names, best)
     console.print(table)
+    if any(is_collapsed(row["test_kl"]) for row in rows):
+        console.print(collapse_footnote())
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row["state"] not in ("completed", "not finished"):
@@ -167,9 +171,11 @@ def build_table(
     for head in varying:
         table.add_column(head, overflow="fold")
     for name in names:
-        table.add_column(HEADS[name], justify="right" if name in NUMBERS else "left", no_wrap=True)
+        justify: Any = "right" if name in NUMBERS else "left"
+        table.add_column(HEADS[name], justify=justify, no_wrap=name != "scored", overflow="fold")
     for index, row in enumerate(rows):
-        numbers = (row[name] for name in names)
+        marked = row | {"state": row["state"] + " *" * is_collapsed(row["test_kl"])}
+        numbers = (marked[name] for name in names)
         cells = ["" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in numbers]
         own = [column[index] for column in varying.values()]
         table.add_row(str(row["job"]), *own, *cells, style="bold" if row in best else None)

@@ -1,6 +1,6 @@
 """A trained run, loaded from its folder: its model, its data, and passes of the model over the data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from vaezoo.callbacks.progress import Progress
 from vaezoo.data import DataModule, OwnData, Split
-from vaezoo.errors import ConfigError
+from vaezoo.errors import ConfigError, name_some
 from vaezoo.instantiate import build, locate
 from vaezoo.missing import is_observed
 from vaezoo.models import LatentVariableModel
@@ -236,7 +236,7 @@ def load_run(
             f"shape {data.shape}: choose other data"
         )
     if is_new:
-        check_new_data(model, data, path)
+        check_new_data(model, data, path, (saved or {}).get("class_names") or [])
     if saved:
         present = data.describe()
         check_encoding(model, data, saved, present, path)
@@ -261,8 +261,14 @@ def is_own_data(config: dict[str, Any]) -> bool:
     return isinstance(target, type) and issubclass(target, OwnData)
 
 
-def check_new_data(model: LatentVariableModel, data: DataModule, path: Path) -> None:
+def check_new_data(model: LatentVariableModel, data: DataModule, path: Path, class_names: Sequence[str]) -> None:
     """Raise an error if a trained model cannot take new data.
+
+    Args:
+        model: the model.
+        data: the new data, after their ``setup_new``.
+        path: the file of the checkpoint, for the message.
+        class_names: the classes of the training; empty if they have no names.
 
     Raises:
         ConfigError: entries or labels are missing that the model needs, or the data are of another kind.
@@ -278,7 +284,9 @@ def check_new_data(model: LatentVariableModel, data: DataModule, path: Path) -> 
         if bool((data.all.y < 0).any()):
             raise ConfigError(
                 f"{nouns} have no label, or one that the model of {path} was not trained with, but it needs one for "
-                f"each: give the labels as in the training"
+                f"each: {data.label_place}, with the classes of the training"
+                + f" ({name_some(class_names)})"
+                * bool(class_names)
             )
         model.check_labels(data.all.y)
 
@@ -316,9 +324,10 @@ def check_encoding(
             f"{path} was trained on {data.noun}s with other scales, categories or tokens than these, so the numbers in "
             f"x would mean something else: use the data of the training{new if isinstance(data, OwnData) else ''}"
         )
-    names = saved.get("class_names"), present.get("class_names")
+    names: tuple[Any, Any] = saved.get("class_names"), present.get("class_names")
     if model.conditional and all(names) and names[0] != names[1]:
-        raise ConfigError(f"{path} was trained with the classes {names[0]}, not with {names[1]}: use the same classes")
+        before, now = (name_some(some) for some in names)
+        raise ConfigError(f"{path} was trained with the classes {before}, not with {now}: use the same classes")
 
 
 def command_overrides() -> list[str]:

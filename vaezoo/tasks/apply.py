@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from vaezoo import seeding
-from vaezoo.errors import ConfigError, count_noun
+from vaezoo.errors import ConfigError, count_noun, name_some
 from vaezoo.inference.interpolation import mix_codes
 from vaezoo.inference.per_example import bound_values
 from vaezoo.pictures import Display, Picture, cycle_classes
@@ -19,12 +19,12 @@ from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import TrainedRun, open_run
 
 
-def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
+def sample(config: dict[str, Any], num: int, draw: bool | None = None, label: Any = None) -> None:
     """Draw z ~ p(z) and write what represents p(x | z) as ``samples.npz``, and ``samples.png``.
 
     A model that takes labels gets the classes in turn; one that takes images, conditions of the test set, each several
     times. The same ``seed`` gives the same examples. The data module also writes them in a form for people, such as a
-    text or a table.
+    text or a table, with their classes.
 
     Args:
         config: the resolved config.
@@ -32,23 +32,59 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
         draw: true: x ~ p(x | z); false: the mean of p(x | z), or the mode of tokens and categories. None: false, but
             true for the rows of a table and counts, whose means are no possible values, and for sentences: the most
             probable words after a z are shorter and more common than those of the model's distribution.
+        label: the class of the examples, by its name or its number, or a list of classes, which are taken in turn, in
+            the order of their numbers.
+
+    Raises:
+        ConfigError: the model is given no labels, or there is no such class.
     """
     run = load_run_for_examples(config, num, "test")
-    context = cycle_classes(run.data.test.y, num).to(run.model.device)
+    known = run.data.test.y if label is None else find_classes(run, label)
+    context = cycle_classes(known, num).to(run.model.device)
     draw = run.data.shows_draws if draw is None else draw
     with torch.no_grad(), seeding.isolated(run.model.device, config["seed"], "sample"):
         px = run.model.sample(num, context)
         x = (px.sample() if draw else run.data.represent(px)).cpu()
     display = Display(run.data)
     title = f"{'samples' if draw else 'decoded samples of z'}, seed {config['seed']}"
+    if label is not None:
+        title += f", classes {name_some(label if isinstance(label, list) else [label])}"
     picture = display.grid(x, title, context=context.cpu()) if display.can_draw(x) else None
     name = "conditions" if context.dim() == 4 else "labels"
     labels = {name: context} if run.model.conditional or run.model.uses_labels else {}
     files = save_arrays(config, "samples", {f"{run.data.noun}s": x} | labels)
     files += save_picture(config, "samples", picture)
-    files += run.data.save_examples(x, Path(config["run_dir"], "samples"))
+    has_classes = bool(labels) and context.dim() == 1
+    path = Path(config["run_dir"], "samples")
+    files += run.data.save_labelled(x, context.cpu(), path) if has_classes else run.data.save_examples(x, path)
     files += save_topics(run, Path(config["run_dir"], "topics.txt"))
     finish(run, config, "samples", files)
+
+
+def find_classes(run: TrainedRun, label: Any) -> Tensor:
+    """Return classes as numbers, (N,), one or more.
+
+    Args:
+        run: the trained run.
+        label: the name or the number of a class, or a list of them. A name that is also a number is taken as a name.
+
+    Raises:
+        ConfigError: the model is given no labels, or there is no such class.
+    """
+    model, names = run.model, run.data.class_names or []
+    if run.data.test.y.dim() != 1 or not (model.conditional or model.uses_labels):
+        raise ConfigError(
+            f"label={label}: the model of {run.path} is given no labels; those of model=cvae and model=text_cvae are"
+        )
+    total = len(names) or getattr(model, "num_classes", 0) or int(run.data.test.y.max()) + 1
+    numbers = {str(number): number for number in range(total)} | {name: i for i, name in enumerate(names)}
+    wanted = [str(item) for item in (label if isinstance(label, list) else [label])]
+    if unknown := [item for item in wanted if item not in numbers]:
+        known = f"{name_some(names)}, or their numbers from 0" if names else f"0 to {total - 1}"
+        raise ConfigError(f"label={unknown[0]} is no class of the model, whose classes are {known}")
+    if not wanted:
+        raise ConfigError(f"label={label} names no class: leave it out for all")
+    return torch.tensor([numbers[item] for item in wanted])
 
 
 def save_topics(run: TrainedRun, file: Path) -> list[Path]:
@@ -175,7 +211,7 @@ def load_run_for_examples(config: dict[str, Any], num: int | None, split: str | 
         ConfigError: the number is wrong, or the run cannot be loaded.
     """
     check_num(num)
-    return open_run(config, ("num", "split", "seed", "draw", "format", "steps"), split)
+    return open_run(config, ("num", "split", "seed", "draw", "label", "format", "steps"), split)
 
 
 def check_num(num: int | None) -> None:

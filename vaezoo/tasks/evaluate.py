@@ -11,7 +11,7 @@ from vaezoo.errors import ConfigError
 from vaezoo.evaluation.base import EvaluationSettings
 from vaezoo.evaluation.groups import GROUPS, select_groups
 from vaezoo.loggers import log_evaluation
-from vaezoo.metrics.quantities import QUANTITIES, use_noun, with_noun
+from vaezoo.metrics.quantities import QUANTITIES, given_context, use_noun, with_noun
 from vaezoo.report.tables import print_results
 from vaezoo.runs.folder import folder_of
 from vaezoo.runs.overrides import has_key
@@ -75,10 +75,13 @@ def evaluate(
         broken = [key for key, value in result.values.items() if not math.isfinite(value)]
         values |= {key: value for key, value in result.values.items() if key not in broken}
         notes += [f"{', '.join(broken)} left out: not a finite number"] if broken else []
-        quantities |= result.quantities
+        new = {key: result.quantities[key] for key in result.quantities if key in result.values.keys() - quantities}
+        quantities |= {key: quantity._replace(group=name) for key, quantity in new.items()}
         notes += [result.note] if result.note not in ("", *notes) else []
         if result.verdict is not None:
             verdict = {"verdict": result.verdict._asdict()}
+    if run.model.conditional:
+        quantities = given_context(quantities)
     seconds = round(time.perf_counter() - start, 2)
     origin = {"checkpoint": str(run.path), "data": type(run.data).__name__, "scored": run.log_likelihood_kind}
     origin["test_set"] = run.data.test_set

@@ -15,22 +15,21 @@ from vaezoo.data import DataModule
 from vaezoo.errors import ConfigError, count_noun
 from vaezoo.loggers import CSV, TensorBoard
 from vaezoo.metrics.latent import collapse_note
-from vaezoo.metrics.quantities import QUANTITIES, with_noun
+from vaezoo.metrics.quantities import QUANTITIES, given_context, with_noun
 from vaezoo.models import LatentVariableModel
 from vaezoo.report.tables import print_results
 from vaezoo.runs.checkpoint import CONFIG_KEY, CheckpointIO, newest_checkpoint, print_once, read_checkpoint
 from vaezoo.runs.checkpoint_file import remove_leftovers
 from vaezoo.runs.checks import CheckTestShare
 from vaezoo.runs.folder import RunFolder
+from vaezoo.runs.header import Header
 from vaezoo.runs.load import load_weights
-from vaezoo.runs.notes import describe_doubts
 from vaezoo.runs.overrides import CHANGEABLE_KEYS, has_key
 from vaezoo.runs.setup import (
     build_callbacks,
     build_run,
     build_trainer,
     configure_machine,
-    describe_choice,
     log_likelihood_kind,
     open_loggers,
     silence_lightning,
@@ -58,11 +57,9 @@ def fit(config: dict[str, Any], content: Any = None) -> tuple[LatentVariableMode
     silence_lightning()
     final_config, model, data = build_run(config, content=content)
     config |= final_config  # in place, so that a failure is recorded with it too
-    for line in (describe_choice(model, data), *describe_doubts(model, data)):
-        print_once(line)
     configure_machine(model, data, config["threads"])
     with open_loggers(config) as loggers:
-        callbacks = [*build_callbacks(config), CheckTestShare()]
+        callbacks = [*build_callbacks(config), CheckTestShare(), Header(config)]
         trainer = build_trainer(config, loggers, callbacks, plugins=[CheckpointIO()])
         if note := bf16_note(trainer.precision, trainer.strategy.root_device):
             print_once(note)
@@ -167,9 +164,11 @@ def test_and_summarize(
         return
     if not math.isfinite(values[model.monitored]):
         raise divergence_error(model.monitored, values[model.monitored])
+    quantities = given_context(QUANTITIES) if model.conditional else QUANTITIES
     summary = write_summary(
         config,
-        noun=data.noun,
+        quantities,
+        data.noun,
         task="fit",
         data=type(data).__name__,
         scored=log_likelihood_kind(model, data),
@@ -187,13 +186,20 @@ def test_and_summarize(
     notes = [
         f"{describe_training(progress['steps'], progress['epochs'])} in {summary['wall_seconds']:.0f} s"
         + (f", {speed:,.0f} {data.noun}s/s in training" if speed else ""),  # a resumed complete run trains no more
+        *(f"pictures: {folder}" for folder in find_pictures(config)),
         f"run folder: {config['run_dir']}",
     ]
     if "wandb" in config["logger"]:
         notes.append(dashboard_hint())
     if note := collapse_note(values.get("kl", math.inf)):
         notes.insert(0, note)
-    print_results(title, values, with_noun(QUANTITIES, data.noun), notes)
+    print_results(title, values, with_noun(quantities, data.noun), notes)
+
+
+def find_pictures(config: dict[str, Any]) -> list[Path]:
+    """Return the folder of the pictures of a run in a list; empty if there are none."""
+    folder = (config["callbacks"].get("images") or {}).get("folder")
+    return [Path(folder)] if folder and any(Path(folder).glob("*")) else []
 
 
 def num_parameters(model: LatentVariableModel) -> int:

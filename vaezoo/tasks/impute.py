@@ -58,7 +58,7 @@ def impute_missing(
         files += save_picture(config, "imputed", picture)
     holes = ~is_observed(x)
     notes = [
-        f"{int(holes.sum()):,} missing entries in {int(holes.flatten(1).any(1).sum()):,} of {len(x):,} "
+        f"{run.data.count_holes(holes)} in {int(holes.flatten(1).any(1).sum()):,} of {len(x):,} "
         f"{run.data.noun}s are filled in"
     ]
     errors = run.data.imputation_errors(found.best, run.chosen, which)
