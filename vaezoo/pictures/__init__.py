@@ -1,0 +1,46 @@
+"""Pictures of a model: reconstructions, samples, traversals and maps of the latent space, as labeled grids."""
+
+from vaezoo.pictures.axes import LatentAxes, measure_latent_axes
+from vaezoo.pictures.display import IMAGES, Display, image_pairs
+from vaezoo.pictures.grid import add_labels, fit_to_grid, make_grid, resize_for_grid, to_rgb
+from vaezoo.pictures.look import LOOK, TITLE_HEIGHT, Look, Picture, check_look, heading_height, stack
+from vaezoo.pictures.model import (
+    class_heads,
+    cycle_classes,
+    first_batches,
+    manifold,
+    reconstructions,
+    samples,
+    takes_labels,
+    traversals,
+)
+from vaezoo.pictures.plane import scatter
+
+__all__ = [
+    "IMAGES",
+    "LOOK",
+    "TITLE_HEIGHT",
+    "Display",
+    "LatentAxes",
+    "Look",
+    "Picture",
+    "add_labels",
+    "check_look",
+    "class_heads",
+    "cycle_classes",
+    "first_batches",
+    "fit_to_grid",
+    "heading_height",
+    "image_pairs",
+    "make_grid",
+    "manifold",
+    "measure_latent_axes",
+    "reconstructions",
+    "resize_for_grid",
+    "samples",
+    "scatter",
+    "stack",
+    "takes_labels",
+    "to_rgb",
+    "traversals",
+]
