@@ -2,8 +2,18 @@
 
 from vaezoo.pictures.axes import LatentAxes, measure_latent_axes
 from vaezoo.pictures.display import IMAGES, Display, image_pairs
-from vaezoo.pictures.grid import add_labels, fit_to_grid, make_grid, resize_for_grid, to_rgb
-from vaezoo.pictures.look import LOOK, TITLE_HEIGHT, Look, Picture, check_look, heading_height, stack
+from vaezoo.pictures.grid import NUM_COLUMNS, add_labels, fit_to_grid, make_grid, resize_for_grid, to_rgb
+from vaezoo.pictures.look import (
+    LOOK,
+    TITLE_HEIGHT,
+    Look,
+    Picture,
+    add_caption,
+    add_heading,
+    check_look,
+    heading_height,
+    stack,
+)
 from vaezoo.pictures.model import (
     class_heads,
     cycle_classes,
@@ -19,11 +29,14 @@ from vaezoo.pictures.plane import scatter
 __all__ = [
     "IMAGES",
     "LOOK",
+    "NUM_COLUMNS",
     "TITLE_HEIGHT",
     "Display",
     "LatentAxes",
     "Look",
     "Picture",
+    "add_caption",
+    "add_heading",
     "add_labels",
     "check_look",
     "class_heads",

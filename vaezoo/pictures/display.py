@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from vaezoo.pictures.grid import (
     KEPT_SIZES,
+    MAX_SIZE,
     add_labels,
     fit_to_grid,
     make_grid,
@@ -27,14 +28,15 @@ class Display:
         data: a data module with ``represent`` and ``to_images``, or with ``to_cells`` if its examples are rows of a
             table. Of any other, examples and means are images.
         look: size and colours of the pictures.
+        max_width: largest width of a grid of large images, such as texts, in pixels, at scale 1.
 
     Attributes:
         points: the word for what represents p(x | z): "means", or "modes" of tokens and categories.
         class_names: the names of the classes; empty if they have none.
     """
 
-    def __init__(self, data: Any = None, look: Look = LOOK):
-        self.look = look
+    def __init__(self, data: Any = None, look: Look = LOOK, max_width: int = MAX_SIZE):
+        self.look, self.max_width = look, max_width
         self.to_cells: Any = getattr(data, "to_cells", None)
         self.noun: str = getattr(data, "noun", "image")
         self.represent: Any = getattr(data, "represent", lambda px: px.mean)
@@ -82,7 +84,7 @@ class Display:
         images = self(examples)
         pixels = to_rgb(images if context is None else self.with_context(images, context))
         if not heads:
-            fitted, columns = fit_to_grid(pixels, len(pixels), scale=self.look.scale)
+            fitted, columns = fit_to_grid(pixels, len(pixels), scale=self.look.scale, max_width=self.max_width)
             return add_labels(make_grid(fitted, columns, look=self.look), title, subtitle=subtitle, look=self.look)
         pixels = pixels[: max(1, len(pixels) // len(heads)) * len(heads)]
         if pixels.shape[2] <= KEPT_SIZES[0]:
@@ -91,7 +93,7 @@ class Display:
                 make_grid(fitted, columns, look=self.look), title, (), heads, subtitle=subtitle, look=self.look
             )
         by_class = pixels.reshape(-1, len(heads), *pixels.shape[1:]).swapaxes(0, 1)
-        _, columns = fit_to_grid(pixels, by_class.shape[1])
+        _, columns = fit_to_grid(pixels, by_class.shape[1], max_width=self.max_width)
         by_class = by_class[:, :columns]
         fitted, _ = fit_to_grid(by_class.reshape(-1, *pixels.shape[1:]), len(pixels), 1, self.look.scale, columns)
         return add_labels(
@@ -159,7 +161,7 @@ class Display:
             keys: which example each input is, for the rows of a table; by default, they are numbered from 1.
         """
         if self.to_cells is None:
-            return image_pairs(self(inputs), self(outputs), title, subtitle, self.look)
+            return image_pairs(self(inputs), self(outputs), title, subtitle, self.look, self.max_width)
         both = torch.stack([inputs, self.examples(outputs).to(inputs)], 1).flatten(0, 1)
         numbers = [str(key) for key in keys] or [str(i + 1) for i in range(len(inputs))]
         labels = [f"{number} {word}" for number in numbers for word in ("input", name)]
@@ -174,10 +176,17 @@ def class_labels(heads: Sequence[str], num: int) -> list[str]:
     return [f"{i + 1} {heads[i % len(heads)]}" if heads else f"{i + 1}" for i in range(num)]
 
 
-def image_pairs(inputs: Tensor, outputs: Tensor, title: str, subtitle: str = "", look: Look = LOOK) -> Picture:
+def image_pairs(
+    inputs: Tensor,
+    outputs: Tensor,
+    title: str,
+    subtitle: str = "",
+    look: Look = LOOK,
+    max_width: int = MAX_SIZE,
+) -> Picture:
     """Draw each input above its output, images (N, C, H, W) each."""
     pixels = to_rgb(torch.cat([inputs, outputs]))
-    both, columns = fit_to_grid(pixels, len(inputs), stacked=2, scale=look.scale)
+    both, columns = fit_to_grid(pixels, len(inputs), stacked=2, scale=look.scale, max_width=max_width)
     above, below = np.split(both, 2)
     line = np.empty_like(above[:, : look.scale])
     line[:] = look.colors.background

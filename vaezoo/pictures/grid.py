@@ -83,11 +83,13 @@ def resize_for_grid(images: Picture, rows: int, columns: int, scale: int = 1) ->
     return to_rgb(F.avg_pool2d(planes, -(-side // scale), ceil_mode=True))
 
 
-def fit_to_grid(images: Picture, num: int, stacked: int = 1, scale: int = 1, columns: int = 0) -> tuple[Picture, int]:
+def fit_to_grid(
+    images: Picture, num: int, stacked: int = 1, scale: int = 1, columns: int = 0, max_width: int = MAX_SIZE
+) -> tuple[Picture, int]:
     """Resize images for a grid with ``num`` cells, and return them with the number of its columns.
 
     Images whose longer side is in ``KEPT_SIZES`` keep their size. Their grid has as many columns as fit into
-    ``MAX_SIZE``, and any height.
+    ``max_width``, and any height.
 
     Args:
         images: images (N, H, W, 3).
@@ -95,10 +97,11 @@ def fit_to_grid(images: Picture, num: int, stacked: int = 1, scale: int = 1, col
         stacked: number of images in a cell, one above the other.
         scale: factor of all sizes.
         columns: number of columns; 0: up to ``NUM_COLUMNS``.
+        max_width: largest width of a grid of images that keep their size, in pixels, at scale 1.
     """
     given, columns = columns > 0, columns or min(NUM_COLUMNS, num)
     if is_kept(images):
-        return repeat_pixels(images, scale), columns if given else min(columns, MAX_SIZE // images.shape[2])
+        return repeat_pixels(images, scale), columns if given else min(columns, max_width // images.shape[2])
     return resize_for_grid(images, stacked * -(-num // columns), columns, scale), columns
 
 

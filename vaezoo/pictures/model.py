@@ -26,7 +26,7 @@ from vaezoo.pictures.table import draw_cells
 from vaezoo.types import Batch
 
 MAX_CLASSES = 10  # that are shown in a picture of samples during training
-MAX_STEPS, MIN_STEPS = 11, 5  # of a traversal
+MAX_STEPS, MIN_STEPS = 11, 3  # of a traversal
 MIN_ROWS = 3
 
 
@@ -174,7 +174,7 @@ def traversals(
         height, width = sample.shape[1:3]
         enlarged = enlargement(height, width)
         if is_kept(sample):
-            num_steps = min(MAX_STEPS, max(MIN_STEPS, (MAX_SIZE // width - 1) // 2 * 2 + 1))
+            num_steps = min(MAX_STEPS, max(MIN_STEPS, (display.max_width // width - 1) // 2 * 2 + 1))
         if is_kept(sample) or height > 2 * width:
             rows = min(rows, max(MIN_ROWS, MAX_SIZE // (height * enlarged)))
     steps = torch.linspace(-3, 3, num_steps) if num_steps < MAX_STEPS else torch.arange(-5, 6) * 0.6

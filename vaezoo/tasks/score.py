@@ -143,7 +143,7 @@ def draw_extremes(run: TrainedRun, order: Tensor, num: int | None) -> Picture | 
             return None
         labels = [names[i] for i in which.tolist()]
         title = f"the {size} {words}, in the order of the table of scores"
-        parts.append(display.grid(x, title, labels, subtitle=f"{describe_run(run)}, {describe_set(run)}"))
+        parts.append(display.grid(x, title, labels, None, f"{describe_run(run)}, {describe_set(run)}"))
     return stack(parts)
 
 
