@@ -17,12 +17,13 @@ from vaezoo.pictures import (
     Display,
     Picture,
     check_look,
+    draw_samples,
     first_batches,
     manifold,
     measure_latent_axes,
     reconstructions,
-    samples,
     scatter,
+    show_samples,
     traversals,
 )
 from vaezoo.runs.signals import Stopped, stopping_at_once
@@ -66,6 +67,8 @@ class Images(pl.Callback):
     Examples that are no images are drawn as the data module says (``pictures.Display``), if at all. Of rows of a table
     there is no manifold.
 
+    Sentences that were drawn are also written as ``samples-0010.txt``.
+
     Pictures are drawn after the first epoch, after every ``every_n_epochs``-th and after the last one. The random state
     of the training is restored afterwards, so a training with pictures is equal to one without.
 
@@ -102,6 +105,7 @@ class Images(pl.Callback):
         self.look = check_look(scale, theme)
         self.last_drawn_epoch = 0
         self.data: pl.LightningDataModule | None = None
+        self.draws = torch.empty(0)  # x ~ p(x | z), of the last samples
         self.batch: Batch | None = None  # the validation images that are reconstructed, the same every time
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -160,6 +164,9 @@ class Images(pl.Callback):
         folder.mkdir(parents=True, exist_ok=True)
         for kind, picture in pictures.items():
             Image.fromarray(picture).save(folder / f"{kind}-{number}.png")
+        if pictures and getattr(self.data, "data_kind", "") == "token":
+            data: Any = self.data
+            data.save_examples(self.draws.cpu(), folder / f"samples-{number}")
         for logger in trainer.loggers:
             call_or_disable(logger, log_pictures, logger, pictures, caption, trainer.global_step - 1)
 
@@ -184,7 +191,9 @@ class Images(pl.Callback):
         subtitle = describe_model(model, self.data, caption)
         pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, subtitle, display)}
         with isolated(model.device, self.seed, "samples"):
-            pictures["samples"] = samples(model, batch, self.num_images, subtitle, display)
+            drawn = draw_samples(model, batch, self.num_images, display)
+        pictures["samples"] = show_samples(drawn, subtitle, display)
+        self.draws = list(drawn.parts.values())[-1]
         if axes := measure_latent_axes(model, batch):
             rows = 10 if display.to_cells is None else 4  # of a table, each step is a line
             pictures["traversals"] = traversals(model, batch, axes, subtitle, rows, display)

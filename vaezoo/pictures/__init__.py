@@ -17,10 +17,12 @@ from vaezoo.pictures.look import (
 from vaezoo.pictures.model import (
     class_heads,
     cycle_classes,
+    draw_samples,
     first_batches,
     manifold,
     reconstructions,
     samples,
+    show_samples,
     takes_labels,
     traversals,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "check_look",
     "class_heads",
     "cycle_classes",
+    "draw_samples",
     "first_batches",
     "fit_to_grid",
     "heading_height",
@@ -52,6 +55,7 @@ __all__ = [
     "resize_for_grid",
     "samples",
     "scatter",
+    "show_samples",
     "stack",
     "takes_labels",
     "to_rgb",

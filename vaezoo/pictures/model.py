@@ -1,6 +1,7 @@
 """Pictures of a model: reconstructions, samples, traversals and the plane of a latent of two dimensions."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,10 +100,24 @@ def means_and_draws(px: Distribution, display: Display, name: str = "p(x | z)") 
     return {f"{display.points} of {name}": means, f"draws x ~ {name} at the same z": draws}
 
 
-def samples(model: LatentVariableModel, batch: Batch, num: int, subtitle: str, display: Display = IMAGES) -> Picture:
-    """Draw the means of p(x | z) for ``num`` samples z ~ p(z) and, below them, draws x ~ p(x | z).
+class Samples(NamedTuple):
+    """Samples z ~ p(z), decoded.
 
-    Of a model that takes classes, each is a column; of more than ``MAX_CLASSES``, the first ones are shown.
+    Args:
+        parts: means and draws of p(x | z), (N, *shape) each, by caption.
+        title: what they are.
+        context: what the model was given besides z, (N, ...).
+        heads: the names of the classes, which come in turn; empty if the model takes none.
+    """
+
+    parts: dict[str, Tensor]
+    title: str
+    context: Tensor
+    heads: list[str]
+
+
+def samples(model: LatentVariableModel, batch: Batch, num: int, subtitle: str, display: Display = IMAGES) -> Picture:
+    """Draw the means of p(x | z) for ``num`` samples z ~ p(z) and, below them, draws x ~ p(x | z): ``draw_samples``.
 
     Args:
         model: the model, in evaluation mode.
@@ -110,6 +125,25 @@ def samples(model: LatentVariableModel, batch: Batch, num: int, subtitle: str, d
         num: number of samples.
         subtitle: as in ``reconstructions``.
         display: makes images of the examples.
+    """
+    return show_samples(draw_samples(model, batch, num, display), subtitle, display)
+
+
+def show_samples(drawn: Samples, subtitle: str, display: Display = IMAGES) -> Picture:
+    """Return the picture of samples: means and, below them, draws."""
+    return display.parts(drawn.parts, drawn.title, subtitle, drawn.context, drawn.heads)
+
+
+def draw_samples(model: LatentVariableModel, batch: Batch, num: int, display: Display = IMAGES) -> Samples:
+    """Return the means of p(x | z) for ``num`` samples z ~ p(z), and draws x ~ p(x | z).
+
+    Of a model that takes classes, each is a column; of more than ``MAX_CLASSES``, the first ones are shown.
+
+    Args:
+        model: the model, in evaluation mode.
+        batch: images and labels.
+        num: number of samples.
+        display: says what represents p(x | z), and names the classes.
     """
     name, labels, heads, which = "p(x | z)", batch.y, [], ""
     if takes_labels(model) and labels.dim() < 4:
@@ -123,8 +157,7 @@ def samples(model: LatentVariableModel, batch: Batch, num: int, subtitle: str, d
         )
     context = cycle_classes(labels, num)
     px = model.sample(num, context)
-    parts = means_and_draws(px, display, name)
-    return display.parts(parts, f"{name} for z ~ p(z){which}", subtitle, context, heads)
+    return Samples(means_and_draws(px, display, name), f"{name} for z ~ p(z){which}", context, heads)
 
 
 def takes_labels(model: LatentVariableModel) -> bool:
