@@ -131,6 +131,15 @@ def test_many_classes_say_how_many_are_shown(batch, monkeypatch):
     assert class_heads(torch.tensor([2, 0, -1]), 2) == ["-1", "0"]
 
 
+def test_a_grid_by_classes_shows_all_examples():
+    """25 examples of 10 classes: the last row has five."""
+    images = (torch.arange(25) % 10 / 10).reshape(25, 1, 1, 1).expand(25, 1, 8, 8)
+    picture = Display().grid(images, "title", heads=[str(i) for i in range(10)])
+    shown = cells(picture, 3, 10)
+    assert np.array_equal(shown[..., 0, 0].flatten()[:25], to_rgb(images)[:, 0, 0, 0])
+    assert (shown[2, 5:] == 255).all()
+
+
 def test_wide_images_have_a_row_for_each_class():
     """Rows are classes: each of 3 classes has its own gray, and 5 images of 256 pixels fit."""
     images = (torch.arange(32) % 3 / 2).reshape(32, 1, 1, 1).expand(32, 1, 64, 256)

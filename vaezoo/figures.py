@@ -67,7 +67,8 @@ class Show:
         with evaluating(self.model), seeding.isolated(self.model.device, seed, "samples"):
             px = self.model.sample(num, labels)
             x = px.sample() if self.data.shows_draws else self.data.represent(px)
-        what = "draws x ~ p(x | z)" if self.data.shows_draws else f"{self.display.points} of p(x | z)"
+        density = pictures.describe_density(self.model)
+        what = f"draws x ~ {density}" if self.data.shows_draws else f"{self.display.points} of {density}"
         heads = pictures.class_heads(known, num, self.display.class_names) if pictures.takes_labels(self.model) else []
         title = f"{what} for z ~ p(z)"
         return self.draw(x, lambda: self.display.grid(x, title, (), labels.cpu(), heads=heads), title)

@@ -17,6 +17,7 @@ from vaezoo.pictures.look import (
 from vaezoo.pictures.model import (
     class_heads,
     cycle_classes,
+    describe_density,
     draw_samples,
     first_batches,
     manifold,
@@ -43,6 +44,7 @@ __all__ = [
     "check_look",
     "class_heads",
     "cycle_classes",
+    "describe_density",
     "draw_samples",
     "first_batches",
     "fit_to_grid",

@@ -86,13 +86,13 @@ class Display:
         if not heads:
             fitted, columns = fit_to_grid(pixels, len(pixels), scale=self.look.scale, max_width=self.max_width)
             return add_labels(make_grid(fitted, columns, look=self.look), title, subtitle=subtitle, look=self.look)
-        pixels = pixels[: max(1, len(pixels) // len(heads)) * len(heads)]
         if pixels.shape[2] <= KEPT_SIZES[0]:
             fitted, columns = fit_to_grid(pixels, len(pixels), scale=self.look.scale, columns=len(heads))
             return add_labels(
                 make_grid(fitted, columns, look=self.look), title, (), heads, subtitle=subtitle, look=self.look
             )
-        by_class = pixels.reshape(-1, len(heads), *pixels.shape[1:]).swapaxes(0, 1)
+        full = pixels[: max(1, len(pixels) // len(heads)) * len(heads)]  # as many of each class
+        by_class = full.reshape(-1, len(heads), *pixels.shape[1:]).swapaxes(0, 1)
         _, columns = fit_to_grid(pixels, by_class.shape[1], max_width=self.max_width)
         by_class = by_class[:, :columns]
         fitted, _ = fit_to_grid(by_class.reshape(-1, *pixels.shape[1:]), len(pixels), 1, self.look.scale, columns)

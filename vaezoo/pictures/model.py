@@ -145,24 +145,28 @@ def draw_samples(model: LatentVariableModel, batch: Batch, num: int, display: Di
         num: number of samples.
         display: says what represents p(x | z), and names the classes.
     """
-    name, labels, heads, which = "p(x | z)", batch.y, [], ""
+    name, labels, heads, which = describe_density(model), batch.y, [], ""
     if takes_labels(model) and labels.dim() < 4:
         classes = labels.unique(dim=0)
         labels = classes[:MAX_CLASSES]
         heads = class_heads(labels, num, display.class_names)
         total = max(len(classes), len(display.class_names))
-        name, which = (
-            "p(x | z, y)",
-            f", classes y: {len(heads)} of {total}" if len(heads) < total else ", all classes y",
-        )
+        which = f", classes y: {len(heads)} of {total}" if len(heads) < total else ", all classes y"
     context = cycle_classes(labels, num)
     px = model.sample(num, context)
-    return Samples(means_and_draws(px, display, name), f"{name} for z ~ p(z){which}", context, heads)
+    full = num // len(heads) * len(heads) if heads else num  # as many of each class
+    parts = {text: x[:full] for text, x in means_and_draws(px, display, name).items()}
+    return Samples(parts, f"{name} for z ~ p(z){which}", context[:full], heads)
 
 
 def takes_labels(model: LatentVariableModel) -> bool:
     """Return whether the model generates examples of a given class or condition."""
     return model.conditional or model.uses_labels
+
+
+def describe_density(model: LatentVariableModel) -> str:
+    """Return the name of the distribution of the model: p(x | z), or p(x | z, y) if it takes labels."""
+    return "p(x | z, y)" if takes_labels(model) else "p(x | z)"
 
 
 def describe_label(model: LatentVariableModel, batch: Batch, display: Display) -> str:

@@ -12,7 +12,7 @@ from vaezoo import seeding
 from vaezoo.errors import ConfigError, count_noun
 from vaezoo.inference.interpolation import mix_codes
 from vaezoo.inference.per_example import bound_values
-from vaezoo.pictures import Display, Picture, class_heads, cycle_classes, takes_labels
+from vaezoo.pictures import Display, Picture, class_heads, cycle_classes, describe_density, takes_labels
 from vaezoo.runs.folder import describe_files
 from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.summary import write_summary
@@ -42,7 +42,8 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None) -> None:
         px = run.model.sample(num, context)
         x = (px.sample() if draw else run.data.represent(px)).cpu()
     display = Display(run.data)
-    what = "draws x ~ p(x | z)" if draw else f"{display.points} of p(x | z)"
+    density = describe_density(run.model)
+    what = f"draws x ~ {density}" if draw else f"{display.points} of {density}"
     heads = class_heads(known, num, display.class_names) if takes_labels(run.model) else []
     heads = heads if len(heads) <= MAX_HEADS else []
     title, subtitle = f"{what} for z ~ p(z)", f"{describe_run(run)}, seed of z: {config['seed']}"
