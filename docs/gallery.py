@@ -1,11 +1,12 @@
-"""Pictures of every model for its page in docs/zoo: reconstructions, samples and traversals, side by side.
+"""Pictures of every model for its page in docs/zoo: reconstructions, samples and traversals, one below the other.
 
     python docs/gallery.py --root FOLDER_OF_MNIST [--runs FOLDER] [--models NAME ...]
 
 Each model is trained for a few epochs, seed 0, by the command that its page then names, in RUNS/NAME; a run that is
-there is not trained again. The pictures are those that the run itself has drawn at its end. They are joined to
-docs/zoo/img/NAME.png, and the part of the page between the marks ``gallery`` is written anew. Models of counts,
-sequences and sounds need files that are not bundled: --counts, --vowels and --sounds; they are left out without them.
+there is not trained again. The pictures are drawn from its best checkpoint by the present code, so a change of their
+look needs no training. They are joined to docs/zoo/img/NAME.png, and the part of the page between the marks ``gallery``
+is written anew. Models of counts, sequences and sounds need files that are not bundled: --counts, --vowels and
+--sounds; they are left out without them.
 """
 
 import argparse
@@ -18,12 +19,30 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image
+
+from vaezoo import pictures
+from vaezoo.callbacks.images import describe_model
+from vaezoo.callbacks.progress import describe_training
+from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
+from vaezoo.runs.load import check_config
+from vaezoo.runs.trained import TrainedRun, load_run
+from vaezoo.seeding import isolated
+from vaezoo.types import Batch
 
 REPO = Path(__file__).resolve().parent.parent
 ZOO = REPO / "docs" / "zoo"
-KINDS = ("reconstructions", "samples", "traversals")
-HEIGHT, GAP, LARGEST = 300, 12, 100_000  # pixels, pixels, bytes
+CAPTIONS = {
+    "reconstructions": "reconstructions: inputs, and below each the {point} of p(x | z) at its code",
+    "samples": "samples: z ~ p(z)",
+    "traversals": "traversals: one dimension of z moves, in standard deviations of the {source}, "
+    "{mark}: nearest to the code",
+}
+WIDTH, LARGEST = 800, 100_000  # pixels of a row of large images, such as texts; bytes of a file
+NUM_ROWS, NUM_LARGE, LARGE_SIDE = 4, 6, 128  # rows of a table; images that are wider than the last number, in pixels
+NUM_EXAMPLES = 100  # of which the labels and the use of the dimensions are taken
 PAIRS = "data=digit_labels trainer.max_epochs=60 optimizer.lr=3e-3 model.latent_dim=16"
 TABLE = "data=tables/breast_cancer data.holes=0.3 trainer.max_epochs=50"
 COUNTS = "data=array data.path={counts} data.key=counts trainer.max_epochs=100"
@@ -50,42 +69,70 @@ def train(words: list[str], folder: Path) -> None:
     subprocess.run(command, env=os.environ | {"WANDB_MODE": "offline"}, check=True, stdout=subprocess.DEVNULL)
 
 
-def join(files: list[Path]) -> Image.Image:
-    """Return pictures side by side, white behind them, scaled to one height."""
-    pictures = []
-    for file in files:
-        with Image.open(file) as picture:
-            # Rows of a table have their names beside them, which could not be read in the usual height.
-            height = min(HEIGHT if picture.height <= 3 * HEIGHT else 2 * HEIGHT, picture.height * 2)
-            size = (max(1, round(picture.width * height / picture.height)), height)
-            resampling = Image.Resampling.LANCZOS if height < picture.height else Image.Resampling.NEAREST
-            pictures.append(picture.convert("RGB").resize(size, resampling))
-    width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
-    joined = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
-    x = 0
-    for picture in pictures:
-        joined.paste(picture, (x, 0))
-        x += picture.width + GAP
-    return joined
+def draw(run: TrainedRun, subtitle: str) -> tuple[list[str], pictures.Picture]:
+    """Return the kinds of pictures that a model allows, and the pictures one below the other with one heading.
+
+    Args:
+        run: the trained run.
+        subtitle: model, data, seed and length of the training.
+    """
+    display = pictures.Display(run.data, max_width=WIDTH)
+    loader = run.data.val_dataloader()
+    batch = Batch(*map(torch.cat, zip(*pictures.first_batches(loader, NUM_EXAMPLES), strict=True)))
+    if not display.can_draw(batch.x[:1]):
+        return [], np.empty((0, 0, 3), np.uint8)
+    is_table = display.to_cells is not None
+    height, width = (0, 0) if is_table else display(batch.x[:1]).shape[2:]
+    num = NUM_ROWS if is_table else NUM_LARGE if width > LARGE_SIDE else pictures.NUM_COLUMNS
+    num_samples = 20 if pictures.takes_labels(run.model) and not is_table else num
+    num_samples *= 1 + (num == num_samples == pictures.NUM_COLUMNS and height < LARGE_SIDE / 2)
+    with torch.no_grad(), isolated(run.model.device, 0, "gallery"):
+        found = {"reconstructions": pictures.reconstructions(run.model, batch, num, "", display)}
+        found["samples"] = pictures.samples(run.model, batch, num_samples, "", display)
+        axes = pictures.measure_latent_axes(run.model, batch)
+        if axes is not None:
+            rows = 1 if is_table else 3 if height > 2 * width else 6
+            found["traversals"] = pictures.traversals(run.model, batch, axes, "", rows, display)
+    names = {
+        "point": display.points.removesuffix("s"),
+        "mark": "*" if is_table else "framed",
+        "source": axes.source if axes is not None else "",
+    }
+    parts = [
+        pictures.add_caption(picture[pictures.heading_height(picture) :], CAPTIONS[kind].format(**names))
+        for kind, picture in found.items()
+    ]
+    return list(found), pictures.add_heading(pictures.stack(parts), subtitle)
 
 
-def save(picture: Image.Image, file: Path) -> None:
-    """Write a .png below the largest size: with fewer colors, then smaller."""
+def open_run(folder: Path, root: str | None) -> tuple[TrainedRun, str]:
+    """Return a trained run, and the words for it: model, data, seed and length of the training.
+
+    Args:
+        folder: the folder of the run.
+        root: folder of the data set's files; None: the one of the training.
+    """
+    path = find_checkpoint(folder)
+    checkpoint = read_checkpoint(path)
+    config = check_config(checkpoint, path)
+    if root is not None:
+        config["data"]["root"] = root
+    run = load_run(config, path, checkpoint)
+    caption = describe_training(checkpoint["global_step"], checkpoint["vaezoo_state"]["epochs"])
+    return run, describe_model(run.model, run.data, caption)
+
+
+def save(picture: pictures.Picture, file: Path) -> None:
+    """Write a .png below the largest size: if it is larger, with fewer colors, then smaller."""
     file.parent.mkdir(exist_ok=True)
-    colors = 256
-    while True:
-        picture.quantize(colors, dither=Image.Dither.NONE).save(file, optimize=True)
-        if file.stat().st_size <= LARGEST:
-            return
-        if colors > 16:
-            colors //= 4
+    image, colors = Image.fromarray(picture), 512
+    image.save(file, optimize=True)
+    while file.stat().st_size > LARGEST:
+        if colors > 32:
+            colors //= 2
         else:
-            picture = picture.resize((picture.width * 4 // 5, picture.height * 4 // 5), Image.Resampling.LANCZOS)
-
-
-def newest(folder: Path, kind: str) -> list[Path]:
-    """Return the last picture of a kind that a run has drawn, in a list; empty if there is none."""
-    return sorted((folder / "panels").glob(f"{kind}-*.png"))[-1:]
+            image = image.resize((image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS)
+        image.quantize(colors, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def write_page(name: str, command: str, kinds: list[str], folder: Path) -> None:
@@ -94,7 +141,7 @@ def write_page(name: str, command: str, kinds: list[str], folder: Path) -> None:
     test, noun = summary["test"], summary["units"]["elbo"]["unit"] if "elbo" in summary["test"] else ""
     numbers = f"test ELBO {test['elbo']:.1f} {noun}, KL {test['kl']:.1f}" if "elbo" in test else ""
     figure = f"![{', '.join(kinds)}](img/{name}.png)"
-    caption = f"*From left to right: {', '.join(kinds)}{'; ' + numbers if numbers else ''} (one seed).*"
+    caption = f"*From top to bottom: {', '.join(kinds)}{'; ' + numbers if numbers else ''} (one seed).*"
     marks = f"<!-- gallery: {name} -->", "<!-- end of gallery -->"
     body = "\n\n".join([marks[0], figure, caption, f"```bash\n{command}\n```", marks[1]])
     page = ZOO / f"{name}.md"
@@ -125,12 +172,11 @@ def main() -> None:
             folder = runs.absolute() / name
             words = f"model={name} {chosen.format(**files)} threads=1".split()
             train([*words, *own, "callbacks.images.every_n_epochs=1000"], folder)
-            found = {kind: newest(folder, kind) for kind in KINDS}
-            kinds = [kind for kind, pictures in found.items() if pictures]
+            kinds, picture = draw(*open_run(folder, arguments.root if own else None))
             if not kinds:
                 print(f"{name}: left out, examples of its data cannot be drawn", flush=True)
                 continue
-            save(join([found[kind][0] for kind in kinds]), ZOO / "img" / f"{name}.png")
+            save(picture, ZOO / "img" / f"{name}.png")
             write_page(name, f"python run.py model={name} {shown} threads=1", kinds, folder)
             print(
                 f"{name}: {', '.join(kinds)}, {(ZOO / 'img' / f'{name}.png').stat().st_size / 1000:.0f} kB", flush=True

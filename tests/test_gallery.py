@@ -5,8 +5,12 @@ import runpy
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPO
 from PIL import Image
+
+from vaezoo.pictures import TITLE_HEIGHT, Display, heading_height, reconstructions
+from vaezoo.pictures.look import COLORS
 
 
 @pytest.fixture
@@ -14,16 +18,34 @@ def gallery():
     return runpy.run_path(str(REPO / "docs" / "gallery.py"))
 
 
-def test_pictures_stand_side_by_side_and_are_small(gallery, tmp_path):
-    """Noise cannot be compressed, so it is shrunk until it fits."""
+def test_pictures_are_small(gallery, tmp_path):
+    """Noise cannot be compressed, so it is shrunk until it fits; a small picture keeps every pixel."""
     rng = np.random.default_rng(0)
-    for i, size in enumerate([(400, 500, 3), (300, 200, 3)]):
-        Image.fromarray(rng.integers(0, 256, size, np.uint8)).save(tmp_path / f"{i}.png")
-    joined = gallery["join"]([tmp_path / "0.png", tmp_path / "1.png"])
-    assert joined.size == (375 + gallery["GAP"] + 200, 300)
-    assert joined.getpixel((380, 100)) == (255, 255, 255)
-    gallery["save"](joined, tmp_path / "img" / "a.png")
+    noise = rng.integers(0, 256, (300, 700, 3), np.uint8)
+    gallery["save"](noise, tmp_path / "img" / "a.png")
     assert 10_000 < (tmp_path / "img" / "a.png").stat().st_size <= 100_000
+    gallery["save"](noise[:100, :200], tmp_path / "img" / "a.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "img" / "a.png")), noise[:100, :200])
+
+
+def test_pictures_are_drawn_from_the_checkpoint(gallery, explored_run):
+    """The heading stands once, and the rest is what the present code draws; nothing is written into the run."""
+    before = {path: path.stat().st_mtime_ns for path in explored_run.rglob("*")}
+    run, subtitle = gallery["open_run"](explored_run, None)
+    assert subtitle.startswith("mlp_vae on Digits, seed 0, ")
+    assert subtitle.endswith(" epochs)")
+    kinds, picture = gallery["draw"](run, subtitle)
+    assert kinds == ["reconstructions", "samples", "traversals"]
+    assert heading_height(picture) == TITLE_HEIGHT
+    rules = (picture == COLORS["light"].rule).all(axis=(1, 2))
+    assert rules.sum() == 1
+    batch = next(iter(run.data.val_dataloader()))
+    with torch.no_grad():
+        expected = reconstructions(run.model, batch, 8, "", Display(run.data))
+    body = expected[heading_height(expected) :]
+    start = TITLE_HEIGHT + 19  # below the caption
+    assert np.array_equal(picture[start : start + len(body), : body.shape[1]], body)
+    assert {path: path.stat().st_mtime_ns for path in explored_run.rglob("*")} == before
 
 
 def test_a_page_is_written_again_in_the_same_place(gallery, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from vaezoo.table_pictures import MISSING_COLOR, cell_colors, describe_colors, draw_cells
+from vaezoo.pictures.table import MISSING_COLOR, cell_colors, describe_colors, draw_cells
 from vaezoo.types import Cells
 
 LEVELS = np.array([[0.0, 2.0], [-9.0, 0.0], [3.0, np.nan]])

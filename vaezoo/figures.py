@@ -62,19 +62,23 @@ class Show:
 
     def samples(self, num: int = 32, seed: int = 0) -> Figure:
         """Draw p(x | z) for ``num`` samples z ~ p(z). A conditional model gets the classes in turn."""
-        labels = pictures.cycle_classes(self.batch(NUM_CODES).y, num)
+        known = self.batch(NUM_CODES).y
+        labels = pictures.cycle_classes(known, num)
         with evaluating(self.model), seeding.isolated(self.model.device, seed, "samples"):
             px = self.model.sample(num, labels)
             x = px.sample() if self.data.shows_draws else self.data.represent(px)
-        title = "samples" if self.data.shows_draws else "decoded samples of z"
-        return self.draw(x, lambda: self.display.grid(x, title, context=labels.cpu()), title)
+        density = pictures.describe_density(self.model)
+        what = f"draws x ~ {density}" if self.data.shows_draws else f"{self.display.points} of {density}"
+        heads = pictures.class_heads(known, num, self.display.class_names) if pictures.takes_labels(self.model) else []
+        title = f"{what} for z ~ p(z)"
+        return self.draw(x, lambda: self.display.grid(x, title, (), labels.cpu(), heads=heads), title)
 
     def reconstructions(self, num: int = 16) -> Figure:
         """Draw ``num`` test examples above their reconstructions."""
         x, y = self.batch(num)
         with evaluating(self.model):
             outputs = self.data.represent(self.model.autoencode(x, y))
-        title = "inputs over reconstructions"
+        title = "inputs, and below each its reconstruction"
         pairs = torch.stack([x, outputs.to(x.dtype)], 1).flatten(0, 1)
         return self.draw(pairs, lambda: self.display.pairs(x, outputs, title), title)
 

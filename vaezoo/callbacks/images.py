@@ -16,12 +16,14 @@ from vaezoo.models import LatentVariableModel
 from vaezoo.pictures import (
     Display,
     Picture,
+    check_look,
+    draw_samples,
     first_batches,
     manifold,
     measure_latent_axes,
     reconstructions,
-    samples,
     scatter,
+    show_samples,
     traversals,
 )
 from vaezoo.runs.signals import Stopped, stopping_at_once
@@ -54,13 +56,18 @@ class Images(pl.Callback):
     """Draws the model while it trains: as PNG files, and in W&B and TensorBoard.
 
     * ``reconstructions``: validation images and, below, the means of p(x | z) at their codes;
-    * ``samples``: means of p(x | z) for z ~ p(z), with the same noise every time;
+    * ``samples``: means of p(x | z) for z ~ p(z) and draws x ~ p(x | z), with the same noise every time; in columns by
+      class, if the model takes classes;
     * ``traversals``: the means of p(x | z) when one dimension of z changes, dimensions of largest KL first;
     * ``manifold``: the plane of a latent with two dimensions, decoded;
     * ``scatter``: the codes of validation images in this plane.
 
+    The heading of each says what is shown, and of what: model, data, seed, steps and epochs.
+
     Examples that are no images are drawn as the data module says (``pictures.Display``), if at all. Of rows of a table
     there is no manifold.
+
+    Sentences that were drawn are also written as ``samples-0010.txt``.
 
     Pictures are drawn after the first epoch, after every ``every_n_epochs``-th and after the last one. The random state
     of the training is restored afterwards, so a training with pictures is equal to one without.
@@ -74,19 +81,31 @@ class Images(pl.Callback):
         every_n_epochs: epochs from one drawing to the next; >= 1.
         num_images: largest number of images in ``reconstructions`` and ``samples``; >= 2.
         seed: seed of the samples' noise.
+        scale: factor of all sizes, fonts included: a whole number, such as 2 for talks and papers.
+        theme: "light" or "dark". It changes no pixel of the data.
 
     Attributes:
         last_drawn_epoch: number of complete epochs at the last drawing; 0 before the first one.
     """
 
-    def __init__(self, folder: str, every_n_epochs: int = 10, num_images: int = 32, seed: int = 0):
+    def __init__(
+        self,
+        folder: str,
+        every_n_epochs: int = 10,
+        num_images: int = 32,
+        seed: int = 0,
+        scale: int = 1,
+        theme: str = "light",
+    ):
         if every_n_epochs < 1:
             raise ValueError(f"every_n_epochs must be >= 1, got {every_n_epochs}")
         if num_images < 2:
             raise ValueError(f"num_images must be >= 2, an input and its reconstruction, got {num_images}")
         self.folder, self.every_n_epochs, self.num_images, self.seed = folder, every_n_epochs, num_images, seed
+        self.look = check_look(scale, theme)
         self.last_drawn_epoch = 0
         self.data: pl.LightningDataModule | None = None
+        self.draws = torch.empty(0)  # x ~ p(x | z), of the last samples
         self.batch: Batch | None = None  # the validation images that are reconstructed, the same every time
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -145,6 +164,9 @@ class Images(pl.Callback):
         folder.mkdir(parents=True, exist_ok=True)
         for kind, picture in pictures.items():
             Image.fromarray(picture).save(folder / f"{kind}-{number}.png")
+        if pictures and getattr(self.data, "data_kind", "") == "token":
+            data: Any = self.data
+            data.save_examples(self.draws.cpu(), folder / f"samples-{number}")
         for logger in trainer.loggers:
             call_or_disable(logger, log_pictures, logger, pictures, caption, trainer.global_step - 1)
 
@@ -163,20 +185,39 @@ class Images(pl.Callback):
 
         if self.batch is None:
             self.batch = Batch(*map(torch.cat, zip(*first_batches(loader, self.num_images), strict=True)))
-        batch, display = to_model(self.batch), Display(self.data)
+        batch, display = to_model(self.batch), Display(self.data, self.look)
         if not display.can_draw(batch.x):
             return {}
-        pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, caption, display)}
+        subtitle = describe_model(model, self.data, caption)
+        pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, subtitle, display)}
         with isolated(model.device, self.seed, "samples"):
-            pictures["samples"] = samples(model, batch, self.num_images, caption, display)
+            drawn = draw_samples(model, batch, self.num_images, display)
+        pictures["samples"] = show_samples(drawn, subtitle, display)
+        self.draws = list(drawn.parts.values())[-1]
         if axes := measure_latent_axes(model, batch):
             rows = 10 if display.to_cells is None else 4  # of a table, each step is a line
-            pictures["traversals"] = traversals(model, batch, axes, caption, rows, display)
+            pictures["traversals"] = traversals(model, batch, axes, subtitle, rows, display)
             if len(axes.usage) == 2:
                 if display.to_cells is None:
-                    pictures["manifold"] = manifold(model, batch, axes, caption, display=display)
+                    pictures["manifold"] = manifold(model, batch, axes, subtitle, display=display)
                 batches = [to_model(part) for part in first_batches(loader, 5000)]
                 codes = torch.cat([model.encode(part.x, part.y).cpu() for part in batches])[:5000]
                 labels = torch.cat([part.y.cpu().reshape(len(part.y), -1)[:, 0] for part in batches])[:5000]
-                pictures["scatter"] = scatter(codes, labels, caption, display.noun)
+                names = display.class_names if batch.y.dim() == 1 else ()
+                pictures["scatter"] = scatter(codes, labels, subtitle, display.noun, names, self.look)
         return pictures
+
+
+def describe_model(model: LatentVariableModel, data: Any, caption: str) -> str:
+    """Return the subtitle of pictures: model, data, seed and length of the training.
+
+    Args:
+        model: the model. One outside of a run has the name of its class, and no seed.
+        data: the data module, or None.
+        caption: length of the training.
+    """
+    config = getattr(model, "config", None) or {}
+    name = config.get("name") or type(model).__name__
+    where = f" on {type(data).__name__}" if data is not None else ""
+    seed = f", seed {config['seed']}" if "seed" in config else ""
+    return f"{name}{where}{seed}, {caption}"

@@ -12,12 +12,13 @@ from vaezoo import seeding
 from vaezoo.errors import ConfigError, count_noun, name_some
 from vaezoo.inference.interpolation import mix_codes
 from vaezoo.inference.per_example import bound_values
-from vaezoo.pictures import Display, Picture, cycle_classes
+from vaezoo.pictures import Display, Picture, class_heads, cycle_classes, describe_density, takes_labels
 from vaezoo.runs.folder import describe_files
 from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import TrainedRun, open_run
 
+MAX_HEADS = 20  # classes with a column of their own in the picture of samples
 
 def sample(config: dict[str, Any], num: int, draw: bool | None = None, label: Any = None) -> None:
     """Draw z ~ p(z) and write what represents p(x | z) as ``samples.npz``, and ``samples.png``.
@@ -46,10 +47,12 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None, label: An
         px = run.model.sample(num, context)
         x = (px.sample() if draw else run.data.represent(px)).cpu()
     display = Display(run.data)
-    title = f"{'samples' if draw else 'decoded samples of z'}, seed {config['seed']}"
-    if label is not None:
-        title += f", classes {name_some(label if isinstance(label, list) else [label])}"
-    picture = display.grid(x, title, context=context.cpu()) if display.can_draw(x) else None
+    density = describe_density(run.model)
+    what = f"draws x ~ {density}" if draw else f"{display.points} of {density}"
+    heads = class_heads(known, num, display.class_names) if takes_labels(run.model) else []
+    heads = heads if len(heads) <= MAX_HEADS else []
+    title, subtitle = f"{what} for z ~ p(z)", f"{describe_run(run)}, seed of z: {config['seed']}"
+    picture = display.grid(x, title, (), context.cpu(), subtitle, heads) if display.can_draw(x) else None
     name = "conditions" if context.dim() == 4 else "labels"
     labels = {name: context} if run.model.conditional or run.model.uses_labels else {}
     files = save_arrays(config, "samples", {f"{run.data.noun}s": x} | labels)
@@ -123,10 +126,13 @@ def reconstruct(config: dict[str, Any], num: int | None, split: str | None = Non
     x, y = (torch.cat(parts) for parts in zip(*examples, strict=True))
     reconstructions = torch.cat(means)
     display, shown = Display(run.data), slice(64)
-    title = f"inputs over reconstructions, {describe_set(run)}"
-    picture = display.pairs(x[shown], reconstructions[shown], title) if display.can_draw(x) else None
+    title = f"inputs, and below each its reconstruction: the {display.points.removesuffix('s')} of p(x | z) at its code"
+    subtitle, keys = f"{describe_run(run)}, {describe_set(run)}", run.keys(num)
+    picture = None
+    if display.can_draw(x):
+        picture = display.pairs(x[shown], reconstructions[shown], title, subtitle, keys=first_column(keys)[shown])
     arrays = {f"{run.data.noun}s": x, "reconstructions": reconstructions, "labels": y}
-    keys, shown_columns = run.keys(num), run.data.to_columns(reconstructions)
+    shown_columns = run.data.to_columns(reconstructions)
     results = run.data.label_columns(y) | {"distortion_at_code": torch.cat(errors)} | shown_columns
     path = Path(config["run_dir"], "reconstructions")
     files = [write_rows(path, join_columns(keys, results), format)]
@@ -195,8 +201,9 @@ def interpolate(config: dict[str, Any], num: int, steps: int, split: str | None 
         path = mix_codes(z[:, 0], z[:, 1], steps, on_sphere=run.model.latent_kind == "sphere")
         way = run.data.represent(run.model.decode(path.flatten(0, 1), labels)).unflatten(0, (num, steps))
     rows = torch.cat([pairs[:, :1], way.to(pairs.dtype), pairs[:, 1:]], 1).cpu()
-    display, title = Display(run.data), f"interpolations of pairs of examples, {describe_set(run)}"
-    picture = display.rows(rows, title) if display.can_draw(rows[0]) else None
+    display, subtitle = Display(run.data), f"{describe_run(run)}, {describe_set(run)}"
+    title = f"from one example to another: {display.points} of p(x | z) for z between their codes"
+    picture = display.rows(rows, title, subtitle) if display.can_draw(rows[0]) else None
     files = save_picture(config, "interpolations", picture)
     files += save_arrays(config, "interpolations", {"x": rows, "z": path})
     for i, row in enumerate(rows, 1):
@@ -224,6 +231,16 @@ def describe_set(run: TrainedRun) -> str:
     """Return the words for the set that a task is applied to."""
     size = len(run.split(run.chosen).y)
     return f"all {count_noun(size, run.data.noun)}" if run.chosen == "all" else f"{run.chosen} set"
+
+
+def describe_run(run: TrainedRun) -> str:
+    """Return the words for the run in the heading of a picture: model, data and seed."""
+    return f"{run.config['name']} on {type(run.data).__name__}, seed {run.config['seed']}"
+
+
+def first_column(keys: dict[str, np.ndarray]) -> list[str]:
+    """Return which examples those of a set are, by the first column of their keys: file, row, line or index."""
+    return [str(key) for key in next(iter(keys.values()))]
 
 
 def save_arrays(config: dict[str, Any], name: str, arrays: dict[str, Tensor]) -> list[Path]:

@@ -18,6 +18,7 @@ from vaezoo.metrics.latent import collapse_note
 from vaezoo.metrics.quantities import QUANTITIES, given_context, with_noun
 from vaezoo.models import LatentVariableModel
 from vaezoo.report.tables import print_results
+from vaezoo.run_page import write_run_page
 from vaezoo.runs.checkpoint import CONFIG_KEY, CheckpointIO, newest_checkpoint, print_once, read_checkpoint
 from vaezoo.runs.checkpoint_file import remove_leftovers
 from vaezoo.runs.checks import CheckTestShare
@@ -188,6 +189,7 @@ def test_and_summarize(
         + (f", {speed:,.0f} {data.noun}s/s in training" if speed else ""),  # a resumed complete run trains no more
         *(f"pictures: {folder}" for folder in find_pictures(config)),
         f"run folder: {config['run_dir']}",
+        f"page: {write_run_page(config['run_dir'])}",
     ]
     if "wandb" in config["logger"]:
         notes.append(dashboard_hint())

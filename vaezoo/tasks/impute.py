@@ -14,7 +14,7 @@ from vaezoo.missing import is_observed
 from vaezoo.pictures import Display
 from vaezoo.runs.rows import join_columns, write_rows
 from vaezoo.runs.trained import TrainedRun, open_run
-from vaezoo.tasks.apply import check_num, describe_set, finish, save_picture
+from vaezoo.tasks.apply import check_num, describe_run, describe_set, finish, first_column, save_picture
 
 
 def impute_missing(
@@ -54,7 +54,14 @@ def impute_missing(
     files += [write_rows(folder / "imputed", columns, "npz")]
     display, shown = Display(run.data), slice(64)
     if display.can_draw(x):
-        picture = display.pairs(x[shown], found.best[shown], f"inputs over imputations, {describe_set(run)}")
+        picture = display.pairs(
+            x[shown],
+            found.best[shown],
+            "inputs with missing entries, and below each the input with these entries filled in",
+            f"{describe_run(run)}, {describe_set(run)}",
+            "imputed",
+            first_column(run.keys(num))[shown],
+        )
         files += save_picture(config, "imputed", picture)
     holes = ~is_observed(x)
     notes = [

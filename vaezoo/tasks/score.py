@@ -12,10 +12,10 @@ from vaezoo.evaluation.progress import example_progress
 from vaezoo.inference.importance_sampling import LogMarginalEstimate, estimate_log_marginal
 from vaezoo.inference.per_example import bound_values
 from vaezoo.metrics.conformal import TooFewExamples, p_values, threshold
-from vaezoo.pictures import Display, Picture
+from vaezoo.pictures import Display, Picture, stack
 from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.trained import TrainedRun, open_run
-from vaezoo.tasks.apply import check_num, describe_set, finish, save_picture
+from vaezoo.tasks.apply import check_num, describe_run, describe_set, finish, first_column, save_picture
 
 NUM_SHOWN = 10  # examples that are printed
 NUM_DRAWN = 16  # examples of each kind on the picture
@@ -135,18 +135,16 @@ def draw_extremes(run: TrainedRun, order: Tensor, num: int | None) -> Picture | 
     split, display = run.split(run.chosen, num), Display(run.data)
     if size == 0:
         return None
-    names = next(iter(run.keys(num).values()))  # file, row, line or index
+    names = first_column(run.keys(num))
     parts = []
     for which, words in ((order[:size], "most anomalous"), (order.flip(0)[:size], "most ordinary")):
         x = next(iter(run.data.batches(split.select(which), size, train=run.chosen == "train"))).x
         if not display.can_draw(x):
             return None
-        labels = [str(names[i]) for i in which.tolist()]
-        title = f"the {size} {words}, in the order of the table of scores, {describe_set(run)}"
-        parts.append(display.grid(x, title, labels))
-    width = max(part.shape[1] for part in parts)
-    padded = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts]
-    return np.concatenate(padded)
+        labels = [names[i] for i in which.tolist()]
+        title = f"the {size} {words}, in the order of the table of scores"
+        parts.append(display.grid(x, title, labels, None, f"{describe_run(run)}, {describe_set(run)}"))
+    return stack(parts)
 
 
 def describe_rows(columns: dict[str, np.ndarray]) -> list[str]:
