@@ -96,8 +96,8 @@ def test_jobs_go_on_if_the_warm_process_is_killed(script, tmp_path, monkeypatch,
     runner.warm = WarmProcess(["task=none"])
     runner.warm.process.kill()
     runner.warm.process.wait()
-    assert runner.call([sys.executable, script, "exit", "4"], tmp_path / "log") == 4
+    assert runner.call([sys.executable, script, "exit", "4"], tmp_path / "log", {}) == 4
     assert "the next job starts by itself" in capfd.readouterr().err
     monkeypatch.setattr(jobs, "is_supported", lambda: False)
-    assert runner.call([sys.executable, script, "exit", "6"], tmp_path / "log") == 6
+    assert runner.call([sys.executable, script, "exit", "6"], tmp_path / "log", {}) == 6
     assert runner.warm is None

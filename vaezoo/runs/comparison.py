@@ -14,7 +14,7 @@ from vaezoo.runs.folder import RunFolder, short_error
 from vaezoo.runs.jobs import unresolved_overrides
 from vaezoo.runs.overrides import quote
 
-OWN_KEYS = ("task", "models", "seeds", "resume", "run_dir")  # of the comparison itself, not of its trainings
+OWN_KEYS = ("task", "models", "seeds", "jobs", "resume", "run_dir")  # of the comparison itself, not of its trainings
 
 
 class ComparisonJob(NamedTuple):
