@@ -34,8 +34,13 @@ def measure(words: list[str]) -> tuple[float, float, list[dict[str, str]]]:
             log.seek(0)
             raise RuntimeError(f"{' '.join(command)} left with exit code {process.returncode}:\n{log.read()}")
         with Path(folder, "all", "comparison.csv").open(newline="") as file:
-            rows = [{k: v for k, v in row.items() if not any(cost in k for cost in COSTS)} for row in csv.DictReader(file)]
+            rows = [drop_costs(row) for row in csv.DictReader(file)]
     return wall, usage.ru_utime + usage.ru_stime, rows
+
+
+def drop_costs(row: dict[str, str]) -> dict[str, str]:
+    """Return a row of a comparison without times, speeds and memory."""
+    return {name: value for name, value in row.items() if not any(cost in name for cost in COSTS)}
 
 
 def main() -> None:
@@ -52,8 +57,8 @@ def main() -> None:
         for jobs in given.jobs:
             wall, used, rows = measure([*COMMAND, *given.words, f"jobs={jobs}"])
             expected = rows if expected is None else expected
-            pairs = (pair for row, other in zip(rows, expected, strict=True) for pair in zip(row.items(), other.items()))
-            if differ := {one[0] for one, other in pairs if one != other}:
+            pairs = list(zip(rows, expected, strict=True))
+            if differ := {name for row, other in pairs for name in row if row[name] != other[name]}:
                 raise RuntimeError(f"jobs={jobs} and jobs={given.jobs[0]} differ in {', '.join(sorted(differ))}")
             times[jobs].append((wall, used))
             print(f"round {number}, jobs={jobs}: {wall:.1f} s, {used:.1f} s of processors", flush=True)

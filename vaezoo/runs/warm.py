@@ -27,7 +27,7 @@ from pathlib import Path
 from vaezoo.runs.signals import PARENT
 
 # What a training and an evaluation import. W&B comes first: its import takes longer the more modules are loaded.
-MODULES = ("wandb", "vaezoo.tasks.fit", "vaezoo.tasks.evaluate")
+MODULES = ("wandb", "vaezoo.tasks.fit", "vaezoo.tasks.evaluate", "sklearn.cluster", "sklearn.datasets")
 TASKS = ("task=fit", "task=evaluate")  # their jobs need these modules; no other task is known to need torch
 EVERY_SECONDS = 0.05  # the warm process looks whether jobs have ended
 
