@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from vaezoo.report.page import contents
 from vaezoo.report.read import known_quantities
 from vaezoo.report.statistics import Variant, compare, interval
 from vaezoo.report.tables import print_results
+from vaezoo.runs.warm import is_supported
 from vaezoo.tasks.compare import describe_place
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",
@@ -256,6 +258,30 @@ def test_a_comparison(cli, tmp_path):
     assert "all holds the run of another command" in err
 
 
+def test_jobs_side_by_side_have_the_numbers_of_jobs_one_after_another(cli, tmp_path, monkeypatch):
+    """All numbers but costs are equal to the last digit. Jobs that fail at once do not hold up the others. No job,
+    training or evaluation, starts Python again.
+    """
+    if is_supported():
+        monkeypatch.setattr("vaezoo.runs.jobs.subprocess", None)  # which would start it
+    words = ("task=compare", 'models=[mlp_vae,"iwae optimizer.lr=1e30"]', "seeds=2", "task.metrics=[likelihood]", *TINY,
+             "task.num_samples=2", "task.num_images=9")  # fmt: skip
+    found = []
+    for jobs in (1, 2):
+        code, _out, err, _ = cli(*words, f"jobs={jobs}", f"hydra.run.dir=all{jobs}")
+        assert code == 1, err
+        assert "error: 2 of 4 jobs failed" in err
+        folder = tmp_path / f"all{jobs}"
+        with (folder / "comparison.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        found.append([{k: v for k, v in row.items() if not re.search("second|memory", k)} for row in rows])
+        shown = [line.split("  ") for line in err.splitlines() if line.startswith(("mlp_vae  ", "iwae "))]
+        assert len(shown) == 4
+        assert {line[2][:17] for line in shown} == {"completed", "training diverged"}
+    assert [row["status"] for row in found[0]].count("completed") == 2
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -265,6 +291,7 @@ def test_a_comparison(cli, tmp_path):
         (["models=[mlp_vae]", "seeds=0"], "seeds=[] should name one or more"),
         (["models=[mlp_vae]", "seeds=[1,1]"], "seeds=[1, 1] should name one or more, each once"),
         (["models=[mlp_vae]", "seed=3"], "seed=3: task=compare takes a list: use 'seeds=[3]'"),
+        (["models=[mlp_vae]", "jobs=0"], "jobs=0 should be an integer >= 1, or auto"),
         (["models=[mlp_vae]", "task.metrics=[nosuch]"], "task.metrics=['nosuch'] should be all, or a list of"),
         (["models=[mlp_vae]", "task.num_images=1"], "task.num_images must be >= 2, got 1"),
         (["models=[mlp_vae]", "task.inception=nowhere.pth"], "task.inception=nowhere.pth: "),

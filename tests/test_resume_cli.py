@@ -325,7 +325,7 @@ def listening():
 @pytest.mark.usefixtures("listening")
 def test_ctrl_c_in_a_sweep(stub):
     """A terminal sends Ctrl-C to a process group. The job gets it once: a second one would make it exit at once."""
-    words = ["-m", *stub(seed1="wait"), "seed=1,2"]
+    words = ["-m", *stub(seed1="wait"), "seed=1,2", "jobs=1"]
     with start(*words, start_new_session=True) as process:
         while not (ready := list(Path().glob("multirun/*/*/0/ready"))):
             time.sleep(0.05)
@@ -343,7 +343,7 @@ def test_ctrl_c_in_a_sweep(stub):
 
 def test_sigterm_in_a_sweep(stub):
     """The running job saves before the sweep ends, and the same command runs the other jobs."""
-    words = ["-m", *stub(seed1="wait"), "seed=1,2"]
+    words = ["-m", *stub(seed1="wait"), "seed=1,2", "jobs=1"]
     with start(*words) as process:
         while not (ready := list(Path().glob("multirun/*/*/0/ready"))):
             time.sleep(0.05)
@@ -677,7 +677,7 @@ def test_a_comparison_is_complete_with_every_stage(tmp_path):
 
 def test_a_job_stops_if_its_parent_is_killed(stub):
     """The job saves; the same sweep waits for it and runs the missing jobs."""
-    words = ["-m", *stub(seed1="wait"), "seed=1,2"]
+    words = ["-m", *stub(seed1="wait"), "seed=1,2", "jobs=1"]
     with start(*words) as process:
         while not (ready := list(Path().glob("multirun/*/*/0/ready"))):
             time.sleep(0.05)

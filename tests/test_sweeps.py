@@ -63,7 +63,8 @@ def table_of(text):
     return lines[start : next(n for n, line in enumerate(lines) if line.startswith("table: ")) + 1]
 
 
-LAUNCHERS = {"subprocess": None, "basic": None, "joblib": "joblib", "submitit_local": "submitit"}
+LAUNCHERS = {"subprocess": None, "subprocess jobs=1": None, "basic": None, "joblib": "joblib",
+             "submitit_local": "submitit"}  # fmt: skip
 
 
 def test_every_launcher_leaves_the_same_table(sweep, tmp_path):
@@ -72,10 +73,13 @@ def test_every_launcher_leaves_the_same_table(sweep, tmp_path):
     for launcher, package in LAUNCHERS.items():
         if package:
             pytest.importorskip(package, reason="needs the extra 'sweep'")
-        done, folder = sweep(f"hydra/launcher={launcher}", "optimizer.lr=1e-3,1e6,1e-2", "hydra.sweep.dir=S", "seed=7")
+        words = f"hydra/launcher={launcher} optimizer.lr=1e-3,1e6,1e-2 seed=7".split()
+        done, folder = sweep(*words, *["jobs=2"] * (launcher == "subprocess"))
         assert done.returncode == 1, done.stderr
         last = "error: 1 of 3 jobs failed, the first is job 1: training diverged"
         assert done.stderr.splitlines()[-1] == last
+        told = done.stdout.splitlines().count("job 1: training diverged")  # side by side, also when it ends
+        assert told == (2 if launcher == "subprocess" else 1)
         assert "Error executing job" not in done.stderr
         assert [row["status"] for row in rows(folder)] == ["completed", "training diverged", "completed"]
         assert {(folder / str(job) / "group").read_text() for job in range(3)} == {"S"}

@@ -1,7 +1,7 @@
 """Training under faults: killed, signalled and fed with NaN, it continues to the bit or ends with one sentence.
 
     python tests/campaign/training.py --minutes 15 --seed 1 --kinds kills,targeted,nan,signals,same,commands
-    python tests/campaign/training.py --minutes 10 --kinds parent,reused,logging,output
+    python tests/campaign/training.py --minutes 10 --kinds parent,jobs,reused,logging,output
 
 Each attempt is the whole program, ``run.py OVERRIDES resume=auto``, in a fork of this process. Its result is compared
 with that of the same command without faults: loss, examples and images of every batch, the checkpoints, the metrics
@@ -27,6 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -470,6 +471,51 @@ class Campaign:
         assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
         return figures + Counter(comparisons=1)
 
+    def jobs(self, folder: Path, rng: random.Random) -> Counter:
+        """Disturb jobs side by side, of a sweep or a comparison, then repeat the command: it completes."""
+        words = draw(rng)
+        figures, sweeps = Counter(), rng.random() < 0.6
+        model, seeds = words.pop("model", "mlp_vae"), "345" if sweeps else "34"
+        words.pop("seed", None)
+        measured = {"task.metrics": "[likelihood]", "task.num_samples": "2", "task.num_images": "9"}
+        compared = words | {"task": "compare", "models": f"[{model}]", "seeds": f"[{','.join(seeds)}]"} | measured
+        said = (words | {"model": model, "seed": ",".join(seeds)} if sweeps else compared) | {"jobs": "2"}
+        expected = {seed: self.alone(words | {"model": model, "seed": seed}) for seed in seeds}
+        whole = max(seconds for _, _, seconds in expected.values())
+        reasons: set[str] = set()  # of this and of earlier disturbances, because some jobs may not have run since
+        for _ in range(rng.randint(1, 3)):
+            name = rng.choice(list(DISTURBANCES))
+            whom, signums = DISTURBANCES[name]
+            draws = random.Random(rng.random())
+            met: list[int] = []
+            end = program(folder, said, 0, strike=partial(strike, whom, signums, draws, 3 * whole, met))
+            if not met:
+                figures["too late"] += 1
+                continue
+            figures["disturbances"] += 1
+            figures[name] += 1
+            ends = (-signal.SIGKILL,) if signums == [signal.SIGKILL] else (128 + signums[0],)
+            assert end.code in (ends if whom == "parent" else (0, 1)), f"{name}: {end}"
+            if whom == "parent" and signums == [signal.SIGKILL] and rng.random() < 0.5:
+                reasons |= {"killed by SIGKILL", "interrupted by SIGTERM"}
+                continue  # at once
+            wait_for(lambda: not processes(folder), f"{name}: a process is left")
+            errors = {json.loads(file.read_text()).get("error") for file in folder.rglob("summary.json")} - {None}
+            reasons |= {f"killed by {signal.Signals(signum).name}" for signum in signums}
+            if whom != "job":  # a job without its parent, or with SIGHUP, gets SIGTERM
+                reasons |= {f"interrupted by {signal.Signals(signum).name}" for signum in (*signums, signal.SIGTERM)}
+            told = {error for error in errors if "jobs failed, the first is" not in error}
+            assert told <= reasons, f"{name}: {errors}, {end}"
+        end = program(folder, said)
+        assert end.code == 0, end
+        wait_for(lambda: not processes(folder), "a process is left")
+        for place, seed in enumerate(seeds):
+            compare(outcome(folder / (str(place) if sweeps else f"runs/{model}-seed{seed}")), expected[seed][0])
+            if not sweeps:
+                test = json.loads((folder / "evaluations" / f"{model}-seed{seed}" / "summary.json").read_text())
+                assert test["test"]["elbo"] == expected[seed][0]["summary"]["test"]["elbo"], test
+        return figures + Counter({"sweeps" if sweeps else "comparisons": 1, "runs compared": len(seeds)})
+
     def reused(self, folder: Path, rng: random.Random) -> Counter:
         """Another command in the folder of one that was killed: it is refused and changes nothing, or, where there was
         no checkpoint yet, has the folder for itself, also if it is killed while it takes it.
@@ -540,6 +586,49 @@ class Campaign:
         return figures + Counter(f"{name} {state}" for name, state in zip(("stdout", "stderr"), streams, strict=True))
 
 
+# Whom a disturbance of jobs side by side meets, and with which signals.
+DISTURBANCES = {
+    "job killed": ("job", [signal.SIGKILL]), "warm process killed": ("warm", [signal.SIGKILL]),
+    "parent killed": ("parent", [signal.SIGKILL]), "SIGINT": ("parent", [signal.SIGINT]),
+    "SIGINT twice": ("parent", [signal.SIGINT, signal.SIGINT]), "SIGTERM": ("parent", [signal.SIGTERM]),
+    "SIGHUP": ("parent", [signal.SIGHUP]),
+}  # fmt: skip
+
+
+def strike(
+    whom: str, signums: list[int], draws: random.Random, most: float, met: list[int], process: subprocess.Popen
+) -> None:
+    """Send signals to a sweep or a comparison, to its warm process or to one of its jobs, at a random time after its
+    first job has started.
+
+    Args:
+        whom: "parent", "warm" or "job".
+        signums: the signals, of which a second one comes up to 2.5 seconds after the first.
+        draws: the random times and the choice of the job.
+        most: the largest time in seconds.
+        met: gets each signal that was sent.
+        process: the sweep or the comparison.
+    """
+
+    def forks() -> list[tuple[int, int]]:
+        with contextlib.suppress(OSError):  # it has ended
+            warm = [pid for pid in children(process.pid) if "runs.warm" in command_line(pid)]
+            return [(pid, job) for pid in warm for job in children(pid)]
+        return []
+
+    while process.poll() is None and not forks():
+        time.sleep(0.01)
+    for wait, signum in zip((draws.uniform(0, most), draws.uniform(0, 2.5)), signums, strict=False):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait)
+        running = forks()
+        if process.poll() is None and running:
+            warm, job = draws.choice(running)
+            with contextlib.suppress(OSError):
+                os.kill({"parent": process.pid, "warm": warm, "job": job}[whom], signum)
+                met.append(signum)
+
+
 OTHERWISE = [
     {"trainer.enable_progress_bar": "true"},  # on a terminal
     {"trainer.enable_progress_bar": "false"},
@@ -584,8 +673,20 @@ def is_last(record: dict[str, list], epoch: int, number: int) -> bool:
     return f"epoch {epoch}, batch {number + 1}" not in record
 
 
-def program(folder: Path, words: dict[str, str], wait: float | None = None, signum: int = signal.SIGTERM) -> End:
-    """Start the command in a process of its own; a sweep if values are lists."""
+def program(
+    folder: Path,
+    words: dict[str, str],
+    wait: float | None = None,
+    signum: int = signal.SIGTERM,
+    strike: Callable[[subprocess.Popen], None] | None = None,
+) -> End:
+    """Start the command in a process of its own; a sweep if values are lists.
+
+    Args:
+        wait: seconds after which it is disturbed; None: never.
+        signum: the signal that it gets then.
+        strike: what is done then in place of that.
+    """
     arguments = command(folder, words)[1:]
     if "," in words.get("seed", ""):
         arguments = ["-m", *arguments[:-1], f"hydra.sweep.dir={folder.name}"]
@@ -598,7 +699,7 @@ def program(folder: Path, words: dict[str, str], wait: float | None = None, sign
         try:
             process.wait(timeout=wait)
         except subprocess.TimeoutExpired:
-            process.send_signal(signum)
+            strike(process) if strike else process.send_signal(signum)
             process.wait()
     out = log.read_text()
     assert "Traceback" not in out, out
@@ -624,10 +725,17 @@ def children(pid: int) -> list[int]:
 
 
 def processes(folder: Path) -> list[int]:
-    """Return the processes whose command has a folder in it."""
+    """Return the processes whose command has a folder in it, and the warm processes and jobs that run beside it."""
     numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     named = re.compile(rf"hydra\.\w+\.dir='?({re.escape(str(folder))}|{folder.name})\b")
-    return [pid for pid in numbers if named.search(command_line(pid))]
+    return [pid for pid in numbers if named.search(command_line(pid)) or is_fork(pid, folder.parent)]
+
+
+def is_fork(pid: int, place: Path) -> bool:
+    """Return whether a process is a warm process, or a job that was forked from one, in a working folder."""
+    with contextlib.suppress(OSError):
+        return "vaezoo.runs.warm" in command_line(pid) and os.path.samefile(f"/proc/{pid}/cwd", place)
+    return False
 
 
 def wait_for(happened: Callable[[], bool], otherwise: str, seconds: float = 90) -> None:
@@ -642,8 +750,8 @@ def wait_for(happened: Callable[[], bool], otherwise: str, seconds: float = 90) 
 KINDS = {
     "kills": ("kills", 220), "targeted": ("kills", 80), "nan": ("injections", 50), "signals": ("signals", 60),
     "twice": ("second signals", 4), "same": ("runs compared", 28), "commands": ("stopped commands", 4),
-    "parent": ("killed parents", 6), "reused": ("second commands", 20), "logging": ("killed services", 10),
-    "output": ("runs without output", 20),
+    "parent": ("killed parents", 6), "jobs": ("disturbances", 60), "reused": ("second commands", 20),
+    "logging": ("killed services", 10), "output": ("runs without output", 20),
 }  # fmt: skip
 
 

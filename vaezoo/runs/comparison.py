@@ -10,11 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from vaezoo.errors import ConfigError
-from vaezoo.runs.folder import RunFolder, short_error
+from vaezoo.runs.folder import JOB_FILE, RunFolder, short_error
 from vaezoo.runs.jobs import unresolved_overrides
 from vaezoo.runs.overrides import quote
 
-OWN_KEYS = ("task", "models", "seeds", "resume", "run_dir")  # of the comparison itself, not of its trainings
+OWN_KEYS = ("task", "models", "seeds", "jobs", "resume", "run_dir")  # of the comparison itself, not of its trainings
 
 
 class ComparisonJob(NamedTuple):
@@ -47,7 +47,8 @@ class ComparisonJob(NamedTuple):
         fit, test = RunFolder(training).read_summary(), RunFolder(evaluation).read_summary()
         started = "training" if (training / "metrics.csv").exists() else "waiting"
         error = test.get("error") or fit.get("error")
-        status = short_error(error) if error else test.get("status") or ("trained" if fit else started)
+        finished = "evaluating" if (evaluation / JOB_FILE).exists() else "trained"
+        status = short_error(error) if error else test.get("status") or (finished if fit else started)
         elbo = fit.get("test", {}).get("elbo")
         return [self.model, str(self.seed), status, "" if elbo is None else f"{elbo:.2f}"]
 

@@ -35,6 +35,7 @@ class RunFolder:
     ``job.json``                in the folder of a job: its number and its overrides
     ``sweep.json``              in the folder of a sweep: the overrides of its command
     ``.lock``                   locked by the process that writes to the folder
+    ``.training``               locked by the jobs of a sweep or comparison that train (``shares.take_share``)
     ==========================  =================================================================================
 
     Args:

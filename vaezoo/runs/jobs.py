@@ -1,14 +1,17 @@
-"""Jobs: commands of their own, one after another, each in a folder that records what became of it."""
+"""Jobs: commands of their own, several at a time, each in a folder that records what became of it."""
 
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
@@ -18,33 +21,34 @@ from vaezoo.runs.overrides import quote, same_overrides
 from vaezoo.runs.signals import SIGNALS
 from vaezoo.runs.warm import WarmJob, WarmProcess, is_supported
 
+Item = TypeVar("Item")
+
 
 class Jobs:
     """Runs this program with other overrides, each time in a process of its own.
 
     If a job raises, exits, is killed or crashes, its folder gets a summary with the reason. No random state, cache or
-    memory passes from one job to the next. A signal to stop is forwarded to the running job.
+    memory passes from one job to the next. A signal to stop is forwarded to the running jobs.
 
     Args:
         folder: the folder of all jobs. Each job has a folder below it.
         program: the command that starts this program, without overrides.
         resume: whether completed jobs are skipped, and the others resumed, each in its old folder.
         group: the name of the jobs' W&B group.
-        log: whether a job writes to ``job.log`` in its folder, not to the terminal.
         first: the number of the first job.
 
     Attributes:
+        log: whether a job writes to ``job.log`` in its folder, not to the terminal.
         stop_signal: the signal to stop that has arrived; None before.
     """
 
-    def __init__(
-        self, folder: Path, program: Sequence[str], resume: bool, group: str, log: bool = False, first: int = 0
-    ):
-        self.folder, self.program, self.resume, self.group, self.log = folder, program, resume, group, log
+    def __init__(self, folder: Path, program: Sequence[str], resume: bool, group: str, first: int = 0):
+        self.folder, self.program, self.resume, self.group, self.log = folder, program, resume, group, False
         self.existing = RunFolder(folder).read_jobs() if resume else {}
         self.next_number = max([first, *(job["job"] + 1 for job in self.existing.values())])
-        self.process: subprocess.Popen | WarmJob | None = None
+        self.running: set[subprocess.Popen | WarmJob] = set()
         self.warm: WarmProcess | None = None
+        self.warm_lock = threading.Lock()
         self.stop_signal: int | None = None
 
     def find(self, overrides: Sequence[str]) -> tuple[int, Path | None]:
@@ -67,13 +71,51 @@ class Jobs:
         """Return whether the job in a folder has completed and is to be skipped."""
         return self.resume and RunFolder(folder).is_completed
 
-    def run(self, overrides: Sequence[str], folder: Path) -> None:
-        """Run a job to its end; if it leaves no summary, write one with the reason."""
+    def run_all(
+        self, run: Callable[[Item, Mapping[str, str]], None], items: Sequence[Item], shares: Sequence[Mapping[str, str]]
+    ) -> Iterator[Item]:
+        """Call a function that runs jobs for each item, for several at the same time, and yield each item at its end.
+
+        Args:
+            run: the function. It is called in another thread with an item and the environment variables for its jobs.
+            items: what it is called with.
+            shares: environment variables of the jobs that run at the same time (``shares.divide_machine``).
+        """
+        free = SimpleQueue[Mapping[str, str]]()
+        for share in shares:
+            free.put(share)
+
+        def run_in_share(item: Item) -> None:
+            share = free.get()
+            try:
+                run(item, share)
+            finally:
+                free.put(share)
+
+        with ThreadPoolExecutor(len(shares)) as pool:
+            waiting = {pool.submit(run_in_share, item): item for item in items}
+            try:
+                while waiting:  # the time-out lets the handlers of signals run, which they do in this thread only
+                    for future in wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED).done:
+                        future.result()
+                        yield waiting.pop(future)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def run(self, overrides: Sequence[str], folder: Path, share: Mapping[str, str]) -> None:
+        """Run a job to its end; if it leaves no summary, write one with the reason.
+
+        Args:
+            overrides: those of the job.
+            folder: its folder.
+            share: environment variables of its own.
+        """
         if not self.wait_for_folder(folder):
             return
         resume = ["resume=auto"] * (self.resume and not any(text.startswith("resume=") for text in overrides))
         run_dir = f"hydra.run.dir={quote(folder.resolve())}"
-        code = self.call([*self.program, *overrides, *resume, run_dir], folder / "job.log")
+        code = self.call([*self.program, *overrides, *resume, run_dir], folder / "job.log", share)
         if code != 0 and "status" not in RunFolder(folder).read_summary():
             RunFolder(folder).write_summary({"status": "failed", "error": exit_reason(code)})
 
@@ -99,22 +141,29 @@ class Jobs:
                 time.sleep(0.2)
         return False
 
-    def call(self, command: list[str], log: Path) -> int:
+    def call(self, command: list[str], log: Path, share: Mapping[str, str]) -> int:
         """Run a job's command and return its exit code."""
-        environment = {"WANDB_RUN_GROUP": self.group} | os.environ
-        self.process = self.start(command, environment, log if self.log else None)
+        environment = {"WANDB_RUN_GROUP": self.group} | os.environ | dict(share)
+        process = self.start(command, environment, log if self.log else None)
+        self.running.add(process)
         if self.stop_signal:  # it arrived while the process started
-            self.process.send_signal(self.stop_signal)
-        return self.process.wait()
+            send_stop(process, self.stop_signal)
+        try:
+            return process.wait()
+        finally:
+            self.running.remove(process)
 
     def start(self, command: list[str], environment: dict[str, str], log: Path | None) -> subprocess.Popen | WarmJob:
         """Start a job's command, from a warm process if this machine supports it."""
         if is_supported():
+            with self.warm_lock:
+                self.warm = warm = self.warm or WarmProcess(command)
             try:
-                self.warm = self.warm or WarmProcess(command)
-                return self.warm.start(command[1:], environment, log)
+                return warm.start(command[1:], environment, log)
             except OSError as error:  # it was killed, for example because memory was short
-                self.close()
+                with self.warm_lock:
+                    if self.warm is warm and warm.process.poll() is not None:
+                        self.close()
                 print(f"{error}: the next job starts by itself", file=sys.stderr, flush=True)
         out: Any = None if log is None else log.open("a")
         # Own process group: the child gets Ctrl-C from us only. A second one would make it exit without saving.
@@ -128,12 +177,12 @@ class Jobs:
 
     @contextmanager
     def forwarding_signals(self) -> Iterator[None]:
-        """Forward signals to stop to the running job while a block runs, and remember the last one."""
+        """Forward signals to stop to the running jobs while a block runs, and remember the last one."""
 
         def forward(signum: int, frame: Any) -> None:
             self.stop_signal = signum
-            if self.process is not None:
-                self.process.send_signal(signum)
+            for process in tuple(self.running):
+                send_stop(process, signum)
 
         handled = [s for s in (*SIGNALS, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]  # nohup ignores one
         former = {signum: signal.signal(signum, forward) for signum in handled}
@@ -142,6 +191,11 @@ class Jobs:
         finally:
             for signum, handler in former.items():
                 signal.signal(signum, handler)
+
+
+def send_stop(process: subprocess.Popen | WarmJob, signum: int) -> None:
+    """Send a job a signal to stop. In place of SIGHUP, after which a job does not save, it gets SIGTERM."""
+    process.send_signal(signum if signum in SIGNALS else signal.SIGTERM)
 
 
 def program_command(hydra: Any) -> list[str]:

@@ -30,8 +30,9 @@ LIST_KEYS = ("models", "seeds")
 
 
 def relevant_overrides(overrides: Iterable[str]) -> list[str]:
-    """Return the overrides that say what is computed: without those of Hydra itself and without ``resume``."""
-    return [text for text in overrides if not text.lstrip("+~").startswith(("hydra.", "hydra/", "resume="))]
+    """Return the overrides that say what is computed: without those of Hydra itself, ``resume`` and ``jobs``."""
+    others = ("hydra.", "hydra/", "resume=", "jobs=")
+    return [text for text in overrides if not text.lstrip("+~").startswith(others)]
 
 
 def training_overrides(overrides: Iterable[str]) -> list[str]:

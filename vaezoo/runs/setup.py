@@ -18,6 +18,7 @@ from vaezoo.instantiate import build
 from vaezoo.loggers import WandB, call_or_disable
 from vaezoo.models import LatentVariableModel
 from vaezoo.runs.checks import check_optimizer, check_trainer
+from vaezoo.runs.shares import take_share
 from vaezoo.training.machine import keep_freed_memory, set_threads, skip_gpu_probe
 from vaezoo.training.schedulers import check_schedule
 
@@ -256,7 +257,7 @@ def describe_choice(model: LatentVariableModel, data: DataModule) -> str:
 
 
 def configure_machine(model: LatentVariableModel, data: DataModule, threads: int | None) -> None:
-    """Set the number of threads and the layout of the memory, for speed.
+    """Set the number of threads, take the share of a job beside others, and set the layout of the memory, for speed.
 
     Args:
         model: its parameters are laid out anew.
@@ -264,6 +265,7 @@ def configure_machine(model: LatentVariableModel, data: DataModule, threads: int
         threads: number of threads on the CPU; None: one for a small model, else torch's choice.
     """
     set_threads(threads, sum(p.numel() for p in model.parameters()) * data.batch_size)
+    take_share(torch.get_num_threads())
     keep_freed_memory()
     skip_gpu_probe()
     model.to(memory_format=torch.channels_last)  # convolutions on CPUs are fastest in this layout

@@ -2,8 +2,8 @@
 
 Starting Python and importing torch, Lightning and Hydra takes longer than many jobs. The warm process does it once.
 Each job is a fork of it, made before anything has run: no random state and no result is in it, and a job that raises,
-exits or is killed ends only itself. When the sweep ends, also if it is killed, the pipe to the warm process closes and
-the warm process ends; a job that still runs then gets SIGTERM, because it has lost its parent
+exits or is killed ends only itself. When the sweep ends, also if it is killed, the socket to the warm process closes
+and the warm process ends; jobs that still run then get SIGTERM, because they have lost their parent
 (``signals.stopping_with_parent``).
 
 It is used on Linux without an NVIDIA GPU. On macOS, a fork of a process that has loaded the system's frameworks may
@@ -15,6 +15,7 @@ import json
 import os
 import runpy
 import select
+import socket
 import subprocess
 import sys
 import warnings
@@ -22,14 +23,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from vaezoo.runs.signals import PARENT
 
 # What a training and an evaluation import. W&B comes first: its import takes longer the more modules are loaded.
-MODULES = ("wandb", "vaezoo.tasks.fit", "vaezoo.tasks.evaluate")
+MODULES = ("wandb", "vaezoo.tasks.fit", "vaezoo.tasks.evaluate", "sklearn.cluster", "sklearn.datasets")
 TASKS = ("task=fit", "task=evaluate")  # their jobs need these modules; no other task is known to need torch
-EVERY_SECONDS = 0.05  # the warm process looks whether its job has ended
+EVERY_SECONDS = 0.05  # the warm process looks whether jobs have ended
 
 
 def is_supported() -> bool:
@@ -42,11 +42,21 @@ class WarmJob:
 
     Args:
         warm: the warm process.
-        pid: the id of the job's process.
+        channel: the socket on which the job has told its process id and the warm process will tell its exit code.
     """
 
-    def __init__(self, warm: "WarmProcess", pid: int):
-        self.warm, self.pid = warm, pid
+    def __init__(self, warm: subprocess.Popen, channel: socket.socket):
+        self.warm, self.channel = warm, channel
+        self.answers = channel.makefile("rb")
+        pid = self.read("pid")
+        if pid is None:
+            raise OSError("the process that starts jobs has ended")
+        self.pid = pid
+
+    def read(self, name: str) -> int | None:
+        """Return the next answer; None if both the warm process and the job have ended before."""
+        line = self.answers.readline()
+        return json.loads(line)[name] if line else None
 
     def send_signal(self, signum: int) -> None:
         """Send a signal to the job. Nothing happens if it has ended."""
@@ -54,16 +64,22 @@ class WarmJob:
             os.kill(self.pid, signum)
 
     def wait(self) -> int:
-        """Wait until the job has ended, and return its exit code; that of the warm process if this one was killed.
+        """Wait until the job has ended, and return its exit code.
 
-        As in ``subprocess``, the code is the negative number of a signal that has killed the process.
+        As in ``subprocess``, the code is the negative number of a signal that has killed the process. If the warm
+        process was killed, the job has got SIGTERM, and the code is that of the warm process.
         """
-        answer = self.warm.read_answer()
-        return self.warm.process.wait() if answer is None else answer["code"]
+        code = self.read("code")
+        self.answers.close()
+        self.channel.close()
+        return self.warm.wait() if code is None else code
 
 
 class WarmProcess:
     """A warm process. While the caller goes on, it imports the command line and, for most tasks, ``MODULES``.
+
+    It forks jobs for several threads of the caller at the same time: each job has a socket of its own, which the
+    caller sends to the warm process. The request and the job's process id do not pass through the warm process.
 
     Attributes:
         process: the process itself.
@@ -75,14 +91,11 @@ class WarmProcess:
     def __init__(self, overrides: Sequence[str] = ()) -> None:
         tasks = [text for text in overrides if text.startswith("task=")]
         modules = MODULES if all(text in TASKS for text in tasks) else ()
-        requests, self.requests = os.pipe()
-        self.answers, answers = os.pipe()
-        command = [sys.executable, "-m", "vaezoo.runs.warm", str(requests), str(answers), *modules]
-        # Own process group: Ctrl-C reaches the sweep only, which forwards it to the job.
-        self.process = subprocess.Popen(command, pass_fds=(requests, answers), process_group=0)
-        os.close(requests)
-        os.close(answers)
-        self.unread = b""
+        self.requests, requests = socket.socketpair()
+        command = [sys.executable, "-m", "vaezoo.runs.warm", str(requests.fileno()), *modules]
+        # Own process group: Ctrl-C reaches the sweep only, which forwards it to the jobs.
+        self.process = subprocess.Popen(command, pass_fds=[requests.fileno()], process_group=0)
+        requests.close()
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path | None) -> WarmJob:
         """Start a job.
@@ -93,77 +106,82 @@ class WarmProcess:
             log: the file to which its output is appended; None: the terminal.
 
         Raises:
-            OSError: the warm process has ended.
+            OSError: the warm process has ended, or cannot start one more process.
         """
         request = {"arguments": list(arguments), "environment": dict(environment), "folder": os.getcwd()}
         text = json.dumps(request | {"log": None if log is None else str(log.absolute())})
-        rest = memoryview(text.encode() + b"\n")
-        while rest:
-            rest = rest[os.write(self.requests, rest) :]
-        answer = self.read_answer()
-        if answer is None:
-            raise OSError("the process that starts jobs has ended")
-        return WarmJob(self, answer["pid"])
-
-    def read_answer(self) -> dict[str, int] | None:
-        """Return the next answer of the warm process; None if it has ended."""
-        while b"\n" not in self.unread:
-            if not (part := os.read(self.answers, 2**16)):
-                return None
-            self.unread += part
-        line, self.unread = self.unread.split(b"\n", 1)
-        return json.loads(line)
+        channel, job_end = socket.socketpair()
+        with job_end:
+            socket.send_fds(self.requests, [b"+"], [job_end.fileno()])
+        channel.sendall(text.encode() + b"\n")
+        return WarmJob(self.process, channel)
 
     def close(self) -> None:
         """End the warm process."""
-        os.close(self.requests)
-        os.close(self.answers)
+        self.requests.close()
         self.process.wait()
 
 
-def serve(requests: int, answers: int) -> list[str] | None:
-    """Fork a job for each request. The warm process returns None when the pipe closes, and a job its arguments.
+def serve(requests: socket.socket) -> list[str] | None:
+    """Fork a job for each socket that comes. The warm process returns None when no more can come, and a job its
+    arguments.
+
+    The warm process and the job keep the job's socket open, so that the caller reads its end when both have ended.
 
     Args:
-        requests: file descriptor of the requests, a line of JSON each.
-        answers: file descriptor of the answers: the id of a job's process when it starts, its exit code when it ends.
+        requests: the socket on which the sockets of jobs come.
     """
-    while line := read_line(requests):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # NumPy has threads, which it restarts in a fork
-            pid = os.fork()
-        if pid == 0:
-            os.close(requests)
-            os.close(answers)
-            return prepare(json.loads(line))
-        os.write(answers, json.dumps({"pid": pid}).encode() + b"\n")
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        while not ended:
-            if select.select([requests], [], [], EVERY_SECONDS)[0]:  # the next request comes later: the pipe is closed
+    warm, channels = os.getpid(), dict[int, socket.socket]()
+    while True:
+        if select.select([requests], [], [], EVERY_SECONDS if channels else None)[0]:
+            _, files, *_ = socket.recv_fds(requests, 1, 1)
+            if not files:  # the caller has closed the socket, or was killed
                 return None
+            channel = socket.socket(fileno=files[0])
+            pid = fork()
+            if pid == 0:
+                for other in (requests, *channels.values()):
+                    other.close()
+                return prepare(channel, warm)
+            if pid is None:
+                channel.close()
+            else:
+                channels[pid] = channel
+        for pid in list(channels):
             ended, status = os.waitpid(pid, os.WNOHANG)
-        try:
-            os.write(answers, json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
-        except BrokenPipeError:  # the caller was killed
-            return None
+            if ended:
+                with channels.pop(pid) as channel, suppress(OSError):  # the caller was killed
+                    channel.sendall(json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
+
+
+def fork() -> int | None:
+    """Fork this process as ``os.fork`` does; return None if that fails, for example because memory is short."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy has threads, which it restarts in a fork
+        with suppress(OSError):
+            return os.fork()
     return None
 
 
-def read_line(file: int) -> bytes:
-    """Return the next line of a file descriptor; what has come of it if the file ends."""
-    line = b""
-    while not line.endswith(b"\n") and (part := os.read(file, 2**16)):
-        line += part
-    return line
+def prepare(channel: socket.socket, warm: int) -> list[str]:
+    """Give this process, a fork, its own group, environment, folder and output, and return the job's arguments.
 
-
-def prepare(request: dict[str, Any]) -> list[str]:
-    """Give this process, a fork, its own group, environment, folder and output, and return the job's arguments."""
+    Args:
+        channel: the job's socket.
+        warm: the process id of the warm process.
+    """
+    with channel.makefile("rb") as file:
+        line = file.readline()
+    if not line.endswith(b"\n"):  # the caller was killed
+        os._exit(1)
+    request = json.loads(line)
     os.setpgid(0, 0)
+    channel.sendall(json.dumps({"pid": os.getpid()}).encode() + b"\n")
+    os.set_inheritable(channel.detach(), False)  # it stays open until this process ends
     os.environ.clear()
     os.environ.update(request["environment"])
     if PARENT in os.environ:
-        os.environ[PARENT] = str(os.getppid())
+        os.environ[PARENT] = str(warm)
     os.chdir(request["folder"])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[1:1] = [path for path in paths if path and path not in sys.path]
@@ -189,13 +207,13 @@ def main() -> None:
     """Be a warm process; in its forks, run the job."""
     import gc
 
-    requests, answers, *modules = sys.argv[1:]
+    requests, *modules = sys.argv[1:]
     gc.disable()  # as in ``cli.run_task``
     for name in (*modules, "vaezoo.cli"):
         import_module(name)
     gc.enable()
     gc.freeze()  # the forks share the pages of what is imported
-    arguments = serve(int(requests), int(answers))
+    arguments = serve(socket.socket(fileno=int(requests)))
     if arguments is not None:
         run_program(arguments)
 

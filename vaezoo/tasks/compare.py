@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from vaezoo.runs.comparison import ComparisonJob, comparison_job, compose_config
 from vaezoo.runs.folder import JOB_FILE, RunFolder, write_atomic
 from vaezoo.runs.jobs import Jobs, program_command
 from vaezoo.runs.setup import build_run, open_loggers
+from vaezoo.runs.shares import divide_machine
 from vaezoo.runs.signals import Stopped
 from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import is_own_data
@@ -37,7 +38,8 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     """Train each model with each seed, evaluate all runs and write one comparison.
 
     Each training is a job of its own under ``runs/``, its evaluation another one under ``evaluations/``.
-    ``resume=auto`` runs what is missing. A job that fails is a row with the reason. The folder then has
+    Several models and seeds run at the same time (``jobs``). ``resume=auto`` runs what is missing. A job that fails is
+    a row with the reason. The folder then has
     ``comparison.csv``, ``comparison.md``, ``report.html`` and ``figures/``.
 
     Args:
@@ -48,7 +50,8 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
         **options: as in ``evaluate``.
 
     Raises:
-        ConfigError: no models or seeds, or a setting that cannot be built.
+        ConfigError: no models or seeds, a setting that cannot be built, or ``jobs`` is neither an integer >= 1 nor
+            "auto".
         ChildProcessError: a job failed. The comparison is written all the same.
     """
     seeds = checked_seeds(models, seeds)
@@ -56,11 +59,11 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     groups = select_groups(metrics)
     shared, folder, start = training_overrides(), Path(config["run_dir"]), time.perf_counter()
     command = program_command(HydraConfig.get())
-    jobs = Jobs(folder, command, bool(config["resume"]), group=f"compare-{folder.name}", log=True)
+    jobs = Jobs(folder, command, bool(config["resume"]), group=f"compare-{folder.name}")
     asked = [f"task.{key}={to_override(value)}" for key, value in {"metrics": metrics, **options}.items()]
     members = [comparison_job(folder, str(model), seed, shared, asked) for seed in seeds for model in models]
-    check_models(members[: len(models)])
-    run_jobs(jobs, members, folder)
+    configs = check_models(members[: len(models)])
+    run_jobs(jobs, members, divide_machine(config["jobs"], configs, len(members), folder / ".training"))
     title = f"{', '.join(map(str, models))} on {describe_place(config)}"
     places = [place for member in members for place in member.stages if (place / JOB_FILE).exists()]
     if "disentanglement" in groups and jobs.stop_signal is None:
@@ -107,33 +110,47 @@ def checked_seeds(models: Any, seeds: Any) -> list[int]:
     return seeds
 
 
-def check_models(members: Sequence[ComparisonJob]) -> None:
-    """Build every model before any is trained, to fail early.
+def check_models(members: Sequence[ComparisonJob]) -> list[dict[str, Any]]:
+    """Build every model before any is trained, to fail early, and return the configs of their trainings.
 
     Raises:
         ConfigError: a model or its overrides are wrong.
     """
+    configs = []
     for member in members:
         with seeding.isolated(torch.device("cpu"), 0, "compare"):
             overrides = next(iter(member.stages.values()))
             try:
-                build_run(compose_config(overrides))
+                configs.append(compose_config(overrides))
+                build_run(configs[-1])
             except (HydraException, ValueError) as error:
                 raise ConfigError(f"{member.model}: {describe_error(error, overrides)}") from error
+    return configs
 
 
-def run_jobs(jobs: Jobs, members: Sequence[ComparisonJob], folder: Path) -> None:
-    """Run the stages that have not completed, one after another, with a live table on the terminal."""
+def run_jobs(jobs: Jobs, members: Sequence[ComparisonJob], shares: Sequence[Mapping[str, str]]) -> None:
+    """Run the stages that have not completed, with a live table on the terminal.
+
+    Args:
+        jobs: what runs them.
+        members: their models and seeds. The stages of each run one after another.
+        shares: environment variables of as many jobs as run at the same time.
+    """
+    jobs.log = True
+    known = {place: jobs.find(overrides) for member in members for place, overrides in member.stages.items()}
+
+    def run(member: ComparisonJob, share: Mapping[str, str]) -> None:
+        for place, overrides in member.stages.items():
+            number, found = known[place]
+            restart = [] if found else ["resume=null"]  # the folder may hold an evaluation with other settings
+            if jobs.stop_signal is None and not (found and jobs.is_complete(found)):
+                job_folder = jobs.create_folder(number, overrides, str(place.relative_to(jobs.folder)))
+                jobs.run([*overrides, *restart], job_folder, share)
+            if not RunFolder(place).is_completed:
+                break
+
     with closing(jobs), jobs.forwarding_signals(), live_status_table(members) as console:
-        for member in members:
-            for place, overrides in member.stages.items():
-                number, found = jobs.find(overrides)
-                restart = [] if found else ["resume=null"]  # the folder may hold an evaluation with other settings
-                if jobs.stop_signal is None and not (found and jobs.is_complete(found)):
-                    job_folder = jobs.create_folder(number, overrides, str(place.relative_to(folder)))
-                    jobs.run([*overrides, *restart], job_folder)
-                if not RunFolder(place).is_completed:
-                    break
+        for member in jobs.run_all(run, members, shares):
             if not console.is_terminal:
                 console.print("  ".join(member.status()))
 

@@ -15,7 +15,7 @@ with suppress(ImportError):
 
     optuna = OptunaSweeperConf(
         direction="${callbacks.checkpoint_best.mode}imize",
-        n_jobs=1,  # trials that are drawn at a time, for a launcher that runs them in parallel
+        n_jobs=1,  # trials that are proposed at a time, and run side by side
         max_failure_rate=1.0,
     )
     store = ConfigStore.instance().store
