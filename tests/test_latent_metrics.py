@@ -281,7 +281,7 @@ def test_sphere():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "no collapse: 22 of 50 dimensions are used (the active_units)"),
+        ({}, "no collapse: 22 of 50 dimensions are used (all but the collapsed_units)"),
         ({"collapsed_units": 37.0}, "no collapse: 13 of 50 dimensions are used (all but the collapsed_units)"),
         ({"collapsed_units": 38.0}, "38 of 50 dimensions are unused (by collapsed_units)"),
         ({"collapsed_units": 50.0}, "posterior collapse: KL 24.50 nats"),

@@ -324,10 +324,9 @@ def check_encoding(
             f"{path} was trained on {data.noun}s with other scales, categories or tokens than these, so the numbers in "
             f"x would mean something else: use the data of the training{new if isinstance(data, OwnData) else ''}"
         )
-    names: tuple[Any, Any] = saved.get("class_names"), present.get("class_names")
+    names = saved.get("class_names"), present.get("class_names")
     if model.conditional and all(names) and names[0] != names[1]:
-        before, now = (name_some(some) for some in names)
-        raise ConfigError(f"{path} was trained with the classes {before}, not with {now}: use the same classes")
+        raise ConfigError(f"{path} was trained with the classes {names[0]}, not with {names[1]}: use the same classes")
 
 
 def command_overrides() -> list[str]:
