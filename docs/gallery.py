@@ -85,7 +85,8 @@ def draw(run: TrainedRun, subtitle: str) -> tuple[list[str], pictures.Picture]:
     height, width = (0, 0) if is_table else display(batch.x[:1]).shape[2:]
     num = NUM_ROWS if is_table else NUM_LARGE if width > LARGE_SIDE else pictures.NUM_COLUMNS
     num_samples = 20 if pictures.takes_labels(run.model) and not is_table else num
-    num_samples *= 1 + (num == num_samples == pictures.NUM_COLUMNS and height < LARGE_SIDE / 2)
+    is_small = num == num_samples == pictures.NUM_COLUMNS and height < LARGE_SIDE / 2 and height <= 2 * width
+    num_samples *= 1 + is_small
     with torch.no_grad(), isolated(run.model.device, 0, "gallery"):
         found = {"reconstructions": pictures.reconstructions(run.model, batch, num, "", display)}
         found["samples"] = pictures.samples(run.model, batch, num_samples, "", display)
