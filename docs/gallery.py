@@ -37,11 +37,11 @@ ZOO = REPO / "docs" / "zoo"
 CAPTIONS = {
     "reconstructions": "reconstructions: inputs, and below each the {point} of p(x | z) at its code",
     "samples": "samples: z ~ p(z)",
-    "traversals": "traversals: one dimension of z moves, in standard deviations of the {source}, "
+    "traversals": "traversals: one dimension of z moves, in standard deviations of the {source}; "
     "{mark}: nearest to the code",
 }
 WIDTH, LARGEST = 800, 100_000  # pixels of a row of large images, such as texts; bytes of a file
-NUM_ROWS, NUM_LARGE, LARGE_SIDE = 4, 6, 128  # rows of a table; images that are wider than the last number, in pixels
+NUM_ROWS, NUM_LARGE, LARGE_SIDE = 4, 6, 128  # rows of a table; images with a side above the last number, in pixels
 NUM_EXAMPLES = 100  # of which the labels and the use of the dimensions are taken
 PAIRS = "data=digit_labels trainer.max_epochs=60 optimizer.lr=3e-3 model.latent_dim=16"
 TABLE = "data=tables/breast_cancer data.holes=0.3 trainer.max_epochs=50"
@@ -83,15 +83,17 @@ def draw(run: TrainedRun, subtitle: str) -> tuple[list[str], pictures.Picture]:
         return [], np.empty((0, 0, 3), np.uint8)
     is_table = display.to_cells is not None
     height, width = (0, 0) if is_table else display(batch.x[:1]).shape[2:]
-    num = NUM_ROWS if is_table else NUM_LARGE if width > LARGE_SIDE else pictures.NUM_COLUMNS
+    per_row = WIDTH // width if max(height, width) > LARGE_SIDE else pictures.NUM_COLUMNS
+    num = NUM_ROWS if is_table else max(per_row, NUM_LARGE // per_row * per_row)
     num_samples = 20 if pictures.takes_labels(run.model) and not is_table else num
-    num_samples *= 1 + (num == num_samples == pictures.NUM_COLUMNS and height < LARGE_SIDE / 2)
+    is_small = num == num_samples == pictures.NUM_COLUMNS and height < LARGE_SIDE / 2 and height <= 2 * width
+    num_samples *= 1 + is_small
     with torch.no_grad(), isolated(run.model.device, 0, "gallery"):
         found = {"reconstructions": pictures.reconstructions(run.model, batch, num, "", display)}
         found["samples"] = pictures.samples(run.model, batch, num_samples, "", display)
         axes = pictures.measure_latent_axes(run.model, batch)
         if axes is not None:
-            rows = 1 if is_table else 3 if height > 2 * width else 6
+            rows = 1 if is_table else 3 if height > min(2 * width, LARGE_SIDE) else 6
             found["traversals"] = pictures.traversals(run.model, batch, axes, "", rows, display)
     names = {
         "point": display.points.removesuffix("s"),
