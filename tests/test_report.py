@@ -20,7 +20,7 @@ from scipy import stats
 from vaezoo.errors import ConfigError
 from vaezoo.pictures import add_labels
 from vaezoo.report import Run, read_runs, write_figures, write_report
-from vaezoo.report.charts import MARKERS, curves, placed, rate_plane
+from vaezoo.report.chart_layout import on_axis
 from vaezoo.report.page import LIMIT, thumbnail
 from vaezoo.report.read import read_curves
 from vaezoo.report.statistics import compare, differing, interval

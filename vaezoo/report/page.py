@@ -14,19 +14,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity
+from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity, use_noun
 from vaezoo.pictures import TITLE_HEIGHT
+from vaezoo.report.figures import CURVE_POINTS, compiled, draw, vega_script
 from vaezoo.report.labels import label, leading_columns, protocol, quantities
-from vaezoo.report.read import Point, Run, drawn_at
+from vaezoo.report.read import Run, drawn_at
 from vaezoo.report.statistics import Comparison, Variant, compare, difference, differing
 from vaezoo.runs.folder import non_finite_to_none, write_atomic
 
 LIMIT = 2_000_000  # bytes of the file
-POINTS = 30_000  # of all curves, at most
-CURVE_POINTS = 150  # of one curve, at most
+POINTS = 12_000  # of all curves, at most
 PICTURE_BYTES = 40_000  # of one picture, at most
 WIDEST, NARROWEST = 800, 160  # px that a picture is shrunk to
 DIFFERENCE = Quantity(
@@ -77,7 +76,7 @@ def filled(page: dict[str, Any]) -> str:
     text = folder.joinpath("page.html").read_text(encoding="utf-8")
     for name in ("page.css", "charts.js", "page.js"):
         text = text.replace(f"[[{name}]]", folder.joinpath(name).read_text(encoding="utf-8"))
-    return text.replace("[[data]]", data)
+    return text.replace("[[vega]]", vega_script()).replace("[[data]]", data)
 
 
 def contents(runs: Sequence[Run], file: Path, title: str) -> dict[str, Any]:
@@ -93,11 +92,11 @@ def contents(runs: Sequence[Run], file: Path, title: str) -> dict[str, Any]:
         "title": title,
         "date": ended(runs),
         "versions": list(dict.fromkeys(part for run in runs for part in provenance(run.summary))),
-        "runs": [described(run, labels.get(id(run)), file, keys, points) for run in runs],
-        "comparisons": [compared(c, index) for c in comparisons],
+        "runs": [described(run, labels.get(id(run)), file, keys) for run in runs],
+        "comparisons": [compared(c, index) | drawn(c, index, points) for c in comparisons],
         "incomplete": [i for i, run in enumerate(runs) if not run.completed],
         "quantities": descriptions(runs),
-        "bounds": BOUNDS,
+        "bounds": {ending: use_noun(words, runs[0].noun) for ending, words in BOUNDS.items()},
         "captions": CAPTIONS,
         "left_out": 0,
     }
@@ -143,14 +142,16 @@ def compared(comparison: Comparison, index: dict[int, int]) -> dict[str, Any]:
     leading = leading_columns(known, names)
     rest = [name for name in names if name not in known or known[name].column is None]
     if "elbo" in leading and len(comparison.variants) > 1:
-        leading.insert(1, "difference")
+        leading.insert(leading.index("elbo") + 1, "difference")
     best = comparison.variants[0]
     return {
         "elbo_kind": comparison.elbo_kind,
         "headline": comparison.headline,
-        "verdicts": comparison.verdicts,
+        "verdicts": [verdict._asdict() for verdict in comparison.verdicts],
+        "noun": comparison.runs[0].noun,
         "keys": comparison.keys,
         "columns": [*leading, *rest],
+        "leading": len(leading),
         "protocols": {name: text for name in names if (text := protocol(name, comparison.runs, known))},
         "variants": [summed(variant, best, index) for variant in comparison.variants],
         "runs": [index[id(run)] for run in comparison.runs],
@@ -165,12 +166,45 @@ def summed(variant: Variant, best: Variant, index: dict[int, int]) -> dict[str, 
     return {
         "label": variant.label,
         "tried": variant.tried,
+        "collapsed": variant.collapsed,
         "numbers": {name: value._asdict() for name, value in numbers.items()},
         "runs": [index[id(run)] for run in variant.runs],
     }
 
 
-def described(run: Run, label: str | None, file: Path, keys: Sequence[str], points: int) -> dict[str, Any]:
+def drawn(comparison: Comparison, index: dict[int, int], points: int) -> dict[str, Any]:
+    """The charts of a comparison, their data, and the look of each variant."""
+    from vaezoo.report.charts import dashes, shapes
+
+    charts = draw(comparison, index, points, legend=False)
+    return {
+        "charts": [
+            {"name": c.name, "title": c.title, "spec": compiled(c, paper=False), "marks": c.marks, "place": c.place,
+             "tip": c.tip}
+            for c in charts
+        ],
+        "rows": {name: by_columns(rows) for chart in charts for name, rows in chart.rows.items()},
+        "shapes": shapes(len(comparison.variants)),
+        "dashes": [" ".join(map(str, dash)) for dash in dashes(len(comparison.variants))],
+    }  # fmt: skip
+
+
+def by_columns(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A table by columns, which is shorter: numbers are rounded, and each text is there once."""
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        column = [row.get(name) for row in rows]
+        texts = list(dict.fromkeys(column)) if any(isinstance(value, str) for value in column) else []
+        numbered = {text: i for i, text in enumerate(texts)}
+        columns[name] = (
+            {"texts": texts, "codes": [numbered[value] for value in column]}
+            if texts
+            else [float(f"{value:.7g}") if isinstance(value, float) else value for value in column]
+        )
+    return columns
+
+
+def described(run: Run, label: str | None, file: Path, keys: Sequence[str]) -> dict[str, Any]:
     """A run without its pictures.
 
     Args:
@@ -178,7 +212,6 @@ def described(run: Run, label: str | None, file: Path, keys: Sequence[str], poin
         label: its variant.
         file: the page, which paths are relative to.
         keys: settings that differ between the runs.
-        points: most points of a curve.
     """
     summary = run.summary
     return {
@@ -192,7 +225,6 @@ def described(run: Run, label: str | None, file: Path, keys: Sequence[str], poin
         "per_dimension": {
             name: [float(f"{value:.4g}") for value in values] for name, values in run.per_dimension.items()
         },
-        "curves": {split: thinned(curve, points) for split, curve in run.curves.items()},
         "settings": {key: run.settings.get(key) for key in keys},
         "command": shlex.join(["python", "run.py", *run.overrides]),
         "folder": os.path.relpath(run.folder, file.resolve().parent),
@@ -201,13 +233,9 @@ def described(run: Run, label: str | None, file: Path, keys: Sequence[str], poin
         "steps": summary.get("steps"),
         "provenance": ", ".join(provenance(summary)),
         "pictures": [],
+        "texts": run.texts,
+        "sounds": [],
     }
-
-
-def thinned(curve: Sequence[Point], num: int) -> list[list[float]]:
-    """At most ``num`` points of a curve, evenly spaced, with the first and the last: [epoch, step, ELBO]."""
-    kept = np.linspace(0, max(len(curve) - 1, 0), min(len(curve), max(num, 2))).round().astype(int)
-    return [[round(curve[i].epoch, 3), curve[i].step, round(curve[i].elbo, 4)] for i in kept]
 
 
 def provenance(summary: dict[str, Any]) -> list[str]:

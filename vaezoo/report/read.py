@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vaezoo.errors import ConfigError
+from vaezoo.metrics.latent import collapse_note
 from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity
 from vaezoo.old_names import update_config, update_override
 from vaezoo.runs.folder import JOB_FILE, RunFolder, short_error
@@ -36,11 +37,13 @@ class Point(NamedTuple):
         epoch: epochs trained.
         step: optimizer steps trained.
         elbo: the ELBO, nats per example.
+        kl: the KL, nats per example; None if it was not logged.
     """
 
     epoch: float
     step: int
     elbo: float
+    kl: float | None = None
 
 
 @dataclass
@@ -55,6 +58,8 @@ class Run:
         config: its config; resolved if the run wrote a summary.
         curves: the ELBO over training, for "val" and "train".
         pictures: the newest picture of each kind.
+        texts: texts that it generated, of the newest ``task=sample``.
+        sounds: sounds that it generated, of the newest ``task=sample``.
         num_seeds: number of seeds that its comparison was asked for; 0 if it is in none.
     """
 
@@ -65,6 +70,8 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, list[Point]] = field(default_factory=dict)
     pictures: dict[str, Path] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+    sounds: list[Path] = field(default_factory=list)
     num_seeds: int = 0
 
     @property
@@ -79,11 +86,16 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """Sentence of the evaluation on unused dimensions; empty if the model uses its latent space."""
+        """Sentence on unused dimensions, of the evaluation or from the KL; empty if the model uses its latent space."""
         found = self.summary.get("verdict")
         if found is None:
-            return old_verdict(self.summary.get("notes", []))
+            return old_verdict(self.summary.get("notes", [])) or collapse_note(self.test.get("kl", math.inf))
         return str(found["text"]) if found["collapsed"] or found["mostly_unused"] else ""
+
+    @property
+    def collapsed(self) -> bool:
+        """Return whether the posterior has collapsed: the decoder ignores z."""
+        return self.verdict.startswith("posterior collapse")
 
     @cached_property
     def overrides_by_key(self) -> dict[str, Any]:
@@ -294,7 +306,7 @@ def is_evaluation_of(run: Run, trained: Run) -> bool:
 
 
 def read_curves(file: Path, summary: dict[str, Any]) -> dict[str, list[Point]]:
-    """Read the validation and training ELBO from a ``metrics.csv``, if it exists.
+    """Read ELBO and KL on validation and training data from a ``metrics.csv``, if it exists.
 
     Its rows count steps and epochs from 0. A validation within an epoch is placed at the fraction that was trained. The
     summary gives the steps per epoch; without one, the longest epoch in the file counts as complete.
@@ -306,12 +318,17 @@ def read_curves(file: Path, summary: dict[str, Any]) -> dict[str, list[Point]]:
     places = [(int(row["step"]) + 1, int(row["epoch"]) + 1) for row in rows]
     curves = {}
     for split in ("val", "train"):
-        found = [(*place, row.get(f"{split}/elbo")) for place, row in zip(places, rows, strict=True)]
-        marks = [(step, epoch, float(cell)) for step, epoch, cell in found if cell and math.isfinite(float(cell))]
-        longest = max((step / epoch for step, epoch, _ in marks), default=1.0)
+        found = [(*place, *(finite(row.get(f"{split}/{name}")) for name in ("elbo", "kl"))) for place, row in
+                 zip(places, rows, strict=True)]  # fmt: skip
+        longest = max((step / epoch for step, epoch, elbo, _ in found if elbo is not None), default=1.0)
         per_epoch = summary["steps"] / summary["epochs"] if summary.get("epochs") else longest
-        curves[split] = [Point(step / per_epoch, step, elbo) for step, _, elbo in marks]
+        curves[split] = [Point(step / per_epoch, step, elbo, kl) for step, _, elbo, kl in found if elbo is not None]
     return curves
+
+
+def finite(cell: str | None) -> float | None:
+    """The number in a cell; None if the cell is empty or its number is not finite."""
+    return float(cell) if cell and math.isfinite(float(cell)) else None
 
 
 def read_pictures(folder: Path) -> dict[str, Path]:

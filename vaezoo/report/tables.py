@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from vaezoo.metrics.quantities import BOUNDS, Quantity
+from vaezoo.metrics.quantities import BOUNDS, Quantity, use_noun
 from vaezoo.report.labels import leading_columns, protocol
 from vaezoo.report.read import Run
 from vaezoo.report.statistics import Comparison, Interval, compare, difference
@@ -83,7 +83,7 @@ def markdown(runs: Sequence[Run], title: str, root: Path) -> str:
     """
     lines = [f"# {title}", ""]
     for comparison in compare(runs):
-        lines += [f"## {comparison.elbo_kind}", "", *pipes(*table(comparison)), "", EXPLANATION, ""]
+        lines += [f"## {comparison.elbo_kind}", "", *pipes(*table(comparison)), "", use_noun(EXPLANATION, comparison.runs[0].noun), ""]
         variants = comparison.variants
         verdicts = [f"- {verdict}" for verdict in comparison.verdicts]
         lines += [*verdicts, ""] if verdicts else []
