@@ -119,7 +119,8 @@ class Charts:
             .mark_rule(style="faint", strokeOpacity=alt.ExprRef(SEEN))
             .encode(x2="mean_kl:Q", y2="mean_distortion:Q"),
             base.mark_point(size=110, strokeWidth=2, opacity=alt.ExprRef(SEEN)).encode(
-                self.colour, self.encoding(alt.Shape, self.shapes, self.legend), *self.fill([row["active_units"] for row in rows])
+                self.colour, self.encoding(alt.Shape, self.shapes, self.legend),
+                *self.fill([row["active_units"] for row in rows]),
             ),
             names.mark_text(
                 align=alt.ExprRef("datum.align"), dx=alt.ExprRef("datum.dx"), dy=alt.ExprRef("datum.dy"),
@@ -135,21 +136,14 @@ class Charts:
         known = [value for value in values if value is not None]
         if not known:
             return []
-        least, most = min(known), max(known)
-        bar = {
-            "orient": "bottom",
-            "direction": "horizontal",
-            "values": [least, most],
-            "gradientLength": 90,
-            "format": "d",
-        }
-        legend = (
-            alt.Legend(title=self.title("active_units").partition(" (")[0], titleOrient="left", **bar)
-            if most > least
-            else None
-        )
-        scale = alt.Scale(domain=[least, most if most > least else least + 1], range=VIRIDIS)
-        return [alt.Fill("active_units:Q", scale=scale, legend=legend)]
+        span = [min(known), max(known)]
+        legend = alt.Legend(
+            title="active units", titleOrient="left", orient="bottom", direction="horizontal", gradientLength=90,
+            values=span, format="d",
+        )  # fmt: skip
+        same = span[0] == span[1]
+        scale = alt.Scale(domain=[span[0], span[0] + 1] if same else span, range=VIRIDIS)
+        return [alt.Fill("active_units:Q", scale=scale, legend=None if same else legend)]
 
     def curve(self, key: str) -> Chart | None:
         """Draw a number over the training, thick for validation and thin for training."""

@@ -193,8 +193,9 @@ function bars(name, values) {
 
 /** Pictures, texts and sounds of a run of each model, large and side by side. */
 function examples(comparison) {
-  const shown = comparison.variants.map((variant, i) => [i, DATA.runs[variant.runs.find((id) => DATA.runs[id].pictures.length || DATA.runs[id].texts.length || DATA.runs[id].sounds.length)]])
-    .filter(([, run]) => run);
+  const has = (...kinds) => (id) => kinds.some((kind) => DATA.runs[id][kind].length);
+  const shown = comparison.variants.map(({ runs }, i) => [i, runs.find(has("texts", "sounds")) ?? runs.find(has("pictures"))])
+    .filter(([, id]) => id !== undefined).map(([i, id]) => [i, DATA.runs[id]]);
   const figure = (run, kind) => {
     const picture = run.pictures.find((other) => other.kind === kind);
     return picture ? el("figure", {}, el("img", { src: picture.source, alt: `${kind} of ${run.label}` }), el("figcaption", {}, captionOf(picture))) : null;

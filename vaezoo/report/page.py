@@ -27,7 +27,9 @@ from vaezoo.runs.folder import non_finite_to_none, write_atomic
 LIMIT = 2_000_000  # bytes of the file
 POINTS = 12_000  # of all curves, at most
 PICTURE_BYTES = 40_000  # of one picture, at most
-WIDEST, NARROWEST = 800, 160  # px that a picture is shrunk to
+LARGE, LARGE_KINDS = 3, ("samples", "reconstructions")  # so many times the bytes for what is shown large
+SOUND_BYTES = 150_000  # of one sound, at most
+WIDEST, NARROWEST = 800, 140  # px that a picture is shrunk to
 DIFFERENCE = Quantity(
     "nats per image",
     "the test ELBO minus the best model's, seed by seed: negative for the worse",
@@ -55,16 +57,23 @@ def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
         title: the page's heading.
     """
     page = contents(runs, file, title)
-    room = LIMIT - len(filled(page)) - 10_000
-    left = sum(len(run.pictures) for run in runs)
+    room = LIMIT - len(filled(page).encode()) - 10_000
     for entry, run in zip(page["runs"], runs, strict=True):
-        for kind, path in run.pictures.items():
-            if source := thumbnail(path, min(PICTURE_BYTES, room // left), TITLE_HEIGHT if kind in CAPTIONS else 0):
-                entry["pictures"].append({"kind": kind, "epoch": drawn_at(path), "source": source})
-                room -= len(source) + 50
-            else:
-                page["left_out"] += 1
-            left -= 1
+        for path in run.sounds:
+            source = "data:audio/wav;base64," + base64.b64encode(path.read_bytes()).decode()
+            if len(source) <= SOUND_BYTES and len(source) < room / 4:
+                entry["sounds"].append(source)
+                room -= len(source)
+    shown = {variant["runs"][0] for c in page["comparisons"] for variant in c["variants"] if variant["runs"]}
+    pictures = [(i, kind, path) for i, run in enumerate(runs) for kind, path in run.pictures.items()]
+    weights = [LARGE if i in shown and kind in LARGE_KINDS else 1 for i, kind, _ in pictures]
+    for number, (i, kind, path) in enumerate(pictures):
+        share = room * weights[number] // sum(weights[number:])
+        if source := thumbnail(path, min(PICTURE_BYTES, share), TITLE_HEIGHT if kind in CAPTIONS else 0):
+            page["runs"][i]["pictures"].append({"kind": kind, "epoch": drawn_at(path), "source": source})
+            room -= len(source) + 50
+        else:
+            page["left_out"] += 1
     write_atomic(file, filled(page))
 
 

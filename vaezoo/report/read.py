@@ -26,6 +26,7 @@ PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # p
 # Keys that make no difference between variants.
 IGNORED_KEYS = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "allow_packages", "threads"}
 PICTURES = ("reconstructions", "samples", "traversals", "manifold", "scatter")  # in this order, then all others
+TEXTS, TEXT_LENGTH, SOUNDS = 8, 200, 3  # generated examples of a run that are shown, and letters of a text
 # Older summaries have NAME_ceiling for these; now it is NAME_reference.
 OLD_CEILINGS = ("fid", "kid", "precision", "recall", "density", "coverage")
 
@@ -265,7 +266,7 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     return Run(
         folder, relevant_overrides(map(update_override, overrides)), summary, choices, update_config(config),
         read_curves(origin / "metrics.csv", summary if origin == folder else RunFolder(origin).read_summary()),
-        read_pictures(origin / "panels"),
+        read_pictures(origin / "panels"), *read_generated(origin / "sample"),
     )  # fmt: skip
 
 
@@ -338,6 +339,15 @@ def read_pictures(folder: Path) -> dict[str, Path]:
         newest[file.stem.rpartition("-")[0]] = file
     order = [*PICTURES, *sorted(newest.keys() - set(PICTURES))]
     return {kind: newest[kind] for kind in order if kind in newest}
+
+
+def read_generated(folder: Path) -> tuple[list[str], list[Path]]:
+    """Find the first texts and sounds that the newest ``task=sample`` of a run wrote."""
+    newest = max(folder.glob("*/samples.npz"), default=folder / "none" / "samples.npz").parent
+    texts = newest / "samples.txt"
+    lines = texts.read_text(encoding="utf-8", errors="replace").splitlines() if texts.is_file() else []
+    shown = [line if len(line) <= TEXT_LENGTH else f"{line[:TEXT_LENGTH]}…" for line in lines[:TEXTS]]
+    return shown, sorted(newest.glob("samples-*.wav"), key=natural_sort_key)[:SOUNDS]
 
 
 def drawn_at(file: Path) -> float | None:

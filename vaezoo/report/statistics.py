@@ -118,7 +118,9 @@ class Comparison:
         """A sentence for each variant with unused dimensions."""
         found = [(variant, [run.verdict for run in variant.runs if run.verdict]) for variant in self.variants]
         return [
-            Verdict(v.collapsed, f"{v.label}, {len(texts)} of {len(v.runs)} seeds: {texts[0]}") for v, texts in found if texts
+            Verdict(variant.collapsed, f"{variant.label}, {len(texts)} of {len(variant.runs)} seeds: {texts[0]}")
+            for variant, texts in found
+            if texts
         ]
 
     @property

@@ -83,7 +83,8 @@ def markdown(runs: Sequence[Run], title: str, root: Path) -> str:
     """
     lines = [f"# {title}", ""]
     for comparison in compare(runs):
-        lines += [f"## {comparison.elbo_kind}", "", *pipes(*table(comparison)), "", use_noun(EXPLANATION, comparison.runs[0].noun), ""]
+        explanation = use_noun(EXPLANATION, comparison.runs[0].noun)
+        lines += [f"## {comparison.elbo_kind}", "", *pipes(*table(comparison)), "", explanation, ""]
         variants = comparison.variants
         verdicts = [f"- {verdict}" for verdict in comparison.verdicts]
         lines += [*verdicts, ""] if verdicts else []
