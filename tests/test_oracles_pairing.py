@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from test_report import make_run
+from test_report import make_run, rows_of
 
 from vaezoo.evaluation import udr as evaluation
 from vaezoo.metrics import disentanglement

@@ -171,8 +171,7 @@ def test_columns_that_do_not_fit_are_shown_after_a_click(report, open_page):
     page = open_page(report)
     heads = "() => [...document.querySelectorAll('table')].map((table) => [...table.querySelectorAll('thead th')].filter((th) => th.offsetWidth).map((th) => th.querySelector('button')?.textContent))"
     before = page.evaluate(heads)
-    for button in page.locator(".choice button").all():
-        button.click()
+    page.evaluate("document.querySelectorAll('.choice button').forEach((button) => button.click())")
     after = page.evaluate(heads)
     first = ["Model", "Seeds", "log p(x)", "Test ELBO", "Difference to the best", "Rate", "Distortion", "Active units"]
     rest = ["Time", "Parameters", "Memory", *(f"Number {i}" for i in range(20))]
@@ -201,11 +200,13 @@ def test_texts_of_strangers_stay_texts(tmp_path, open_page):
     make_run(tmp_path / "2", "c", status="failed", error=NASTY)
     write_report(read_runs([tmp_path]), tmp_path / "report.html", NASTY)
     page = open_page(tmp_path / "report.html", 375)
-    for button in page.locator("thead button, .legend button, .choice button").all():
-        button.click()
-    for run in range(3):
-        page.evaluate(f"openRun({run}); document.querySelector('dialog').close()")
-    page.evaluate("openRun(0)")
+    page.evaluate(
+        """() => {
+        document.querySelectorAll("thead button, .legend button, .choice button").forEach((button) => button.click())
+        DATA.runs.forEach((_, run) => (openRun(run), document.querySelector("dialog").close()))
+        openRun(0)
+        }"""
+    )
     assert page.locator("b").count() == 0
     assert page.title() == page.locator("h1").inner_text() == NASTY
     assert page.locator(".examples li").all_inner_texts() == [NASTY] * 2

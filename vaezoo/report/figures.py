@@ -116,11 +116,11 @@ def theme(paper: bool) -> dict[str, Any]:
         "text": {"color": ink, "fontSize": 12},
         "style": {
             "note": {"color": soft, "fontSize": 11},
-            "faint": {"stroke": soft, "strokeOpacity": 0.5},
-            "axis-line": {"stroke": ink},
+            "faint": {"color": soft, "strokeOpacity": 0.5},
+            "axis-line": {"color": ink},
             "axis-title": {"color": ink, "fontSize": 12},
             "hollow": {"fill": "transparent"},
-            "brush": {"fill": names["accent"], "stroke": names["accent"], "fillOpacity": 0.25},
+            "brush": {"color": names["accent"], "stroke": names["accent"], "fillOpacity": 0.25},
         },
     }  # fmt: skip
 

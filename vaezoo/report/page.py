@@ -39,7 +39,7 @@ DIFFERENCE = Quantity(
 # Captions of the pictures with a title, which is cut off because it is too small to read in a thumbnail.
 CAPTIONS = {
     "reconstructions": "validation images, each above its reconstruction",
-    "samples": "means of p(x | z), with z drawn from the prior",
+    "samples": "means of p(x | z) for z ~ p(z); of texts, the most probable words",
     "traversals": "one row for each latent dimension, the most used first: one image's code is moved along it in steps "
     "of standard deviations",
     "manifold": "the latent plane at equally spaced quantiles of the prior, z0 to the right, z1 upwards",
@@ -70,7 +70,9 @@ def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
     for number, (i, kind, path) in enumerate(pictures):
         share = room * weights[number] // sum(weights[number:])
         if source := thumbnail(path, min(PICTURE_BYTES, share), TITLE_HEIGHT if kind in CAPTIONS else 0):
-            page["runs"][i]["pictures"].append({"kind": kind, "epoch": drawn_at(path), "source": source})
+            caption = use_noun(CAPTIONS.get(kind, ""), runs[i].noun)
+            drawn = {"kind": kind, "epoch": drawn_at(path), "source": source, "caption": caption}
+            page["runs"][i]["pictures"].append(drawn)
             room -= len(source) + 50
         else:
             page["left_out"] += 1
@@ -106,7 +108,6 @@ def contents(runs: Sequence[Run], file: Path, title: str) -> dict[str, Any]:
         "incomplete": [i for i, run in enumerate(runs) if not run.completed],
         "quantities": descriptions(runs),
         "bounds": {ending: use_noun(words, runs[0].noun) for ending, words in BOUNDS.items()},
-        "captions": CAPTIONS,
         "left_out": 0,
     }
 
