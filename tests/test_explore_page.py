@@ -58,7 +58,7 @@ def address(explorer):
 
 
 @pytest.fixture
-def open_page(browser):
+def open_page(browser):  # noqa: F811
     """Open a page of some width: errors of its scripts, and requests that leave this machine, fail the test."""
     contexts, errors, requests = [], [], []
 

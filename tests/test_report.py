@@ -19,10 +19,9 @@ from scipy import stats
 from vaezoo.errors import ConfigError
 from vaezoo.pictures import add_labels
 from vaezoo.report import Run, read_runs, write_figures, write_report
-from vaezoo.report.chart_layout import on_axis
-from vaezoo.report.charts import Charts
 from vaezoo.report.figures import vega_script
-from vaezoo.report.page import LIMIT, thumbnail
+from vaezoo.report.media import thumbnail
+from vaezoo.report.page import LIMIT
 from vaezoo.report.read import read_curves
 from vaezoo.report.statistics import compare, differing, interval
 from vaezoo.report.tables import table

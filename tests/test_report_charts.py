@@ -41,7 +41,7 @@ def test_names_beside_points_cover_nothing():
         assert not any(box.overlaps(other) for other in [*boxes[:i], *marks])
 
 
-@pytest.mark.parametrize("low, high, expected", [(0, 7, [0, 1, 2, 3, 4, 5, 6, 7]), (-16510.2, -16509.7, None)])
+@pytest.mark.parametrize(("low", "high", "expected"), [(0, 7, [0, 1, 2, 3, 4, 5, 6, 7]), (-16510.2, -16509.7, None)])
 def test_round_numbers(low, high, expected):
     found = round_numbers(low, high, 7)
     assert expected is None or found == expected

@@ -35,6 +35,9 @@ function tipOf(row, tip) {
   return [[run.label, split].filter(Boolean).join(", "), ...lines.map(([label, value, key]) => `${label} ${format(value, digitsFor([value], key))}`)].join("\n");
 }
 
+/** The upper left corner of the plot in its drawing, px. */
+const corner = (view) => [view.origin()[0] + view.padding().left, view.origin()[1] + view.padding().top];
+
 /** A chart; `comparison.rows` has the data that it names. It is drawn when it is first laid out. */
 function chart(comparison, { title, spec, marks, place, tip }, caption) {
   const box = el("div", { class: "chart", role: "group", tabindex: marks ? 0 : null, "aria-label": marks ? `${title}. The arrow keys go through the values, Enter opens the run.` : title });
@@ -43,24 +46,25 @@ function chart(comparison, { title, spec, marks, place, tip }, caption) {
   let view = null, chosen = null, drawn = false;
   const rows = marks ? comparison.rows[marks] : [];
   const at = (row) => {
-    const [x, y] = place.map((field, i) => view.scale("xy"[i])(row[field === "at" ? view.signal("by") : field]) + view.origin()[i]);
-    return { x, y, inside: y >= view.origin()[1] && y <= view.origin()[1] + view.height() };
+    const [x, y] = place.map((field, i) => view.scale("xy"[i])(row[field === "at" ? view.signal("by") : field]));
+    const [left, top] = corner(view);
+    return { x: x + left, y: y + top, inside: y >= 0 && y <= view.height() };
   };
   const choose = (row) => {
     chosen = row;
     ring.hidden = !row || !at(row).inside;
     if (!row) return (highlight([]), hideTip());
-    const { x, y } = at(row), corner = box.getBoundingClientRect();
+    const { x, y } = at(row), frame = box.getBoundingClientRect();
     Object.assign(ring.style, { left: `${x}px`, top: `${y}px` });
     highlight([row.run]);
-    showTip(tipOf(row, tip), corner.x + x, corner.y + y);
+    showTip(tipOf(row, tip), frame.x + x, frame.y + y);
   };
   /** The row that is nearest to the pointer; of the line under the pointer, if there is one. */
   const nearest = (event, item) => {
-    const corner = box.getBoundingClientRect(), own = item?.mark.marktype === "line" ? item.datum.run : null;
+    const frame = box.getBoundingClientRect(), own = item?.mark.marktype === "line" ? item.datum.run : null;
     let best = null, least = own === null ? 24 : Infinity;
     for (const row of rows) {
-      const { x, y, inside } = at(row), far = Math.hypot(event.clientX - corner.x - x, event.clientY - corner.y - y);
+      const { x, y, inside } = at(row), far = Math.hypot(event.clientX - frame.x - x, event.clientY - frame.y - y);
       if (inside && far < least && (own === null || row.run === own)) [best, least] = [row, far];
     }
     return best;
@@ -106,8 +110,8 @@ function chart(comparison, { title, spec, marks, place, tip }, caption) {
 function brush(comparison, view, box) {
   const ranges = new Map(), rows = comparison.rows.lines;
   const place = (event) => {
-    const corner = box.getBoundingClientRect(), [left, top] = view.origin();
-    const [x, y] = ["x", "y"].map((name, i) => view.scale(name).invert([event.clientX - corner.x - left, event.clientY - corner.y - top][i]));
+    const frame = box.getBoundingClientRect(), [left, top] = corner(view);
+    const [x, y] = ["x", "y"].map((name, i) => view.scale(name).invert([event.clientX - frame.x - left, event.clientY - frame.y - top][i]));
     return { column: Math.round(x), off: Math.abs(view.scale("x")(Math.round(x)) - view.scale("x")(x)), y };
   };
   const select = () => {

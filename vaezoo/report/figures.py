@@ -1,6 +1,5 @@
 """Draw the report's charts: as PNG and SVG files for papers, and as specifications for the page."""
 
-import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -12,7 +11,7 @@ from vaezoo.report.statistics import Comparison, compare
 from vaezoo.runs.folder import write_atomic
 
 if TYPE_CHECKING:
-    from vaezoo.report.charts import Chart
+    from vaezoo.report.chart_parts import Chart
 
 COLOURS = ("#0077bb", "#e5691f", "#00897b", "#aa3377", "#3a9fd6", "#7a7a7a")  # distinguishable for colour-blind readers
 PAPER = {"ink": "#1b1f24", "soft": "#5a636e", "line": "#dde1e6", "accent": "#0067a6"}
@@ -53,10 +52,10 @@ def write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
 
 
 def draw(comparison: Comparison, index: dict[int, int], points: int, legend: bool) -> list["Chart"]:
-    """Return the charts of a comparison; the arguments are those of ``Charts``."""
-    from vaezoo.report.charts import Charts  # altair takes half a second to import; a training needs none
+    """Return the charts of a comparison; the arguments are those of ``Look``."""
+    from vaezoo.report.charts import all_charts  # altair takes half a second to import; a training needs none
 
-    return Charts(comparison, index, points, legend).all()
+    return all_charts(comparison, index, points, legend)
 
 
 def compiled(chart: "Chart", paper: bool) -> dict[str, Any]:
@@ -101,8 +100,8 @@ def theme(paper: bool) -> dict[str, Any]:
     """Fonts and colours of all charts."""
     names = PAPER if paper else {name: f"var(--{name})" for name in PAPER}
     ink, soft, line = names["ink"], names["soft"], names["line"]
-    small, normal = {"labelFontSize": 11, "labelColor": soft}, {"titleFontSize": 12}
-    normal |= {"titleColor": ink, "titleFontWeight": "normal"}
+    small: dict[str, Any] = {"labelFontSize": 11, "labelColor": soft}
+    normal: dict[str, Any] = {"titleFontSize": 12, "titleColor": ink, "titleFontWeight": "normal"}
     return {
         "font": "sans-serif" if paper else FONTS,
         "range": {"category": COLOURS if paper else [f"var(--c{i})" for i in range(len(COLOURS))]},

@@ -319,11 +319,11 @@ def read_curves(file: Path, summary: dict[str, Any]) -> dict[str, list[Point]]:
     places = [(int(row["step"]) + 1, int(row["epoch"]) + 1) for row in rows]
     curves = {}
     for split in ("val", "train"):
-        found = [(*place, *(finite(row.get(f"{split}/{name}")) for name in ("elbo", "kl"))) for place, row in
-                 zip(places, rows, strict=True)]  # fmt: skip
-        longest = max((step / epoch for step, epoch, elbo, _ in found if elbo is not None), default=1.0)
+        cells = [[finite(row.get(f"{split}/{name}")) for name in ("elbo", "kl")] for row in rows]
+        found = [(*place, elbo, kl) for place, (elbo, kl) in zip(places, cells, strict=True) if elbo is not None]
+        longest = max((step / epoch for step, epoch, _, _ in found), default=1.0)
         per_epoch = summary["steps"] / summary["epochs"] if summary.get("epochs") else longest
-        curves[split] = [Point(step / per_epoch, step, elbo, kl) for step, _, elbo, kl in found if elbo is not None]
+        curves[split] = [Point(step / per_epoch, step, elbo, kl) for step, _, elbo, kl in found]
     return curves
 
 
