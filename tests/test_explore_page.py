@@ -3,10 +3,10 @@
 import asyncio
 import io
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import browser, needs_chromium, sync_api  # noqa: F401
 from PIL import Image
 
 from vaezoo.explore.compute import Explorer
@@ -16,9 +16,7 @@ from vaezoo.explore.server import start_server
 from vaezoo.runs.checkpoint import find_checkpoint, read_checkpoint
 from vaezoo.runs.trained import load_run
 
-CHROMIUM = Path("/usr/bin/chromium")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}")
+pytestmark = needs_chromium
 
 # Where a code of the map is on the screen.
 PLACE = """number => {
@@ -59,16 +57,8 @@ def address(explorer):
     thread.join(10)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def open_page(browser):
+def open_page(browser):  # noqa: F811
     """Open a page of some width: errors of its scripts, and requests that leave this machine, fail the test."""
     contexts, errors, requests = [], [], []
 

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from test_report import make_run
+from test_report import make_run, rows_of
 
 from vaezoo.evaluation import udr as evaluation
 from vaezoo.metrics import disentanglement
 from vaezoo.pictures import TITLE_HEIGHT
 from vaezoo.report import Run, page, read_runs
 from vaezoo.report import tables as comparison
+from vaezoo.report.charts import thinned
 from vaezoo.report.read import known_quantities
 from vaezoo.report.statistics import Variant, compare, difference
 from vaezoo.runs import sweep
@@ -158,10 +159,13 @@ def test_the_page_assigns_each_number_to_its_run(tmp_path):
     runs = read_runs([tmp_path])
     found = page.contents(runs, tmp_path / "report.html", "title")
     assert [(one["model"], one["seed"]) for one in found["runs"]] == order
-    for one, (model, seed) in zip(found["runs"], order, strict=True):
+    curves = rows_of(found["comparisons"][0]["rows"]["curves"])
+    for place, (one, (model, seed)) in enumerate(zip(found["runs"], order, strict=True)):
         assert one["label"] == f"{model} · seed {seed}"
         assert one["numbers"]["elbo"] == elbos[model] + 3 * seed
-        assert one["curves"]["val"][-1] == [3.0, 30, elbos[model] + 3 * seed - 3]
+        *_, last = (row for row in curves if row["run"] == place and row["split"] == "val")
+        assert (last["epoch"], last["step"], last["elbo"]) == (3.0, 30, elbos[model] + 3 * seed - 3)
+        assert last["variant"] == model
         assert one["per_dimension"] == {"kl_dim": [8.0, 2.0]}
     (part,) = found["comparisons"]
     assert [v["label"] for v in part["variants"]] == ["a", "c", "b"]
@@ -177,8 +181,10 @@ def test_the_page_assigns_each_number_to_its_run(tmp_path):
 
 def test_thinned_curves_keep_the_first_and_the_last():
     curve = [SimpleNamespace(epoch=i / 2, step=i, elbo=-float(i)) for i in range(101)]
-    found = page.thinned(curve, 6)
-    assert found == [[i / 2, i, -float(i)] for i in (0, 20, 40, 60, 80, 100)]
+    found = thinned(curve, 6)
+    assert [(point.epoch, point.step, point.elbo) for point in found] == [
+        (i / 2, i, -float(i)) for i in (0, 20, 40, 60, 80, 100)
+    ]
 
 
 def test_udr_goes_to_the_run_whose_codes_it_is_of(tmp_path, monkeypatch):

@@ -1,242 +1,203 @@
-"""Figures: the page's charts as PNG files for papers, drawn with matplotlib."""
+"""The report's charts as Vega-Lite specifications, the same for the page and for figures in papers."""
 
 import math
-import re
-from collections.abc import Iterator, Sequence
-from itertools import cycle
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
+import altair as alt
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Bbox
 
-from vaezoo.metrics.quantities import QUANTITIES, use_noun
-from vaezoo.report.labels import format_value, short_key
-from vaezoo.report.read import Run
-from vaezoo.report.statistics import Comparison, Variant, compare
+from vaezoo.report.chart_layout import WIDTH, Frame, extent, on_axis, place_names, round_number, round_numbers
+from vaezoo.report.chart_parts import HEIGHT, KEPT, SEEN, Chart, Look, exactly, layered
+from vaezoo.report.labels import leading_columns, short_key
+from vaezoo.report.statistics import Comparison
 
-COLOURS = ("#0077bb", "#e5691f", "#00897b", "#aa3377", "#3a9fd6", "#7a7a7a")  # distinguishable for colour-blind readers
-DASHES = ("-", "--", ":", "-.")
-MARKERS = "os^DvP"
-DPI = 200
-STEPS = (1, 2, 5, 10)  # between round numbers, as on the page
-SIZE = (6.4, 4.8)  # inches
-MARK: dict[str, Any] = {"markersize": 8, "markeredgewidth": 1.6, "zorder": 3}
-GAP = 0.04  # least distance of labels, as a fraction of the axis
-LOG_SPAN = 20  # positive numbers that span this factor get a logarithmic axis
-Style = tuple[str, str, str]  # colour, dashes, marker
+VIRIDIS = ["#46307e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39"]  # without ends close to black and white
+ARROWS = {1: " \N{UPWARDS ARROW}", -1: " \N{DOWNWARDS ARROW}", 0: ""}
 
 
-def write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Write the page's charts: a rate-distortion plane, curves and parallel coordinates for each comparison.
-
-    Args:
-        runs: the result of ``read_runs``.
-        folder: the folder for the files; created if missing.
-
-    Returns:
-        The files, such as ``rate-distortion-KIND.png`` for a kind of ELBO. A chart without data has no file.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for comparison in compare(runs):
-        name = re.sub(r"\W+", "-", comparison.elbo_kind).strip("-").lower()
-        for kind, draw in {"rate-distortion": rate_plane, "curves": curves, "parallel": parallel}.items():
-            figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
-            if draw(comparison, figure):
-                files.append(folder / f"{kind}-{name}.png")
-                figure.savefig(files[-1])
-    return files
+def all_charts(comparison: Comparison, index: dict[int, int], points: int, legend: bool) -> list[Chart]:
+    """Every chart of a comparison that has data; the arguments are those of ``Look``."""
+    look = Look(comparison, index, points, legend)
+    drawn = [rate_plane(look), curve(look, "elbo"), curve(look, "kl"), parallel(look), metrics(look)]
+    return [chart for chart in drawn if chart]
 
 
-def styled(variants: Sequence[Variant]) -> Iterator[tuple[Variant, Style]]:
-    """Yield each variant with its style, which is the same in every figure."""
-    dashes = [dash for dash in DASHES for _ in COLOURS]
-    markers = [MARKERS[(i + turn) % 6] for turn in range(6) for i in range(6)]  # colour and marker together: 36 styles
-    styles = zip(cycle(COLOURS), cycle(dashes), cycle(markers), strict=False)
-    yield from zip(variants, styles, strict=False)
+def rate_plane(look: Look) -> Chart | None:
+    """Draw distortion over rate: a mark for each run, joined with its model's mean; dashed lines of equal ELBO."""
+    keys = ("kl", "distortion")
+    rows = [named | {k: run.numbers.get(k) for k in (*keys, "active_units")} for run, named in look.runs(*keys)]
+    if not rows:
+        return None
+    x, y = (extent([row[key] for row in rows], 0.14) for key in keys)
+    if all(row["kl"] >= 0 for row in rows):
+        x = max(0, x[0]), x[1]
+    iso = [
+        {"x": start, "y": total - start, "x2": end, "y2": total - end, "text": round_number(-total)}
+        for total in round_numbers(x[0] + y[0], x[1] + y[1], 7)
+        if (start := max(x[0], total - y[1])) < (end := min(x[1], total - y[0]))
+    ]
+    lines, names = alt.Chart(alt.NamedData("iso")), alt.Chart(alt.NamedData("names"))
+    base = alt.Chart(alt.NamedData("points")).encode(
+        x=alt.X("kl:Q", title=look.title("kl"), scale=exactly(x), axis=alt.Axis(grid=False)),
+        y=alt.Y("distortion:Q", title=look.title("distortion"), scale=exactly(y)),
+    )
+    means = {f"mean_{key}": f"mean({key})" for key in keys}
+    drawing = layered(
+        lines.mark_rule(strokeDash=[3, 4], style="faint").encode(x="x:Q", y="y:Q", x2="x2:Q", y2="y2:Q"),
+        lines.mark_text(align="right", baseline="bottom", dx=-4, dy=-3, style="note").encode(
+            x="x2:Q", y="y2:Q", text="text:N"
+        ),
+        base.transform_joinaggregate(groupby=["variant"], **means)
+        .mark_rule(style="faint", strokeOpacity=alt.ExprRef(SEEN))
+        .encode(x2="mean_kl:Q", y2="mean_distortion:Q"),
+        base.mark_point(size=110, strokeWidth=2, opacity=alt.ExprRef(SEEN)).encode(
+            look.colour, look.encoding(alt.Shape, look.shapes, look.legend),
+            *fill([row["active_units"] for row in rows]),
+        ),
+        names.mark_text(
+            align=alt.ExprRef("datum.align"), dx=alt.ExprRef("datum.dx"), dy=alt.ExprRef("datum.dy"),
+            opacity=alt.ExprRef(f"width < {0.8 * WIDTH} ? 0 : {KEPT}"),
+        ).encode(x="kl:Q", y="distortion:Q", text="variant:N"),
+    )  # fmt: skip
+    data = {"iso": iso, "points": rows, "names": place_names(rows, iso, Frame(x, y, WIDTH, HEIGHT))}
+    tip = ("log_p", "elbo", "kl", "distortion", "active_units")
+    return Chart("rate-distortion", "Rate and distortion", drawing, data, "points", keys, tip)
 
 
-def axis_label(key: str, noun: str) -> str:
-    """Name of an axis: label and unit of its number. ``noun`` is the word for one example of the data."""
-    return use_noun(f"{QUANTITIES[key].title(key)} ({QUANTITIES[key].unit})", noun)
+def fill(values: Sequence[float | None]) -> list[alt.Fill]:
+    """Colour points by their active units, if the runs have them."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return []
+    span = [min(known), max(known)]
+    legend = alt.Legend(
+        title="active units", titleOrient="left", orient="bottom", direction="horizontal", gradientLength=90,
+        values=span, format="d",
+    )  # fmt: skip
+    same = span[0] == span[1]
+    scale = alt.Scale(domain=[span[0], span[0] + 1] if same else span, range=VIRIDIS)
+    return [alt.Fill("active_units:Q", scale=scale, legend=None if same else legend)]
 
 
-def rate_plane(comparison: Comparison, figure: Figure) -> bool:
-    """Draw distortion over rate: a marker for each run, joined with the mean over seeds; dashed lines of equal ELBO."""
-    every = [run.numbers for run in comparison.runs if {"kl", "distortion"} <= run.numbers.keys()]
-    if not every:
-        return False
-    noun = comparison.runs[0].noun
-    axes = figure.add_subplot(xlabel=axis_label("kl", noun), ylabel=axis_label("distortion", noun))
-    axes.margins(0.14)
-    used = [n["active_units"] for n in every if "active_units" in n]
-    scale = ScalarMappable(Normalize(min(used, default=0), max(used, default=1)), colormaps["viridis"])
-    for variant, (edge, _, marker) in styled(comparison.variants):
-        points = [run.numbers for run in variant.runs if {"kl", "distortion"} <= run.numbers.keys()]
-        if not points:
-            continue
-        centre = [float(np.mean([n[name] for n in points])) for name in ("kl", "distortion")]
-        for n in points:
-            axes.plot([centre[0], n["kl"]], [centre[1], n["distortion"]], color="grey", linewidth=1, zorder=2)
-            colour = tuple(scale.to_rgba(np.array([n["active_units"]]))[0]) if "active_units" in n else "grey"
-            axes.plot(n["kl"], n["distortion"], marker, color=colour, markeredgecolor=edge, **MARK)
-        axes.plot([], [], marker, color="none", markeredgecolor=edge, label=variant.label, **MARK)
-    if all(n["kl"] >= 0 for n in every):
-        axes.set_xlim(left=max(0, axes.get_xlim()[0]))
-    iso_elbo(axes)
-    legend(figure)
-    if used:
-        figure.colorbar(scale, ax=axes, label=QUANTITIES["active_units"].label, ticks=MaxNLocator(integer=True))
-    name_marks(comparison.variants, axes)
-    return True
-
-
-def name_marks(variants: Sequence[Variant], axes: Axes) -> None:
-    """Write each variant's label beside its marks, as near as it covers neither a mark nor another text.
-
-    The best variants come first. A label without a free place within two lines' height is in the legend only.
-    """
-    figure: Any = axes.figure
-    figure.draw_without_rendering()  # computes the layout, so positions on the page are known
-    pt = figure.dpi / 72  # px
-    box = axes.get_window_extent()
-    occupied = [text.get_window_extent() for text in axes.texts]
-    spans = []
-    for variant in variants:
-        rated = [run.numbers for run in variant.runs if {"kl", "distortion"} <= run.numbers.keys()]
-        points = axes.transData.transform([(n["kl"], n["distortion"]) for n in rated] or np.empty((0, 2)))
-        occupied += [Bbox.from_bounds(x - 6 * pt, y - 6 * pt, 12 * pt, 12 * pt) for x, y in points]
-        if rated:
-            spans.append((variant.label, points[:, 0].min(), points[:, 0].max(), points[:, 1].mean()))
-    for label, low, high, middle in spans:
-        text = axes.text(0, 0, label, fontsize=9, transform=None, va="center", zorder=4)
-        width, height = text.get_window_extent().size
-        shifts = [sign * step * height / 2 for step in range(5) for sign in ((-1, 1) if step else (1,))]
-        for y, x in ((middle + shift, x) for shift in shifts for x in (high + 8 * pt, low - 8 * pt - width)):
-            place = Bbox.from_bounds(x, y - height / 2, width, height)
-            inside = box.x0 <= place.x0 and place.x1 <= box.x1 and box.y0 <= place.y0 and place.y1 <= box.y1
-            if inside and not place.count_overlaps(occupied):
-                text.set_position((x, y))
-                ends = (high + 5 * pt, x - pt) if x > high else (low - 5 * pt, x + width + pt)
-                if y != middle:
-                    axes.add_artist(Line2D(ends, (middle, y), transform=None, color="grey", linewidth=0.7))
-                occupied.append(place)
-                break
-        else:
-            text.remove()
-
-
-def legend(figure: Figure) -> None:
-    """Draw the legend above the axes; the figure grows with the number of variants."""
-    labels = figure.axes[0].get_legend_handles_labels()[1]
-    columns = max(1, min(3, 78 // (8 + max(map(len, labels)))))
-    figure.set_size_inches(SIZE[0], SIZE[1] + 0.2 * max(0, math.ceil(len(labels) / columns) - 2))
-    figure.legend(loc="outside upper center", ncols=columns, frameon=False)
-
-
-def iso_elbo(axes: Axes) -> None:
-    """Draw labelled lines of equal ELBO = -(rate + distortion) without changing the limits of the axes."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    for total in MaxNLocator(7, steps=STEPS).tick_values(left + bottom, right + top):
-        start, end = max(left, total - top), min(right, total - bottom)
-        if start < end:
-            axes.plot([start, end], [total - start, total - end], "--", color="lightgrey", linewidth=1, zorder=1)
-            axes.annotate(rounded(-total), (end, total - end), (-3, 3), textcoords="offset points", color="grey",
-                          ha="right", va="bottom", fontsize=8)  # fmt: skip
-    axes.set(xlim=(left, right), ylim=(bottom, top))
-
-
-def rounded(value: float) -> str:
-    """A round number with the minus sign of the axes."""
-    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
-
-
-def curves(comparison: Comparison, figure: Figure) -> bool:
-    """Draw the ELBO over epochs, thick for validation and thin for training."""
-    values = [p.elbo for run in comparison.runs for p in run.curves.get("val", [])]
+def curve(look: Look, key: str) -> Chart | None:
+    """Draw a number over the training, thick for validation and thin for training."""
+    rows = [
+        {**named, "split": split, **point._asdict()}
+        for run, named in look.runs()
+        for split, curve in run.curves.items()
+        for point in thinned(curve, look.points)
+    ]
+    values = [row[key] for row in rows if row["split"] == "val" and row[key] is not None]
     if not values:
-        return False
-    unit = f"nats per {comparison.runs[0].noun}"
-    axes = figure.add_subplot(xlabel="epoch (thick: validation, thin: training)", ylabel=f"ELBO ({unit})")
-    for variant, (colour, dash, _) in styled(comparison.variants):
-        for i, run in enumerate(variant.runs):
-            for split, look in {"val": (1.6, 1.0), "train": (0.7, 0.45)}.items():
-                points = run.curves.get(split, [])
-                name = variant.label if split == "val" and i == 0 else None
-                axes.plot([p.epoch for p in points], [p.elbo for p in points], dash, color=colour,
-                          linewidth=look[0], alpha=look[1], label=name)  # fmt: skip
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ends = [run.curves["val"][-1].elbo for run in comparison.runs if run.curves.get("val")]
-    low, high = min(np.quantile(values, 0.1), *ends), axes.get_ylim()[1]  # the first epochs may lie far below
-    axes.set_ylim(low - 0.05 * (high - low), high)
-    legend(figure)
-    return True
+        return None
+    every = [row[key] for row in rows if row[key] is not None]
+    ends = [curve[-1]._asdict()[key] for run, _ in look.runs() if (curve := run.curves.get("val"))]
+    # The first epochs may lie far away: an ELBO far below, a KL far above.
+    low, high = min(values), max(every)
+    if key == "elbo":
+        low = float(min(np.quantile(values, 0.1), *ends))
+    else:
+        low, high = min(0.0, low), float(max(np.quantile(every, 0.98), *ends))
+    last = max(row["epoch"] for row in rows)
+    by = alt.param(name="by", value="epoch", bind=alt.binding_radio(options=["epoch", "step"], name="by "))
+    x = alt.X(
+        "at:Q",
+        title=" ",
+        scale=alt.Scale(nice=False, zero=True),
+        axis=alt.Axis(grid=False, tickMinStep=min(1, last)),
+    )
+    y = alt.Y(f"{key}:Q", title=look.title(key).removeprefix("test "), scale=exactly(extent([low, high], 0.05)))
+    lines = (
+        alt.Chart(alt.NamedData("curves"))
+        .transform_filter(f"isValid(datum.{key})")
+        .transform_calculate(at="datum[by]")
+        .mark_line(
+            strokeCap="round", strokeWidth=alt.ExprRef("datum.split == 'val' ? 2 : 1"),
+            strokeOpacity=alt.ExprRef(f"{SEEN} * (datum.split == 'val' ? 1 : 0.5)"),
+        )
+        .encode(x, y, look.colour, look.dash, detail=["run:N", "split:N"])
+    )  # fmt: skip
+    words = "(by == 'step' ? 'optimizer step' : 'epoch') + ' (thick: validation, thin: training)'"
+    below = alt.Chart(alt.InlineData([{}])).mark_text(
+        text=alt.ExprRef(words), x=alt.ExprRef("width / 2"), y=alt.ExprRef("height + 36"), style="axis-title"
+    )
+    name = {"elbo": "ELBO", "kl": "KL"}[key]
+    tip = ("epoch", "step", "elbo", "kl")
+    drawing = layered(lines, below).add_params(by)
+    return Chart(f"curves-{key}", f"{name} over training", drawing, {"curves": rows}, "curves", ("at", key), tip)
 
 
-def parallel(comparison: Comparison, figure: Figure) -> bool:
+def parallel(look: Look) -> Chart | None:
     """Draw an axis for each setting that differs and one for the test ELBO, with a line for each run."""
-    runs = [run for variant in comparison.variants for run in variant.runs if "elbo" in run.numbers]
-    if not comparison.keys or len(runs) < 2:
-        return False
-    columns = [[run.settings.get(key) for run in runs] for key in comparison.keys]
-    columns.append([run.numbers["elbo"] for run in runs])
-    names = [*map(short_key, comparison.keys), axis_label("elbo", comparison.runs[0].noun).replace(" (", "\n(")]
-    rows = max(len(set(column)) for column in columns[:-1])
-    figure.set_size_inches(max(SIZE[0], 1.6 * len(columns)), max(SIZE[1], 1 + 0.18 * rows))
-    axes = figure.add_subplot(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.05, 1.05), yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_xticks(range(len(columns)), names)
-    heights = []
-    for x, values in enumerate(columns):
-        last = x == len(columns) - 1
-        places, marks = placed(values, round_marks=last)
-        heights.append(places)
-        axes.axvline(x, color="black", linewidth=0.8)
-        for text, y in marks:
-            axes.annotate(text, (x, y), (4 if last else -4, 0), textcoords="offset points",
-                          ha="left" if last else "right", va="center", fontsize=9, zorder=5,
-                          bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
-    styles = {id(run): style for variant, style in styled(comparison.variants) for run in variant.runs}
-    for run, line in zip(runs, zip(*heights, strict=True), strict=True):
-        colour, dash, _ = styles[id(run)]
-        axes.plot(line, dash, color=colour, linewidth=1.4, alpha=0.85)
-    return True
+    runs = list(look.runs("elbo"))
+    if not look.comparison.keys or len(runs) < 2:
+        return None
+    columns = [(short_key(key), "", [run.settings.get(key) for run, _ in runs]) for key in look.comparison.keys]
+    title, _, unit = look.title("elbo").partition(" (")
+    columns.append((title, unit.removesuffix(")"), [run.numbers["elbo"] for run, _ in runs]))
+    lines, ticks, axes = [], [], []
+    for column, (name, unit, values) in enumerate(columns):
+        last = column == len(columns) - 1
+        places, marks = on_axis(values, round_marks=last)
+        axes.append({"column": column, "name": name, "unit": unit, "low": 0, "high": 1})
+        ticks += [{"column": column, "text": text, "place": place, "last": last} for text, place in marks]
+        named = zip((part for _, part in runs), places, strict=True)
+        lines += [part | {"column": column, "place": place} for part, place in named]
+    x = alt.X("column:Q", axis=None, scale=exactly((-0.5, len(columns) - 0.5)))
+    y = {"scale": exactly((-0.03, 1.15)), "axis": None}
+    rule, low, place = alt.Chart(alt.NamedData("axes")), alt.Y("low:Q", **y), alt.Y("place:Q", **y)
+    side = {"align": alt.ExprRef("datum.last ? 'left' : 'right'"), "dx": alt.ExprRef("datum.last ? 6 : -6")}
+    drawing = layered(
+        rule.mark_rule(style="axis-line").encode(x, low, y2="high:Q"),
+        rule.mark_text(dy=-26).encode(x, alt.Y("high:Q", **y), text="name:N"),
+        rule.mark_text(dy=-12, style="note").encode(x, alt.Y("high:Q", **y), text="unit:N"),
+        alt.Chart(alt.NamedData("lines"))
+        .mark_line(interpolate="monotone", strokeWidth=2, strokeOpacity=alt.ExprRef(SEEN))
+        .encode(x, place, look.colour, look.dash, detail="run:N"),
+        alt.Chart(alt.NamedData("ticks")).mark_text(style="note", **side).encode(x, place, text="text:N"),
+        alt.Chart(alt.NamedData("brushes")).mark_bar(size=16, style="brush").encode(x, low, y2="high:Q"),
+        height=max(256, 18 * max(len(set(map(str, values))) for _, _, values in columns[:-1])),
+    )
+    data = {"lines": lines, "ticks": ticks, "axes": axes, "brushes": []}
+    return Chart("settings", "Varied settings", drawing, data, "lines", ("column", "place"), ("log_p", "elbo"))
 
 
-def placed(values: Sequence[Any], round_marks: bool) -> tuple[list[float], list[tuple[str, float]]]:
-    """Place values and labels on an axis of height 1.
+def metrics(look: Look) -> Chart | None:
+    """Draw each main number of every model in a panel: seeds, mean and 95 % confidence interval."""
+    quantities, rows, titles = look.comparison.quantities, [], []
+    names = {name for variant in look.comparison.variants for name in variant.numbers}
+    for key in (key for key in leading_columns(quantities, names) if quantities[key].column == "main"):
+        titles.append(look.title(key) + ARROWS[quantities[key].better])
+        panel = {"panel": titles[-1], "number": len(titles), "key": key}
+        rows += [panel | named | {"value": run.numbers[key]} for run, named in look.runs(key)]
+        for variant in look.comparison.variants:
+            if found := variant.numbers.get(key):
+                half = found.half if math.isfinite(found.half) else 0
+                span = {"mean": found.mean, "low": found.mean - half, "high": found.mean + half}
+                rows.append(panel | {"variant": variant.label, "run": look.index[id(variant.runs[0])]} | span)
+    if not rows:
+        return None
+    x = {"title": None, "scale": alt.Scale(zero=False), "axis": alt.Axis(tickCount=4)}
+    y = alt.Y("variant:N", scale=alt.Scale(domain=look.labels), title=None, axis=alt.Axis(labelLimit=150))
+    base = alt.Chart().encode(y, look.encoding(alt.Stroke, legend=None))
+    means, seeds = base.transform_filter("isValid(datum.mean)"), base.transform_filter("isValid(datum.value)")
+    drawing = layered(
+        means.mark_rule(strokeWidth=2, strokeOpacity=alt.ExprRef(KEPT)).encode(alt.X("low:Q", **x), x2="high:Q"),
+        means.mark_point(size=80, strokeWidth=2, style="hollow", strokeOpacity=alt.ExprRef(KEPT)).encode(
+            alt.X("mean:Q", **x), look.encoding(alt.Shape, look.shapes, legend=None)
+        ),
+        seeds.mark_tick(thickness=2, size=14, strokeOpacity=alt.ExprRef(SEEN)).encode(alt.X("value:Q", **x)),
+        width=200, height=22 * len(look.labels) + 8,
+    )  # fmt: skip
+    panels = alt.Facet(
+        "panel:N", sort=alt.EncodingSortField("number", op="min"), title=None, header=alt.Header(labelLimit=210)
+    )
+    panels_drawing = drawing.facet(panels, columns=2, data=alt.NamedData("metrics")).resolve_scale(x="independent")
+    return Chart("metrics", "Numbers of each model", panels_drawing, {"metrics": rows}, "", ("value", "variant"), ())
 
-    Numbers are placed to scale, logarithmically if they span a factor of ``LOG_SPAN``. Other values are spaced evenly,
-    in their order from the top.
 
-    Args:
-        values: the values.
-        round_marks: whether the labels are round numbers, not the values themselves.
-
-    Returns:
-        The height of each value, and each label with its height.
-    """
-    distinct = list(dict.fromkeys(values))
-    if len(distinct) < 2 or not all(isinstance(v, int | float) for v in distinct):
-        even = {value: 1 - (i + 0.5) / len(distinct) for i, value in enumerate(distinct)}
-        return [even[value] for value in values], [(format_value(value), place) for value, place in even.items()]
-    distinct.sort()
-    by = math.log if distinct[0] > 0 and distinct[-1] / distinct[0] >= LOG_SPAN else float
-    low, high = by(distinct[0]), by(distinct[-1])
-    at = {value: (by(value) - low) / (high - low) for value in distinct}
-    if not round_marks:
-        spaced: list[tuple[str, float]] = []
-        for value, place in at.items():
-            if not spaced or place - spaced[-1][1] >= GAP:
-                spaced.append((format_value(value), place))
-        return [at[value] for value in values], spaced
-    marks = [v for v in MaxNLocator(5).tick_values(low, high) if low <= v <= high]
-    return [at[value] for value in values], [(rounded(v), (v - low) / (high - low)) for v in marks]
+def thinned(curve: Sequence[Any], num: int) -> list[Any]:
+    """At most ``num`` points of a curve, evenly spaced, with the first and the last."""
+    kept = np.linspace(0, max(len(curve) - 1, 0), min(len(curve), max(num, 2))).round().astype(int)
+    return [curve[i] for i in kept]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vaezoo.metrics.quantities import BOUNDS, KEY, Quantity
+from vaezoo.metrics.quantities import BOUNDS, KEY, Quantity, use_noun
 from vaezoo.report.read import Run
 
 
@@ -52,13 +52,14 @@ def quantities(runs: Iterable[Run]) -> dict[str, Quantity]:
 
 
 def leading_columns(quantities: dict[str, Quantity], names: Collection[str]) -> list[str]:
-    """Those of the names that each table shows: the main columns, then the cost."""
-    return [
+    """Those of the names that each table shows: log p(x), by which models are compared, the main columns, the cost."""
+    found = [
         name
         for column in ("main", "cost")
         for name, quantity in quantities.items()
         if quantity.column == column and name in names
     ]
+    return sorted(found, key=lambda name: name != "log_p")
 
 
 def fill(template: str, values: Iterable[float]) -> str:
@@ -80,5 +81,5 @@ def protocol(column: str, runs: Sequence[Run], quantities: dict[str, Quantity]) 
     for ending, words in BOUNDS.items():
         bounds = [own.get(f"{column}{ending}", math.nan) for own in numbers if column in own]
         if bounds and np.ptp(bounds) <= 0.1 * abs(np.mean(bounds)):  # models of other sizes have other bounds
-            parts.append(f"{words} {np.mean(bounds):.3g}")
+            parts.append(f"{use_noun(words, runs[0].noun)} {np.mean(bounds):.3g}")
     return "; ".join(filter(None, parts))

@@ -1,20 +1,52 @@
-// The page around the charts: heading, tables and the details of a run.
+// The page: heading, charts, tables and the details of a run. Strings from the runs are inserted as text, never as markup.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const layouts = []; // functions that adapt the page to its width
 const about = (key) => DATA.quantities[key];
 const capital = (text) => text[0].toUpperCase() + text.slice(1).replaceAll("_", " ");
+const finite = (value) => typeof value === "number";
 /** Head of a number's column: its label, capitalised unless it is the formula log p(...). */
 const labelOf = (key) => (about(key).label.startsWith("log p(") ? about(key).label : capital(about(key).label));
 
+function put(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+const el = (name, attributes = {}, ...children) => put(document.createElement(name), attributes, children);
+const svg = (name, attributes = {}, ...children) => put(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+
+function format(value, digits = 2) {
+  if (value === null || value === undefined) return "–";
+  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: "negative" }; // no minus zero
+  return value.toLocaleString("en-US", options).replace("-", "−");
+}
+
+/** Digits after the decimal point for a column of values: those of its quantity `key`, or chosen by the largest value. */
+function digitsFor(values, key) {
+  const known = values.filter((value) => value !== null && value !== undefined);
+  if (known.every(Number.isInteger)) return 0;
+  const largest = Math.max(...known.map(Math.abs));
+  return DATA.quantities[key]?.digits ?? (largest >= 1000 ? 0 : largest >= 10 ? 2 : 3);
+}
+
+/** The line and the mark of a variant in every chart. */
+const swatch = (comparison, i) => svg("svg", { class: "swatch", viewBox: "-16 -8 32 16", "aria-hidden": "true", stroke: `var(--c${i % 6})` },
+  svg("path", { d: "M-16 0H16", "stroke-width": 2, "stroke-dasharray": comparison.dashes[i] }),
+  svg("path", { d: comparison.shapes[i], transform: "scale(5.5)", "vector-effect": "non-scaling-stroke" }));
+
 /**
  * A table that is sorted by a click on a head. A column has head, unit, value(row) to sort by and cell(row). As many
- * columns as fit are shown, all of them after a click. A row has the indices of its runs.
+ * columns as fit are shown, or the `leading` ones if the page is narrow, all of them after a click. A row has the
+ * indices of its runs.
  */
-function table(columns, rows, caption) {
+function table(columns, rows, caption, leading = columns.length) {
   const body = el("tbody");
-  const lines = new Map(rows.map((row) => [row, el("tr", { class: row.open ? "open" : null, onclick: row.open, "data-runs": row.runs.join(" ") },
-    ...columns.map((column) => column.cell(row)))]));
+  const lines = new Map(rows.map((row) => [row, el("tr", { class: row.open ? "open" : null, onclick: row.open, ...pointing(row.runs) },
+    ...columns.map((column) => put(column.cell(row), { "data-head": [column.head, column.unit && `(${column.unit})`].filter(Boolean).join(" ") }, [])))]));
   const draw = (order) => body.replaceChildren(...order.map((row) => lines.get(row)));
   const heads = columns.map((column) => el("th", { scope: "col", class: column.text ? "text" : null, title: column.meaning || null },
     column.value ? el("button", { type: "button", onclick: () => sort(column) }, column.head) : column.head,
@@ -34,14 +66,15 @@ function table(columns, rows, caption) {
   draw(rows);
   const box = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
     el("table", {}, el("thead", {}, el("tr", {}, ...heads)), body));
+  const narrow = matchMedia("(max-width: 600px)"); // there each row is a card
   const all = el("button", { type: "button", "aria-pressed": false, onclick: () => { all.setAttribute("aria-pressed", box.classList.toggle("all")); fit(); } },
     `All ${columns.filter((column) => column.value && !column.text).length} columns of numbers`);
   function fit() {
     if (box.classList.contains("all")) return;
     const cells = columns.map((_, i) => [heads[i], ...[...lines.values()].map((line) => line.children[i])]);
     cells.flat().forEach((cell) => cell.classList.remove("more"));
-    all.hidden = box.scrollWidth <= box.clientWidth;
-    for (let i = columns.length - 1; i > 2 && box.scrollWidth > box.clientWidth; i -= 1) cells[i].forEach((cell) => cell.classList.add("more"));
+    all.hidden = narrow.matches ? columns.length <= leading : box.scrollWidth <= box.clientWidth;
+    for (let i = columns.length - 1; i > 2 && (narrow.matches ? i >= leading : box.scrollWidth > box.clientWidth); i -= 1) cells[i].forEach((cell) => cell.classList.add("more"));
   }
   layouts.push(fit);
   return el("div", {}, el("div", { class: "choice" }, all), box);
@@ -52,7 +85,9 @@ const numberColumns = (comparison, keys, of) => keys.map((key) => ({
   head: labelOf(key), ...about(key), protocol: comparison.protocols[key], ...of(key, about(key).better),
 }));
 
-const label = (index, text) => el("span", { class: "key" }, swatch(index), text);
+/** A model's name, with its line and mark in the charts, and a sign if it has collapsed. */
+const label = (comparison, index) => el("span", { class: "key" }, swatch(comparison, index), comparison.variants[index].label,
+  comparison.variants[index].collapsed ? el("a", { class: "sign", href: `#collapse${DATA.comparisons.indexOf(comparison)}` }, "collapsed") : null);
 const withHalf = (text, half) => [text, half === null ? null : el("span", { class: "pm" }, ` ± ${half}`)].filter((part) => part !== null);
 
 /** Means over seeds, each with its interval. */
@@ -68,10 +103,10 @@ function variantTable(comparison) {
     const cell = (row) => el("td", { class: value(row) !== null && value(row) === best ? "best" : null }, ...withHalf(format(value(row), digits), half(row)));
     return { value, cell };
   });
-  const model = { head: "Model", text: true, value: (row) => row.label, cell: (row) => el("th", { scope: "row", class: "text" }, label(row.index, row.label)) };
+  const model = { head: "Model", text: true, value: (row) => row.label, cell: (row) => el("th", { scope: "row", class: "text" }, label(comparison, row.index)) };
   const of = (row) => (row.tried > row.runs.length ? `${row.runs.length} of ${row.tried}` : String(row.runs.length));
   const seeds = { head: "Seeds", value: (row) => row.runs.length, cell: (row) => el("td", {}, of(row)) };
-  return table([model, seeds, ...numbers], rows, "Models");
+  return table([model, seeds, ...numbers], rows, "Models", 2 + comparison.leading);
 }
 
 /** The runs, each with its pictures; a click on a row opens the run. */
@@ -87,7 +122,7 @@ function runTable(comparison) {
     const digits = digitsFor(rows.map((row) => row.numbers[key]), key);
     return { value: (row) => row.numbers[key] ?? null, cell: (row) => el("td", {}, ...numberOf(row, key, digits)) };
   });
-  return table([runColumn(), ...pictures, ...numbers], rows, "Runs");
+  return table([runColumn(), ...pictures, ...numbers], rows, "Runs", 1 + kinds.length + comparison.leading);
 }
 
 function runColumn() {
@@ -118,16 +153,18 @@ function failedTable(ids) {
 /** A number of epochs, with three digits if it is not whole. */
 const epochsOf = (epochs) => format(epochs, Number.isInteger(epochs) ? 0 : 3);
 
+const captionOf = ({ kind, epoch, caption }) => [capital(kind), epoch === null ? "" : `, epoch ${epochsOf(epoch)}`, caption && `: ${caption}`].join("");
+
 function openRun(id) {
+  hideTip();
   const run = DATA.runs[id], dialog = document.querySelector("dialog");
   const endings = ["_error", ...Object.keys(DATA.bounds)];
   const names = Object.keys(run.numbers).filter((key) => !endings.some((ending) => key.endsWith(ending)));
   const rows = names.map((key) => el("tr", {}, el("th", { scope: "row", class: "text" }, labelOf(key)),
     el("td", {}, ...numberOf(run, key, digitsFor([run.numbers[key]], key))),
     el("td", { class: "text" }, meaningOf(run, key))));
-  const caption = ({ kind, epoch }) => [capital(kind), epoch === null ? "" : `, epoch ${epochsOf(epoch)}`, kind in DATA.captions ? `: ${DATA.captions[kind]}` : ""].join("");
   const pictures = run.pictures.map((picture) => el("figure", {},
-    el("img", { src: picture.source, alt: `${picture.kind} of ${run.label}` }), el("figcaption", {}, caption(picture))));
+    el("img", { src: picture.source, alt: `${picture.kind} of ${run.label}` }), el("figcaption", {}, captionOf(picture))));
   const facts = [["Command", el("code", {}, run.command)], ["Folder", el("code", {}, run.folder)],
     run.checkpoint ? ["Checkpoint tested", el("code", {}, run.checkpoint)] : null].filter(Boolean);
   const trained = run.steps ? `${epochsOf(run.epochs)} epochs, ${format(run.steps, 0)} optimizer steps. ` : "";
@@ -136,7 +173,7 @@ function openRun(id) {
     el("h2", { id: "run" }, run.label), el("p", { class: "soft" }, run.failure === null ? `${run.elbo_kind}. ${trained}${run.provenance}` : run.provenance),
     ...(run.failure === null ? [] : [el("p", { class: "result" }, `Not completed: ${run.failure}`)]),
     ...(run.verdict ? [el("p", {}, `${run.verdict}.`)] : []),
-    el("div", { class: "pictures" }, ...pictures),
+    el("div", { class: "pictures" }, ...pictures, ...media(run)),
     ...(rows.length ? [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Numbers" },
       el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "text" }, "Test number"), el("th", { scope: "col" }, "Value"), el("th", { scope: "col", class: "text" }, "Unit and meaning"))), el("tbody", {}, ...rows)))] : []),
     ...Object.entries(run.per_dimension).map(([name, values]) => bars(name, values)),
@@ -148,58 +185,52 @@ function openRun(id) {
 
 /** Bars of a number that each latent dimension has, the largest first. */
 function bars(name, values) {
-  const sorted = values.map((value, i) => [value ?? 0, i]).sort((a, b) => b[0] - a[0]);
-  const largest = Math.max(...sorted.map(([value]) => value)) || 1, step = 640 / sorted.length;
-  const marks = sorted.map(([value, i], k) => svg("rect", { x: k * step, width: Math.max(step - 1, 0.5), y: 90 - (80 * value) / largest,
-    height: Math.max((80 * value) / largest, 0.5), fill: "var(--accent)", "data-tip": `dimension ${i}: ${format(value, 3)}` }));
-  const text = `${labelOf(name)}: ${about(name).meaning || about(name).unit}, sorted; the largest is ${format(largest, 3)}`;
-  return el("figure", {}, el("h3", {}, labelOf(name)), svg("svg", { viewBox: "0 0 640 92", role: "img", "aria-label": text }, ...marks), el("figcaption", {}, text));
+  const sorted = values.map((value, i) => [value ?? 0, i]).sort((a, b) => b[0] - a[0]), largest = sorted[0][0] || 1;
+  const text = `${labelOf(name)}: ${about(name).meaning || about(name).unit}, sorted; the largest is ${format(sorted[0][0], 3)}`;
+  const marks = sorted.map(([value, i]) => el("i", { style: `height: ${Math.max(1, (100 * value) / largest)}%`, title: `dimension ${i}: ${format(value, 3)}` }));
+  return el("figure", {}, el("h3", {}, labelOf(name)), el("div", { class: "bars", role: "img", "aria-label": text }, ...marks), el("figcaption", {}, text));
 }
 
-/** A chart that is drawn again when its width changes; `draw(width, redraw)` gives its nodes, or null for no chart. */
-function chart(title, caption, draw) {
-  const figure = el("figure"), section = el("section", {}, el("h3", {}, title), figure);
-  let width = 0;
-  const redraw = () => {
-    const focused = figure.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-    const nodes = draw(figure.clientWidth || 340, redraw);
-    section.hidden = nodes === null;
-    figure.replaceChildren(...(nodes ?? []), el("figcaption", {}, caption));
-    if (focused) figure.querySelector(`[data-key="${focused}"]`)?.focus();
-    fade();
+/** Pictures, texts and sounds of a run of each model, large and side by side. */
+function examples(comparison) {
+  const has = (...kinds) => (id) => kinds.some((kind) => DATA.runs[id][kind].length);
+  const shown = comparison.variants.map(({ runs }, i) => [i, runs.find(has("texts", "sounds")) ?? runs.find(has("pictures"))])
+    .filter(([, id]) => id !== undefined).map(([i, id]) => [i, DATA.runs[id]]);
+  const figure = (run, kind) => {
+    const picture = run.pictures.find((other) => other.kind === kind);
+    return picture ? el("figure", {}, el("img", { src: picture.source, alt: `${kind} of ${run.label}` }), el("figcaption", {}, captionOf(picture))) : null;
   };
-  layouts.push(() => { if (figure.clientWidth !== width || !width) { redraw(); width = figure.clientWidth; } });
-  return section;
+  const cards = shown.map(([i, run]) => el("article", pointing([DATA.runs.indexOf(run)]),
+    el("h4", {}, swatch(comparison, i), run.label), figure(run, "samples"), figure(run, "reconstructions"), ...media(run)));
+  return cards.length ? [el("h3", {}, "Samples and reconstructions"), el("div", { class: "examples" }, ...cards)] : [];
 }
 
-function comparisonSection(comparison) {
-  const state = { axis: "epoch", hidden: new Set(), brushes: new Map() };
-  const intervals = "Mean over seeds ± half the width of the 95 % confidence interval (Student's t); one seed has no interval. The best value is bold. “At best” is the score of perfect codes under the same protocol; “training images” is the score of as many training images in place of generated ones. A number that only one model has is shown with its runs.";
+/** Texts and sounds that a run generated. */
+const media = (run) => [
+  run.texts.length ? el("figure", {}, el("ul", {}, ...run.texts.map((text) => el("li", {}, text))), el("figcaption", {}, "Texts that task=sample wrote, for z ~ p(z)")) : null,
+  ...run.sounds.map((source) => el("audio", { controls: "", src: source, "aria-label": `Sound generated by ${run.label}` })),
+];
+
+const CAPTIONS = {
+  "rate-distortion": "Test set. Each dashed line joins points of equal ELBO, written beside it; the lower left is better. Thin lines join a model's seeds with their mean.",
+  "curves-elbo": "Point at a line for its values. The first epochs may lie below the frame.",
+  "curves-kl": "Point at a line for its values. The first epochs may lie above the frame. A KL near 0 is a posterior collapse.",
+  settings: "Each line is a run. Drag along an axis to select runs: all others are dimmed in every chart and table. Click on a selection to clear it.",
+  metrics: "Open marks are means over seeds, lines are 95 % confidence intervals (Student's t), ticks are the seeds. ↑: larger is better; ↓: smaller is better.",
+};
+
+function comparisonSection(comparison, index) {
+  comparison.rows = Object.fromEntries(Object.entries(comparison.rows).map(([name, columns]) => [name, rowsOf(columns)]));
+  const intervals = `Mean over seeds ± half the width of the 95 % confidence interval (Student's t); one seed has no interval. The best value is bold. “At best” is the score of perfect codes under the same protocol; “training ${comparison.noun}s” is the score of as many training ${comparison.noun}s in place of generated ones. A number that only one model has is shown with its runs.`;
   const errors = "The number after ± is the standard error from the evaluation. Click on a row to open its run.";
-  return el("section", {}, el("h2", {}, comparison.elbo_kind), el("p", { class: "result" }, `${comparison.headline}.`), ...comparison.verdicts.map((verdict) => el("p", {}, `${verdict}.`)),
+  const drawn = comparison.charts.map((one) => [one.name, chart(comparison, one, CAPTIONS[one.name])]);
+  return el("section", {}, el("h2", {}, comparison.elbo_kind), el("p", { class: "result" }, `${comparison.headline}.`),
+    ...comparison.verdicts.map((verdict, i) => el("p", { class: verdict.collapsed ? "warning" : null, id: i ? null : `collapse${index}` }, `${verdict.text}.`)),
     el("h3", {}, "Models"), el("p", { class: "soft" }, intervals), variantTable(comparison),
-    el("div", { class: "charts" },
-      chart("Rate and distortion", "Test set. Each dashed line joins points of equal ELBO, written beside it; the lower left is better. Thin lines join a model's seeds with their mean. Point at a mark for its name and numbers.", (width) => ratePlane(comparison, width)),
-      chart("ELBO over training", "Thick: validation; thin: training. The first epochs may lie below the frame.", (width, redraw) => curves(comparison, width, state, redraw))),
-    chart("Varied settings", "Each line is a run. Point at a line to highlight it. Drag along an axis to select runs: all others are dimmed in every chart and table. Click on a selection to clear it.", (width) => parallel(comparison, width, state)),
+    drawn.length ? el("h3", {}, "Charts") : null, drawn.length ? legend(comparison) : null,
+    el("div", { class: "charts" }, ...drawn.filter(([name]) => name !== "metrics").map(([, node]) => node)), ...drawn.filter(([name]) => name === "metrics").map(([, node]) => node),
+    ...examples(comparison),
     el("h3", {}, "Runs"), el("p", { class: "soft" }, errors), runTable(comparison));
-}
-
-function showTips() {
-  const tip = document.getElementById("tip");
-  const show = (event) => {
-    const target = event.target.closest?.("[data-tip]");
-    tip.hidden = !target;
-    if (!target) return;
-    tip.textContent = target.dataset.tip;
-    (target.closest("dialog") ?? document.body).append(tip); // an open dialog covers everything outside it
-    const box = target.getBoundingClientRect();
-    const [x, y] = event.clientX === undefined ? [box.x + box.width / 2, box.y] : [event.clientX, event.clientY];
-    tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - tip.offsetWidth - 4))}px`;
-    tip.style.top = `${y + 18 + tip.offsetHeight > innerHeight ? y - tip.offsetHeight - 10 : y + 18}px`;
-  };
-  document.addEventListener("pointermove", show);
-  document.addEventListener("focusin", show);
 }
 
 function main() {
@@ -218,7 +249,6 @@ function main() {
   const redraw = () => layouts.forEach((lay) => lay());
   redraw();
   addEventListener("resize", redraw);
-  showTips();
 }
 
 main();

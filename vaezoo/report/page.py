@@ -1,12 +1,8 @@
 """The report: one HTML file that holds the page's template, the runs as JSON and small pictures."""
 
-import base64
-import io
 import json
-import math
 import os
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,35 +10,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity
-from vaezoo.pictures import TITLE_HEIGHT
+from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity, use_noun
+from vaezoo.report.figures import CURVE_POINTS, compiled, draw, vega_script
 from vaezoo.report.labels import label, leading_columns, protocol, quantities
-from vaezoo.report.read import Point, Run, drawn_at
+from vaezoo.report.media import add_media
+from vaezoo.report.read import Run
 from vaezoo.report.statistics import Comparison, Variant, compare, difference, differing
 from vaezoo.runs.folder import non_finite_to_none, write_atomic
 
 LIMIT = 2_000_000  # bytes of the file
-POINTS = 30_000  # of all curves, at most
-CURVE_POINTS = 150  # of one curve, at most
-PICTURE_BYTES = 40_000  # of one picture, at most
-WIDEST, NARROWEST = 800, 160  # px that a picture is shrunk to
+POINTS = 12_000  # of all curves, at most
 DIFFERENCE = Quantity(
     "nats per image",
     "the test ELBO minus the best model's, seed by seed: negative for the worse",
     label="difference to the best",
     digits=2,
 )
-# Captions of the pictures with a title, which is cut off because it is too small to read in a thumbnail.
-CAPTIONS = {
-    "reconstructions": "validation images, each above its reconstruction",
-    "samples": "means of p(x | z), with z drawn from the prior",
-    "traversals": "one row for each latent dimension, the most used first: one image's code is moved along it in steps "
-    "of standard deviations",
-    "manifold": "the latent plane at equally spaced quantiles of the prior, z0 to the right, z1 upwards",
-}
 
 
 def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
@@ -56,16 +39,7 @@ def write_report(runs: Sequence[Run], file: Path, title: str) -> None:
         title: the page's heading.
     """
     page = contents(runs, file, title)
-    room = LIMIT - len(filled(page)) - 10_000
-    left = sum(len(run.pictures) for run in runs)
-    for entry, run in zip(page["runs"], runs, strict=True):
-        for kind, path in run.pictures.items():
-            if source := thumbnail(path, min(PICTURE_BYTES, room // left), TITLE_HEIGHT if kind in CAPTIONS else 0):
-                entry["pictures"].append({"kind": kind, "epoch": drawn_at(path), "source": source})
-                room -= len(source) + 50
-            else:
-                page["left_out"] += 1
-            left -= 1
+    add_media(page, runs, LIMIT - len(filled(page).encode()) - 10_000)
     write_atomic(file, filled(page))
 
 
@@ -77,7 +51,7 @@ def filled(page: dict[str, Any]) -> str:
     text = folder.joinpath("page.html").read_text(encoding="utf-8")
     for name in ("page.css", "charts.js", "page.js"):
         text = text.replace(f"[[{name}]]", folder.joinpath(name).read_text(encoding="utf-8"))
-    return text.replace("[[data]]", data)
+    return text.replace("[[vega]]", vega_script()).replace("[[data]]", data)
 
 
 def contents(runs: Sequence[Run], file: Path, title: str) -> dict[str, Any]:
@@ -93,12 +67,11 @@ def contents(runs: Sequence[Run], file: Path, title: str) -> dict[str, Any]:
         "title": title,
         "date": ended(runs),
         "versions": list(dict.fromkeys(part for run in runs for part in provenance(run.summary))),
-        "runs": [described(run, labels.get(id(run)), file, keys, points) for run in runs],
-        "comparisons": [compared(c, index) for c in comparisons],
+        "runs": [described(run, labels.get(id(run)), file, keys) for run in runs],
+        "comparisons": [compared(c, index) | drawn(c, index, points) for c in comparisons],
         "incomplete": [i for i, run in enumerate(runs) if not run.completed],
         "quantities": descriptions(runs),
-        "bounds": BOUNDS,
-        "captions": CAPTIONS,
+        "bounds": {ending: use_noun(words, runs[0].noun) for ending, words in BOUNDS.items()},
         "left_out": 0,
     }
 
@@ -143,14 +116,16 @@ def compared(comparison: Comparison, index: dict[int, int]) -> dict[str, Any]:
     leading = leading_columns(known, names)
     rest = [name for name in names if name not in known or known[name].column is None]
     if "elbo" in leading and len(comparison.variants) > 1:
-        leading.insert(1, "difference")
+        leading.insert(leading.index("elbo") + 1, "difference")
     best = comparison.variants[0]
     return {
         "elbo_kind": comparison.elbo_kind,
         "headline": comparison.headline,
-        "verdicts": comparison.verdicts,
+        "verdicts": [verdict._asdict() for verdict in comparison.verdicts],
+        "noun": comparison.runs[0].noun,
         "keys": comparison.keys,
         "columns": [*leading, *rest],
+        "leading": len(leading),
         "protocols": {name: text for name in names if (text := protocol(name, comparison.runs, known))},
         "variants": [summed(variant, best, index) for variant in comparison.variants],
         "runs": [index[id(run)] for run in comparison.runs],
@@ -165,12 +140,45 @@ def summed(variant: Variant, best: Variant, index: dict[int, int]) -> dict[str, 
     return {
         "label": variant.label,
         "tried": variant.tried,
+        "collapsed": variant.collapsed,
         "numbers": {name: value._asdict() for name, value in numbers.items()},
         "runs": [index[id(run)] for run in variant.runs],
     }
 
 
-def described(run: Run, label: str | None, file: Path, keys: Sequence[str], points: int) -> dict[str, Any]:
+def drawn(comparison: Comparison, index: dict[int, int], points: int) -> dict[str, Any]:
+    """The charts of a comparison, their data, and the look of each variant."""
+    from vaezoo.report.chart_parts import dashes, shapes
+
+    charts = draw(comparison, index, points, legend=False)
+    return {
+        "charts": [
+            {"name": c.name, "title": c.title, "spec": compiled(c, paper=False), "marks": c.marks, "place": c.place,
+             "tip": c.tip}
+            for c in charts
+        ],
+        "rows": {name: by_columns(rows) for chart in charts for name, rows in chart.rows.items()},
+        "shapes": shapes(len(comparison.variants)),
+        "dashes": [" ".join(map(str, dash)) for dash in dashes(len(comparison.variants))],
+    }  # fmt: skip
+
+
+def by_columns(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A table by columns, which is shorter: numbers are rounded, and each text is there once."""
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        column = [row.get(name) for row in rows]
+        texts = list(dict.fromkeys(column)) if any(isinstance(value, str) for value in column) else []
+        numbered = {text: i for i, text in enumerate(texts)}
+        columns[name] = (
+            {"texts": texts, "codes": [numbered[value] for value in column]}
+            if texts
+            else [float(f"{value:.7g}") if isinstance(value, float) else value for value in column]
+        )
+    return columns
+
+
+def described(run: Run, label: str | None, file: Path, keys: Sequence[str]) -> dict[str, Any]:
     """A run without its pictures.
 
     Args:
@@ -178,7 +186,6 @@ def described(run: Run, label: str | None, file: Path, keys: Sequence[str], poin
         label: its variant.
         file: the page, which paths are relative to.
         keys: settings that differ between the runs.
-        points: most points of a curve.
     """
     summary = run.summary
     return {
@@ -192,7 +199,6 @@ def described(run: Run, label: str | None, file: Path, keys: Sequence[str], poin
         "per_dimension": {
             name: [float(f"{value:.4g}") for value in values] for name, values in run.per_dimension.items()
         },
-        "curves": {split: thinned(curve, points) for split, curve in run.curves.items()},
         "settings": {key: run.settings.get(key) for key in keys},
         "command": shlex.join(["python", "run.py", *run.overrides]),
         "folder": os.path.relpath(run.folder, file.resolve().parent),
@@ -201,13 +207,9 @@ def described(run: Run, label: str | None, file: Path, keys: Sequence[str], poin
         "steps": summary.get("steps"),
         "provenance": ", ".join(provenance(summary)),
         "pictures": [],
+        "texts": run.texts,
+        "sounds": [],
     }
-
-
-def thinned(curve: Sequence[Point], num: int) -> list[list[float]]:
-    """At most ``num`` points of a curve, evenly spaced, with the first and the last: [epoch, step, ELBO]."""
-    kept = np.linspace(0, max(len(curve) - 1, 0), min(len(curve), max(num, 2))).round().astype(int)
-    return [[round(curve[i].epoch, 3), curve[i].step, round(curve[i].elbo, 4)] for i in kept]
 
 
 def provenance(summary: dict[str, Any]) -> list[str]:
@@ -215,39 +217,3 @@ def provenance(summary: dict[str, Any]) -> list[str]:
     versions = [f"{name} {version}" for name, version in summary.get("versions", {}).items()]
     commit = [f"commit {summary['git_commit'][:10]}"] if summary.get("git_commit") else []
     return [*versions, *filter(None, [summary.get("device")]), *commit]
-
-
-def thumbnail(file: Path, max_bytes: int, top: int = 0) -> str | None:
-    """A picture as a data URI; None if it cannot be read, or nothing could be seen at this size.
-
-    It keeps its size and every pixel if that fits. Otherwise it is compressed and shrunk as far as needed.
-
-    Args:
-        file: the picture.
-        max_bytes: most bytes of the data URI.
-        top: rows that are cut off at the top, px.
-    """
-    try:
-        image = Image.open(file).convert("RGB")
-        image = image.crop((0, min(top, image.height - 1), image.width, image.height))
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG file
-        print(f"{file}: the picture cannot be read ({error}) and is left out", file=sys.stderr)
-        return None
-    if file.stat().st_size < max_bytes and len(source := encoded(image, lossless=True)) <= max_bytes:
-        return source
-    width = min(image.width, WIDEST)
-    while width >= NARROWEST:
-        size = (width, max(1, round(image.height * width / image.width)))
-        source = encoded(image.resize(size, Image.Resampling.LANCZOS), quality=70)
-        if len(source) <= max_bytes:
-            return source
-        smaller = 0.95 * width * math.sqrt(max_bytes / len(source))  # bytes are proportional to the area
-        width = min(int(smaller), width - 1)
-    return None
-
-
-def encoded(image: Image.Image, **how: Any) -> str:
-    """An image as a data URI of WebP."""
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", **how)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

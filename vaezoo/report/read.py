@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vaezoo.errors import ConfigError
+from vaezoo.metrics.latent import collapse_note
 from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity
 from vaezoo.old_names import update_config, update_override
 from vaezoo.runs.folder import JOB_FILE, RunFolder, short_error
@@ -25,6 +26,7 @@ PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # p
 # Keys that make no difference between variants.
 IGNORED_KEYS = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "allow_packages", "threads"}
 PICTURES = ("reconstructions", "samples", "traversals", "manifold", "scatter")  # in this order, then all others
+TEXTS, TEXT_LENGTH, SOUNDS = 8, 200, 3  # generated examples of a run that are shown, and letters of a text
 # Older summaries have NAME_ceiling for these; now it is NAME_reference.
 OLD_CEILINGS = ("fid", "kid", "precision", "recall", "density", "coverage")
 
@@ -36,11 +38,13 @@ class Point(NamedTuple):
         epoch: epochs trained.
         step: optimizer steps trained.
         elbo: the ELBO, nats per example.
+        kl: the KL, nats per example; None if it was not logged.
     """
 
     epoch: float
     step: int
     elbo: float
+    kl: float | None = None
 
 
 @dataclass
@@ -55,6 +59,8 @@ class Run:
         config: its config; resolved if the run wrote a summary.
         curves: the ELBO over training, for "val" and "train".
         pictures: the newest picture of each kind.
+        texts: texts that it generated, of the newest ``task=sample``.
+        sounds: sounds that it generated, of the newest ``task=sample``.
         num_seeds: number of seeds that its comparison was asked for; 0 if it is in none.
     """
 
@@ -65,6 +71,8 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, list[Point]] = field(default_factory=dict)
     pictures: dict[str, Path] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+    sounds: list[Path] = field(default_factory=list)
     num_seeds: int = 0
 
     @property
@@ -79,11 +87,16 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """Sentence of the evaluation on unused dimensions; empty if the model uses its latent space."""
+        """Sentence on unused dimensions, of the evaluation or from the KL; empty if the model uses its latent space."""
         found = self.summary.get("verdict")
         if found is None:
-            return old_verdict(self.summary.get("notes", []))
+            return old_verdict(self.summary.get("notes", [])) or collapse_note(self.test.get("kl", math.inf))
         return str(found["text"]) if found["collapsed"] or found["mostly_unused"] else ""
+
+    @property
+    def collapsed(self) -> bool:
+        """Return whether the posterior has collapsed: the decoder ignores z."""
+        return self.verdict.startswith("posterior collapse")
 
     @cached_property
     def overrides_by_key(self) -> dict[str, Any]:
@@ -253,7 +266,7 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     return Run(
         folder, relevant_overrides(map(update_override, overrides)), summary, choices, update_config(config),
         read_curves(origin / "metrics.csv", summary if origin == folder else RunFolder(origin).read_summary()),
-        read_pictures(origin / "panels"),
+        read_pictures(origin / "panels"), *read_generated(origin / "sample"),
     )  # fmt: skip
 
 
@@ -294,7 +307,7 @@ def is_evaluation_of(run: Run, trained: Run) -> bool:
 
 
 def read_curves(file: Path, summary: dict[str, Any]) -> dict[str, list[Point]]:
-    """Read the validation and training ELBO from a ``metrics.csv``, if it exists.
+    """Read ELBO and KL on validation and training data from a ``metrics.csv``, if it exists.
 
     Its rows count steps and epochs from 0. A validation within an epoch is placed at the fraction that was trained. The
     summary gives the steps per epoch; without one, the longest epoch in the file counts as complete.
@@ -306,12 +319,17 @@ def read_curves(file: Path, summary: dict[str, Any]) -> dict[str, list[Point]]:
     places = [(int(row["step"]) + 1, int(row["epoch"]) + 1) for row in rows]
     curves = {}
     for split in ("val", "train"):
-        found = [(*place, row.get(f"{split}/elbo")) for place, row in zip(places, rows, strict=True)]
-        marks = [(step, epoch, float(cell)) for step, epoch, cell in found if cell and math.isfinite(float(cell))]
-        longest = max((step / epoch for step, epoch, _ in marks), default=1.0)
+        cells = [[finite(row.get(f"{split}/{name}")) for name in ("elbo", "kl")] for row in rows]
+        found = [(*place, elbo, kl) for place, (elbo, kl) in zip(places, cells, strict=True) if elbo is not None]
+        longest = max((step / epoch for step, epoch, _, _ in found), default=1.0)
         per_epoch = summary["steps"] / summary["epochs"] if summary.get("epochs") else longest
-        curves[split] = [Point(step / per_epoch, step, elbo) for step, _, elbo in marks]
+        curves[split] = [Point(step / per_epoch, step, elbo, kl) for step, _, elbo, kl in found]
     return curves
+
+
+def finite(cell: str | None) -> float | None:
+    """The number in a cell; None if the cell is empty or its number is not finite."""
+    return float(cell) if cell and math.isfinite(float(cell)) else None
 
 
 def read_pictures(folder: Path) -> dict[str, Path]:
@@ -321,6 +339,15 @@ def read_pictures(folder: Path) -> dict[str, Path]:
         newest[file.stem.rpartition("-")[0]] = file
     order = [*PICTURES, *sorted(newest.keys() - set(PICTURES))]
     return {kind: newest[kind] for kind in order if kind in newest}
+
+
+def read_generated(folder: Path) -> tuple[list[str], list[Path]]:
+    """Find the first texts and sounds that the newest ``task=sample`` of a run wrote."""
+    newest = max(folder.glob("*/samples.npz"), default=folder / "none" / "samples.npz").parent
+    texts = newest / "samples.txt"
+    lines = texts.read_text(encoding="utf-8", errors="replace").splitlines() if texts.is_file() else []
+    shown = [line if len(line) <= TEXT_LENGTH else f"{line[:TEXT_LENGTH]}…" for line in lines[:TEXTS]]
+    return shown, sorted(newest.glob("samples-*.wav"), key=natural_sort_key)[:SOUNDS]
 
 
 def drawn_at(file: Path) -> float | None:

@@ -63,6 +63,11 @@ class Variant:
         return [run.numbers[name] for run in self.runs if name in run.numbers]
 
     @property
+    def collapsed(self) -> bool:
+        """Return whether the posterior of a run has collapsed."""
+        return any(run.collapsed for run in self.runs)
+
+    @property
     def numbers(self) -> dict[str, Interval]:
         """Each number that any of the runs has, over the seeds."""
         known = quantities(self.runs)
@@ -70,6 +75,21 @@ class Variant:
         found = {name: interval(self.values(name)) for name in names}
         bare = [name for name in names if name in known and not known[name].interval]
         return found | {name: found[name]._replace(half=math.nan) for name in bare}
+
+
+class Verdict(NamedTuple):
+    """What is said of a variant with unused dimensions.
+
+    Args:
+        collapsed: whether the posterior of a run has collapsed: the decoder ignores z.
+        text: the same in words, with the remedy.
+    """
+
+    collapsed: bool
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass
@@ -94,22 +114,33 @@ class Comparison:
         return quantities(self.runs)
 
     @property
-    def verdicts(self) -> list[str]:
+    def verdicts(self) -> list[Verdict]:
         """A sentence for each variant with unused dimensions."""
         found = [(variant, [run.verdict for run in variant.runs if run.verdict]) for variant in self.variants]
-        return [f"{v.label}, {len(texts)} of {len(v.runs)} seeds: {texts[0]}" for v, texts in found if texts]
+        return [
+            Verdict(variant.collapsed, f"{variant.label}, {len(texts)} of {len(variant.runs)} seeds: {texts[0]}")
+            for variant, texts in found
+            if texts
+        ]
 
     @property
     def headline(self) -> str:
-        """The best variant, and whether the seeds distinguish it from the next (95 % interval of the paired t)."""
-        ranked = [variant for variant in self.variants if variant.values("elbo")]
-        if not ranked:
+        """The best variant by log p(x), if all have it by one protocol, and the best by the test ELBO."""
+        if not any(variant.values("elbo") for variant in self.variants):
             return "no run has a test ELBO"
+        protocols = {tuple(run.numbers.get(f"log_p{end}") for end in ("_samples", "_examples")) for run in self.runs}
+        estimated = all("log_p" in run.numbers for run in self.runs) and len(protocols) == 1
+        names = {"log_p": "Highest log p(x)", "elbo": "Best test ELBO"}
+        return ". ".join(self.describe_best(key, name) for key, name in names.items() if estimated or key == "elbo")
+
+    def describe_best(self, key: str, name: str) -> str:
+        """Name the best variant, and whether the seeds distinguish it from the next (95 % interval of the paired t)."""
+        ranked = sorted((v for v in self.variants if v.values(key)), key=lambda v: rank(v, key))
         first, *others = ranked
-        best = first.numbers["elbo"]
+        best = first.numbers[key]
         seeds = f"95 % interval over {best.num} seeds" if best.num > 1 else "one seed, so without an interval"
-        text = f"Best test ELBO: {first.label} {best} nats per {first.runs[0].noun} ({seeds})"
-        if others and (gap := difference(first, others[0])) and gap.half > 0:
+        text = f"{name}: {first.label} {best} nats per {first.runs[0].noun} ({seeds})"
+        if others and (gap := difference(first, others[0], key)) and gap.half > 0:
             low, high = gap.mean - gap.half, gap.mean + gap.half
             text += f"; {others[0].label} is next, "
             text += f"{signed(low)} to {signed(high)} below" if low > 0 else "not distinguished by these seeds"
@@ -121,6 +152,16 @@ def difference(a: Variant, b: Variant, name: str = "elbo") -> Interval | None:
     first, second = ({run.seed: run.numbers[name] for run in v.runs if name in run.numbers} for v in (a, b))
     shared = sorted(first.keys() & second.keys())
     return interval([first[seed] - second[seed] for seed in shared]) if shared else None
+
+
+def describe(runs: Sequence[Run]) -> str:
+    """What the runs compare, for a heading: at most four variants, and their data."""
+    comparisons = compare(runs)
+    labels = [variant.label for comparison in comparisons for variant in comparison.variants]
+    labels = list(dict.fromkeys(labels or [run.model or run.folder.name for run in runs]))
+    shown = labels if len(labels) <= 4 else [*labels[:3], f"{len(labels) - 3} more"]
+    data = list(dict.fromkeys(run.data for run in runs if run.data))
+    return ", ".join(shown) + (f" on {', '.join(data)}" if data else "")
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
@@ -203,7 +244,7 @@ def failed_variants(unmatched_failures: Sequence[Run], completed: Sequence[Run])
     return [Variant(label(group[0], runs, keys), [], len({run.seed for run in group})) for group in groups.values()]
 
 
-def rank(variant: Variant) -> float:
-    """A sort key that puts the best test ELBO first, and a missing or NaN one last."""
-    elbo = variant.numbers["elbo"].mean if "elbo" in variant.numbers else math.nan
-    return math.inf if math.isnan(elbo) else -elbo
+def rank(variant: Variant, key: str = "elbo") -> float:
+    """A sort key that puts the largest mean of a number first, and a missing or NaN one last."""
+    mean = variant.numbers[key].mean if key in variant.numbers else math.nan
+    return math.inf if math.isnan(mean) else -mean

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from vaezoo.errors import count_noun
 from vaezoo.metrics.collapse import collapse_footnote, is_collapsed
-from vaezoo.metrics.quantities import BOUNDS, GROUPS, KEY, Quantity
+from vaezoo.metrics.quantities import BOUNDS, GROUPS, KEY, Quantity, use_noun
 from vaezoo.report.labels import leading_columns, protocol
 from vaezoo.report.read import Run
 from vaezoo.report.statistics import Comparison, Interval, compare, difference
@@ -90,7 +90,8 @@ def markdown(runs: Sequence[Run], title: str, root: Path) -> str:
     """
     lines = [f"# {title}", ""]
     for comparison in compare(runs):
-        lines += [f"## {comparison.elbo_kind}", "", *pipes(*table(comparison)), "", EXPLANATION, ""]
+        explanation = use_noun(EXPLANATION, comparison.runs[0].noun)
+        lines += [f"## {comparison.elbo_kind}", "", *pipes(*table(comparison)), "", explanation, ""]
         variants = comparison.variants
         verdicts = [f"- {verdict}" for verdict in comparison.verdicts]
         lines += [*verdicts, ""] if verdicts else []

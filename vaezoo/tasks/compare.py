@@ -23,9 +23,10 @@ from vaezoo.evaluation.udr import add_udr
 from vaezoo.loggers import call_or_disable
 from vaezoo.report import Run, read_runs, write_figures, write_report
 from vaezoo.report.statistics import compare as compare_runs
-from vaezoo.report.tables import as_csv, live_status_table, markdown, print_comparison
+from vaezoo.report.table_files import write_tables
+from vaezoo.report.tables import as_csv, live_status_table, print_comparison
 from vaezoo.runs.comparison import ComparisonJob, comparison_job, compose_config, to_override, training_overrides
-from vaezoo.runs.folder import JOB_FILE, RunFolder, write_atomic
+from vaezoo.runs.folder import JOB_FILE, RunFolder
 from vaezoo.runs.jobs import Jobs, program_command
 from vaezoo.runs.setup import build_run, open_loggers
 from vaezoo.runs.shares import divide_machine
@@ -39,8 +40,8 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
 
     Each training is a job of its own under ``runs/``, its evaluation another one under ``evaluations/``.
     Several models and seeds run at the same time (``jobs``). ``resume=auto`` runs what is missing. A job that fails is
-    a row with the reason. The folder then has
-    ``comparison.csv``, ``comparison.md``, ``report.html`` and ``figures/``.
+    a row with the reason. The folder then has ``comparison.csv``, ``comparison.md``, ``comparison.tex``,
+    ``report.html`` and ``figures/``.
 
     Args:
         config: the resolved config.
@@ -69,8 +70,7 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     if "disentanglement" in groups and jobs.stop_signal is None:
         add_udr(read_runs(places), folder / "evaluations", config["allow_packages"])
     runs = [replace(run, num_seeds=len(seeds)) for run in read_runs(places)]
-    write_atomic(folder / "comparison.csv", as_csv(runs, folder))
-    write_atomic(folder / "comparison.md", markdown(runs, title, folder))
+    write_tables(runs, title, folder)
     write_report(runs, folder / "report.html", title)
     write_figures(runs, folder / "figures")
     for comparison in compare_runs(runs):
