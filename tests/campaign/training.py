@@ -479,10 +479,8 @@ class Campaign:
         words.pop("seed", None)
         measured = {"task.metrics": "[likelihood]", "task.num_samples": "2", "task.num_images": "9"}
         compared = words | {"task": "compare", "models": f"[{model}]", "seeds": f"[{','.join(seeds)}]"} | measured
-        said = (words | {"model": model, "seed": ",".join(seeds)} if sweeps else compared) | {
-            "jobs": "2",
-            "debug": "false",
-        }
+        said = words | {"model": model, "seed": ",".join(seeds)} if sweeps else compared
+        said = said | {"jobs": "2", "debug": "false"}
         expected = {seed: self.alone(words | {"model": model, "seed": seed}) for seed in seeds}
         whole = max(seconds for _, _, seconds in expected.values())
         reasons: set[str] = set()  # of this and of earlier disturbances, because some jobs may not have run since
@@ -505,9 +503,8 @@ class Campaign:
             wait_for(lambda: not processes(folder), f"{name}: a process is left")
             errors = {json.loads(file.read_text()).get("error") for file in folder.rglob("summary.json")} - {None}
             sent = signums if whom == "job" else (*signums, signal.SIGTERM)  # without its parent, a job gets SIGTERM
-            reasons |= {
-                f"{how} by {signal.Signals(signum).name}" for signum in sent for how in ("killed", "interrupted")
-            }
+            for signum in sent:
+                reasons |= {f"{how} by {signal.Signals(signum).name}" for how in ("killed", "interrupted")}
             told = {error for error in errors if "jobs failed, the first is" not in error}
             assert told <= reasons, f"{name}: {told - reasons}, {end.out[-300:]}"
         end = program(folder, said)
@@ -768,6 +765,7 @@ def main() -> None:
     parser.add_argument("--case", type=int, help="only this one of each kind")
     parser.add_argument("--folder", type=Path, help="where to write, and what stays there")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, as its programs do
     end = time.monotonic() + 60 * options.minutes
     print(f"seed {options.seed}, {options.minutes:g} minutes at most", flush=True)
     faults = 0
