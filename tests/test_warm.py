@@ -36,7 +36,7 @@ elif task == "kill":
 elif task == "wait":
     import time
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(20)
 elif task == "save":  # if it is told to stop
     import time
     from pathlib import Path
@@ -48,7 +48,7 @@ elif task == "save":  # if it is told to stop
     signal.signal(signal.SIGTERM, stop)
     with stopping_with_parent():
         Path(words[0], "ready").touch()
-        time.sleep(60)
+        time.sleep(20)
 elif task == "share":  # a number of threads, and the file for which it waits
     import time
     from vaezoo.runs.shares import take_share

@@ -479,7 +479,8 @@ class Campaign:
         words.pop("seed", None)
         measured = {"task.metrics": "[likelihood]", "task.num_samples": "2", "task.num_images": "9"}
         compared = words | {"task": "compare", "models": f"[{model}]", "seeds": f"[{','.join(seeds)}]"} | measured
-        said = (words | {"model": model, "seed": ",".join(seeds)} if sweeps else compared) | {"jobs": "2"}
+        said = words | {"model": model, "seed": ",".join(seeds)} if sweeps else compared
+        said = said | {"jobs": "2", "debug": "false"}
         expected = {seed: self.alone(words | {"model": model, "seed": seed}) for seed in seeds}
         whole = max(seconds for _, _, seconds in expected.values())
         reasons: set[str] = set()  # of this and of earlier disturbances, because some jobs may not have run since
@@ -495,17 +496,17 @@ class Campaign:
             figures["disturbances"] += 1
             figures[name] += 1
             ends = (-signal.SIGKILL,) if signums == [signal.SIGKILL] else (128 + signums[0],)
-            assert end.code in (ends if whom == "parent" else (0, 1)), f"{name}: {end}"
+            assert end.code in (ends if whom == "parent" else (0, 1)), f"{name}, {met}, {end.code}: {end.out[-300:]}"
             if whom == "parent" and signums == [signal.SIGKILL] and rng.random() < 0.5:
                 reasons |= {"killed by SIGKILL", "interrupted by SIGTERM"}
                 continue  # at once
             wait_for(lambda: not processes(folder), f"{name}: a process is left")
             errors = {json.loads(file.read_text()).get("error") for file in folder.rglob("summary.json")} - {None}
-            reasons |= {f"killed by {signal.Signals(signum).name}" for signum in signums}
-            if whom != "job":  # a job without its parent, or with SIGHUP, gets SIGTERM
-                reasons |= {f"interrupted by {signal.Signals(signum).name}" for signum in (*signums, signal.SIGTERM)}
+            sent = signums if whom == "job" else (*signums, signal.SIGTERM)  # without its parent, a job gets SIGTERM
+            for signum in sent:
+                reasons |= {f"{how} by {signal.Signals(signum).name}" for how in ("killed", "interrupted")}
             told = {error for error in errors if "jobs failed, the first is" not in error}
-            assert told <= reasons, f"{name}: {errors}, {end}"
+            assert told <= reasons, f"{name}: {told - reasons}, {end.out[-300:]}"
         end = program(folder, said)
         assert end.code == 0, end
         wait_for(lambda: not processes(folder), "a process is left")
@@ -764,6 +765,7 @@ def main() -> None:
     parser.add_argument("--case", type=int, help="only this one of each kind")
     parser.add_argument("--folder", type=Path, help="where to write, and what stays there")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, as its programs do
     end = time.monotonic() + 60 * options.minutes
     print(f"seed {options.seed}, {options.minutes:g} minutes at most", flush=True)
     faults = 0
