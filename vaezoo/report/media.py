@@ -8,20 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from vaezoo.metrics.quantities import use_noun
-from vaezoo.pictures import TITLE_HEIGHT
+from vaezoo.pictures import heading_height
 from vaezoo.report.read import Run, drawn_at
 
 PICTURE_BYTES = 40_000  # of one picture, at most
 LARGE, LARGE_KINDS = 3, ("samples", "reconstructions")  # so many times the bytes for what is shown large
 SOUND_BYTES = 150_000  # of one sound, at most
 WIDEST, NARROWEST = 800, 140  # px that a picture is shrunk to
-# Captions of the pictures with a title, which is cut off because it is too small to read in a thumbnail.
+# Captions of the pictures with a heading, which is cut off because it is too small to read in a thumbnail.
 CAPTIONS = {
     "reconstructions": "validation images, each above its reconstruction",
-    "samples": "means of p(x | z) for z ~ p(z); of texts, the most probable words",
+    "samples": "means of p(x | z) for z ~ p(z), of texts the most probable words, and below them draws at the same z",
     "traversals": "one row for each latent dimension, the most used first: one image's code is moved along it in steps "
     "of standard deviations",
     "manifold": "the latent plane at equally spaced quantiles of the prior, z0 to the right, z1 upwards",
@@ -47,7 +48,7 @@ def add_media(page: dict[str, Any], runs: Sequence[Run], room: int) -> None:
     weights = [LARGE if i in shown and kind in LARGE_KINDS else 1 for i, kind, _ in pictures]
     for number, (i, kind, path) in enumerate(pictures):
         share = room * weights[number] // sum(weights[number:])
-        if source := thumbnail(path, min(PICTURE_BYTES, share), TITLE_HEIGHT if kind in CAPTIONS else 0):
+        if source := thumbnail(path, min(PICTURE_BYTES, share), kind in CAPTIONS):
             caption = use_noun(CAPTIONS.get(kind, ""), runs[i].noun)
             entry = {"kind": kind, "epoch": drawn_at(path), "source": source, "caption": caption}
             page["runs"][i]["pictures"].append(entry)
@@ -56,7 +57,7 @@ def add_media(page: dict[str, Any], runs: Sequence[Run], room: int) -> None:
             page["left_out"] += 1
 
 
-def thumbnail(file: Path, max_bytes: int, top: int = 0) -> str | None:
+def thumbnail(file: Path, max_bytes: int, has_heading: bool = False) -> str | None:
     """A picture as a data URI; None if it cannot be read, or nothing could be seen at this size.
 
     It keeps its size and every pixel if that fits. Otherwise it is compressed and shrunk as far as needed.
@@ -64,11 +65,13 @@ def thumbnail(file: Path, max_bytes: int, top: int = 0) -> str | None:
     Args:
         file: the picture.
         max_bytes: most bytes of the data URI.
-        top: rows that are cut off at the top, px.
+        has_heading: whether a heading is cut off at the top.
     """
     try:
         image = Image.open(file).convert("RGB")
-        image = image.crop((0, min(top, image.height - 1), image.width, image.height))
+        if has_heading:
+            top = min(heading_height(np.asarray(image)), image.height - 1)
+            image = image.crop((0, top, image.width, image.height))
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG file
         print(f"{file}: the picture cannot be read ({error}) and is left out", file=sys.stderr)
         return None

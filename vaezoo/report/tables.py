@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 
 from vaezoo.errors import count_noun
-from vaezoo.metrics.collapse import collapse_footnote, is_collapsed
+from vaezoo.metrics.collapse import collapse_footnote
 from vaezoo.metrics.quantities import BOUNDS, GROUPS, KEY, Quantity, use_noun
 from vaezoo.report.labels import leading_columns, protocol
 from vaezoo.report.read import Run
@@ -201,7 +201,7 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(comparison.elbo_kind, style="bold", soft_wrap=True)
     collapsed = []
     for cells, variant in zip(lines, comparison.variants, strict=True):
-        if count := sum(is_collapsed(run.numbers.get("kl")) for run in variant.runs):
+        if count := sum(run.collapsed for run in variant.runs):
             collapsed.append(f"{count} of {count_noun(len(variant.runs), 'run')} of {variant.label}")
             cells[0] += " *"
     # Heads and long labels may break between words, numbers may not.

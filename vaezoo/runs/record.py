@@ -11,7 +11,7 @@ from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.overrides import may_resume, relevant_overrides, same_overrides
 
 # Files and folders that a run without a checkpoint may leave. They are removed before the next one starts.
-LEFTOVERS = ("metrics.csv", "panels", "tensorboard")
+LEFTOVERS = ("metrics.csv", "panels", "index.html", "tensorboard")
 
 
 def record_command(folder: RunFolder, cfg: DictConfig) -> None:
