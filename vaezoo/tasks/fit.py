@@ -164,8 +164,8 @@ def test_and_summarize(
     quantities = given_context(QUANTITIES) if model.conditional else QUANTITIES
     summary = write_summary(
         config,
-        quantities,
-        data.noun,
+        quantities=quantities,
+        noun=data.noun,
         task="fit",
         data=type(data).__name__,
         scored=log_likelihood_kind(model, data),
