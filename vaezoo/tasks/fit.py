@@ -195,7 +195,7 @@ def test_and_summarize(
 
 def find_pictures(config: dict[str, Any]) -> list[Path]:
     """Return the folder of the pictures of a run in a list; empty if there are none."""
-    folder = (config["callbacks"].get("images") or {}).get("folder")
+    folder = ((config.get("callbacks") or {}).get("images") or {}).get("folder")
     return [Path(folder)] if folder and any(Path(folder).glob("*")) else []
 
 
