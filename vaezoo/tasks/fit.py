@@ -168,8 +168,8 @@ def test_and_summarize(
     quantities = given_context(QUANTITIES) if model.conditional else QUANTITIES
     summary = write_summary(
         config,
-        quantities,
-        data.noun,
+        quantities=quantities,
+        noun=data.noun,
         task="fit",
         data=type(data).__name__,
         scored=log_likelihood_kind(model, data),
@@ -200,7 +200,7 @@ def test_and_summarize(
 
 def find_pictures(config: dict[str, Any]) -> list[Path]:
     """Return the folder of the pictures of a run in a list; empty if there are none."""
-    folder = (config["callbacks"].get("images") or {}).get("folder")
+    folder = ((config.get("callbacks") or {}).get("images") or {}).get("folder")
     return [Path(folder)] if folder and any(Path(folder).glob("*")) else []
 
 
