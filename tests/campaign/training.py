@@ -489,7 +489,7 @@ class Campaign:
             whom, signums = DISTURBANCES[name]
             draws = random.Random(rng.random())
             met: list[int] = []
-            end = program(folder, said, 0, strike=partial(strike, whom, signums, draws, 3 * whole, met))
+            end = program(folder, said, 0, strike=partial(strike, whom, signums, draws, whole, met))
             if not met:
                 figures["too late"] += 1
                 continue
