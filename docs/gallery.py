@@ -51,10 +51,12 @@ FRAMES = (
 )
 TEXT = "data=topics data.vocabulary_size=1400 optimizer.lr=2e-3 scheduler=cosine trainer.max_epochs=20"
 MNIST = "data=mnist trainer.max_epochs=5"
+BEST_LOSS = "callbacks.checkpoint_best.monitor=val/loss callbacks.checkpoint_best.mode=min"
 DATA = {
     **dict.fromkeys(("multimodal_vae", "mmvae", "mopoe_vae", "jmvae", "mvtcae"), PAIRS),
     **dict.fromkeys(("missing_iwae", "not_miwae", "hi_vae"), TABLE),
     **dict.fromkeys(("count_vae", "mult_vae", "prod_lda"), COUNTS),
+    **dict.fromkeys(("wae", "swae"), f"{MNIST} {BEST_LOSS}"),
     **dict.fromkeys(("vrnn", "deep_kalman"), FRAMES),
     **dict.fromkeys(("text_vae", "text_cvae"), TEXT),
     "conditional_prior_vae": f"{MNIST} data.condition=upper",
