@@ -30,7 +30,7 @@ class Chart(NamedTuple):
         name: name of its file.
         title: its heading.
         drawing: the specification. Its data are named.
-        rows: the data by name. Untrusted text is only here, never in an expression of the specification.
+        rows: the data by name.
         marks: name of the data whose rows the pointer and the arrow keys choose; each names its run.
         place: the fields of such a row that x and y show.
         tip: keys of the numbers that are shown for such a row.

@@ -22,7 +22,7 @@ WIDEST, NARROWEST = 800, 140  # px that a picture is shrunk to
 # Captions of the pictures with a heading, which is cut off because it is too small to read in a thumbnail.
 CAPTIONS = {
     "reconstructions": "validation images, each above its reconstruction",
-    "samples": "means of p(x | z) for z ~ p(z), of texts the most probable words, and below them draws at the same z",
+    "samples": "means of p(x | z) for z ~ p(z), and below them draws at the same z",
     "traversals": "one row for each latent dimension, the most used first: one image's code is moved along it in steps "
     "of standard deviations",
     "manifold": "the latent plane at equally spaced quantiles of the prior, z0 to the right, z1 upwards",
@@ -50,6 +50,8 @@ def add_media(page: dict[str, Any], runs: Sequence[Run], room: int) -> None:
         share = room * weights[number] // sum(weights[number:])
         if source := thumbnail(path, min(PICTURE_BYTES, share), kind in CAPTIONS):
             caption = use_noun(CAPTIONS.get(kind, ""), runs[i].noun)
+            if runs[i].noun == "sentence":  # tokens have no mean
+                caption = caption.replace("means of p(x | z)", "the most probable words")
             entry = {"kind": kind, "epoch": drawn_at(path), "source": source, "caption": caption}
             page["runs"][i]["pictures"].append(entry)
             room -= len(source) + 50
