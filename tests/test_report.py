@@ -506,6 +506,7 @@ def test_figures_are_written_for_each_kind_of_elbo(sweep, tmp_path):
     for file in files[::2]:
         with Image.open(file) as image:
             assert image.width >= 900
+            assert image.info["dpi"][0] == pytest.approx(200, abs=0.1)
             assert len(np.unique(np.asarray(image.convert("L")))) > 10
         drawing = ElementTree.parse(file.with_suffix(".svg")).getroot()
         assert drawing.tag == "{http://www.w3.org/2000/svg}svg"

@@ -43,8 +43,7 @@ def write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
             for entry in drawing["data"]:
                 if entry["name"] in chart.rows:
                     entry["values"] = chart.rows[entry["name"]]
-            # 72 px to the inch, as the fonts are in points.
-            png = vl_convert.vega_to_png(drawing, scale=DPI / 72, ppi=72)
+            png = vl_convert.vega_to_png(drawing, ppi=DPI)
             files += [folder / f"{chart.name}-{kind}.{ending}" for ending in ("png", "svg")]
             write_atomic(files[-1], vl_convert.vega_to_svg(drawing))
             files[-2].write_bytes(png)
