@@ -126,6 +126,7 @@ def test_live_page(explorer, address, open_page):
     page.mouse.click(*page.evaluate(PLACE, 17))
     page.wait_for_function("() => Bokeh.documents[0].get_model_by_name('controls').children[0].children[0].value == 17")
     wait_for_change(page, before)
+    assert page.locator(".bk-Tooltip img").first.bounding_box()["width"] == pytest.approx(64, abs=1)
     steps = explorer.steps(explorer.encode(explorer.example(17)))
     assert page.evaluate(SLIDERS) == pytest.approx(steps, abs=0.006)
     assert captions.all_inner_texts()[::2] == [f"index 102, label {labels[17]}"] * 2

@@ -40,7 +40,8 @@ THEME = Theme(json={"attrs": {"UIElement": {"stylesheets": [WIDGET_STYLE]}}})
 TOOLTIP_STYLE = """
 div { --card: 64px; --soft: #5a636e; display: flex; gap: 10px; align-items: center; color: #1b1f24; }
 """
-TOOLTIP = f"<style>{CARD_STYLE}{TOOLTIP_STYLE}</style><div><div>@card{{safe}}</div><div>@key</div></div>"
+# The style stands within an element: Bokeh drops one that comes first.
+TOOLTIP = f"<div><style>{CARD_STYLE}{TOOLTIP_STYLE}</style><div>@card{{safe}}</div><div>@key</div></div>"
 # Writes what was clicked into ``click``: a point of the map, and the number of the code at it, or -1.
 FIND_CLICKED = """
 const {x, y} = source.data
