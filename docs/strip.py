@@ -25,7 +25,7 @@ COLUMNS, TEXTS, SIDE = 14, 3, 56  # images and sentences in a row; pixels of an 
 ROWS = {
     "clothes": (
         "model=conv_vae data=fashion_mnist data.binarize=none model/likelihood=normal_optimal trainer.max_epochs=6",
-        "FashionMNIST, conv_vae: test images, and below each the mean of p(x | z) at its code",
+        "FashionMNIST, conv_vae: validation images, and below each the mean of p(x | z) at its code",
     ),
     "digits": (
         "model=conv_vae data=mnist trainer.max_epochs=5",

@@ -64,8 +64,8 @@ def test_a_fraction_of_an_epoch_is_reported(cli):
     code, out, err, run = cli(*TINY[:-1], "trainer.max_steps=5")
     assert code == 0
     assert "5 steps (0.25 epochs) in " in out
-    assert "on Digits, 1 epoch or 5 steps" in err
-    assert "epoch 0.25 of 1 epoch or 5 steps" in err
+    assert "cpu with 1 thread, 1 epoch or 5 steps" in err
+    assert "epoch 0.25/1, step 5/5" in err
     assert (read(run)["epochs"], read(run)["steps"]) == (0.25, 5)
     assert (run / "panels" / "samples-0000.250.png").exists()
 

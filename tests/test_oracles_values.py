@@ -123,6 +123,7 @@ def test_the_cost_of_a_run(monkeypatch):
     monkeypatch.setattr(fit, "test", lambda *_: {"elbo": -3.5})
     monkeypatch.setattr(fit, "print_results", lambda *_: None)
     monkeypatch.setattr(fit, "log_likelihood_kind", lambda *_: "bits")
+    monkeypatch.setattr(fit, "write_run_page", lambda folder: folder)
     monkeypatch.setattr(fit, "write_summary", lambda config, **values: wrote.update(values) or values)
     model.epochs, model.results = 2.5, {"val": {"elbo": -4.5}}
     trainer = SimpleNamespace(callbacks=[monitor], current_epoch=3, global_step=30, is_global_zero=True)

@@ -437,7 +437,9 @@ def test_a_complete_run_that_is_resumed_has_no_speed(cli):
     assert code == 0
     assert "20 steps (1 epoch) in " in out
     assert "images/s" not in out
-    assert err.splitlines()[1:] == [f"resuming from {run}/checkpoints/last.ckpt, step 20"]
+    resuming, *header = err.splitlines()
+    assert resuming == f"resuming from {run}/checkpoints/last.ckpt, step 20"
+    assert header[-1] == f"run folder: {run}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where things are in a chart: round numbers on an axis, values on a parallel axis, names beside points."""
+"""The layout of a chart: round numbers on an axis, values on a parallel axis, names beside points."""
 
 import math
 from collections.abc import Sequence
@@ -106,10 +106,10 @@ def place_names(rows: Sequence[dict[str, Any]], iso: Sequence[dict[str, Any]], f
         frame: the plot.
     """
     points = [(row["variant"], *frame.at(row["kl"], row["distortion"])) for row in rows]
-    taken = [Box(x - MARK, y - MARK, x + MARK, y + MARK) for _, x, y in points]
+    occupied = [Box(x - MARK, y - MARK, x + MARK, y + MARK) for _, x, y in points]
     for line in iso:
         x, y = frame.at(line["x2"], line["y2"])
-        taken.append(Box(x - 4 - LETTER * len(line["text"]), y - 3 - LINE, x - 4, y - 3))
+        occupied.append(Box(x - 4 - LETTER * len(line["text"]), y - 3 - LINE, x - 4, y - 3))
     placed = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == variant]
@@ -121,8 +121,8 @@ def place_names(rows: Sequence[dict[str, Any]], iso: Sequence[dict[str, Any]], f
             dx = MARK + 4 if align == "left" else -MARK - 4
             left = x + dx if align == "left" else x + dx - length
             box = Box(left, y + dy - LINE / 2, left + length, y + dy + LINE / 2)
-            if box.is_inside(frame.width, frame.height) and not any(map(box.overlaps, taken)):
-                taken.append(box)
+            if box.is_inside(frame.width, frame.height) and not any(map(box.overlaps, occupied)):
+                occupied.append(box)
                 placed.append({**ends[align], "align": align, "dx": dx, "dy": dy})
                 break
     return placed

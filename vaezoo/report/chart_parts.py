@@ -1,4 +1,4 @@
-"""What the report's charts share: the look of each variant, the titles of axes, what the page can set."""
+"""Parts that the report's charts share: the look of each variant, the titles of axes, what the page can set."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ class Chart(NamedTuple):
 
 
 class Look:
-    """How the runs of a comparison look in each of its charts.
+    """The look of the runs of a comparison in each of its charts.
 
     Args:
         comparison: the comparison.

@@ -37,12 +37,12 @@ def add_media(page: dict[str, Any], runs: Sequence[Run], room: int) -> None:
         runs: its runs.
         room: bytes that are left.
     """
-    for told, run in zip(page["runs"], runs, strict=True):
+    for entries, run in zip(page["runs"], runs, strict=True):
         for path in run.sounds:
-            sound = "data:audio/wav;base64," + base64.b64encode(path.read_bytes()).decode()
-            if len(sound) <= SOUND_BYTES and len(sound) < room / 4:
-                told["sounds"].append(sound)
-                room -= len(sound)
+            audio = "data:audio/wav;base64," + base64.b64encode(path.read_bytes()).decode()
+            if len(audio) <= SOUND_BYTES and len(audio) < room / 4:
+                entries["sounds"].append(audio)
+                room -= len(audio)
     shown = {variant["runs"][0] for c in page["comparisons"] for variant in c["variants"] if variant["runs"]}
     pictures = [(i, kind, path) for i, run in enumerate(runs) for kind, path in run.pictures.items()]
     weights = [LARGE if i in shown and kind in LARGE_KINDS else 1 for i, kind, _ in pictures]

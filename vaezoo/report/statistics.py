@@ -78,7 +78,7 @@ class Variant:
 
 
 class Verdict(NamedTuple):
-    """What is said of a variant with unused dimensions.
+    """The words on a variant with unused dimensions.
 
     Args:
         collapsed: whether the posterior of a run has collapsed: the decoder ignores z.
@@ -155,7 +155,7 @@ def difference(a: Variant, b: Variant, name: str = "elbo") -> Interval | None:
 
 
 def describe(runs: Sequence[Run]) -> str:
-    """What the runs compare, for a heading: at most four variants, and their data."""
+    """Return what the runs compare, for a heading: at most four variants, and their data."""
     comparisons = compare(runs)
     labels = [variant.label for comparison in comparisons for variant in comparison.variants]
     labels = list(dict.fromkeys(labels or [run.model or run.folder.name for run in runs]))

@@ -55,15 +55,15 @@ def latex(runs: Sequence[Run], title: str) -> str:
 
 
 def caption(comparison: Comparison, heads: Sequence[str], title: str) -> str:
-    """What the table shows, with the units of its columns."""
+    """Return the caption of the table, with the units of its columns."""
     units: dict[str, list[str]] = {}
     for name, quantity in comparison.quantities.items():
         beside = {head.partition(" (")[0]: head for head in heads}.get(quantity.title(name))
         if quantity.column in ("main", "cost") and beside and quantity.unit:
             units.setdefault(quantity.unit, []).append(quantity.title(name) if quantity.column == "cost" else beside)
-    told = "; ".join(f"{unit}: {', '.join(names)}" for unit, names in units.items())
+    described = "; ".join(f"{unit}: {', '.join(names)}" for unit, names in units.items())
     half = "Means over seeds ± half the width of the 95 % confidence interval (Student's t)"
-    return f"{title}. {comparison.elbo_kind}. {half}. Units: {told}."
+    return f"{title}. {comparison.elbo_kind}. {half}. Units: {described}."
 
 
 def escape_latex(text: str) -> str:
