@@ -1,6 +1,7 @@
 """What the terminal shows: header, progress, and tables that fit and are grouped."""
 
 import json
+import os
 import re
 from types import SimpleNamespace
 
@@ -214,3 +215,13 @@ def test_lines_of_a_training(monkeypatch, capsys, start):
     assert found[1].endswith(f"  {describe_time(55 * (10 - start))} left")  # of both epochs
     assert found[5].endswith(f"  {describe_time(10 * (6 - start))} left")  # of the last five
     assert found[-1] == "epoch 12/12  train elbo -9.00  val elbo -21.00"
+
+
+def test_a_terminal_without_a_width_gets_lines(monkeypatch):
+    """In the terminal of ``script``, which has no size, a bar is not drawn."""
+    for columns, lines in ((0, True), (80, False)):
+        monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True))
+        monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: True, fileno=lambda: 2))
+        system = SimpleNamespace(get_terminal_size=lambda _, size=os.terminal_size((columns, 24)): size)
+        monkeypatch.setattr("vaezoo.callbacks.progress.os", system)
+        assert Progress().prints_lines == lines

@@ -49,6 +49,9 @@ elif task == "save":  # if it is told to stop
     with stopping_with_parent():
         Path(words[0], "ready").touch()
         time.sleep(20)
+elif task == "draw":
+    import numpy, wandb
+    wandb.Image(numpy.zeros((4, 4, 3), "uint8"))
 elif task == "share":  # a number of threads, and the file for which it waits
     import time
     from vaezoo.runs.shares import take_share
@@ -107,6 +110,13 @@ def test_exit_codes(warm, script, tmp_path, words, code):
     """They are those of subprocess."""
     assert warm.start([script, *words], os.environ, tmp_path / "log").wait() == code
     assert ("RuntimeError: no" in (tmp_path / "log").read_text()) == (words == ("raise",))
+
+
+def test_each_job_has_its_own_folder_for_pictures_of_wandb(warm, script, tmp_path):
+    """W&B deletes its folder when a process ends, and all forks would have the same one."""
+    for _ in range(2):
+        job = warm.start([script, "draw"], os.environ, tmp_path / "log")
+        assert job.wait() == 0, text_of(tmp_path / "log")
 
 
 def test_a_signal_reaches_the_job_only(warm, script, tmp_path):

@@ -1,9 +1,11 @@
 """Progress of a training: a bar on a terminal, lines elsewhere."""
 
 import math
+import os
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -45,6 +47,13 @@ def describe_time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_rest = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes_rest} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def has_width() -> bool:
+    """Return whether the terminal has a width: without one, as in ``script`` of util-linux, a bar is not drawn."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    return True
 
 
 class Mark(NamedTuple):
@@ -98,7 +107,7 @@ class Progress(TQDMProgressBar):
     def __init__(self, every_n_seconds: float = 5.0):
         if every_n_seconds < 0:
             raise ValueError(f"every_n_seconds must be >= 0, got {every_n_seconds}")
-        self.prints_lines = not (sys.stdout.isatty() and sys.stderr.isatty())
+        self.prints_lines = not (sys.stdout.isatty() and sys.stderr.isatty() and has_width())
         self.every_n_seconds, self.last_line_time = every_n_seconds, -every_n_seconds
         self.last_refresh = -self.refresh_seconds
         self.marks: deque[Mark] = deque(maxlen=self.num_epochs + 1)

@@ -36,8 +36,7 @@ def divide_machine(jobs: Any, configs: Sequence[Mapping[str, Any]], count: int, 
     Raises:
         ConfigError: ``jobs`` is neither an integer >= 1 nor "auto".
     """
-    if jobs != "auto" and (type(jobs) is not int or jobs < 1):
-        raise ConfigError(f"jobs={jobs} should be an integer >= 1, or auto")
+    check_jobs(jobs)
     trainers = [config.get("trainer") or {} for config in configs]
     devices = max((positive(trainer.get("devices")) for trainer in trainers), default=1)
     gpus = visible_gpus() if any(trainer.get("accelerator") in GPU_ACCELERATORS for trainer in trainers) else []
@@ -57,6 +56,12 @@ def divide_machine(jobs: Any, configs: Sequence[Mapping[str, Any]], count: int, 
     ends = [i * limit // number for i in range(number + 1)]
     parts = [cores[start:end] for start, end in pairwise(ends)]
     return [{SHARE: json.dumps(share | {"cores": part})} for part in parts]
+
+
+def check_jobs(jobs: Any) -> None:
+    """Raise a ConfigError if ``jobs`` is neither an integer >= 1 nor "auto"."""
+    if jobs != "auto" and (type(jobs) is not int or jobs < 1):
+        raise ConfigError(f"jobs={jobs} should be an integer >= 1, or auto")
 
 
 def positive(value: Any) -> int:

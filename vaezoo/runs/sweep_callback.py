@@ -21,6 +21,7 @@ from vaezoo.errors import ConfigError
 from vaezoo.runs.folder import RunFolder, write_atomic
 from vaezoo.runs.jobs import config_dirs, unresolved_overrides
 from vaezoo.runs.record import check_sweep
+from vaezoo.runs.shares import check_jobs
 from vaezoo.runs.sweep import best_rows, print_sweep_table, sweep_rows, write_sweep_table
 
 
@@ -81,8 +82,10 @@ def start_sweep(config: DictConfig) -> Sweep:
         config: the config of the sweep, with Hydra's own part.
 
     Raises:
-        ConfigError: the folder is in use or holds other results, or several values are to be optimized.
+        ConfigError: ``jobs`` is wrong, the folder is in use or holds other results, or several values are to be
+            optimized.
     """
+    check_jobs(config.jobs)
     folder = RunFolder(config.hydra.sweep.dir)
     try:
         direction = OmegaConf.select(config, "hydra.sweeper.direction")

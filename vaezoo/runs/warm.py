@@ -185,11 +185,22 @@ def prepare(channel: socket.socket, warm: int) -> list[str]:
     os.chdir(request["folder"])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[1:1] = [path for path in paths if path and path not in sys.path]
+    renew_wandb_folder()
     if request["log"] is not None:
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(log, 1)
         os.dup2(log, 2)
     return request["arguments"]
+
+
+def renew_wandb_folder() -> None:
+    """Give W&B a temporary folder of this process for its pictures.
+
+    W&B makes the folder when it is imported, so all forks of the warm process would share it, and the first one to end
+    would delete it.
+    """
+    if (module := sys.modules.get("wandb.sdk.data_types._private")) and hasattr(module, "MEDIA_TMP"):
+        module.MEDIA_TMP.__init__("wandb-media")
 
 
 def run_program(arguments: Sequence[str]) -> None:
