@@ -222,6 +222,7 @@ def test_a_terminal_without_a_width_gets_lines(monkeypatch):
     for columns, lines in ((0, True), (80, False)):
         monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True))
         monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: True, fileno=lambda: 2))
-        system = SimpleNamespace(get_terminal_size=lambda _, size=os.terminal_size((columns, 24)): size)
+        size = os.terminal_size((columns, 24))
+        system = SimpleNamespace(get_terminal_size=lambda _, size=size: size)
         monkeypatch.setattr("vaezoo.callbacks.progress.os", system)
         assert Progress().prints_lines == lines
