@@ -87,6 +87,63 @@ class Mutation:
 
 
 MUTATIONS = (
+    # Jobs side by side, the page of a run, pictures, the header
+    Mutation(
+        "runs/jobs.py",
+        "for process in tuple(self.running):",
+        "for process in tuple(self.running)[:1]:",
+        "a signal to stop reaches one of several jobs",
+        "warm",
+    ),
+    Mutation(
+        "runs/shares.py",
+        "limit // threads) if jobs",
+        "limit) if jobs",
+        "jobs side by side have more threads than cores",
+        "warm",
+    ),
+    Mutation(
+        "runs/warm.py",
+        "    renew_wandb_folder()\n    if",
+        "    if",
+        "the first job to end deletes the pictures of the others",
+        "warm",
+    ),
+    Mutation(
+        "pictures/model.py",
+        "(places - code[:, None]).abs().argmin(1)",
+        "(places - axes.center[:, None]).abs().argmin(1)",
+        "the traversal marks the middle, not the example's code",
+        "picture_contents",
+    ),
+    Mutation(
+        "run_page/page.py",
+        "(int(row[places[\"step\"]]) + 1) / per_epoch",
+        "int(row[places[\"step\"]]) / per_epoch",
+        "learning curves begin a step too early",
+        "run_page",
+    ),
+    Mutation(
+        "callbacks/progress.py",
+        "(limit - done) / (done - start)",
+        "(limit - done) / done",
+        "the time left is that of a training that began at this epoch",
+        "terminal",
+    ),
+    Mutation(
+        "training/machine.py",
+        "slowdown < 1.2",
+        "slowdown > 1.2",
+        "the note on bf16 comes where bf16 is fast",
+        "notes",
+    ),
+    Mutation(
+        "metrics/collapse.py",
+        "kl is not None and kl < LEAST_INFORMATION",
+        "kl is not None and kl <= 0",
+        "a collapse with a small KL is not told",
+        "terminal latent_metrics",
+    ),
     # Few labels, and conditions that are images
     Mutation(
         "objectives/semi_supervised.py",
@@ -1604,8 +1661,8 @@ MUTATIONS = (
     ),
     Mutation(
         "report/statistics.py",
-        "return math.inf if math.isnan(elbo) else -elbo",
-        "return math.inf if math.isnan(elbo) else elbo",
+        "return math.inf if math.isnan(mean) else -mean",
+        "return math.inf if math.isnan(mean) else mean",
         "the worst variant comes first",
         "report comparison",
     ),
@@ -1683,8 +1740,8 @@ MUTATIONS = (
     # Which run, which checkpoint
     Mutation(
         "runs/overrides.py",
-        '("hydra.", "hydra/", "resume=")',
-        '("hydra.", "hydra/", "resume=", "seed=")',
+        'others = ("hydra.", "hydra/", "resume=", "jobs=")',
+        'others = ("hydra.", "hydra/", "resume=", "jobs=", "seed=")',
         "commands with different seeds are the same command",
         "resume_cli resume comparison",
     ),
