@@ -17,6 +17,7 @@ from vaezoo.pictures import (
     LatentAxes,
     Look,
     add_labels,
+    describe_classes,
     heading_height,
     make_grid,
     samples,
@@ -122,7 +123,7 @@ def test_many_classes_say_how_many_are_shown(batch, monkeypatch):
     )
     model = Known(Independent(Bernoulli(torch.full((1, 8, 8), 0.5)), 3))
     model.conditional = True
-    for num_classes, words in ((26, "10 of 26"), (10, "all classes"), (3, "3 of 4")):
+    for num_classes, words in ((26, "10 of 26"), (10, "all classes"), (3, "letter 1, letter 2 (3 of 4)")):
         names = [f"letter {i}" for i in range(4 if num_classes == 3 else num_classes)]
         display = Display(SimpleNamespace(class_names=names))
         samples(model, Batch(batch.x, torch.arange(100) % num_classes), 32, "now", display)
@@ -138,6 +139,25 @@ def test_a_grid_by_classes_shows_all_examples():
     shown = cells(picture, 3, 10)
     assert np.array_equal(shown[..., 0, 0].flatten()[:25], to_rgb(images)[:, 0, 0, 0])
     assert (shown[2, 5:] == 255).all()
+
+
+@pytest.mark.parametrize(("num", "columns"), [(1, 8), (2, 8), (3, 6), (4, 8), (5, 5), (10, 10)])
+def test_few_classes_have_several_columns_each(num, columns, monkeypatch):
+    """The images keep their size and order, and each column has one class; the title names up to four."""
+    heads = []
+    monkeypatch.setattr(
+        "vaezoo.pictures.display.add_labels",
+        lambda picture, title, rows=(), columns=(), **_: heads.extend(columns) or picture,
+    )
+    images = (torch.arange(64) / 64).reshape(64, 1, 1, 1).expand(64, 1, 8, 8)
+    names = [f"class {i}" for i in range(num)]
+    picture = Display().grid(images, "title", heads=names)
+    rows = -(-64 // columns)
+    assert picture.shape[1] == GAP + columns * STEP
+    assert np.array_equal(cells(picture, rows, columns)[..., 0, 0].flatten()[:64], to_rgb(images)[:, 0, 0, 0])
+    assert heads == ([] if num == 1 else [f"class {i % num}" for i in range(columns)])
+    assert describe_classes(names) == ("" if num > 4 else f", class{'es' if num > 1 else ''} {', '.join(names)}")
+    assert Display().grid(images[:3], "title", heads=["a", "b"]).shape[1] == GAP + 2 * STEP
 
 
 def test_wide_images_have_a_row_for_each_class():

@@ -1,7 +1,7 @@
 """Pictures of a model: reconstructions, samples, traversals and maps of the latent space, as labeled grids."""
 
 from vaezoo.pictures.axes import LatentAxes, measure_latent_axes
-from vaezoo.pictures.display import IMAGES, Display, image_pairs
+from vaezoo.pictures.display import IMAGES, Display, describe_classes, image_pairs
 from vaezoo.pictures.grid import NUM_COLUMNS, add_labels, fit_to_grid, make_grid, resize_for_grid, to_rgb
 from vaezoo.pictures.look import (
     LOOK,
@@ -44,6 +44,7 @@ __all__ = [
     "check_look",
     "class_heads",
     "cycle_classes",
+    "describe_classes",
     "describe_density",
     "draw_samples",
     "first_batches",

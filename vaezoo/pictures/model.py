@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from vaezoo.models import LatentVariableModel
 from vaezoo.pictures.axes import LatentAxes
-from vaezoo.pictures.display import IMAGES, Display
+from vaezoo.pictures.display import IMAGES, Display, describe_classes
 from vaezoo.pictures.grid import (
     MAX_SIZE,
     NUM_COLUMNS,
@@ -137,7 +137,7 @@ def show_samples(drawn: Samples, subtitle: str, display: Display = IMAGES) -> Pi
 def draw_samples(model: LatentVariableModel, batch: Batch, num: int, display: Display = IMAGES) -> Samples:
     """Return the means of p(x | z) for ``num`` samples z ~ p(z), and draws x ~ p(x | z).
 
-    Of a model that takes classes, each is a column; of more than ``MAX_CLASSES``, the first ones are shown.
+    Classes are shown as by ``Display.grid``; of more than ``MAX_CLASSES``, the first ones.
 
     Args:
         model: the model, in evaluation mode.
@@ -151,7 +151,8 @@ def draw_samples(model: LatentVariableModel, batch: Batch, num: int, display: Di
         labels = classes[:MAX_CLASSES]
         heads = class_heads(labels, num, display.class_names)
         total = max(len(classes), len(display.class_names))
-        which = f", classes y: {len(heads)} of {total}" if len(heads) < total else ", all classes y"
+        few, part = describe_classes(heads), f"{len(heads)} of {total}" if len(heads) < total else ""
+        which = (f"{few} ({part})" if few else f", classes y: {part}") if part else few or ", all classes y"
     context = cycle_classes(labels, num)
     px = model.sample(num, context)
     full = num // len(heads) * len(heads) if heads else num  # as many of each class

@@ -12,13 +12,22 @@ from vaezoo import seeding
 from vaezoo.errors import ConfigError, count_noun, name_some
 from vaezoo.inference.interpolation import mix_codes
 from vaezoo.inference.per_example import bound_values
-from vaezoo.pictures import Display, Picture, class_heads, cycle_classes, describe_density, takes_labels
+from vaezoo.pictures import (
+    Display,
+    Picture,
+    class_heads,
+    cycle_classes,
+    describe_classes,
+    describe_density,
+    takes_labels,
+)
 from vaezoo.runs.folder import describe_files
 from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import TrainedRun, open_run
 
 MAX_HEADS = 20  # classes with a column of their own in the picture of samples
+
 
 def sample(config: dict[str, Any], num: int, draw: bool | None = None, label: Any = None) -> None:
     """Draw z ~ p(z) and write what represents p(x | z) as ``samples.npz``, and ``samples.png``.
@@ -51,7 +60,8 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None, label: An
     what = f"draws x ~ {density}" if draw else f"{display.points} of {density}"
     heads = class_heads(known, num, display.class_names) if takes_labels(run.model) else []
     heads = heads if len(heads) <= MAX_HEADS else []
-    title, subtitle = f"{what} for z ~ p(z)", f"{describe_run(run)}, seed of z: {config['seed']}"
+    title = f"{what} for z ~ p(z){describe_classes(heads)}"
+    subtitle = f"{describe_run(run)}, seed of z: {config['seed']}"
     picture = display.grid(x, title, (), context.cpu(), subtitle, heads) if display.can_draw(x) else None
     name = "conditions" if context.dim() == 4 else "labels"
     labels = {name: context} if run.model.conditional or run.model.uses_labels else {}
