@@ -76,6 +76,15 @@ def test_samples_of_one_class(cli, digits, monkeypatch):
     assert (folder / "samples-labels.csv").read_text().split() == ["index,label", *(f"{i},3" for i in range(6))]
 
 
+@pytest.mark.parametrize(("split", "word"), [("test", "test"), ("val", "validation"), ("train", "training")])
+def test_reconstructions_say_of_which_set(cli, digits, monkeypatch, split, word):
+    titles = []
+    monkeypatch.setattr("vaezoo.pictures.grid.add_heading", lambda picture, title, *_: titles.append(title) or picture)
+    code, _, err, _ = cli("task=reconstruct", f"run={digits}", "num=2", f"split={split}")
+    assert code == 0, err
+    assert titles == [f"{word} images, and below each its reconstruction: the mean of p(x | z, y) at its code z"]
+
+
 def test_a_text_says_its_class(cli, texts):
     _, folder, arrays = sampled(cli, texts, "label=[clouds,0]")
     assert [line.split("\t")[0] for line in (folder / "samples.txt").open()] == ["apples", "clouds"] * 3

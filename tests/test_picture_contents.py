@@ -279,20 +279,26 @@ def test_titles_are_wrapped_and_never_cut_off():
         assert np.array_equal(titled[expected:, :20], picture)
 
 
-def test_headings_say_what_is_shown_and_of_what(data, monkeypatch):
-    """Means are not called samples; model, data, seed, steps and epochs stand below."""
+@pytest.mark.parametrize("kind", ["plain", "classes"])
+def test_headings_say_what_is_shown_and_of_what(kind, data, monkeypatch):
+    """Means are not called samples, and p(x | z, y) is that of a model with classes; below stand model, data, length."""
     seen = []
     for module in ("grid", "display", "plane", "table"):
         monkeypatch.setattr(
             f"vaezoo.pictures.{module}.add_heading",
             lambda p, title, subtitle="", *_: seen.append((title, subtitle)) or p,
         )
-    model = VAE((1, 8, 8), latent_dim=2)
+    model = CVAE((1, 8, 8), num_classes=10, latent_dim=2) if kind == "classes" else VAE((1, 8, 8), latent_dim=2)
     model.config = {"name": "mlp_vae", "seed": 7}
     draw_all(model, data)
     assert len(seen) == 5
     assert {subtitle for _, subtitle in seen} == {"mlp_vae on Digits, seed 7, 4 steps (1 epoch)"}
-    assert not any("sample" in title for title, _ in seen)
+    titles = [title for title, _ in seen]
+    assert not any("sample" in title for title in titles)
+    other, density = ("p(x | z)", "p(x | z, y)") if kind == "classes" else ("p(x | z, y)", "p(x | z)")
+    assert sum(density in title for title in titles) == 4  # the scatter has none
+    assert not any(other in title for title in titles)
+    assert f"validation images, and below each its reconstruction: the mean of {density} at its code z" in titles
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from vaezoo.pictures.model import (
     samples,
     show_samples,
     takes_labels,
+    title_reconstructions,
     traversals,
 )
 from vaezoo.pictures.plane import scatter
@@ -61,6 +62,7 @@ __all__ = [
     "show_samples",
     "stack",
     "takes_labels",
+    "title_reconstructions",
     "to_rgb",
     "traversals",
 ]
