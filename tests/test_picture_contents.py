@@ -281,7 +281,7 @@ def test_titles_are_wrapped_and_never_cut_off():
 
 @pytest.mark.parametrize("kind", ["plain", "classes"])
 def test_headings_say_what_is_shown_and_of_what(kind, data, monkeypatch):
-    """Means are not called samples, and p(x | z, y) is that of a model with classes; below stand model, data, length."""
+    """Means are not called samples, and p(x | z, y) is that of a model with classes; model, data, length follow."""
     seen = []
     for module in ("grid", "display", "plane", "table"):
         monkeypatch.setattr(
