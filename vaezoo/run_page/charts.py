@@ -8,7 +8,7 @@ WIDTH, HEIGHT = 340, 210  # of a chart, in units of its view box
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 8, 30  # margins
 FEW_POINTS = 30  # up to so many points of a line are marked
 MAX_POINTS = 500  # of a line
-LETTER, LINE = 6.5, 12  # width of a letter, and height of a line of text
+LETTER, LINE = 7.5, 12  # width of a letter, and height of a line of text
 
 Points = Sequence[tuple[float, float]]
 
