@@ -341,7 +341,7 @@ def test_inputs_stand_exactly_above_their_reconstructions(frames):
     with torch.no_grad():
         outputs = to_rgb(model.decode(model.encode(x[:10], y[:10])).mean)
     pixel = MIN_IMAGE_SIZE // 8
-    picture = frames["inputs"]["picture"]
+    picture = frames["validation"]["picture"]
     assert picture.shape == (GAP + 2 * (2 * MIN_IMAGE_SIZE + 1 + GAP), GAP + 8 * (MIN_IMAGE_SIZE + GAP), 3)
     for i in range(10):
         top, left = GAP + i // 8 * (2 * MIN_IMAGE_SIZE + 1 + GAP), GAP + i % 8 * (MIN_IMAGE_SIZE + GAP)

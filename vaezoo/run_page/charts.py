@@ -133,10 +133,10 @@ def bar_chart(values: Mapping[str, float], title: str, unit: str) -> str:
         )
         if i % every == 0:
             middle, below = x + step / 2, HEIGHT - BOTTOM
-            place = f'x="{middle:.1f}" y="{below + 15}" text-anchor="middle"'
+            where = f'x="{middle:.1f}" y="{below + 15}" text-anchor="middle"'
             if turned:
-                place = f'transform="translate({middle + 4:.1f} {below + 4}) rotate(-90)" text-anchor="end"'
-            parts.append(f'<text class="soft" {place}>{escape(name)}</text>')
+                where = f'transform="translate({middle + 4:.1f} {below + 4}) rotate(-90)" text-anchor="end"'
+            parts.append(f'<text class="soft" {where}>{escape(name)}</text>')
     return (
         f"<figure><figcaption><b>{escape(title)}</b> ({escape(unit)}), the largest first</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
