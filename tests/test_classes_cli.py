@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import train
+from PIL import Image
 
 from vaezoo.data import AudioData, TableData
 from vaezoo.errors import ConfigError
 from vaezoo.models import CVAE, M2VAE, VAE
 from vaezoo.models.checks import check_same_data
+from vaezoo.pictures.grid import MIN_IMAGE_SIZE
+from vaezoo.pictures.look import GAP
 from vaezoo.tasks.apply import find_classes
 
 CLASSES = ["apples", "bees", "clouds"]
@@ -55,16 +58,31 @@ def sampled(cli, run, *words):
     return out, folder, np.load(folder / "samples.npz")
 
 
-def test_samples_of_one_class(cli, digits):
+def test_samples_of_one_class(cli, digits, monkeypatch):
     """They have the z of the samples of all classes, and a table says their class."""
+    titles = []
+    monkeypatch.setattr("vaezoo.pictures.grid.add_heading", lambda picture, title, *_: titles.append(title) or picture)
     _, _, of_all = sampled(cli, digits)
     assert of_all["labels"].tolist() == [0, 1, 2, 3, 4, 5]
     out, folder, of_three = sampled(cli, digits, "label=3")
     assert of_three["labels"].tolist() == [3] * 6
+    with Image.open(folder / "samples.png") as picture:
+        assert picture.size == (GAP + 6 * (MIN_IMAGE_SIZE + GAP), GAP + MIN_IMAGE_SIZE + GAP)
+    of_z = "means of p(x | z, y) for z ~ p(z)"
+    assert titles == [of_z, f"{of_z}, class 3"]
     assert np.array_equal(of_three["images"][3], of_all["images"][3])
     assert not np.array_equal(of_three["images"][2], of_all["images"][2])
     assert str(folder / "samples-labels.csv") in out.splitlines()
     assert (folder / "samples-labels.csv").read_text().split() == ["index,label", *(f"{i},3" for i in range(6))]
+
+
+@pytest.mark.parametrize(("split", "word"), [("test", "test"), ("val", "validation"), ("train", "training")])
+def test_reconstructions_say_of_which_set(cli, digits, monkeypatch, split, word):
+    titles = []
+    monkeypatch.setattr("vaezoo.pictures.grid.add_heading", lambda picture, title, *_: titles.append(title) or picture)
+    code, _, err, _ = cli("task=reconstruct", f"run={digits}", "num=2", f"split={split}")
+    assert code == 0, err
+    assert titles == [f"{word} images, and below each its reconstruction: the mean of p(x | z, y) at its code z"]
 
 
 def test_a_text_says_its_class(cli, texts):

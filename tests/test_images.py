@@ -341,7 +341,7 @@ def test_inputs_stand_exactly_above_their_reconstructions(frames):
     with torch.no_grad():
         outputs = to_rgb(model.decode(model.encode(x[:10], y[:10])).mean)
     pixel = MIN_IMAGE_SIZE // 8
-    picture = frames["inputs"]["picture"]
+    picture = frames["validation"]["picture"]
     assert picture.shape == (GAP + 2 * (2 * MIN_IMAGE_SIZE + 1 + GAP), GAP + 8 * (MIN_IMAGE_SIZE + GAP), 3)
     for i in range(10):
         top, left = GAP + i // 8 * (2 * MIN_IMAGE_SIZE + 1 + GAP), GAP + i % 8 * (MIN_IMAGE_SIZE + GAP)
@@ -386,7 +386,7 @@ def test_traversals_are_sorted_by_kl(frames):
     assert values == sorted(values, reverse=True)
     assert values[0] > values[-1]
     assert (shown["columns"][0], shown["columns"][5], shown["columns"][-1]) == ("-3", "0", "3")
-    assert shown["corner"] == "KL (nats)"
+    assert shown["corner"] == "validation KL (nats)"
     pixel, step = MIN_IMAGE_SIZE // 8, MIN_IMAGE_SIZE + GAP
     row = shown["picture"][GAP + 2 * step :, GAP:][:MIN_IMAGE_SIZE:pixel]
     for i in range(11):
@@ -564,7 +564,7 @@ def test_without_kl_by_dimension_the_codes_rank(frames):
     x, _ = next(iter(data.val_dataloader()))
     with torch.no_grad():
         variance = model.encode(x).var(0).sort(descending=True).values
-    assert frames["traversals"]["corner"] == "variance"
+    assert frames["traversals"]["corner"] == "validation variance"
     assert [label.split()[1] for label in frames["traversals"]["rows"]] == [f"{value:.2f}" for value in variance]
 
 

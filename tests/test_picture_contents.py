@@ -17,6 +17,7 @@ from vaezoo.pictures import (
     LatentAxes,
     Look,
     add_labels,
+    describe_classes,
     heading_height,
     make_grid,
     samples,
@@ -122,7 +123,7 @@ def test_many_classes_say_how_many_are_shown(batch, monkeypatch):
     )
     model = Known(Independent(Bernoulli(torch.full((1, 8, 8), 0.5)), 3))
     model.conditional = True
-    for num_classes, words in ((26, "10 of 26"), (10, "all classes"), (3, "3 of 4")):
+    for num_classes, words in ((26, "10 of 26"), (10, "all classes"), (3, "letter 1, letter 2 (3 of 4)")):
         names = [f"letter {i}" for i in range(4 if num_classes == 3 else num_classes)]
         display = Display(SimpleNamespace(class_names=names))
         samples(model, Batch(batch.x, torch.arange(100) % num_classes), 32, "now", display)
@@ -138,6 +139,25 @@ def test_a_grid_by_classes_shows_all_examples():
     shown = cells(picture, 3, 10)
     assert np.array_equal(shown[..., 0, 0].flatten()[:25], to_rgb(images)[:, 0, 0, 0])
     assert (shown[2, 5:] == 255).all()
+
+
+@pytest.mark.parametrize(("num", "columns"), [(1, 8), (2, 8), (3, 6), (4, 8), (5, 5), (10, 10)])
+def test_few_classes_have_several_columns_each(num, columns, monkeypatch):
+    """The images keep their size and order, and each column has one class; the title names up to four."""
+    heads = []
+    monkeypatch.setattr(
+        "vaezoo.pictures.display.add_labels",
+        lambda picture, title, rows=(), columns=(), **_: heads.extend(columns) or picture,
+    )
+    images = (torch.arange(64) / 64).reshape(64, 1, 1, 1).expand(64, 1, 8, 8)
+    names = [f"class {i}" for i in range(num)]
+    picture = Display().grid(images, "title", heads=names)
+    rows = -(-64 // columns)
+    assert picture.shape[1] == GAP + columns * STEP
+    assert np.array_equal(cells(picture, rows, columns)[..., 0, 0].flatten()[:64], to_rgb(images)[:, 0, 0, 0])
+    assert heads == ([] if num == 1 else [f"class {i % num}" for i in range(columns)])
+    assert describe_classes(names) == ("" if num > 4 else f", class{'es' if num > 1 else ''} {', '.join(names)}")
+    assert Display().grid(images[:3], "title", heads=["a", "b"]).shape[1] == GAP + 2 * STEP
 
 
 def test_wide_images_have_a_row_for_each_class():
@@ -259,20 +279,26 @@ def test_titles_are_wrapped_and_never_cut_off():
         assert np.array_equal(titled[expected:, :20], picture)
 
 
-def test_headings_say_what_is_shown_and_of_what(data, monkeypatch):
-    """Means are not called samples; model, data, seed, steps and epochs stand below."""
+@pytest.mark.parametrize("kind", ["plain", "classes"])
+def test_headings_say_what_is_shown_and_of_what(kind, data, monkeypatch):
+    """Means are not called samples, and p(x | z, y) is that of a model with classes; model, data, length follow."""
     seen = []
     for module in ("grid", "display", "plane", "table"):
         monkeypatch.setattr(
             f"vaezoo.pictures.{module}.add_heading",
             lambda p, title, subtitle="", *_: seen.append((title, subtitle)) or p,
         )
-    model = VAE((1, 8, 8), latent_dim=2)
+    model = CVAE((1, 8, 8), num_classes=10, latent_dim=2) if kind == "classes" else VAE((1, 8, 8), latent_dim=2)
     model.config = {"name": "mlp_vae", "seed": 7}
     draw_all(model, data)
     assert len(seen) == 5
     assert {subtitle for _, subtitle in seen} == {"mlp_vae on Digits, seed 7, 4 steps (1 epoch)"}
-    assert not any("sample" in title for title, _ in seen)
+    titles = [title for title, _ in seen]
+    assert not any("sample" in title for title in titles)
+    other, density = ("p(x | z)", "p(x | z, y)") if kind == "classes" else ("p(x | z, y)", "p(x | z)")
+    assert sum(density in title for title in titles) == 4  # the scatter has none
+    assert not any(other in title for title in titles)
+    assert f"validation images, and below each its reconstruction: the mean of {density} at its code z" in titles
 
 
 @pytest.mark.parametrize(

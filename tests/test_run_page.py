@@ -13,7 +13,18 @@ import pytest
 from PIL import Image
 
 from vaezoo.run_page import write_run_page
-from vaezoo.run_page.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, line_chart, nice_ticks, visible_range
+from vaezoo.run_page.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    bar_chart,
+    line_chart,
+    nice_ticks,
+    visible_range,
+)
 
 CHROMIUM = Path("/usr/bin/chromium")
 EVIL = "</pre></title><script>alert(1)</script>'\"\x1b[31m&"
@@ -124,7 +135,7 @@ def test_collapse_is_told(run, page, tmp_path):
 def test_curves_are_those_of_the_table(page):
     """The points of the picture, back in epochs and nats, are those of the file; broken cells are left out."""
     chart = re.search(
-        r"<b>ELBO</b> \(nats per image\), last: train -120, val -110</figcaption><svg.*?</svg>", page.source
+        r"<b>ELBO</b> \(nats per image\), last: train -120\.00, val -110\.00</figcaption><svg.*?</svg>", page.source
     )[0]
     lines = {"train": [(1, -140), (2, -130), (3, -120)], "val": [(1, -130), (2, -120), (3, -110)]}
     low, high = visible_range(lines)
@@ -136,6 +147,35 @@ def test_curves_are_those_of_the_table(page):
             assert high - (y - TOP) / (HEIGHT - TOP - BOTTOM) * (high - low) == pytest.approx(value, abs=0.1)
     assert page.source.count("<figcaption><b>") == 3  # ELBO, KL, and KL by dimension
     assert "<title>z1: 0.5</title>" in page.source
+
+
+@pytest.mark.parametrize(("first", "is_outside"), [(-900.0, True), (-99.0, False)])
+def test_points_outside_a_chart_are_told(first, is_outside, tmp_path):
+    """20 epochs: the first two set no limits. The last values have the digits of the ELBO."""
+    values = [first, first, *(-100 + epoch / 7 for epoch in range(2, 20))]
+    rows = [f"{epoch},{epoch},{value},{value - 0.0004}\n" for epoch, value in enumerate(values)]
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/elbo,val/elbo\n" + "".join(rows))
+    (tmp_path / "summary.json").write_text(json.dumps({"epochs": 20, "steps": 20}))
+    text = Page(write_run_page(tmp_path)).text
+    assert ("Some of the first points lie outside the charts" in text) == is_outside
+    assert "last: train -97.29, val -97.29" in text
+
+
+@pytest.mark.parametrize(("num", "shown"), [(2, 2), (12, 12), (20, 20), (64, 22)])
+def test_names_of_bars_do_not_overlap(num, shown):
+    """All names are written as far as there is room, and each bar has a title."""
+    chart = bar_chart({f"z{i}": float(num - i) for i in range(num)}, "KL by dimension", "nats")
+    labels = re.findall(r'<text class="soft" ([^>]*)>(z\d+)</text>', chart)
+    assert len(re.findall(r"<title>z\d+: ", chart)) == num
+    assert [name for _, name in labels] == [f"z{i}" for i in range(0, num, -(-num // shown))]
+    places = [float(re.search(r'(?:x="|translate\()([\d.]+)', place)[1]) for place, _ in labels]
+    lengths = [12 if "rotate(-90)" in place else 6 * len(name) for place, name in labels]
+    assert all(b - a >= width for a, b, width in zip(places, places[1:], lengths[1:], strict=False))
+
+
+@pytest.mark.parametrize(("digits", "words"), [(2, "a 5.31, b 1,234.00"), (None, "a 5.3100, b 1234.0")])
+def test_last_values_have_the_same_digits(digits, words):
+    assert f"last: {words}</fig" in line_chart({"a": [(1, 5.31)], "b": [(1, 1234.0)]}, "loss", "nats", digits=digits)
 
 
 def test_pictures_are_the_newest_ones_to_the_byte(run, page):

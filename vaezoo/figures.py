@@ -70,7 +70,7 @@ class Show:
         density = pictures.describe_density(self.model)
         what = f"draws x ~ {density}" if self.data.shows_draws else f"{self.display.points} of {density}"
         heads = pictures.class_heads(known, num, self.display.class_names) if pictures.takes_labels(self.model) else []
-        title = f"{what} for z ~ p(z)"
+        title = f"{what} for z ~ p(z){pictures.describe_classes(heads)}"
         return self.draw(x, lambda: self.display.grid(x, title, (), labels.cpu(), heads=heads), title)
 
     def reconstructions(self, num: int = 16) -> Figure:

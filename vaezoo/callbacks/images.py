@@ -31,6 +31,8 @@ from vaezoo.seeding import isolated
 from vaezoo.training.eval_mode import evaluating
 from vaezoo.types import Batch
 
+SPLIT = "validation"  # the set of the pictures
+
 
 def log_pictures(logger: Any, pictures: dict[str, Picture], caption: str, step: int) -> None:
     """Log pictures to W&B or TensorBoard. Other loggers cannot show them and get none.
@@ -189,14 +191,14 @@ class Images(pl.Callback):
         if not display.can_draw(batch.x):
             return {}
         subtitle = describe_model(model, self.data, caption)
-        pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, subtitle, display)}
+        pictures = {"reconstructions": reconstructions(model, batch, self.num_images // 2, subtitle, display, SPLIT)}
         with isolated(model.device, self.seed, "samples"):
             drawn = draw_samples(model, batch, self.num_images, display)
         pictures["samples"] = show_samples(drawn, subtitle, display)
         self.draws = list(drawn.parts.values())[-1]
         if axes := measure_latent_axes(model, batch):
             rows = 10 if display.to_cells is None else 4  # of a table, each step is a line
-            pictures["traversals"] = traversals(model, batch, axes, subtitle, rows, display)
+            pictures["traversals"] = traversals(model, batch, axes, subtitle, rows, display, SPLIT)
             if len(axes.usage) == 2:
                 if display.to_cells is None:
                     pictures["manifold"] = manifold(model, batch, axes, subtitle, display=display)

@@ -1,7 +1,7 @@
 """Pictures of a model: reconstructions, samples, traversals and maps of the latent space, as labeled grids."""
 
 from vaezoo.pictures.axes import LatentAxes, measure_latent_axes
-from vaezoo.pictures.display import IMAGES, Display, image_pairs
+from vaezoo.pictures.display import IMAGES, Display, describe_classes, image_pairs
 from vaezoo.pictures.grid import NUM_COLUMNS, add_labels, fit_to_grid, make_grid, resize_for_grid, to_rgb
 from vaezoo.pictures.look import (
     LOOK,
@@ -25,6 +25,7 @@ from vaezoo.pictures.model import (
     samples,
     show_samples,
     takes_labels,
+    title_reconstructions,
     traversals,
 )
 from vaezoo.pictures.plane import scatter
@@ -44,6 +45,7 @@ __all__ = [
     "check_look",
     "class_heads",
     "cycle_classes",
+    "describe_classes",
     "describe_density",
     "draw_samples",
     "first_batches",
@@ -60,6 +62,7 @@ __all__ = [
     "show_samples",
     "stack",
     "takes_labels",
+    "title_reconstructions",
     "to_rgb",
     "traversals",
 ]

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from vaezoo.pictures.grid import (
     KEPT_SIZES,
     MAX_SIZE,
+    NUM_COLUMNS,
     add_labels,
     fit_to_grid,
     make_grid,
@@ -19,6 +20,8 @@ from vaezoo.pictures.grid import (
 )
 from vaezoo.pictures.look import LOOK, Look, Picture, add_caption, add_heading, stack
 from vaezoo.pictures.table import draw_cells
+
+MANY_CLASSES = 5  # from so many on, only the columns name the classes, and the title does not
 
 
 class Display:
@@ -76,17 +79,19 @@ class Display:
             context: conditions of the examples, (N, ...); they are seen if they are images.
             subtitle: second line of the heading.
             heads: the classes of the examples, which come in turn: each class is a column, or a row if the images are
-                wide. Before a row of a table stands its class.
+                wide. Two to four classes have several columns each, and the columns of one class have no heads: the
+                title names it (``describe_classes``). Before a row of a table stands its class.
         """
         if self.to_cells is not None:
             labels = labels or class_labels(heads, len(self.examples(examples)))
             return draw_cells(self.to_cells(self.examples(examples)), title, labels, 1, subtitle, self.look)
         images = self(examples)
         pixels = to_rgb(images if context is None else self.with_context(images, context))
-        if not heads:
+        if len(heads) < 2:
             fitted, columns = fit_to_grid(pixels, len(pixels), scale=self.look.scale, max_width=self.max_width)
             return add_labels(make_grid(fitted, columns, look=self.look), title, subtitle=subtitle, look=self.look)
         if pixels.shape[2] <= KEPT_SIZES[0]:
+            heads = [*heads] * max(1, min(NUM_COLUMNS, len(pixels)) // len(heads))
             fitted, columns = fit_to_grid(pixels, len(pixels), scale=self.look.scale, columns=len(heads))
             return add_labels(
                 make_grid(fitted, columns, look=self.look), title, (), heads, subtitle=subtitle, look=self.look
@@ -174,6 +179,17 @@ IMAGES = Display()
 def class_labels(heads: Sequence[str], num: int) -> list[str]:
     """Return the labels of ``num`` rows of a table, numbered from 1, with the classes, which come in turn."""
     return [f"{i + 1} {heads[i % len(heads)]}" if heads else f"{i + 1}" for i in range(num)]
+
+
+def describe_classes(heads: Sequence[str]) -> str:
+    """Return the words for the classes in the title of a picture of samples; empty for none, and for many.
+
+    >>> describe_classes(["3"]), describe_classes(["3", "5"])
+    (', class 3', ', classes 3, 5')
+    """
+    if not 0 < len(heads) < MANY_CLASSES:
+        return ""
+    return f", class{'es' * (len(heads) > 1)} {', '.join(heads)}"
 
 
 def image_pairs(

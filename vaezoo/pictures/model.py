@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from vaezoo.models import LatentVariableModel
 from vaezoo.pictures.axes import LatentAxes
-from vaezoo.pictures.display import IMAGES, Display
+from vaezoo.pictures.display import IMAGES, Display, describe_classes
 from vaezoo.pictures.grid import (
     MAX_SIZE,
     NUM_COLUMNS,
@@ -66,7 +66,7 @@ def class_heads(labels: Tensor, num: int, names: Sequence[str] = ()) -> list[str
 
 
 def reconstructions(
-    model: LatentVariableModel, batch: Batch, num: int, subtitle: str, display: Display = IMAGES
+    model: LatentVariableModel, batch: Batch, num: int, subtitle: str, display: Display = IMAGES, split: str = ""
 ) -> Picture:
     """Draw ``num`` inputs, each above its reconstruction, the mean of p(x | z = encode(x)).
 
@@ -76,12 +76,18 @@ def reconstructions(
         num: number of inputs.
         subtitle: of what: model, data, seed and length of the training, such as "mlp_vae on MNIST, seed 0, 5 epochs".
         display: makes images of the examples.
+        split: the word for the set of the batch, such as "validation", for the title.
     """
     x, y = batch.x[:num], batch.y[:num]
     outputs = model.autoencode(x, y)
-    point = display.points.removesuffix("s")
-    title = f"inputs, and below each its reconstruction: the {point} of p(x | z) at its code z"
-    return display.pairs(x, outputs, title, subtitle)
+    return display.pairs(x, outputs, title_reconstructions(model, display, split), subtitle)
+
+
+def title_reconstructions(model: LatentVariableModel, display: Display, split: str = "") -> str:
+    """Return the title of a picture of reconstructions; ``split`` as in ``reconstructions``."""
+    inputs = f"{split} {display.noun}s" if split else "inputs"
+    point = f"{display.points.removesuffix('s')} of {describe_density(model)}"
+    return f"{inputs}, and below each its reconstruction: the {point} at its code z"
 
 
 def means_and_draws(px: Distribution, display: Display, name: str = "p(x | z)") -> dict[str, Tensor]:
@@ -137,7 +143,7 @@ def show_samples(drawn: Samples, subtitle: str, display: Display = IMAGES) -> Pi
 def draw_samples(model: LatentVariableModel, batch: Batch, num: int, display: Display = IMAGES) -> Samples:
     """Return the means of p(x | z) for ``num`` samples z ~ p(z), and draws x ~ p(x | z).
 
-    Of a model that takes classes, each is a column; of more than ``MAX_CLASSES``, the first ones are shown.
+    Classes are shown as by ``Display.grid``; of more than ``MAX_CLASSES``, the first ones.
 
     Args:
         model: the model, in evaluation mode.
@@ -151,7 +157,8 @@ def draw_samples(model: LatentVariableModel, batch: Batch, num: int, display: Di
         labels = classes[:MAX_CLASSES]
         heads = class_heads(labels, num, display.class_names)
         total = max(len(classes), len(display.class_names))
-        which = f", classes y: {len(heads)} of {total}" if len(heads) < total else ", all classes y"
+        few, part = describe_classes(heads), f"{len(heads)} of {total}" if len(heads) < total else ""
+        which = (f"{few} ({part})" if few else f", classes y: {part}") if part else few or ", all classes y"
     context = cycle_classes(labels, num)
     px = model.sample(num, context)
     full = num // len(heads) * len(heads) if heads else num  # as many of each class
@@ -190,7 +197,13 @@ def nearest_steps(axes: LatentAxes, code: Tensor, steps: Tensor) -> list[int]:
 
 
 def traversals(
-    model: LatentVariableModel, batch: Batch, axes: LatentAxes, subtitle: str, rows: int = 10, display: Display = IMAGES
+    model: LatentVariableModel,
+    batch: Batch,
+    axes: LatentAxes,
+    subtitle: str,
+    rows: int = 10,
+    display: Display = IMAGES,
+    split: str = "",
 ) -> Picture:
     """Draw one latent dimension per row, moved from -3 to 3 standard deviations around the code of one image.
 
@@ -204,7 +217,9 @@ def traversals(
         subtitle: as in ``reconstructions``.
         rows: largest number of rows.
         display: makes images of the examples.
+        split: the word for the set on which the use was measured, such as "validation".
     """
+    usage_name = f"{split} {axes.usage_name}".lstrip()
     num_steps, enlarged = MAX_STEPS, 1
     if display.to_cells is None:
         sample = to_rgb(display(batch.x[:1]))
@@ -223,8 +238,8 @@ def traversals(
     outputs = model.decode(z.flatten(0, 1), batch.y[:1].repeat_interleave(z[..., 0].numel(), 0))
     nearest = nearest_steps(axes, code[0], steps)
     title = (
-        f"traversals: {display.points} of p(x | z) as one dimension of an example's code moves, in standard deviations "
-        f"of the {axes.source}{describe_label(model, batch, display)}"
+        f"traversals: {display.points} of {describe_density(model)} as one dimension of an example's code moves, in "
+        f"standard deviations of the {axes.source}{describe_label(model, batch, display)}"
     )
     look = display.look
     if display.to_cells is not None:
@@ -232,7 +247,7 @@ def traversals(
             f"z{d} ({axes.usage[d]:.2f}): {step:+.1f}{' *' if i == nearest[d] else ''}"
             for d in order.tolist() for i, step in enumerate(steps.tolist())
         ]  # fmt: skip
-        title = f"{title}; beside each z its {axes.usage_name}; *: nearest to the code of the example"
+        title = f"{title}; beside each z its {usage_name}; *: nearest to the code of the example"
         cells = display.to_cells(display.examples(outputs))
         return draw_cells(cells, title, labels, len(steps), subtitle, look)
     images, size = to_rgb(display(outputs)), (len(order), len(steps))
@@ -243,7 +258,7 @@ def traversals(
         f"{title}; framed: nearest to the code",
         rows=[f"z{d}  {axes.usage[d]:.2f}" for d in order.tolist()],
         columns=[f"{step:g}" for step in steps.tolist()],
-        corner=axes.usage_name,
+        corner=usage_name,
         subtitle=subtitle,
         look=look,
     )
@@ -274,7 +289,7 @@ def manifold(
     label = describe_label(model, batch, display)
     return add_labels(
         make_grid(resize_for_grid(images, side, side, look.scale), side, gap=2, look=look),
-        f"manifold: {display.points} of p(x | z) at equally spaced quantiles of {source}{label}",
+        f"manifold: {display.points} of {describe_density(model)} at equally spaced quantiles of {source}{label}",
         rows=up[::-1],
         columns=across,
         corner="z1 \u2191  z0 \u2192",

@@ -8,6 +8,7 @@ WIDTH, HEIGHT = 340, 210  # of a chart, in units of its view box
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 8, 30  # margins
 FEW_POINTS = 30  # up to so many points of a line are marked
 MAX_POINTS = 500  # of a line
+LETTER, LINE = 7.5, 12  # width of a letter, and height of a line of text
 
 Points = Sequence[tuple[float, float]]
 
@@ -37,7 +38,16 @@ def visible_range(lines: Mapping[str, Points]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def line_chart(lines: Mapping[str, Points], title: str, unit: str, x_label: str = "epochs") -> str:
+def has_points_outside(lines: Mapping[str, Points]) -> bool:
+    """Return whether points of lines lie above or below their chart."""
+    shown = {name: thin_out(points) for name, points in lines.items() if points}
+    low, high = visible_range(shown)
+    return any(not low <= value <= high for points in shown.values() for _, value in points)
+
+
+def line_chart(
+    lines: Mapping[str, Points], title: str, unit: str, x_label: str = "epochs", digits: int | None = None
+) -> str:
     """Return a chart of lines over the epochs, such as "train" and "val".
 
     Args:
@@ -45,6 +55,7 @@ def line_chart(lines: Mapping[str, Points], title: str, unit: str, x_label: str 
         title: what the values are.
         unit: their unit.
         x_label: the name of the horizontal axis.
+        digits: digits after the point of the last values; None: five digits in all.
     """
     lines = {name: thin_out(points) for name, points in lines.items() if points}
     low, high = visible_range(lines)
@@ -75,7 +86,8 @@ def line_chart(lines: Mapping[str, Points], title: str, unit: str, x_label: str 
         dots = "".join(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.5"/>' for x, y in points)
         marks = dots if len(points) <= FEW_POINTS else ""
         parts.append(f'<g class="{escape(name)}" clip-path="url(#{clip})"><path class="line" d="M{path}"/>{marks}</g>')
-    last = ", ".join(f"{name} {points[-1][1]:.5g}" for name, points in lines.items())
+    form = "#.5g" if digits is None else f"z,.{digits}f"
+    last = ", ".join(f"{name} {points[-1][1]:{form}}" for name, points in lines.items())
     return (
         f"<figure><figcaption><b>{escape(title)}</b> ({escape(unit)}), last: {escape(last)}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} over the epochs">'
@@ -94,6 +106,9 @@ def thin_out(points: Points) -> Points:
 def bar_chart(values: Mapping[str, float], title: str, unit: str) -> str:
     """Return a chart with a bar for each value, the largest first.
 
+    Below each bar stands its name; if there is no room, the names are turned, and if there are too many, some are left
+    out. A bar shows its name and value beside the pointer.
+
     Args:
         values: values >= 0 by name, such as the KL of each latent dimension; at least one.
         title: what they are.
@@ -108,7 +123,8 @@ def bar_chart(values: Mapping[str, float], title: str, unit: str) -> str:
         place = TOP + inner[1] * (1 - y / high)
         parts.append(f'<path class="grid" d="M{LEFT} {place:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text class="soft" x="{LEFT - 6}" y="{place + 4:.1f}" text-anchor="end">{y:g}</text>')
-    every = -(-len(ordered) // 10)
+    turned = max(map(len, values)) * LETTER > step
+    every = math.ceil(LINE / step) if turned else 1
     for i, (name, value) in enumerate(ordered):
         x, height = LEFT + i * step, inner[1] * max(0.0, value) / high
         parts.append(
@@ -116,10 +132,11 @@ def bar_chart(values: Mapping[str, float], title: str, unit: str) -> str:
             f'height="{height:.1f}"><title>{escape(name)}: {value:.4g}</title></rect>'
         )
         if i % every == 0:
-            parts.append(
-                f'<text class="soft" x="{x + step / 2:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">'
-                f"{escape(name)}</text>"
-            )
+            middle, below = x + step / 2, HEIGHT - BOTTOM
+            where = f'x="{middle:.1f}" y="{below + 15}" text-anchor="middle"'
+            if turned:
+                where = f'transform="translate({middle + 4:.1f} {below + 4}) rotate(-90)" text-anchor="end"'
+            parts.append(f'<text class="soft" {where}>{escape(name)}</text>')
     return (
         f"<figure><figcaption><b>{escape(title)}</b> ({escape(unit)}), the largest first</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'

@@ -16,7 +16,7 @@ from vaezoo.errors import count_noun, escape_unprintable
 from vaezoo.metrics.latent import collapse_note
 from vaezoo.metrics.quantities import QUANTITIES, Quantity, with_noun
 from vaezoo.report.read import drawn_at, read_pictures
-from vaezoo.run_page.charts import bar_chart, line_chart
+from vaezoo.run_page.charts import bar_chart, has_points_outside, line_chart
 from vaezoo.runs.folder import RunFolder, write_atomic
 
 NAME = "index.html"
@@ -162,16 +162,19 @@ def curves(folder: Path, summary: dict[str, Any]) -> Iterator[str]:
     epochs, steps = summary.get("epochs"), summary.get("steps")
     per_epoch = steps / epochs if isinstance(steps, int) and isinstance(epochs, int | float) and epochs else 1.0
     lines = read_curves(folder / "metrics.csv", per_epoch)
-    known, charts = read_quantities(summary), []
+    known, charts, outside = read_quantities(summary), [], False
     for name in CURVES:
         stages = {stage: lines.get(f"{stage}/{name}", []) for stage in ("train", "val")}
         if any(stages.values()) and not (name == "loss" and "val/elbo" in lines):
             title = "KL (rate)" if name == "kl" else known[name].title(name).removeprefix("test ")
-            charts.append(line_chart(stages, title, known[name].unit))
+            charts.append(line_chart(stages, title, known[name].unit, digits=known[name].digits))
+            outside |= has_points_outside(stages)
     if charts:
         yield "<h2>Learning curves</h2>"
         yield '<p class="soft legend"><b class="train">train</b><b class="val">validation</b></p>'
         yield f'<div class="charts">{"".join(charts)}</div>'
+        if outside:
+            yield '<p class="soft">Some of the first points lie outside the charts, which fit the others.</p>'
 
 
 def read_curves(file: Path, per_epoch: float) -> dict[str, list[tuple[float, float]]]:

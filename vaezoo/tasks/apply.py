@@ -12,13 +12,24 @@ from vaezoo import seeding
 from vaezoo.errors import ConfigError, count_noun, name_some
 from vaezoo.inference.interpolation import mix_codes
 from vaezoo.inference.per_example import bound_values
-from vaezoo.pictures import Display, Picture, class_heads, cycle_classes, describe_density, takes_labels
+from vaezoo.pictures import (
+    Display,
+    Picture,
+    class_heads,
+    cycle_classes,
+    describe_classes,
+    describe_density,
+    takes_labels,
+    title_reconstructions,
+)
 from vaezoo.runs.folder import describe_files
 from vaezoo.runs.rows import check_format, join_columns, write_rows
 from vaezoo.runs.summary import write_summary
 from vaezoo.runs.trained import TrainedRun, open_run
 
+SPLITS = {"train": "training", "val": "validation"}  # in titles of pictures
 MAX_HEADS = 20  # classes with a column of their own in the picture of samples
+
 
 def sample(config: dict[str, Any], num: int, draw: bool | None = None, label: Any = None) -> None:
     """Draw z ~ p(z) and write what represents p(x | z) as ``samples.npz``, and ``samples.png``.
@@ -51,7 +62,8 @@ def sample(config: dict[str, Any], num: int, draw: bool | None = None, label: An
     what = f"draws x ~ {density}" if draw else f"{display.points} of {density}"
     heads = class_heads(known, num, display.class_names) if takes_labels(run.model) else []
     heads = heads if len(heads) <= MAX_HEADS else []
-    title, subtitle = f"{what} for z ~ p(z)", f"{describe_run(run)}, seed of z: {config['seed']}"
+    title = f"{what} for z ~ p(z){describe_classes(heads)}"
+    subtitle = f"{describe_run(run)}, seed of z: {config['seed']}"
     picture = display.grid(x, title, (), context.cpu(), subtitle, heads) if display.can_draw(x) else None
     name = "conditions" if context.dim() == 4 else "labels"
     labels = {name: context} if run.model.conditional or run.model.uses_labels else {}
@@ -126,7 +138,7 @@ def reconstruct(config: dict[str, Any], num: int | None, split: str | None = Non
     x, y = (torch.cat(parts) for parts in zip(*examples, strict=True))
     reconstructions = torch.cat(means)
     display, shown = Display(run.data), slice(64)
-    title = f"inputs, and below each its reconstruction: the {display.points.removesuffix('s')} of p(x | z) at its code"
+    title = title_reconstructions(run.model, display, SPLITS.get(run.chosen, run.chosen))
     subtitle, keys = f"{describe_run(run)}, {describe_set(run)}", run.keys(num)
     picture = None
     if display.can_draw(x):
@@ -202,7 +214,7 @@ def interpolate(config: dict[str, Any], num: int, steps: int, split: str | None 
         way = run.data.represent(run.model.decode(path.flatten(0, 1), labels)).unflatten(0, (num, steps))
     rows = torch.cat([pairs[:, :1], way.to(pairs.dtype), pairs[:, 1:]], 1).cpu()
     display, subtitle = Display(run.data), f"{describe_run(run)}, {describe_set(run)}"
-    title = f"from one example to another: {display.points} of p(x | z) for z between their codes"
+    title = f"from one example to another: {display.points} of {describe_density(run.model)} for z between their codes"
     picture = display.rows(rows, title, subtitle) if display.can_draw(rows[0]) else None
     files = save_picture(config, "interpolations", picture)
     files += save_arrays(config, "interpolations", {"x": rows, "z": path})
