@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import config
 from scipy import stats
+from test_report import make_run, without_charts  # noqa: F401
 
 from vaezoo.evaluation.base import EvaluationResult
 from vaezoo.evaluation.groups import GROUPS
@@ -23,9 +24,12 @@ from vaezoo.report import tables as comparison
 from vaezoo.report.page import contents
 from vaezoo.report.read import known_quantities
 from vaezoo.report.statistics import Variant, compare, interval
+from vaezoo.report.table_files import write_tables
 from vaezoo.report.tables import print_results
+from vaezoo.runs.comparison import comparison_job
+from vaezoo.runs.folder import RunFolder
 from vaezoo.runs.warm import is_supported
-from vaezoo.tasks.compare import describe_place
+from vaezoo.tasks.compare import describe_place, read_members
 
 TINY = ("trainer.max_epochs=1", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "threads=1", "logger=none",
         "callbacks.images=null")  # fmt: skip
@@ -256,6 +260,54 @@ def test_a_comparison(cli, tmp_path):
     assert "training examples" not in err
     code, out, err, _ = cli(*words, "seeds=[4]", "hydra.run.dir=all", "resume=auto")
     assert "all holds the run of another command" in err
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+@pytest.mark.usefixtures("without_charts")
+def test_an_interrupted_comparison_says_what_did_not_complete(tmp_path, capsys, monkeypatch, has_config):
+    """Each seed is one run, with its evaluation. Each seed that was asked for counts as tried, started or not."""
+    monkeypatch.setenv("COLUMNS", "200")
+    models = ("mlp_vae", "iwae", "vq_vae", "beta_vae model.beta=4")
+    members = [comparison_job(tmp_path, model, seed, [], []) for seed in (0, 1) for model in models]
+    for member, elbo in zip(members[:2], (-100.0, -90.0), strict=True):
+        make_run(next(iter(member.stages)), member.model, elbo=elbo)
+    (trained, evaluation), (stopped, _) = members[0].stages, members[2].stages
+    config = RunFolder(trained).read_summary()["config"]
+    evaluate = {"task": {"_target_": "vaezoo.tasks.evaluate.evaluate"}, "run": str(trained)}
+    for member, folder, recorded in ((members[0], evaluation, evaluate), (members[2], stopped, config)):
+        folder.mkdir(parents=True)
+        RunFolder(folder).write_job(9, member.stages[folder])
+        told = {"status": "interrupted", "model": member.model, "config": recorded | {"name": member.model}}
+        RunFolder(folder).write_summary((told if has_config else {}) | {"error": "interrupted by SIGINT"})
+    runs = read_members(members, [config] * 3 + [config | {"model": {"_target_": "beta_vae", "beta": 4.0}}])
+
+    (part,) = compare(runs)
+    seeds = {"mlp_vae": "1/2", "iwae": "1/2", "vq_vae": "0/2", "beta_vae beta=4": "0/2"}
+    assert {line[0]: line[1] for line in comparison.table(part)[1]} == seeds
+    comparison.print_comparison(part)
+    printed = capsys.readouterr().out
+    write_tables(runs, "t", tmp_path)
+    markdown, latex = ((tmp_path / f"comparison.{ending}").read_text() for ending in ("md", "tex"))
+    for label, count in seeds.items():
+        assert re.search(rf"^ *{label} +{count} ", printed, re.M)
+        assert f"| {label} | {count} |" in markdown
+        assert "{} & {} &".format(label.replace("_", r"\_"), count) in latex
+    states = [
+        "evaluation interrupted by SIGINT",
+        "evaluation not started",
+        "interrupted by SIGINT",
+        *["not started"] * 5,
+    ]
+    with (tmp_path / "comparison.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == states
+    assert [line.split(" | ")[2] for line in markdown.split("## Runs")[1].splitlines()[4:-2]] == states
+    assert markdown.endswith("\nThe same command with resume=auto completes what is missing.\n")
+    page = contents(runs, tmp_path / "report.html", "t")
+    rows = page["comparisons"][0]["variants"]
+    assert {row["label"]: f"{len(row['runs'])}/{row['tried']}" for row in rows} == seeds
+    assert [page["runs"][i]["failure"] for i in page["incomplete"]] == states
+    assert [run["completed"] for run in page["runs"]] == [True] * 2 + [False] * 6
+    assert page["remedy"] == "The same command with resume=auto completes what is missing."
 
 
 def test_jobs_side_by_side_have_the_numbers_of_jobs_one_after_another(cli, tmp_path, monkeypatch):

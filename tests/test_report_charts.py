@@ -3,15 +3,16 @@
 import json
 import shutil
 import subprocess
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import soundfile
 from test_report import data_of, make_run, rows_of, sweep, without_charts  # noqa: F401
 
-from vaezoo.report import read_runs, write_report
+from vaezoo.report import read_runs, write_figures, write_report
 from vaezoo.report.chart_layout import GAP, LETTER, LINE, MARK, Box, Frame, on_axis, place_names, round_numbers
-from vaezoo.report.figures import draw
+from vaezoo.report.figures import COLOURS, draw
 from vaezoo.report.statistics import compare, describe
 from vaezoo.report.table_files import latex, write_tables
 
@@ -75,6 +76,22 @@ def test_charts_have_the_numbers_of_the_runs(sweep):  # noqa: F811
     assert sorted(row["value"] for row in rows if "value" in row) == [-102.0, -101.0, -100.0, -91.0, -90.0]
     axis = charts["curves-elbo"].drawing.to_dict(validate=False)["layer"][0]["encoding"]["x"]["axis"]
     assert axis["tickMinStep"] == 1  # epochs are whole numbers
+
+
+@pytest.mark.parametrize(
+    ("units", "filled"), [((3, 7, None), [True, True, False]), ((7, 7, None), [False] * 3), ((None,) * 3, [False] * 3)]
+)
+def test_each_run_has_a_mark_that_active_units_fill(tmp_path, units, filled):
+    """A run without active units has a mark without fill; so have all, if the legend would show one value."""
+    for i, value in enumerate(units):
+        test = {"elbo": -100.0 - i, "log_px": -90.0 - 2 * i, "kl": 10.0 - i}
+        make_run(tmp_path / str(i), "abc"[i], test=test if value is None else test | {"active_units": value})
+    files = write_figures(read_runs([tmp_path]), tmp_path / "figures")
+    (file,) = (file for file in files if file.name.startswith("rate-") and file.suffix == ".svg")
+    marks = [mark.attrib for mark in ElementTree.parse(file).iter() if "point" in mark.get("aria-roledescription", "")]
+    assert [mark.get("fill", "transparent") not in ("transparent", "none") for mark in marks] == filled
+    assert [mark["stroke"] for mark in marks] == list(COLOURS[:3])
+    assert ("active units" in file.read_text()) == any(filled)
 
 
 def test_collapse_is_told(tmp_path):

@@ -51,7 +51,7 @@ def rate_plane(look: Look) -> Chart | None:
         base.transform_joinaggregate(groupby=["variant"], **means)
         .mark_rule(style="faint", strokeOpacity=alt.ExprRef(SEEN))
         .encode(x2="mean_kl:Q", y2="mean_distortion:Q"),
-        base.mark_point(size=110, strokeWidth=2, opacity=alt.ExprRef(SEEN)).encode(
+        base.mark_point(size=110, strokeWidth=2, opacity=alt.ExprRef(SEEN), invalid="show").encode(
             look.colour, look.encoding(alt.Shape, look.shapes, look.legend),
             *fill([row["active_units"] for row in rows]),
         ),
@@ -66,18 +66,18 @@ def rate_plane(look: Look) -> Chart | None:
 
 
 def fill(values: Sequence[float | None]) -> list[alt.Fill]:
-    """Colour points by their active units, if the runs have them."""
-    known = [value for value in values if value is not None]
-    if not known:
+    """Colour points by their active units, if the runs have them and they differ; a point without has no fill."""
+    known = sorted({value for value in values if value is not None})
+    if len(known) < 2:  # a colour without a legend says nothing
         return []
-    span = [min(known), max(known)]
+    span = [known[0], known[-1]]
     legend = alt.Legend(
         title="active units", titleOrient="left", orient="bottom", direction="horizontal", gradientLength=90,
         values=span, format="d",
     )  # fmt: skip
-    same = span[0] == span[1]
-    scale = alt.Scale(domain=[span[0], span[0] + 1] if same else span, range=VIRIDIS)
-    return [alt.Fill("active_units:Q", scale=scale, legend=None if same else legend)]
+    without = {"test": "!isValid(datum.active_units)", "value": "transparent"}
+    scale = alt.Scale(domain=span, range=VIRIDIS)
+    return [alt.Fill("active_units:Q", condition=without, scale=scale, legend=legend)]
 
 
 def curve(look: Look, key: str) -> Chart | None:

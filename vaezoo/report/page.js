@@ -147,7 +147,7 @@ function meaningOf(run, key) {
 function failedTable(ids) {
   const rows = ids.map((id) => ({ ...DATA.runs[id], runs: [id], open: () => openRun(id) }));
   const text = (head, value) => ({ head, text: true, value, cell: (row) => el("td", { class: "text wrap" }, value(row)) });
-  return table([runColumn(), text("Reason", (row) => row.failure), text("Command", (row) => row.command)], rows, "Runs that did not complete");
+  return table([runColumn(), text("Reason", (row) => row.failure), text("Command", (row) => (row.completed ? "–" : row.command))], rows, "Runs that did not complete");
 }
 
 /** A number of epochs, with three digits if it is not whole. */
@@ -170,7 +170,7 @@ function openRun(id) {
   const trained = run.steps ? `${epochsOf(run.epochs)} epochs, ${format(run.steps, 0)} optimizer steps. ` : "";
   dialog.replaceChildren(
     el("button", { class: "close", type: "button", onclick: () => dialog.close() }, "Close"),
-    el("h2", { id: "run" }, run.label), el("p", { class: "soft" }, run.failure === null ? `${run.elbo_kind}. ${trained}${run.provenance}` : run.provenance),
+    el("h2", { id: "run" }, run.label), el("p", { class: "soft" }, run.completed ? `${run.elbo_kind}. ${trained}${run.provenance}` : run.provenance),
     ...(run.failure === null ? [] : [el("p", { class: "result" }, `Not completed: ${run.failure}`)]),
     ...(run.verdict ? [el("p", {}, `${run.verdict}.`)] : []),
     el("div", { class: "pictures" }, ...pictures, ...media(run)),
@@ -243,7 +243,7 @@ function main() {
     el("header", {}, el("h1", {}, DATA.title), el("p", { class: "soft" }, [count, DATA.date, ...DATA.versions].filter(Boolean).join(" · ")),
       ...(many ? [el("p", {}, `ELBOs on different data or with different measures cannot be compared: ${DATA.comparisons.length} separate comparisons follow.`)] : []), ...left),
     ...DATA.comparisons.map(comparisonSection),
-    ...(failed ? [el("section", {}, el("h2", {}, "Not completed"), failedTable(DATA.incomplete))] : []));
+    ...(failed ? [el("section", {}, el("h2", {}, "Not completed"), DATA.remedy ? el("p", {}, DATA.remedy) : null, failedTable(DATA.incomplete))] : []));
   const dialog = document.querySelector("dialog");
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   const redraw = () => layouts.forEach((lay) => lay());

@@ -14,7 +14,7 @@ from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity, use_noun
 from vaezoo.report.figures import CURVE_POINTS, compiled, draw, vega_script
 from vaezoo.report.labels import label, leading_columns, protocol, quantities
 from vaezoo.report.media import add_media
-from vaezoo.report.read import Run
+from vaezoo.report.read import CONTINUE, Run, has_resumable
 from vaezoo.report.statistics import Comparison, Variant, compare, difference, differing
 from vaezoo.runs.folder import non_finite_to_none, write_atomic
 
@@ -69,7 +69,8 @@ def contents(runs: Sequence[Run], file: Path, title: str) -> dict[str, Any]:
         "versions": list(dict.fromkeys(part for run in runs for part in provenance(run.summary))),
         "runs": [described(run, labels.get(id(run)), file, keys) for run in runs],
         "comparisons": [compared(c, index) | drawn(c, index, points) for c in comparisons],
-        "incomplete": [i for i, run in enumerate(runs) if not run.completed],
+        "incomplete": [i for i, run in enumerate(runs) if run.status != "completed"],
+        "remedy": f"{CONTINUE}." if has_resumable(runs) else "",
         "quantities": descriptions(runs),
         "bounds": {ending: use_noun(words, runs[0].noun) for ending, words in BOUNDS.items()},
         "left_out": 0,
@@ -78,7 +79,7 @@ def contents(runs: Sequence[Run], file: Path, title: str) -> dict[str, Any]:
 
 def ended(runs: Sequence[Run]) -> str:
     """The date on which the last run ended."""
-    times = [(run.folder / "summary.json").stat().st_mtime for run in runs if run.summary]
+    times = [file.stat().st_mtime for run in runs if (file := run.folder / "summary.json").exists()]
     return f"{datetime.fromtimestamp(max(times)):%Y-%m-%d}" if times else ""
 
 
@@ -192,7 +193,8 @@ def described(run: Run, label: str | None, file: Path, keys: Sequence[str]) -> d
         "label": f"{label or run.model or run.folder.name} · seed {run.seed}",
         "model": run.model,
         "seed": run.seed,
-        "failure": None if run.completed else run.failure,
+        "completed": run.completed,
+        "failure": None if run.status == "completed" else run.status,
         "verdict": run.verdict,
         "elbo_kind": run.elbo_kind,
         "numbers": run.numbers,

@@ -14,12 +14,14 @@ from operator import or_
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra.errors import HydraException
+
 from vaezoo.errors import ConfigError
 from vaezoo.metrics.latent import collapse_note
 from vaezoo.metrics.quantities import BOUNDS, QUANTITIES, Quantity
 from vaezoo.old_names import update_config, update_override
 from vaezoo.runs.folder import JOB_FILE, RunFolder, short_error
-from vaezoo.runs.overrides import relevant_overrides
+from vaezoo.runs.overrides import by_key, get_value, relevant_overrides
 
 TASKS = ("fit", "evaluate")  # tasks whose folders are runs; the folder of a report is not a run
 PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # parts of a config that affect results
@@ -27,6 +29,8 @@ PARTS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks")  # p
 IGNORED_KEYS = {"task", "run", "run_dir", "seed", "resume", "logger", "debug", "allow_packages", "threads"}
 PICTURES = ("reconstructions", "samples", "traversals", "manifold", "scatter")  # in this order, then all others
 TEXTS, TEXT_LENGTH, SOUNDS = 8, 200, 3  # generated examples of a run that are shown, and letters of a text
+CONTINUE = "The same command with resume=auto completes what is missing"
+ENDS = ("interrupted by", "killed by", "ended with", "not ")  # of reasons that are no error of the run itself
 # Older summaries have NAME_ceiling for these; now it is NAME_reference.
 OLD_CEILINGS = ("fid", "kid", "precision", "recall", "density", "coverage")
 
@@ -61,7 +65,9 @@ class Run:
         pictures: the newest picture of each kind.
         texts: texts that it generated, of the newest ``task=sample``.
         sounds: sounds that it generated, of the newest ``task=sample``.
-        num_seeds: number of seeds that its comparison was asked for; 0 if it is in none.
+        evaluated: the folder of the run that it evaluates, if it is an evaluation that did not complete.
+        evaluation: what became of an evaluation of this run that did not complete; empty if there is none.
+        resumable: whether the same command with ``resume=auto`` completes it: it is in a comparison.
     """
 
     folder: Path
@@ -73,7 +79,9 @@ class Run:
     pictures: dict[str, Path] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
     sounds: list[Path] = field(default_factory=list)
-    num_seeds: int = 0
+    evaluated: Path | None = None
+    evaluation: str = ""
+    resumable: bool = False
 
     @property
     def completed(self) -> bool:
@@ -82,8 +90,16 @@ class Run:
 
     @property
     def failure(self) -> str:
-        """Why the run did not complete."""
-        return short_error(self.summary.get("error") or self.summary.get("status", "not finished"))
+        """Why the run did not complete; of an evaluation, it begins with that word."""
+        reason = short_error(self.summary.get("error") or self.summary.get("status", "not finished"))
+        if self.evaluated is None:
+            return reason
+        return f"evaluation {reason}" if reason.startswith(ENDS) else f"evaluation failed: {reason}"
+
+    @property
+    def status(self) -> str:
+        """The word "completed", or what did not complete and why: the run, or the evaluation of a completed run."""
+        return (self.evaluation or "completed") if self.completed else self.failure
 
     @property
     def verdict(self) -> str:
@@ -192,6 +208,11 @@ class Run:
         return known | {name: Quantity.from_json(value, known.get(name)) for name, value in units.items()}
 
 
+def has_resumable(runs: Iterable[Run]) -> bool:
+    """Return whether ``resume=auto`` completes any of the runs or its evaluation."""
+    return any(run.resumable and run.status != "completed" for run in runs)
+
+
 def old_verdict(notes: Sequence[str]) -> str:
     """The verdict among the notes of a summary of an older version, which has no key for it."""
     phrases = ("posterior collapse", " dimensions are unused")
@@ -211,8 +232,8 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     """Read the runs in folders: a run's own folder, a sweep's, or any folder above them.
 
     An evaluation adds its test numbers to the run that it evaluated, if that is among them, the checkpoint is the best
-    one and the data are the run's own. Any other evaluation is a run by itself, with the pictures and curves of the
-    run that it evaluated.
+    one and the data are the run's own. One that did not complete adds the reason. Any other evaluation is a run by
+    itself, with the pictures and curves of the run that it evaluated.
 
     Raises:
         ConfigError: a folder does not exist or holds no run.
@@ -241,7 +262,7 @@ def read_or_skip(folder: Path, overrides: list[str] | None) -> Run | None:
             copy = replace(run)  # on a copy: a later merge changes the summary, and cached values would be stale
             _ = copy.settings, copy.numbers, copy.quantities, copy.elbo_kind, copy.verdict
         return run
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, HydraException) as error:
         print(f"{folder} is left out: its files are not those of a run ({error})", file=sys.stderr)
         return None
 
@@ -251,13 +272,16 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     summary = RunFolder(folder).read_summary()
     config = summary.get("config") or RunFolder(folder).read_config()
     task = summary.get("task") or str((config.get("task") or {}).get("_target_", "fit")).rpartition(".")[2]
+    named = config.get("run")
+    if not config and "task=evaluate" in (overrides or []):  # a job that was stopped before it recorded its config
+        task, named = "evaluate", get_value(by_key(overrides or []), "run")
     started = any((folder / part).exists() for part in ("metrics.csv", "checkpoints", JOB_FILE))
     if task not in TASKS or (summary.get("status") == "failed" and not started):
         return None
-    origin = training_folder(summary) or folder
-    if task == "evaluate" and config.get("run"):  # an incomplete evaluation has no copy of the training's config
-        origin = Path(config["run"]).resolve()
-        origin = origin.parent.parent if origin.is_file() else origin
+    origin, evaluated = training_folder(summary) or folder, None
+    if task == "evaluate" and named:  # an incomplete evaluation has no copy of the training's config
+        origin = Path(named).resolve()
+        origin = evaluated = origin.parent.parent if origin.is_file() else origin
         config = RunFolder(origin).read_summary().get("config") or RunFolder(origin).read_config()
         summary.pop("model", None)
     if overrides is None or origin != folder:
@@ -266,7 +290,7 @@ def read_run(folder: Path, overrides: list[str] | None = None) -> Run | None:
     return Run(
         folder, relevant_overrides(map(update_override, overrides)), summary, choices, update_config(config),
         read_curves(origin / "metrics.csv", summary if origin == folder else RunFolder(origin).read_summary()),
-        read_pictures(origin / "panels"), *read_generated(origin / "sample"),
+        read_pictures(origin / "panels"), *read_generated(origin / "sample"), evaluated,
     )  # fmt: skip
 
 
@@ -276,8 +300,8 @@ def training_folder(summary: dict[str, Any]) -> Path | None:
 
 
 def merge_evaluations(runs: dict[Path, Run]) -> list[Run]:
-    """Add the numbers of evaluations to the runs that they evaluated, also if both have been moved since."""
-    trainings = [run for run in runs.values() if training_folder(run.summary) is None]
+    """Add evaluations to the runs that they evaluated, also if both have been moved since."""
+    trainings = [run for run in runs.values() if training_folder(run.summary) is None and run.evaluated is None]
     merged: list[Run] = []
     for run in runs.values():
         found = [trained for trained in trainings if is_evaluation_of(run, trained)]
@@ -287,6 +311,9 @@ def merge_evaluations(runs: dict[Path, Run]) -> list[Run]:
             continue
         # If folders were moved and others took their names, the run that lies nearest to the evaluation is meant.
         nearest = max(found, key=lambda trained: len(os.path.commonpath([run.folder, trained.folder])))
+        if run.evaluated is not None:
+            nearest.evaluation = run.failure
+            continue
         for name in ("test", "units"):
             nearest.summary[name] = nearest.summary.get(name, {}) | run.summary.get(name, {})
         nearest.summary["notes"] = run.summary.get("notes", [])
@@ -297,8 +324,10 @@ def merge_evaluations(runs: dict[Path, Run]) -> list[Run]:
 
 def is_evaluation_of(run: Run, trained: Run) -> bool:
     """Return whether ``run`` evaluates ``trained`` or, if that is an evaluation too, the same weights and images."""
-    folder = training_folder(run.summary)
+    folder = run.evaluated or training_folder(run.summary)
     places = {trained.folder, Path(trained.config.get("run_dir", trained.folder)), training_folder(trained.summary)}
+    if run.evaluated is not None:
+        return trained.evaluated is None and run.evaluated in places
     both_completed = run.completed and trained.completed
     if folder is None or folder not in places or not both_completed or run.elbo_kind != trained.elbo_kind:
         return False

@@ -51,7 +51,7 @@ class Variant:
     Args:
         label: the model and the settings that distinguish it from other variants.
         runs: the runs.
-        tried: number of seeds that were run or asked for, also those that did not complete.
+        tried: number of seeds, also those that did not complete or start.
     """
 
     label: str
@@ -187,13 +187,13 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
 def differing(runs: Sequence[Run]) -> list[str]:
     """The keys whose values differ between runs, without the seed.
 
-    These are the keys that any command sets and, among runs with the same command, the keys of their configs: two
-    versions of the program may have two defaults.
+    These are the keys that any command sets and, among completed runs with the same command, the keys of their configs:
+    two versions of the program may have two defaults.
     """
     named = {key for run in runs for key in run.overrides_by_key if key.split(".")[0] not in IGNORED_KEYS}
     named |= {"model", "data", "checkpoint"}
     groups: dict[Any, list[Run]] = {}
-    for run in runs:
+    for run in (run for run in runs if run.completed):  # others may have no config
         groups.setdefault(tuple(run.settings.get(key) for key in sorted(named)), []).append(run)
     parts = tuple(f"{part}." for part in PARTS)
     unnamed = {
@@ -224,8 +224,7 @@ def variants(
     for by_seed in settings.values():
         runs = list(by_seed.values())
         failed_seeds = {run.seed for run in failed if may_match(run, runs[0], keys)} - set(by_seed)
-        tried = max(len(by_seed) + len(failed_seeds), *(run.num_seeds for run in runs))
-        found.append(Variant(label(runs[0], group, group_keys), runs, tried))
+        found.append(Variant(label(runs[0], group, group_keys), runs, len(by_seed) + len(failed_seeds)))
     return sorted(found, key=rank)
 
 
@@ -238,10 +237,13 @@ def failed_variants(unmatched_failures: Sequence[Run], completed: Sequence[Run])
     """The variants of which every run failed."""
     runs = [*completed, *unmatched_failures]
     keys = differing(runs)
-    groups: dict[Any, list[Run]] = {}
-    for run in unmatched_failures:
-        groups.setdefault(tuple(run.settings.get(key) for key in keys), []).append(run)
-    return [Variant(label(group[0], runs, keys), [], len({run.seed for run in group})) for group in groups.values()]
+    groups: list[list[Run]] = []
+    for run in sorted(unmatched_failures, key=lambda run: not run.config):
+        group = next((group for group in groups if may_match(run, group[0], keys)), [])
+        if not group:
+            groups.append(group)
+        group.append(run)
+    return [Variant(label(group[0], runs, keys), [], len({run.seed for run in group})) for group in groups]
 
 
 def rank(variant: Variant, key: str = "elbo") -> float:

@@ -20,7 +20,7 @@ from vaezoo.errors import count_noun
 from vaezoo.metrics.collapse import collapse_footnote
 from vaezoo.metrics.quantities import BOUNDS, GROUPS, KEY, Quantity, use_noun
 from vaezoo.report.labels import leading_columns, protocol
-from vaezoo.report.read import Run
+from vaezoo.report.read import CONTINUE, Run, has_resumable
 from vaezoo.report.statistics import Comparison, Interval, compare, difference
 
 if TYPE_CHECKING:
@@ -108,9 +108,10 @@ def markdown(runs: Sequence[Run], title: str, root: Path) -> str:
         checkpoint = run.summary.get("checkpoint", f"{run.folder}/checkpoints/best.ckpt")  # an evaluation names its own
         place = os.path.relpath(checkpoint if run.completed else run.folder, root)
         elbo = f"{run.test.get('elbo', math.nan):.3f}" if run.completed else "-"
-        rows.append([run.folder.name, elbo, "completed" if run.completed else run.failure, place])
+        rows.append([run.folder.name, elbo, run.status, place])
     heads = ["run", "test ELBO", "status", "best checkpoint, or folder"]
-    return "\n".join([*lines, "## Runs", "", *pipes(heads, rows), ""])
+    lines += ["## Runs", "", *pipes(heads, rows), ""]
+    return "\n".join([*lines, f"{CONTINUE}.", ""] if has_resumable(runs) else lines)
 
 
 def pipes(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
@@ -129,9 +130,8 @@ def as_csv(runs: Sequence[Run], root: Path) -> str:
     writer = csv.DictWriter(out, ["model", "seed", "status", "scored", *names, "folder"])
     writer.writeheader()
     for run in runs:
-        status = "completed" if run.completed else run.failure
         folder = os.path.relpath(run.folder, root)
-        row: dict[str, Any] = {"model": run.model, "seed": run.seed, "status": status, "folder": folder}
+        row: dict[str, Any] = {"model": run.model, "seed": run.seed, "status": run.status, "folder": folder}
         writer.writerow(run.numbers | row | {"scored": run.summary.get("scored", "")})
     return out.getvalue()
 

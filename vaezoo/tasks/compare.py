@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,9 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     configs = check_models(members[: len(models)])
     run_jobs(jobs, members, divide_machine(config["jobs"], configs, len(members), folder / ".training"))
     title = f"{', '.join(map(str, models))} on {describe_place(config)}"
-    places = [place for member in members for place in member.stages if (place / JOB_FILE).exists()]
     if "disentanglement" in groups and jobs.stop_signal is None:
-        add_udr(read_runs(places), folder / "evaluations", config["allow_packages"])
-    runs = [replace(run, num_seeds=len(seeds)) for run in read_runs(places)]
+        add_udr(read_runs(started_places(members)), folder / "evaluations", config["allow_packages"])
+    runs = read_members(members, configs)
     write_tables(runs, title, folder)
     write_report(runs, folder / "report.html", title)
     write_figures(runs, folder / "figures")
@@ -84,6 +84,31 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
         first = f"{next(iter(failed[0].stages)).name}: {failed[0].failure}"
         raise ChildProcessError(f"{len(failed)} of {len(members)} jobs failed, the first is {first}")
     write_summary(config, task="compare", wall_seconds=round(time.perf_counter() - start, 2))
+
+
+def read_members(members: Sequence[ComparisonJob], configs: Sequence[dict[str, Any]]) -> list[Run]:
+    """Read the runs of all jobs. A training or an evaluation that a signal has kept from starting is named as such.
+
+    Args:
+        members: the models and seeds, all models of the first seed first.
+        configs: the config of each model.
+    """
+    runs = {run.folder: run for run in read_runs(started_places(members))}
+    for member, config in zip(members, cycle(configs), strict=False):
+        training, evaluation = (place.resolve() for place in member.stages)
+        if not (training / JOB_FILE).exists():
+            runs[training] = Run(training, next(iter(member.stages.values())), {"status": "not started"})
+        run = runs.get(training)
+        if run is not None:
+            run.config = run.config or config | {"seed": member.seed}
+            if run.completed and not (evaluation / JOB_FILE).exists():
+                run.evaluation = "evaluation not started"
+    return [replace(run, resumable=True) for run in runs.values()]
+
+
+def started_places(members: Sequence[ComparisonJob]) -> list[Path]:
+    """Return the folders of the trainings and evaluations that have started."""
+    return [place for member in members for place in member.stages if (place / JOB_FILE).exists()]
 
 
 def describe_place(config: dict[str, Any]) -> str:
