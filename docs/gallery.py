@@ -35,7 +35,7 @@ from vaezoo.types import Batch
 REPO = Path(__file__).resolve().parent.parent
 ZOO = REPO / "docs" / "zoo"
 CAPTIONS = {
-    "reconstructions": "reconstructions: inputs, and below each the {point} of p(x | z) at its code",
+    "reconstructions": "reconstructions: inputs, and below each the {point} of {density} at its code",
     "samples": "samples: z ~ p(z)",
     "traversals": "traversals: one dimension of z moves, in standard deviations of the {source}; "
     "{mark}: nearest to the code",
@@ -99,6 +99,7 @@ def draw(run: TrainedRun, subtitle: str) -> tuple[list[str], pictures.Picture]:
             found["traversals"] = pictures.traversals(run.model, batch, axes, "", rows, display)
     names = {
         "point": display.points.removesuffix("s"),
+        "density": pictures.describe_density(run.model),
         "mark": "*" if is_table else "framed",
         "source": axes.source if axes is not None else "",
     }

@@ -69,6 +69,7 @@ def compare(config: dict[str, Any], models: list, seeds: Any, metrics: str | lis
     title = f"{', '.join(map(str, models))} on {describe_place(config)}"
     if "disentanglement" in groups and jobs.stop_signal is None:
         add_udr(read_runs(started_places(members)), folder / "evaluations", config["allow_packages"])
+    print("all jobs have ended: writing the report", flush=True)
     runs = read_members(members, configs)
     write_tables(runs, title, folder)
     write_report(runs, folder / "report.html", title)
