@@ -49,6 +49,12 @@ elif task == "save":  # if it is told to stop
     with stopping_with_parent():
         Path(words[0], "ready").touch()
         time.sleep(20)
+elif task == "threads":  # of OpenMP, in torch and in scikit-learn
+    import numpy, torch
+    torch.set_num_threads(2)
+    assert torch.ones(10**6).isfinite().all()
+    from sklearn.cluster import KMeans
+    KMeans(2, n_init=1).fit(numpy.arange(20000.0).reshape(-1, 2))
 elif task == "draw":
     import numpy, wandb
     wandb.Image(numpy.zeros((4, 4, 3), "uint8"))
@@ -110,6 +116,20 @@ def test_exit_codes(warm, script, tmp_path, words, code):
     """They are those of subprocess."""
     assert warm.start([script, *words], os.environ, tmp_path / "log").wait() == code
     assert ("RuntimeError: no" in (tmp_path / "log").read_text()) == (words == ("raise",))
+
+
+def test_a_job_has_threads(script, tmp_path, monkeypatch):
+    """If the warm process had started OpenMP's threads before the fork, the job would wait for them for ever."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    process = WarmProcess()
+    try:
+        job = process.start([script, "threads"], os.environ, tmp_path / "log")
+        timer = threading.Timer(60, job.send_signal, [signal.SIGKILL])
+        timer.start()
+        assert job.wait() == 0, text_of(tmp_path / "log")
+        timer.cancel()
+    finally:
+        process.close()
 
 
 def test_each_job_has_its_own_folder_for_pictures_of_wandb(warm, script, tmp_path):

@@ -1,4 +1,4 @@
-"""Logarithms and ratios of modified Bessel functions, and Gauss-Legendre quadrature, all in float64."""
+"""Logarithms and ratios of modified Bessel functions, in float64, and the area of the sphere."""
 
 import math
 from fractions import Fraction
@@ -85,14 +85,3 @@ def log_bessel_and_ratio(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
 def log_area(dim: int) -> float:
     """Return the logarithm of the area of the unit sphere in R^D, 2 pi^(D/2) / Gamma(D/2)."""
     return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
-
-
-def gauss_legendre(num: int) -> tuple[list[float], list[float]]:
-    """Return nodes and weights of Gauss-Legendre quadrature on [0, 1] (Golub & Welsch 1969)."""
-    k = torch.arange(1, num, dtype=torch.float64, device="cpu")
-    off = k / torch.sqrt(4 * k.square() - 1)
-    nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
-    return ((nodes + 1) / 2).tolist(), vectors[0].square().tolist()
-
-
-NODES, WEIGHTS = gauss_legendre(64)

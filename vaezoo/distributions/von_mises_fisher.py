@@ -7,13 +7,19 @@ numbers as large as kappa.
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
-from vaezoo.distributions.bessel import NODES, WEIGHTS, log_area, log_bessel_and_ratio
+from vaezoo.distributions.bessel import log_area, log_bessel_and_ratio
 from vaezoo.distributions.parameters import get_parameters
+
+# Gauss-Legendre quadrature on [0, 1]. Not computed with torch: an eigenvalue problem at import would start OpenMP's
+# threads, and jobs that are forked afterwards (``vaezoo.runs.warm``) would wait for them for ever.
+nodes, weights = np.polynomial.legendre.leggauss(64)
+NODES, WEIGHTS = ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
 
 
 class HypersphericalUniformDistribution(Distribution):
