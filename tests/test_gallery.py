@@ -8,9 +8,11 @@ import pytest
 import torch
 from conftest import REPO
 from PIL import Image
+from test_docs import check_command
 
 from vaezoo.pictures import TITLE_HEIGHT, Display, heading_height, reconstructions
 from vaezoo.pictures.look import COLORS
+from vaezoo.seeding import isolated
 
 
 @pytest.fixture
@@ -60,3 +62,18 @@ def test_a_page_is_written_again_in_the_same_place(gallery, tmp_path, monkeypatc
     assert text.startswith("# a\n\n## Pictures\n\n<!-- gallery: a -->\n\n![samples](img/a.png)")
     assert text.endswith("```bash\npython run.py model=a\n```\n\n<!-- end of gallery -->\n\nend\n")
     assert text.count("test ELBO") == text.count("test ELBO -8.0 nats per row, KL 2.0 (one seed)") == 1
+
+
+def test_the_strip_of_the_readme(explored_run, monkeypatch):
+    """Its commands exist, and a row shows what the model draws."""
+    monkeypatch.syspath_prepend(str(REPO / "docs"))
+    strip = runpy.run_path(str(REPO / "docs" / "strip.py"))
+    for words, _ in strip["ROWS"].values():
+        check_command(words.split())
+    run, _ = strip["open_run"](explored_run, None)
+    picture = strip["draw"](run, "digits", "means")
+    with torch.no_grad(), isolated(torch.device("cpu"), 1, "strip"):
+        means = run.model.sample(14).mean
+    pixels = (means * 255).round().to(torch.uint8)[:, 0].numpy().repeat(7, 1).repeat(7, 2)
+    shown = [picture[-60:-4, 4 + 60 * i : 60 * (i + 1)] for i in range(14)]
+    assert all(np.array_equal(cell[..., 0], image) for cell, image in zip(shown, pixels, strict=True))

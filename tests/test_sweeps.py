@@ -89,7 +89,7 @@ def test_every_launcher_leaves_the_same_table(sweep, tmp_path):
     assert all(other == found[0] for other in found)
 
 
-def test_a_wrong_number_of_jobs_is_told_at_once(sweep):
+def test_a_wrong_number_of_jobs_is_reported_at_once(sweep):
     done, folder = sweep("seed=0,1", "jobs=0")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: jobs=0 should be an integer >= 1, or auto\n"

@@ -37,7 +37,7 @@ elif task == "wait":
     import time
     print("ready", flush=True)
     time.sleep(20)
-elif task == "save":  # if it is told to stop
+elif task == "save":  # after a signal to stop
     import time
     from pathlib import Path
     from vaezoo.runs.signals import stopping_with_parent

@@ -141,7 +141,7 @@ MUTATIONS = (
         "metrics/collapse.py",
         "kl is not None and kl < LEAST_INFORMATION",
         "kl is not None and kl <= 0",
-        "a collapse with a small KL is not told",
+        "a collapse with a small KL is not reported",
         "terminal latent_metrics",
     ),
     # Few labels, and conditions that are images

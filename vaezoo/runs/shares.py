@@ -65,7 +65,7 @@ def check_jobs(jobs: Any) -> None:
 
 
 def positive(value: Any) -> int:
-    """Return a setting if it is an integer >= 1, else 1: null, or a mistake of which the job tells."""
+    """Return a setting if it is an integer >= 1, else 1: null, or a wrong value, which the job reports."""
     return value if type(value) is int and value >= 1 else 1
 
 

@@ -42,7 +42,7 @@ class WarmJob:
 
     Args:
         warm: the warm process.
-        channel: the socket on which the job has told its process id and the warm process will tell its exit code.
+        channel: the socket on which the job has sent its process id and the warm process will send its exit code.
     """
 
     def __init__(self, warm: subprocess.Popen, channel: socket.socket):
